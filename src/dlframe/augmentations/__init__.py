@@ -1,0 +1,1 @@
+"""Random changes to training batches, drawn per sample, applied on the device."""
