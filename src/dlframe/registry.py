@@ -32,7 +32,7 @@ Probability = Annotated[float, Interval(ge=0, lt=1)]
 REQUIRED = inspect.Parameter.empty
 """The default of a parameter that has none."""
 
-TYPE_NAMES = {int: "int", float: "float", str: "str", bool: "bool"}
+TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Parameter:
 
     def check(self, value: Any, key: str) -> Any:
         """`value` in the parameter's type; a `ConfigError` that names `key` where it breaks the rule."""
-        if isinstance(value, str) and value == "???":
-            raise ConfigError(f"{key}: must be given: {self.rule}. Try: {key}=...")
+        if value is REQUIRED or value == "???":
+            raise ConfigError(f"{key}: must be given: {self.rule}. Try: {key}=...", key)
         try:
             return conform(self.annotation, value)
         except ValueError as error:
             hint = nearest(value, literals(self.annotation)) if isinstance(value, str) else ""
-            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{hint}") from None
+            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{hint}", key) from None
 
 
 def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
@@ -97,8 +97,8 @@ def rule(annotation: Any) -> str:
             text = f"list of {rule(arguments[0])}"
         else:
             text = "[" + ", ".join(rule(a) for a in arguments) + "]"
-    elif bare in TYPE_NAMES:
-        text = TYPE_NAMES[bare]
+    elif bare in TYPES.values():
+        text = bare.__name__
     else:
         raise ValueError(f"int, float, str, bool, Literal or a list of these; not {annotation}")
     if bounds:
@@ -180,11 +180,10 @@ class Entry:
             if name != "name" and name not in self.parameters:
                 command = f"python -m dlframe show {self.group}={self.name}"
                 hint = nearest(str(name), self.parameters)
-                raise ConfigError(f"{key}.{name}: '{self.name}' has no such option.{hint} See: {command}")
+                if str(name).startswith("_"):
+                    raise ConfigError(f"{key}.{name}: a config names registered entries, never code.", f"{key}.{name}")
+                raise ConfigError(f"{key}.{name}: '{self.name}' has no such option.{hint} See: {command}", f"{key}.{name}")
         given = {name: options.get(name, p.default) for name, p in self.parameters.items()}
-        for name, value in given.items():
-            if value is REQUIRED:
-                raise ConfigError(f"{key}.{name}: must be given: {self.parameters[name].rule}. Try: {key}.{name}=...")
         return {name: self.parameters[name].check(value, f"{key}.{name}") for name, value in given.items()}
 
 
@@ -266,7 +265,7 @@ class Registry:
                 raise self._error(name, p.name, "is a variable list; every option needs a name and a type", where)
             annotation = p.annotation
             if isinstance(annotation, str) and p.name not in self.injected:
-                annotation = _resolve(ast.parse(annotation, mode="eval").body, dict(call.__globals__))
+                annotation = _resolve(ast.parse(annotation, mode="eval").body, TYPES | call.__globals__)
             rows.append((p.name, annotation, p.default))
         return self._entry(name, facts, rows, inspect.getdoc(factory) or "", where)
 
@@ -293,7 +292,13 @@ class Registry:
 tasks = Registry(
     "task",
     injected=("spec", "model"),
-    facts={"targets": ("class",), "metrics": ("loss",), "monitor": "loss", "mode": "min", "players": ("model",)},
+    facts={
+        "targets": ("class",),
+        "metrics": {"loss": "min"},
+        "monitor": "loss",
+        "players": ("model",),
+        "unlabelled": False,
+    },
 )
 models = Registry("model", injected=("spec",), facts={"inputs": ("image",), "targets": ("class",), "task": ""})
 data = Registry("data", facts={"inputs": "image", "target": "class"})
@@ -327,9 +332,7 @@ def read_source(path: Path) -> list[tuple[Registry, Entry]]:
     except (SyntaxError, ValueError, OSError) as error:
         line = getattr(error, "lineno", None)
         raise RegistrationError(f"{path}{f':{line}' if line else ''}: cannot be read: {error}") from None
-    scope: dict[str, Any] = {
-        name: value for name, value in globals().items() if typing.get_origin(value) is Annotated
-    } | {"int": int, "float": float, "str": str, "bool": bool}
+    scope = TYPES | {name: value for name, value in globals().items() if typing.get_origin(value) is Annotated}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             scope[node.targets[0].id] = node.value

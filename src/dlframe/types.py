@@ -10,9 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -21,7 +20,11 @@ class DlframeError(Exception):
 
 
 class ConfigError(DlframeError):
-    """A config that names something unknown or holds a value outside its range."""
+    """A config that names something unknown or holds a value outside its range. `key` is the dotted name of the culprit."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class RegistrationError(DlframeError):
@@ -113,6 +116,8 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """12 hexadecimal digits of SHA-256 over every input and target of every split."""
+        import numpy as np
+
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for array in (split.inputs, split.targets):

@@ -21,8 +21,9 @@ class Task(nn.Module, ABC):
     """What is learnt, with the networks that learn it.
 
     Its registration states the facts that must be known before it is built: `targets` (kinds of target that it takes),
-    `metrics` (every name that `metrics` returns), `monitor` and `mode` (the one that picks the best epoch, "min" or
-    "max") and `players` (the networks that own an optimizer, in the order in which they move).
+    `metrics` (every name that `metrics` returns, with its better direction, "min" or "max"), `monitor` (the metric that
+    picks the best epoch and heads the table), `players` (the networks that own an optimizer, in the order in which they
+    move) and `unlabelled` (whether it learns from samples without a label).
 
     Args:
         spec: What the data is like.

@@ -1,0 +1,84 @@
+"""Checkpoints are data: one safetensors file, tensors and JSON, whole or not there. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlframe.types import CheckpointError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT = "dlframe 1"
+"""Written into every checkpoint, so that a file of another kind is told apart."""
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write under a temporary name, synced, then renamed: a reader finds the old file or the new one, never a part.
+
+    Raises:
+        CheckpointError: The file cannot be written; the one before it is whole.
+    """
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Clones, since safetensors takes neither strided views nor tensors that share memory.
+        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        save_file(copies, temporary, {"format": FORMAT, "facts": json.dumps(facts)})
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: the checkpoint cannot be written: {error.strerror}") from None
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors on the CPU, and the facts that were saved with them.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, a pickle, or no checkpoint of dlframe.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+        if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise CheckpointError(f"{path}: is a pickle, which could run code, and is refused. Checkpoints are safetensors.")
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: the checkpoint is damaged or truncated: {str(error).splitlines()[0]}") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is no checkpoint of dlframe. Received format: {metadata.get('format')!r}.")
+    return tensors, json.loads(metadata["facts"])
+
+
+def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put `tensors` into `module`, all of them.
+
+    Raises:
+        CheckpointError: They are another model's: names the first tensor that differs.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() ^ tensors.keys()):
+        side = "lacks" if name in own else "has an unknown"
+        hint = nearest(name, (tensors if name in own else own).keys())
+        raise CheckpointError(f"{path}: is of another model: it {side} tensor '{name}'.{hint}")
+    for name, tensor in tensors.items():
+        if own[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: is of another model: '{name}' must have shape {tuple(own[name].shape)}. "
+                f"Received: {tuple(tensor.shape)}."
+            )
+    module.load_state_dict(tensors)

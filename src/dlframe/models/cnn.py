@@ -1,0 +1,72 @@
+"""Plain convolutional networks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dlframe.registry import Count, Probability, models
+from dlframe.types import DataSpec
+
+
+@models.register("cnn", inputs=("image",))
+class CNN(nn.Module):
+    """Convolutional network: pairs of 3x3 convolutions with pooling, then one hidden layer.
+
+    The plan of LeNet (LeCun et al. 1998) with the 3x3 pairs of VGG (Simonyan and Zisserman 2014, arXiv 1409.1556) and
+    the initialisation of He et al. (2015, arXiv 1502.01852). Each block's second convolution doubles the channels.
+    It differs from the textbook in its order alone, which is exact and saves time: the maximum is taken before ReLU,
+    on four times as many values as ReLU then sees, and the features are flattened in the order of channels-last memory.
+
+    Args:
+        width: Channels of the first convolution.
+        depth: Number of blocks; each halves height and width, down to one pixel.
+        hidden: Units of the hidden layer.
+        dropout: Probability with which a unit of the hidden layer is left out of a training step.
+        norm: Normalisation after each convolution: batch (Ioffe and Szegedy 2015, arXiv 1502.03167) or none.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        width: Count = 32,
+        depth: Count = 1,
+        hidden: Count = 128,
+        dropout: Probability = 0.25,
+        norm: Literal["batch", "none"] = "none",
+    ) -> None:
+        super().__init__()
+        channels, height, rows = spec.shape
+        layers: list[nn.Module] = []
+
+        def convolution(outputs: int) -> None:
+            nonlocal channels
+            layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=norm == "none"))
+            if norm == "batch":
+                layers.append(nn.BatchNorm2d(outputs))
+            channels = outputs
+
+        for block in range(depth):
+            convolution(width << block)
+            layers.append(nn.ReLU(inplace=True))
+            convolution(width << (block + 1))
+            pool = (min(2, height), min(2, rows))
+            layers += [nn.MaxPool2d(pool), nn.ReLU(inplace=True)]
+            height, rows = height // pool[0], rows // pool[1]
+        self.features = nn.Sequential(*layers)
+        self.hidden = nn.Linear(channels * height * rows, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, len(spec.classes))
+        for module in [*layers, self.hidden]:
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        # A view where memory is channels-last; the same order, by a copy, where it is not.
+        features = self.features(images).permute(0, 2, 3, 1).flatten(1)
+        return self.head(self.dropout(self.hidden(features).relu_()))

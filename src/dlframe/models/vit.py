@@ -1,0 +1,73 @@
+"""Vision transformers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dlframe.registry import Count, Probability, models
+from dlframe.types import ConfigError, DataSpec
+
+
+@models.register("vit", inputs=("image",))
+class ViT(nn.Module):
+    """Small vision transformer: patches of the image as tokens, their mean classified.
+
+    Dosovitskiy et al. 2020 (arXiv 2010.11929) with the mean of the tokens in place of a class token, as in Beyer et al.
+    2022 (arXiv 2205.01580). Norm first; linear layers start as Glorot and Bengio (2010) say.
+
+    Args:
+        patch: Height and width of a patch in pixels; divides those of the image.
+        width: Features of a token; a multiple of heads.
+        depth: Number of transformer blocks.
+        heads: Attention heads of a block.
+        dropout: Probability with which a feature is left out of a training step, in each block.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        patch: Count = 4,
+        width: Count = 96,
+        depth: Count = 4,
+        heads: Count = 4,
+        dropout: Probability = 0.0,
+    ) -> None:
+        super().__init__()
+        channels, height, columns = spec.shape
+        if height % patch or columns % patch:
+            divisors = [n for n in range(1, min(height, columns) + 1) if height % n == 0 and columns % n == 0]
+            raise ConfigError(
+                f"model.patch: must divide the image's height and width, {height} x {columns}. "
+                f"Received: {patch}. Choose from: {', '.join(map(str, divisors))}."
+            )
+        if width % heads:
+            raise ConfigError(
+                f"model.width: must be a multiple of model.heads, {heads}. "
+                f"Received: {width}. Try: model.width={width + -width % heads}"
+            )
+        self.embed = nn.Conv2d(channels, width, patch, patch)
+        tokens = (height // patch) * (columns // patch)
+        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, width), std=0.02))
+        # Not nn.TransformerEncoder: it copies one block, so that all would start alike.
+        self.blocks = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(
+                    width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+                )
+                for _ in range(depth)
+            )
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, len(spec.classes))
+        nn.init.xavier_uniform_(self.embed.weight.data.flatten(1))
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        tokens = self.embed(images).flatten(2).transpose(1, 2) + self.position  # (batch, tokens, width)
+        return self.head(self.norm(self.blocks(tokens)).mean(1))

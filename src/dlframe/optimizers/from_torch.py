@@ -1,0 +1,301 @@
+"""The optimizers of torch.optim that fit training by mini-batches.
+
+Left out: LBFGS, which evaluates the loss several times a step; Rprop, whose steps by sign need the gradient of all the
+data; SparseAdam, which takes sparse gradients only; Muon, which takes matrices only (`muon` is timm's, for any model).
+
+`params` are parameter groups; what a group states itself (`lr`, `weight_decay`) wins over the option.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Interval
+from torch.optim import Optimizer
+
+from dlframe.registry import NonNegative, Positive, Probability, optimizers
+
+Betas = tuple[Probability, Probability]
+Decay = Literal["l2", "decoupled"]
+
+
+def fused(params: list[dict]) -> bool:
+    """Whether torch has one kernel for the whole update, the same mathematics in fewer calls."""
+    tensors = [parameter for group in params for parameter in group["params"]]
+    return all(t.device.type in ("cpu", "cuda") and t.is_floating_point() for t in tensors)
+
+
+@optimizers.register("adam")
+def adam(
+    params: list[dict],
+    *,
+    lr: Positive = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """Adam: steps scaled by running moments of the gradient.
+
+    Kingma and Ba 2014, arXiv:1412.6980.
+
+    Args:
+        lr: Learning rate.
+        betas: Decay rates of the running first and second moment.
+        eps: Added to the denominator for stability.
+        weight_decay: L2 penalty, added to the gradient; `adamw` decouples it.
+        amsgrad: Divide by the largest second moment seen (Reddi et al. 2018, arXiv:1904.09237).
+    """
+    return torch.optim.Adam(
+        params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params)
+    )
+
+
+@optimizers.register("adamw")
+def adamw(
+    params: list[dict],
+    *,
+    lr: Positive = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.01,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """Adam with decoupled weight decay.
+
+    Loshchilov and Hutter 2017, arXiv:1711.05101.
+
+    Args:
+        lr: Learning rate.
+        betas: Decay rates of the running first and second moment.
+        eps: Added to the denominator for stability.
+        weight_decay: Share of a weight, times the learning rate, that each step takes away.
+        amsgrad: Divide by the largest second moment seen (Reddi et al. 2018, arXiv:1904.09237).
+    """
+    return torch.optim.AdamW(
+        params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params)
+    )
+
+
+@optimizers.register("sgd")
+def sgd(
+    params: list[dict],
+    *,
+    lr: Positive = 0.05,
+    momentum: Probability = 0.9,
+    dampening: Probability = 0.0,
+    weight_decay: NonNegative = 0.0,
+    nesterov: bool = True,
+) -> Optimizer:
+    """Stochastic gradient descent with momentum.
+
+    Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning" (ICML), as torch has it:
+    the velocity holds no learning rate, so a schedule acts at once.
+
+    Args:
+        lr: Learning rate.
+        momentum: Share of the velocity that each step keeps; 0 is plain gradient descent.
+        dampening: Share of the gradient that is kept out of the velocity; needs `nesterov=false`.
+        weight_decay: L2 penalty, added to the gradient.
+        nesterov: Look ahead along the velocity (Nesterov 1983); no effect without momentum or with dampening.
+    """
+    look_ahead = nesterov and momentum > 0 and dampening == 0
+    return torch.optim.SGD(
+        params, lr, momentum, dampening, weight_decay=weight_decay, nesterov=look_ahead, fused=fused(params)
+    )
+
+
+@optimizers.register("nadam")
+def nadam(
+    params: list[dict],
+    *,
+    lr: Positive = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    decay: Decay = "decoupled",
+    momentum_decay: NonNegative = 4e-3,
+) -> Optimizer:
+    """Adam with Nesterov momentum.
+
+    Dozat 2016, "Incorporating Nesterov Momentum into Adam" (ICLR workshop).
+
+    Args:
+        lr: Learning rate.
+        betas: Decay rates of the running first and second moment.
+        eps: Added to the denominator for stability.
+        weight_decay: Strength of the weight decay.
+        decay: Add it to the gradient, or take it from the weights as AdamW does.
+        momentum_decay: How fast the momentum warms up.
+    """
+    return torch.optim.NAdam(
+        params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay=decay == "decoupled"
+    )
+
+
+@optimizers.register("radam")
+def radam(
+    params: list[dict],
+    *,
+    lr: Positive = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    decay: Decay = "decoupled",
+) -> Optimizer:
+    """Adam that takes no adaptive step before the second moment can be trusted.
+
+    Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265.
+
+    Args:
+        lr: Learning rate.
+        betas: Decay rates of the running first and second moment.
+        eps: Added to the denominator for stability.
+        weight_decay: Strength of the weight decay.
+        decay: Add it to the gradient, or take it from the weights as AdamW does.
+    """
+    return torch.optim.RAdam(params, lr, betas, eps, weight_decay, decoupled_weight_decay=decay == "decoupled")
+
+
+@optimizers.register("adamax")
+def adamax(
+    params: list[dict],
+    *,
+    lr: Positive = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+) -> Optimizer:
+    """Adam with the largest recent gradient in place of the second moment.
+
+    Kingma and Ba 2014, arXiv:1412.6980, section 7.1.
+
+    Args:
+        lr: Learning rate.
+        betas: Decay rates of the running first moment and of the largest gradient.
+        eps: Added to the gradient's size for stability.
+        weight_decay: L2 penalty, added to the gradient.
+    """
+    return torch.optim.Adamax(params, lr, betas, eps, weight_decay)
+
+
+@optimizers.register("rmsprop")
+def rmsprop(
+    params: list[dict],
+    *,
+    lr: Positive = 1e-3,
+    alpha: Probability = 0.99,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    momentum: Probability = 0.0,
+    centered: bool = False,
+) -> Optimizer:
+    """Steps scaled by the root of the running squared gradient.
+
+    Tieleman and Hinton 2012, Coursera lecture 6.5; centred as in Graves 2013, arXiv:1308.0850.
+
+    Args:
+        lr: Learning rate.
+        alpha: Decay rate of the running squared gradient.
+        eps: Added to the denominator for stability.
+        weight_decay: L2 penalty, added to the gradient.
+        momentum: Share of the velocity that each step keeps.
+        centered: Divide by the running variance of the gradient, not by its square.
+    """
+    return torch.optim.RMSprop(params, lr, alpha, eps, weight_decay, momentum, centered)
+
+
+@optimizers.register("adagrad")
+def adagrad(
+    params: list[dict],
+    *,
+    lr: Positive = 1e-2,
+    lr_decay: NonNegative = 0.0,
+    eps: Positive = 1e-10,
+    weight_decay: NonNegative = 0.0,
+    initial_accumulator: NonNegative = 0.0,
+) -> Optimizer:
+    """Steps scaled by the root of the sum of all squared gradients.
+
+    Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods" (JMLR 12).
+
+    Args:
+        lr: Learning rate.
+        lr_decay: The rate falls as 1 / (1 + lr_decay * steps).
+        eps: Added to the denominator for stability.
+        weight_decay: L2 penalty, added to the gradient.
+        initial_accumulator: What the sum starts from.
+    """
+    return torch.optim.Adagrad(params, lr, lr_decay, weight_decay, initial_accumulator, eps, fused=fused(params))
+
+
+@optimizers.register("adadelta")
+def adadelta(
+    params: list[dict],
+    *,
+    lr: Positive = 1.0,
+    rho: Probability = 0.9,
+    eps: Positive = 1e-6,
+    weight_decay: NonNegative = 0.0,
+) -> Optimizer:
+    """Steps scaled by the ratio of running updates to running gradients.
+
+    Zeiler 2012, arXiv:1212.5701.
+
+    Args:
+        lr: Learning rate; 1 is the paper's method.
+        rho: Decay rate of both running squares.
+        eps: Added to both for stability; it sets the size of the first steps.
+        weight_decay: L2 penalty, added to the gradient.
+    """
+    return torch.optim.Adadelta(params, lr, rho, eps, weight_decay)
+
+
+@optimizers.register("asgd")
+def asgd(
+    params: list[dict],
+    *,
+    lr: Positive = 0.05,
+    lambd: NonNegative = 1e-4,
+    alpha: Positive = 0.75,
+    t0: NonNegative = 1e6,
+    weight_decay: NonNegative = 0.0,
+) -> Optimizer:
+    """Gradient descent whose rate falls as a power of the step.
+
+    Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging", in the form of Bottou's SGD
+    package. torch keeps the average in its state and never uses it: the callback `ema` scores averaged weights.
+
+    Args:
+        lr: Learning rate.
+        lambd: Decay of the weights; the rate falls as (1 + lambd * lr * steps) to the power of minus alpha.
+        alpha: Power of that fall.
+        t0: Step after which the average starts.
+        weight_decay: L2 penalty, added to the gradient.
+    """
+    return torch.optim.ASGD(params, lr, lambd, alpha, t0, weight_decay)
+
+
+@optimizers.register("adafactor")
+def adafactor(
+    params: list[dict],
+    *,
+    lr: Positive = 1e-2,
+    beta2_decay: Annotated[float, Interval(le=0)] = -0.8,
+    eps: Positive = 1e-3,
+    clip: Positive = 1.0,
+    weight_decay: NonNegative = 0.0,
+) -> Optimizer:
+    """Adam's second moment from row and column sums: a fraction of its memory.
+
+    Shazeer and Stern 2018, arXiv:1804.04235, without momentum, as torch has it.
+
+    Args:
+        lr: Learning rate, relative to the size of the weights.
+        beta2_decay: The second moment's decay rate is 1 - step ** beta2_decay.
+        eps: Smallest size of the weights that the rate is multiplied by.
+        clip: Largest root mean square of an update before the rate.
+        weight_decay: Share of a weight, times the learning rate, that each step takes away.
+    """
+    return torch.optim.Adafactor(params, lr, beta2_decay, (None, eps), clip, weight_decay)

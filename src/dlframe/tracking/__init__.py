@@ -1,0 +1,14 @@
+"""Everything that knows MLflow. The training process never imports it: it writes the journal, a writer process delivers.
+
+    journal.jsonl  ->  python -m dlframe.tracking RUN_FOLDER  ->  MLflow
+
+`Tracker` starts the writer and waits for it, `deliver` sends what a run still owes, `reachable` asks whether the store can
+be used at all, and `ui` serves it. How far delivery has come is kept in the run folder, so that any later writer goes on
+where the last one stopped and nothing arrives twice.
+"""
+
+from dlframe.tracking.position import Position
+from dlframe.tracking.store import reachable, ui
+from dlframe.tracking.tracker import Tracker, deliver
+
+__all__ = ["Position", "Tracker", "deliver", "reachable", "ui"]

@@ -1,0 +1,81 @@
+"""How far the delivery of a run's journal has come."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dlframe import journal
+from dlframe.types import TrackingError
+
+FILE = "tracking.json"
+
+
+@dataclass
+class Position:
+    """What is kept in `tracking.json` of a run folder.
+
+    Attributes:
+        uri: The store that the rest is about.
+        key: Tag that finds the run again where a writer died between making it and noting its `run_id`.
+        experiment_id: MLflow's.
+        run_id: MLflow's.
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED; empty before the run exists.
+        offset: Bytes of the journal that are delivered.
+        time: When the last delivered record was written, in ms since the epoch.
+        refused: Records that MLflow will never take; `reason` is the last one's.
+        error: Why the last attempt failed; empty once one succeeds.
+    """
+
+    uri: str = ""
+    key: str = ""
+    experiment_id: str = ""
+    run_id: str = ""
+    status: str = ""
+    offset: int = 0
+    time: int = 0
+    refused: int = 0
+    reason: str = ""
+    error: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> Position:
+        """The position of a run folder, at the journal's start where nothing is delivered yet.
+
+        Raises:
+            TrackingError: The file is damaged.
+        """
+        path = folder / FILE
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return cls()
+        except (ValueError, TypeError):
+            raise TrackingError(f"{path} is damaged. Remove it to deliver the whole run again, as a new one") from None
+
+    def save(self, folder: Path) -> None:
+        """Replace the file in one step."""
+        path = folder / FILE
+        temporary = path.with_suffix(".new")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(asdict(self), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def outstanding(folder: Path) -> str:
+    """One sentence about what MLflow has not got of a run; empty if it has everything."""
+    position = Position.load(folder)
+    waiting = sum(1 for _ in journal.follow(folder, position.offset))
+    why = f" ({position.error})" if position.error else ""
+    if waiting or position.error:
+        records = "1 record waits" if waiting == 1 else f"{waiting} records wait"
+        command = f"python -m dlframe.tracking {folder}"
+        return f"MLflow did not take everything yet: {records} in {folder / journal.FILE}{why}. Deliver: {command}"
+    if position.refused:
+        records = "1 record" if position.refused == 1 else f"{position.refused} records"
+        return f"MLflow refused {records} of {folder / journal.FILE}: {position.reason}"
+    return ""

@@ -1,0 +1,94 @@
+"""Starts the writer process of a run and waits for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dlframe import journal
+from dlframe.tracking.position import Position, outstanding
+
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # The writer has a back-off of its own; MLflow's would hold a batch for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+"""Environment of a process that imports MLflow: no chatter, no network but the store's."""
+
+
+class Tracker:
+    """The writer process of a run. It outlives this one, if need be, to deliver what is left and to close the run."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self.folder = folder
+        self.process = process
+
+    @classmethod
+    def start(cls, folder: Path) -> Tracker:
+        """Start the writer of a run folder. Best called before torch is imported, with the journal's "start" written."""
+        with (folder / "tracking.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dlframe.tracking", str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **QUIET},
+            )
+        return cls(folder, process)
+
+    def wait(self, timeout_seconds: float = 30) -> str:
+        """Tell the writer that the run has ended and wait until everything is delivered.
+
+        Returns:
+            Nothing, or one sentence about what MLflow has not got. The writer may still be trying then.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            if self._finish(deadline) < 0:
+                Tracker.start(self.folder)._finish(deadline)  # somebody killed the writer: another goes on
+        except subprocess.TimeoutExpired:
+            pass
+        return outstanding(self.folder)
+
+    def _finish(self, deadline: float) -> int:
+        if self.process.stdin:
+            self.process.stdin.close()
+        return self.process.wait(max(0, deadline - time.monotonic()))
+
+
+def lock(folder: Path) -> FileLock:
+    """Held by the one process that delivers a run."""
+    return FileLock(folder / ".tracking.lock")
+
+
+def deliver(folder: Path) -> str:
+    """Send what MLflow has not got of a run, and close it as KILLED if it died.
+
+    Returns:
+        Nothing, or one sentence about what MLflow still has not got.
+
+    Raises:
+        TrackingError: `tracking.json` is damaged.
+    """
+    position = Position.load(folder)
+    waiting = next(journal.follow(folder, position.offset), None)
+    if waiting is None and position.status != "RUNNING":
+        return outstanding(folder)
+    os.environ.update(QUIET)
+    from dlframe.tracking.delivery import Delivery
+
+    try:
+        with lock(folder).acquire(timeout=0):
+            Delivery(folder).attempt(close=not journal.being_written(folder))
+    except Timeout:
+        return f"{folder}: another process is delivering this run"
+    return outstanding(folder)

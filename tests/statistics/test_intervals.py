@@ -1,0 +1,122 @@
+"""Intervals against published values, against SciPy and by their coverage."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import signal, stats
+from sklearn.datasets import load_iris
+
+from dlframe.statistics.intervals import bootstrap, mean_interval, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(successes, n, low, high):
+    """Newcombe 1998, Statistics in Medicine 17, table I, method 3."""
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_of_a_single_sample_stays_within_0_and_1():
+    low, high = wilson(1, 1)
+    assert 0 < low < 0.21
+    assert high == 1
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "message"),
+    [
+        (0, 0, "a proportion needs at least one sample. Received: n=0"),
+        (5, 4, "successes must be within 0..4. Received: 5"),
+        (-1, 4, "successes must be within 0..4. Received: -1"),
+    ],
+)
+def test_wilson_refuses_what_is_no_proportion(successes, n, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        wilson(successes, n)
+
+
+def test_mean_interval_is_students():
+    widths = load_iris().data[:5, 1]
+    mean, low, high = mean_interval(widths)
+    expected = stats.ttest_1samp(widths, 0).confidence_interval(0.95)
+    assert mean == pytest.approx(3.28)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_mean_interval_of_one_value_is_unknown_and_of_equal_values_a_point():
+    mean, low, high = mean_interval([0.98])
+    assert mean == 0.98
+    assert math.isnan(low)
+    assert math.isnan(high)
+    assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+    assert all(map(math.isnan, mean_interval([0.5, math.nan])))
+    with pytest.raises(ValueError, match=r"^a mean needs at least one value$"):
+        mean_interval([])
+
+
+def correlation(x, y):
+    return np.corrcoef(x, y)[0, 1]
+
+
+def test_bootstrap_agrees_with_scipy_on_paired_samples():
+    flowers = load_iris().data
+    ours = bootstrap(correlation, flowers[:, 0], flowers[:, 2])
+    theirs = stats.bootstrap(
+        (flowers[:, 0], flowers[:, 2]), correlation, paired=True, vectorized=False, method="percentile", rng=0
+    )
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.005)
+
+
+def test_bootstrap_is_the_same_for_the_same_seed_and_narrower_for_a_lower_level():
+    widths = load_iris().data[:, 1]
+    first, second = bootstrap(np.mean, widths), bootstrap(np.mean, widths)
+    assert first == second != bootstrap(np.mean, widths, seed=1)
+    low, high = bootstrap(np.mean, widths, level=0.5)
+    assert first[0] < low < high < first[1]
+
+
+def test_blocks_hold_the_mean_of_a_dependent_series_where_single_samples_seldom_do():
+    """AR(1) with coefficient 0.8 and true mean 0; 95 of 100 intervals should hold it."""
+    noise = np.random.default_rng(0).normal(size=(100, 1000))
+    held = {1: 0, 40: 0}
+    for series in signal.lfilter([1], [1, -0.8], noise):
+        for block in held:
+            low, high = bootstrap(np.mean, series, block=block, resamples=200)
+            held[block] += low <= 0 <= high
+    assert held[40] >= 85
+    assert held[1] <= 60
+
+
+def test_bootstrap_says_nothing_where_fewer_than_two_blocks_fit():
+    assert all(map(math.isnan, bootstrap(np.mean, [3.0])))
+    assert all(map(math.isnan, bootstrap(np.mean, [1.0, 2.0, 3.0], block=2)))
+
+
+def test_bootstrap_of_equal_samples_is_a_point():
+    assert bootstrap(np.mean, [2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_bootstrap_leaves_out_resamples_where_the_statistic_is_undefined():
+    def recall(target, prediction):
+        return (target * prediction).sum() / target.sum() if target.any() else math.nan
+
+    low, high = bootstrap(recall, [1, 0, 0, 1], [1, 1, 0, 0])
+    assert (low, high) == (0, 1)
+    assert all(map(math.isnan, bootstrap(recall, [0, 0], [1, 1])))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ([[]], "a bootstrap needs samples, as many in each array. Received: lengths [0]"),
+        ([[1, 2], [1]], "a bootstrap needs samples, as many in each array. Received: lengths [2, 1]"),
+        ([[1.0, math.nan]], "a bootstrap needs samples without NaN"),
+    ],
+)
+def test_bootstrap_refuses_what_cannot_be_resampled(arrays, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        bootstrap(np.mean, *arrays)
