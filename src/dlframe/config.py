@@ -467,7 +467,8 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
             store.store(group=folder, name=entry.name, node={"name": entry.name}, package=group)
     first, *others = folders()
     overrides = [f"{group}={_quoted(value)}" for group, value in choices.items() if group not in LISTS]
-    overrides += [f"hydra.searchpath=[{','.join(_quoted(f"file://{folder}") for folder in others)}]"] if others else []
+    if others:
+        overrides.append(f"hydra.searchpath=[{','.join(_quoted(f'file://{folder}') for folder in others)}]")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(first), version_base="1.3"):

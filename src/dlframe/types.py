@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,12 +152,24 @@ class Estimate:
 
 @dataclass
 class Result:
-    """What a run ends with. `metrics` are those of the test split; `headline` names the one the run is judged by."""
+    """What a run ends with.
+
+    Attributes:
+        folder: The run's folder; None in a process that keeps none.
+        headline: Name of the metric that the run is judged by.
+        metrics: Every metric of the test split.
+        interval: The headline metric with its interval.
+        baseline: Name of the trivial baseline, and its metrics on the test split.
+        samples: Samples in the test split.
+        seconds: Wall time of the run.
+        overrides: The command line that gave the run.
+    """
 
     folder: Path | None
     headline: str
     metrics: dict[str, float]
     interval: Estimate
-    baseline: dict[str, float]
-    seconds: float
-    details: dict[str, Any] = field(default_factory=dict)
+    baseline: tuple[str, dict[str, float]]
+    samples: int
+    seconds: float = 0.0
+    overrides: tuple[str, ...] = ()

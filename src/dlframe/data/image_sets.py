@@ -6,7 +6,7 @@ import gzip
 import json
 import struct
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ class Source:
         package: The package that carries them. Without either the form is read from a user's folder only.
     """
 
-    read: Callable[..., Arrays]
+    read: Callable[[Sequence[Path]], Arrays]
     files: Mapping[str, str]
     address: str = ""
     package: Package | None = None
@@ -46,14 +46,10 @@ def _plain(*names: str) -> dict[str, str]:
     return dict.fromkeys(names, "")
 
 
-def read_idx(train_images: Path, train_labels: Path, test_images: Path, test_labels: Path) -> Arrays:
-    """The IDX files of MNIST and its kin, gzipped or not."""
-    return (
-        _idx(train_images, 3)[:, None],
-        _idx(train_labels, 1),
-        _idx(test_images, 3)[:, None],
-        _idx(test_labels, 1),
-    )
+def read_idx(files: Sequence[Path]) -> Arrays:
+    """The IDX files of MNIST and its kin, gzipped or not: training images and labels, test images and labels."""
+    images, labels, test_images, test_labels = (_idx(file, 3 - 2 * (i % 2)) for i, file in enumerate(files))
+    return images[:, None], labels, test_images[:, None], test_labels
 
 
 def _idx(path: Path, dimensions: int) -> np.ndarray:
@@ -67,7 +63,7 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
         raise DataError(f"{path} is no IDX file of {dimensions} dimensions: {error}") from None
 
 
-def read_cifar(*files: Path, train: tuple[str, ...], test: str, label_bytes: int) -> Arrays:
+def read_cifar(files: Sequence[Path], *, train: tuple[str, ...], test: str, label_bytes: int) -> Arrays:
     """CIFAR's binary version: records of the label bytes, of which the last is meant, and 3 x 32 x 32 pixels.
 
     The Python version is a pickle and is not read. One file is the archive, several are its members.
@@ -79,7 +75,8 @@ def read_cifar(*files: Path, train: tuple[str, ...], test: str, label_bytes: int
             records = np.frombuffer(b"".join(contents[name] for name in names), np.uint8)
             records = records.reshape(-1, label_bytes + 3072)
             parts += [records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1]]
-        return tuple(parts)  # type: ignore[return-value]
+        images, labels, test_images, test_labels = parts
+        return images, labels, test_images, test_labels
     except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
         raise DataError(f"{files[0].parent}: not CIFAR's binary version: {error}") from None
 
@@ -89,7 +86,7 @@ def _unpacked(archive: Path) -> dict[str, bytes]:
         return {Path(m.name).name: reader.read() for m in tar if m.isreg() and (reader := tar.extractfile(m))}
 
 
-def read_cifar_png(*files: Path) -> Arrays:
+def read_cifar_png(files: Sequence[Path]) -> Arrays:
     """Five training sheets and a test sheet, each row of pixels an image, then the two lists of labels."""
     from PIL import Image
 
@@ -104,6 +101,16 @@ _CIFAR10 = partial(
     read_cifar, train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)), test="test_batch.bin", label_bytes=1
 )
 _CIFAR100 = partial(read_cifar, train=("train.bin",), test="test.bin", label_bytes=2)
+
+CIFAR100_CLASSES = tuple(
+    """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905
+)
 
 SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
     "mnist": (
@@ -191,16 +198,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
         ),
     ),
     "cifar100": (
-        tuple(
-            "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
-            "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
-            "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard "
-            "lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear "
-            "pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal "
-            "shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank "
-            "telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman "
-            "worm".split()
-        ),
+        CIFAR100_CLASSES,
         (
             Source(
                 _CIFAR100,
@@ -240,7 +238,9 @@ def fashion_mnist(
     labels_per_class: Count | None = None,
     labels_seed: Natural = 0,
 ) -> Dataset:
-    """70,000 pieces of clothing of 28 x 28 pixels, harder than MNIST (Xiao, Rasul and Vollgraf, 2017, arXiv 1708.07747).
+    """70,000 pieces of clothing of 28 x 28 pixels: harder than MNIST.
+
+    Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017, arXiv 1708.07747.
 
     Args:
         path: Folder with the IDX files, gzipped or not; null looks in the cache and then fetches.
@@ -295,7 +295,7 @@ def load(name: str, path: str | None, where: Where) -> Dataset:
     Raises:
         DataError: No source can be had, or what it gives is not the set.
     """
-    classes, sources = SETS[name]
+    classes, _ = SETS[name]
     if path is None:
         arrays, facts = decoded(name, "1", lambda folder: _fetch(name, where, folder))
     else:
@@ -303,7 +303,7 @@ def load(name: str, path: str | None, where: Where) -> Dataset:
         arrays, facts = decoded(
             f"{name}-{stamp(files, 'path')}",
             "1",
-            lambda folder: _store(name, source.read(*files), str(files[0].parent), folder),
+            lambda folder: _store(name, source.read(files), str(files[0].parent), folder),
         )
     train, validation, test = (
         Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids")))
@@ -334,10 +334,10 @@ def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
             if source.address and where != "package":
                 kept = cache() / "downloads" / name
                 files = [download(source.address + file, kept / file, hashed) for file, hashed in source.files.items()]
-                return _store(name, source.read(*files), "official address", folder)
+                return _store(name, source.read(files), "official address", folder)
             if source.package and where != "official":
                 files = members(source.package, list(source.files))
-                return _store(name, source.read(*files), f"{source.package.client} {source.package.name}", folder)
+                return _store(name, source.read(files), f"{source.package.client} {source.package.name}", folder)
         except DataError as error:
             complaints.append(str(error))
     if not complaints:

@@ -49,8 +49,9 @@ def stratified(
 
 
 def by_time(samples: int, fractions: Sequence[float]) -> list[slice]:
-    """Cut a series into consecutive parts, the last of which ends with the series."""
-    cuts = [0, *(round(samples * float(end)) for end in np.cumsum(fractions)[:-1]), samples]
+    """Cut a series into consecutive parts, each cut rounded down, the last part ending with the series."""
+    # The sum of 0.7 and 0.1 is a little less than 0.8.
+    cuts = [0, *(int(samples * end + 1e-6) for end in np.cumsum(fractions)[:-1]), samples]
     return [slice(start, stop) for start, stop in pairwise(cuts)]
 
 

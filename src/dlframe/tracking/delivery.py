@@ -7,9 +7,9 @@ import json
 import re
 import sys
 import tempfile
+import time
 import uuid
-from contextlib import nullcontext, suppress
-from itertools import batched
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,320 @@ import mlflow
 import numpy as np
 from filelock import FileLock
 from mlflow import MlflowClient, pyfunc
-from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from dlframe import __version__, journal
 from dlframe.tracking.position import Position
-from dlframe.tracking.store import sqlite_file
+from dlframe.tracking.store import artifact_location, sqlite_file
 
 Record = dict[str, Any]
 
 METRICS_PER_CALL = 1000
-PARAMETERS_PER_CALL = 25  # 25 values of 6,000 characters, escaped, stay below a request's limit of 1 MB
+PARAMETERS_PER_CALL = 25  # 25 values of 6,000 characters, each escaped to six bytes, stay below a request's 1 MB
 PARAMETER_LENGTH = 6000
 TAG_LENGTH = 8000
+TAGS_PER_CALL = 100
 KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
 RECORD_TAG = "dlframe.record"
-FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
-"""MLflow's error codes that no second attempt will change."""
+FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST"}
+"""MLflow's error codes that a second attempt will not change."""
 
 
 class Refusal(Exception):
-    """A record that MLflow will never take."""
+    """A record that will never be taken, and why."""
+
+
+class Delivery:
+    """The delivery of one run. Whoever makes one holds `tracker.lock`.
+
+    Everything is sent so that sending it again changes nothing, because a kill may fall between MLflow's answer and the
+    note of it: MLflow drops a metric with the step, time and value of one it has, a run and a model are looked for
+    by a tag before they are made, and artifacts are overwritten.
+
+    Args:
+        folder: The run folder.
+        live: The run goes on: let it be RUNNING again where the writer of an earlier process closed it as KILLED.
+    """
+
+    def __init__(self, folder: Path, *, live: bool = False) -> None:
+        self.folder = folder
+        self.live = live
+        self.position = Position.load(folder)
+        self.client: MlflowClient | None = None
+        self.earlier: dict[tuple[str, int], float] = {}
+
+    def attempt(self, *, close: bool) -> bool:
+        """Send everything that the journal holds; with `close`, end a run without an end as KILLED.
+
+        Returns:
+            Whether it worked. If not, the reason is in the position, and the next attempt goes on from there.
+        """
+        try:
+            self._advance()
+            if close and self.position.status == "RUNNING" and self.client:
+                self._end(self.client, {"status": "KILLED", "time": self.position.time}, 0)
+                self.position.save(self.folder)
+        except Exception as error:
+            if (why := reason(error)) != self.position.error:
+                self._log(f"{why}: {error}")
+                self.position.error = why
+                self.position.save(self.folder)
+            return False
+        if self.position.error:
+            self._log("delivered again")
+            self.position.error = ""
+            self.position.save(self.folder)
+        return True
+
+    def _advance(self) -> None:
+        client = self.client or self._connect()
+        if not client:
+            return
+        batch: list[tuple[Record, int]] = []
+        points = 0
+        for record, end in journal.follow(self.folder, self.position.offset):
+            if record["kind"] == "metrics":
+                batch.append((record, end))
+                points += len(record["values"])
+            if batch and (record["kind"] != "metrics" or points >= METRICS_PER_CALL):
+                self._metrics(client, batch)
+                batch, points = [], 0
+            if record["kind"] != "metrics":
+                self._event(client, record, end)
+        if batch:
+            self._metrics(client, batch)
+
+    def _connect(self) -> MlflowClient | None:
+        """A client of the store that the journal's last start names; none where it names none."""
+        starts = [record for record, _ in journal.follow(self.folder) if record["kind"] == "start" and record["uri"]]
+        if not starts:
+            return None
+        start = starts[-1]
+        database = sqlite_file(start["uri"])
+        if database:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(start["uri"])
+        # Two processes that make a new SQLite store at once break it.
+        with FileLock(f"{database}.lock") if database else nullcontext():
+            client = MlflowClient(start["uri"])
+            if self.position.uri != start["uri"] or self._removed(client):
+                self.position = Position(uri=start["uri"], key=uuid.uuid4().hex)
+            self.position.experiment_id = self._experiment(client, start)
+        if self.live and self.position.status == "KILLED":
+            client.update_run(self.position.run_id, status="RUNNING")
+            self.position.status = "RUNNING"
+        self.position.save(self.folder)
+        self.earlier = self._before_resume()
+        self.client = client
+        return client
+
+    def _removed(self, client: MlflowClient) -> bool:
+        """Whether somebody has deleted the run from the store: then all of it is delivered again, as a new run."""
+        if not self.position.run_id:
+            return False
+        try:
+            return client.get_run(self.position.run_id).info.lifecycle_stage == "deleted"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return True
+
+    def _experiment(self, client: MlflowClient, start: Record) -> str:
+        name = start["experiment"]
+        found = client.get_experiment_by_name(name)
+        if not found:
+            try:
+                return client.create_experiment(name, artifact_location(start.get("artifact_root"), name))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = client.get_experiment_by_name(name)  # another process was faster
+            assert found
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+
+    def _before_resume(self) -> dict[tuple[str, int], float]:
+        """Values delivered before the last resume, by name and step.
+
+        A resumed run repeats the steps after its last checkpoint, with the same values at a later time: no news.
+        """
+        values: dict[tuple[str, int], float] = {}
+        found: dict[tuple[str, int], float] = {}
+        for record, end in journal.follow(self.folder):
+            if end > self.position.offset:
+                break
+            if record["kind"] == "start":
+                found = dict(values)
+            elif record["kind"] == "metrics":
+                values.update(((name, record["step"]), value) for name, value in record["values"].items())
+        return found
+
+    def _metrics(self, client: MlflowClient, batch: list[tuple[Record, int]]) -> None:
+        metrics = [
+            Metric(clean(name), value, record["time"], record["step"])
+            for record, _ in batch
+            for name, value in record["values"].items()
+            if not same(self.earlier.get((name, record["step"])), value)
+        ]
+        try:
+            for i in range(0, len(metrics), METRICS_PER_CALL):
+                client.log_batch(self.position.run_id, metrics=metrics[i : i + METRICS_PER_CALL])
+        except MlflowException as error:
+            if error.error_code not in FINAL:
+                raise
+            if len(batch) > 1:
+                for item in batch:
+                    self._metrics(client, [item])
+                return
+            self._refuse(batch[0][0], error)
+        self._done(*batch[-1])
+
+    def _event(self, client: MlflowClient, record: Record, end: int) -> None:
+        actions = {"start": self._start, "artifact": self._artifact, "model": self._model, "end": self._end}
+        if action := actions.get(record["kind"]):
+            try:
+                action(client, record, end)
+            except Refusal as error:
+                self._refuse(record, error)
+            except MlflowException as error:
+                if error.error_code not in FINAL or record["kind"] == "start":
+                    raise
+                self._refuse(record, error)
+        self._done(record, end)
+
+    def _start(self, client: MlflowClient, record: Record, end: int) -> None:
+        """Make the run, or rejoin it."""
+        position = self.position
+        tags = {"mlflow.user": user(), "mlflow.source.type": "LOCAL", **record["tags"], KEY_TAG: position.key}
+        if position.run_id:
+            run = client.get_run(position.run_id)
+            client.update_run(position.run_id, status="RUNNING")
+            if MESSAGE_TAG in run.data.tags:
+                client.delete_tag(position.run_id, MESSAGE_TAG)
+        else:
+            query = f"tags.`{KEY_TAG}` = '{position.key}'"
+            found = client.search_runs([position.experiment_id], query, max_results=1)
+            first = {name: tags[name] for name in ("mlflow.user", KEY_TAG)}
+            run = (
+                found[0]
+                if found
+                else client.create_run(position.experiment_id, record["time"], first, record["run_name"])
+            )
+            position.run_id = run.info.run_id
+        position.status = "RUNNING"
+        self._tags(client, tags)
+        texts = {clean(name): str(value) for name, value in record["parameters"].items()}
+        new = [Param(name, text[:PARAMETER_LENGTH]) for name, text in texts.items() if name not in run.data.params]
+        for i in range(0, len(new), PARAMETERS_PER_CALL):
+            client.log_batch(position.run_id, params=new[i : i + PARAMETERS_PER_CALL])
+        if any(len(text) > PARAMETER_LENGTH for text in texts.values()):
+            client.log_dict(position.run_id, record["parameters"], "parameters.json")
+        position.offset = end
+        self.earlier = self._before_resume()
+
+    def _tags(self, client: MlflowClient, tags: dict[str, Any]) -> None:
+        rows = [RunTag(clean(name), str(value)[:TAG_LENGTH]) for name, value in tags.items()]
+        for i in range(0, len(rows), TAGS_PER_CALL):
+            client.log_batch(self.position.run_id, tags=rows[i : i + TAGS_PER_CALL])
+
+    def _artifact(self, client: MlflowClient, record: Record, end: int) -> None:
+        path = self.folder / record["path"]
+        if path.is_dir():
+            client.log_artifacts(self.position.run_id, str(path), record.get("to") or None)
+        elif path.is_file():
+            client.log_artifact(self.position.run_id, str(path), record.get("to") or None)
+        else:
+            raise Refusal(f"{path} is not there")
+
+    def _model(self, client: MlflowClient, record: Record, end: int) -> None:
+        """Log the model folder as a pyfunc model that `dlframe.predict` loads: no pickle in it."""
+        source = self.folder / record["path"]
+        try:
+            signature = read_signature(source / "signature.json")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refusal(f"{source / 'signature.json'}: {error}") from None
+        run_id = self.position.run_id
+        models = client.search_logged_models([self.position.experiment_id], f"source_run_id = '{run_id}'")
+        model = next((m for m in models if m.tags.get(RECORD_TAG) == str(end)), None)
+        if model is None:
+            tags = {RECORD_TAG: str(end)}
+            model = client.create_logged_model(self.position.experiment_id, "model", run_id, tags)
+        if model.status == LoggedModelStatus.READY:
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = str(Path(scratch) / "model")
+            pyfunc.save_model(
+                folder,
+                loader_module="dlframe.predict",
+                data_path=str(source),
+                signature=signature,
+                pip_requirements=[f"dlframe=={__version__}"],
+                mlflow_model=Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id),
+            )
+            client.log_model_artifacts(model.model_id, folder)
+        outputs = client.get_run(run_id).outputs
+        if model.model_id not in [o.model_id for o in (outputs.model_outputs if outputs else [])]:
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    def _end(self, client: MlflowClient, record: Record, end: int) -> None:
+        if message := record.get("message"):
+            self._tags(client, {MESSAGE_TAG: message})
+        client.set_terminated(self.position.run_id, record["status"], record["time"])
+        self.position.status = record["status"]
+
+    def _refuse(self, record: Record, error: Exception) -> None:
+        self.position.refused += 1
+        self.position.reason = reason(error)
+        self._log(f"refused {record['kind']}: {error}")
+
+    def _done(self, record: Record, end: int) -> None:
+        self.position.offset = end
+        self.position.time = record["time"]
+        self.position.save(self.folder)
+
+    def _log(self, text: str) -> None:
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def clean(name: str) -> str:
+    """A name that MLflow takes: "precision@10" as "precision_10"."""
+    return re.sub(r"[^\w.\- :/]", "_", name)[:250]
+
+
+def same(first: float | None, second: float) -> bool:
+    """Equality in which NaN equals NaN."""
+    return first == second or (first is not None and first != first and second != second)
+
+
+def user() -> str:
+    """Who started the run; "unknown" for a user id without a name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def reason(error: BaseException) -> str:
+    """Why it failed, in one line: the operating system's words where it is the cause."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{cause.strerror}: {cause.filename}" if cause.filename else cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def read_signature(path: Path) -> ModelSignature:
+    """{"inputs": {"dtype": "uint8", "shape": [-1, 1, 8, 8]}, "outputs": ...} as MLflow's signature."""
+    sides = json.loads(path.read_text(encoding="utf-8"))
+    inputs, outputs = (
+        Schema([TensorSpec(np.dtype(side["dtype"]), tuple(side["shape"]))])
+        for side in (sides["inputs"], sides["outputs"])
+    )
+    return ModelSignature(inputs=inputs, outputs=outputs)

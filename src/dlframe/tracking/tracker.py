@@ -33,10 +33,10 @@ class Tracker:
 
     @classmethod
     def start(cls, folder: Path) -> Tracker:
-        """Start the writer of a run folder. Best called before torch is imported, with the journal's "start" written."""
+        """Start the writer of a run folder: best before torch is imported, with the journal's "start" written."""
         with (folder / "tracking.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "dlframe.tracking", str(folder)],
+                [sys.executable, "-m", "dlframe.tracking", "--follow", str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,89 @@
+"""Augmentations that mix each sample with another of its batch, and their labels in the same proportion.
+
+Targets become (batch, classes) floats. A hidden label (`UNLABELLED`) is a row of zeros: what is mixed from it adds
+nothing to a cross-entropy, and the labelled part keeps its share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dlframe.augmentations.operations import each, rectangle, uniform
+from dlframe.registry import Fraction, Positive, augmentations
+from dlframe.types import UNLABELLED, Batch, DataSpec
+
+
+def shares(count: int, alpha: float, probability: float, images: Tensor, generator: torch.Generator) -> Tensor:
+    """(count,) shares of each sample in its mixture, from Beta(alpha, alpha); 1 for those that are not mixed."""
+    # torch.distributions.Beta takes no generator; a Dirichlet of two is the same.
+    concentration = torch.full((count, 2), alpha, device=images.device)
+    share = torch._sample_dirichlet(concentration, generator)[:, 0]
+    return torch.where(uniform(count, 0, 1, images, generator) < probability, share, 1.0)
+
+
+def mixed_targets(targets: Tensor, classes: int, partner: Tensor, share: Tensor) -> Tensor:
+    """(batch, classes): each row's own label by its share, its partner's by the rest."""
+    if targets.ndim == 1:
+        labelled = (targets != UNLABELLED).unsqueeze(1)
+        targets = torch.nn.functional.one_hot(targets.clamp(min=0), classes).float() * labelled
+    return torch.lerp(targets[partner], targets, share.unsqueeze(1))
+
+
+@augmentations.register("mixup", targets=("class",))
+class Mixup:
+    """Weighted means of two images and of their labels.
+
+    Zhang et al. 2017, arXiv:1710.09412, with a weight for each sample.
+
+    Args:
+        alpha: The weights are drawn from Beta(alpha, alpha); 1 is uniform, less leaves one image dominant.
+        probability: Share of the samples that are mixed.
+    """
+
+    def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2, probability: Fraction = 1.0) -> None:
+        self.classes = len(spec.classes)
+        self.alpha, self.probability = alpha, probability
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        images = batch.inputs
+        partner = torch.randperm(len(images), generator=generator, device=images.device)
+        share = shares(len(images), self.alpha, self.probability, images, generator)
+        return replace(
+            batch,
+            inputs=torch.lerp(images[partner], images, each(share, images)),
+            targets=mixed_targets(batch.targets, self.classes, partner, share),
+        )
+
+
+@augmentations.register("cutmix", targets=("class",))
+class CutMix:
+    """A rectangle of another image, and as much of its label.
+
+    Yun et al. 2019, arXiv:1905.04899, with a rectangle for each sample. It lies wholly inside the image, where the paper's
+    may be cut by the edge, so that its area is the one that was drawn.
+
+    Args:
+        alpha: The share of the image that stays is drawn from Beta(alpha, alpha); 1 is uniform.
+        probability: Share of the samples that are mixed.
+    """
+
+    def __init__(self, spec: DataSpec, *, alpha: Positive = 1.0, probability: Fraction = 1.0) -> None:
+        self.classes = len(spec.classes)
+        self.alpha, self.probability = alpha, probability
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        images = batch.inputs
+        count, _, height, width = images.shape
+        partner = torch.randperm(count, generator=generator, device=images.device)
+        side = (1 - shares(count, self.alpha, self.probability, images, generator)).sqrt()
+        top, left = torch.rand(2, count, generator=generator, device=images.device)
+        inside = rectangle(images, side * height, side * width, top, left)
+        share = 1 - inside.float().mean((1, 2, 3))
+        return replace(
+            batch,
+            inputs=torch.where(inside, images[partner], images),
+            targets=mixed_targets(batch.targets, self.classes, partner, share),
+        )

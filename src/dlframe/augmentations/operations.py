@@ -1,0 +1,178 @@
+"""Operations on a batch of images, each image with its own strength: what the augmentations are made of.
+
+Images are floats in [0, 1], (batch, channels, height, width), of one channel or three (red, green, blue); a strength is
+(batch,). Nothing is changed in place, and the memory format is kept.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in brightness (ITU-R BT.601), as Pillow's."""
+
+# Red, green, blue to luma and two chroma axes (YIQ); a hue is a rotation of the chroma plane.
+_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+_SMOOTH = ((1 / 13, 1 / 13, 1 / 13), (1 / 13, 5 / 13, 1 / 13), (1 / 13, 1 / 13, 1 / 13))
+
+
+def uniform(count: int, low: float, high: float, images: Tensor, generator: torch.Generator) -> Tensor:
+    """(count,) numbers between `low` and `high`, where the images are."""
+    return torch.rand(count, generator=generator, device=images.device) * (high - low) + low
+
+
+def each(strength: Tensor, images: Tensor) -> Tensor:
+    """A strength in a shape and a type that multiply images."""
+    return strength.to(images.dtype).view(-1, 1, 1, 1)
+
+
+def grey(images: Tensor) -> Tensor:
+    """(batch, 1, height, width): the luma of colour images, others as they are."""
+    if images.shape[1] != 3:
+        return images
+    red, green, blue = images.split(1, dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+
+
+def blend(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
+    """`others` at a share of 0, `images` at 1, beyond them outside; cut to [0, 1]."""
+    return torch.lerp(others.expand_as(images), images, each(share, images)).clamp_(0, 1)
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Black at a factor of 0."""
+    return (images * each(factor, images)).clamp_(0, 1)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """The image's mean luma at a factor of 0."""
+    return blend(images, grey(images).mean((1, 2, 3), keepdim=True), factor)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """The luma at a factor of 0."""
+    return blend(images, grey(images), factor)
+
+
+def hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Colours turned around the axis of greys by a share of the circle, luma kept; images of one channel unchanged."""
+    if images.shape[1] != 3:
+        return images
+    to_yiq = torch.tensor(_TO_YIQ, device=images.device)
+    cosine, sine = torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)
+    zero, one = torch.zeros_like(turn), torch.ones_like(turn)
+    rotation = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], 1).view(-1, 3, 3)
+    mixing = (torch.linalg.inv_ex(to_yiq).inverse @ rotation @ to_yiq).to(images.dtype)
+    turned = torch.einsum("nkc,nchw->nkhw", mixing, images)
+    return turned.clamp_(0, 1).contiguous(memory_format=memory_format(images))
+
+
+def sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """Smoothed at a factor of 0, sharpened above 1; the outermost pixels stay."""
+    if min(images.shape[2:]) < 3:
+        return images
+    kernel = torch.tensor(_SMOOTH, device=images.device, dtype=images.dtype).expand(images.shape[1], 1, 3, 3)
+    smooth = images.clone()
+    smooth[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel, groups=images.shape[1])
+    return blend(images, smooth, factor)
+
+
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """The highest `bits` (0 to 8) of each 8-bit value."""
+    step = each(torch.exp2(8 - bits.round()), images)
+    return (images * 255).round_().div_(step).floor_().mul_(step).div_(255)
+
+
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Values from the threshold on are inverted."""
+    return torch.where(images >= each(threshold, images), 1 - images, images)
+
+
+def autocontrast(images: Tensor) -> Tensor:
+    """Each channel stretched to [0, 1]; flat ones stay."""
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (images - low) / torch.where(span > 0, span, 1), images).clamp_(0, 1)
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Each channel's histogram of 256 values made even, as Pillow does it."""
+    values = (images * 255).round_().long().flatten(2)
+    histogram = values.new_zeros(*values.shape[:2], 256).scatter_add_(2, values, torch.ones_like(values))
+    last = histogram.gather(2, values.amax(2, keepdim=True))
+    step = (values.shape[2] - last) // 255
+    before = histogram.cumsum(2) - histogram
+    table = ((before + step // 2) // step.clamp(min=1)).clamp_(max=255)
+    even = (table.gather(2, values).to(images.dtype) / 255).view_as(images)
+    return torch.where(step.unsqueeze(3) > 0, even, images).contiguous(memory_format=memory_format(images))
+
+
+def warp(
+    images: Tensor,
+    *,
+    degrees: Tensor | None = None,
+    shift: tuple[Tensor, Tensor] | None = None,
+    scale: Tensor | None = None,
+    shear: tuple[Tensor, Tensor] | None = None,
+    outside: str = "zeros",
+) -> Tensor:
+    """Images turned, moved, scaled and sheared about their centre, in one bilinear sampling.
+
+    Args:
+        images: The batch.
+        degrees: Rotation, counter-clockwise.
+        shift: To the right and down, as shares of width and height.
+        scale: Magnification.
+        shear: Tangents of the horizontal and the vertical shear.
+        outside: What lies beyond the edges: "zeros", "border" or "reflection".
+    """
+    count, _, height, width = images.shape
+    zero = torch.zeros(count, device=images.device)
+    angle = torch.deg2rad(degrees) if degrees is not None else zero
+    right, down = shift or (zero, zero)
+    shear_x, shear_y = shear or (zero, zero)
+    size = scale if scale is not None else zero + 1
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    # Rotation after shear, in pixels with y downwards, and its inverse: the sampler asks where a pixel comes from.
+    a, b = cosine + sine * shear_y, cosine * shear_x + sine
+    c, d = cosine * shear_y - sine, cosine - sine * shear_x
+    inverse = torch.stack([d, -b, -c, a], 1).view(-1, 2, 2) / (size * (a * d - b * c)).view(-1, 1, 1)
+    pixels = torch.tensor([width / 2, height / 2], device=images.device)
+    matrix = inverse * pixels / pixels.unsqueeze(1)
+    offset = -matrix @ (2 * torch.stack([right, down], 1)).unsqueeze(2)
+    theta = torch.cat([matrix, offset], 2).to(images.dtype)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    warped = F.grid_sample(images, grid, "bilinear", outside, align_corners=False)
+    return warped.clamp_(0, 1).contiguous(memory_format=memory_format(images))
+
+
+def rectangle(images: Tensor, height: Tensor, width: Tensor, top: Tensor, left: Tensor) -> Tensor:
+    """(batch, 1, height, width), true within a rectangle that lies wholly inside the image.
+
+    Args:
+        images: The batch.
+        height: Of the rectangle in pixels, rounded and cut to the image.
+        width: Likewise.
+        top: Its place among those possible: a share in [0, 1).
+        left: Likewise.
+    """
+
+    def within(size: Tensor, place: Tensor, pixels: int) -> Tensor:
+        size = size.round().clamp(max=pixels)
+        start = (place * (pixels - size + 1)).floor()
+        positions = torch.arange(pixels, device=images.device)
+        return (positions >= start.unsqueeze(1)) & (positions < (start + size).unsqueeze(1))
+
+    rows, columns = within(height, top, images.shape[2]), within(width, left, images.shape[3])
+    return (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
+
+
+def memory_format(images: Tensor) -> torch.memory_format:
+    """Channels last where the images are so."""
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format

@@ -1,0 +1,106 @@
+"""Augmentation policies: operations drawn from a list, for each sample its own, with their strength."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dlframe.augmentations import operations
+from dlframe.augmentations.operations import uniform
+from dlframe.registry import Count, Fraction, augmentations
+from dlframe.types import Batch, DataSpec
+
+Operation = Callable[[Tensor, Tensor], Tensor]
+"""(images, strength in [-1, 1]) -> images. What has no direction takes the strength's size."""
+
+RANGES = {
+    "standard": {"shear": 0.3, "shift": 150 / 331, "degrees": 30.0, "factor": 0.9, "bits": 4.0},
+    "wide": {"shear": 0.99, "shift": 150 / 331, "degrees": 135.0, "factor": 0.99, "bits": 6.0},
+}
+"""The strongest of each operation: RandAugment's, and TrivialAugment's, whose shift of 32 pixels is a share here too."""
+
+
+class Policy:
+    """The 14 operations of both papers; images that are not of three channels have no saturation to change."""
+
+    def __init__(
+        self, channels: int, *, shear: float, shift: float, degrees: float, factor: float, bits: float
+    ) -> None:
+        self.choices: list[Operation] = [
+            lambda images, s: images,
+            lambda images, s: operations.autocontrast(images),
+            lambda images, s: operations.equalize(images),
+            lambda images, s: operations.warp(images, degrees=degrees * s),
+            lambda images, s: operations.warp(images, shear=(shear * s, 0 * s)),
+            lambda images, s: operations.warp(images, shear=(0 * s, shear * s)),
+            lambda images, s: operations.warp(images, shift=(shift * s, 0 * s)),
+            lambda images, s: operations.warp(images, shift=(0 * s, shift * s)),
+            lambda images, s: operations.brightness(images, 1 + factor * s),
+            lambda images, s: operations.contrast(images, 1 + factor * s),
+            lambda images, s: operations.sharpness(images, 1 + factor * s),
+            lambda images, s: operations.posterize(images, 8 - bits * s.abs()),
+            lambda images, s: operations.solarize(images, 1 - s.abs()),
+        ]
+        if channels == 3:
+            self.choices.append(lambda images, s: operations.saturation(images, 1 + factor * s))
+
+    def __call__(self, images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
+        """One operation on each image; the images that draw the same one are changed together.
+
+        Args:
+            images: (batch, channels, height, width) in [0, 1].
+            strength: (batch,) in [-1, 1].
+            generator: Draws the operations.
+        """
+        drawn = torch.randint(len(self.choices), (len(images),), generator=generator, device=images.device)
+        order = drawn.argsort(stable=True)
+        changed = images.clone()
+        for apply, index in zip(self.choices, order.split(drawn.bincount(minlength=len(self.choices)).tolist())):
+            if len(index):
+                changed[index] = apply(images[index], strength[index])
+        return changed
+
+
+@augmentations.register("rand_augment")
+class RandAugment:
+    """A few random operations of one strength.
+
+    Cubuk et al. 2019, arXiv:1909.13719. The sign of the strength is drawn for each sample and operation.
+
+    Args:
+        operations: Number of operations that each sample gets, one after another.
+        magnitude: Their strength as a share of the strongest; 0.3 is the paper's 9 of 30.
+    """
+
+    def __init__(self, spec: DataSpec, *, operations: Count = 2, magnitude: Fraction = 0.3) -> None:
+        self.policy = Policy(spec.shape[0], **RANGES["standard"])
+        self.operations, self.magnitude = operations, magnitude
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        images = batch.inputs
+        for _ in range(self.operations):
+            right = uniform(len(images), 0, 1, images, generator) < 0.5
+            images = self.policy(images, torch.where(right, self.magnitude, -self.magnitude), generator)
+        return replace(batch, inputs=images)
+
+
+@augmentations.register("trivial_augment")
+class TrivialAugment:
+    """One random operation of random strength: nothing to tune.
+
+    Mueller and Hutter 2021, arXiv:2103.10158. The strength is drawn from a continuum, not from 31 steps.
+
+    Args:
+        space: Range of the strengths: the paper's wide one, or RandAugment's.
+    """
+
+    def __init__(self, spec: DataSpec, *, space: Literal["wide", "standard"] = "wide") -> None:
+        self.policy = Policy(spec.shape[0], **RANGES[space])
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        strength = uniform(len(batch.inputs), -1, 1, batch.inputs, generator)
+        return replace(batch, inputs=self.policy(batch.inputs, strength, generator))

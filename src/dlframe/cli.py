@@ -1,0 +1,117 @@
+"""The verbs. Imports nothing heavy before the config is checked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlframe.types import ConfigError, DlframeError, nearest
+
+HELP = """dlframe: config-driven deep learning with honest tables
+
+python -m dlframe [KEY=VALUE ...]             train, test, keep everything
+python -m dlframe -m model=cnn,rnn seed=0,1   a grid: every combination, in one process
+python -m dlframe test RUN                    score a finished run again from its folder
+python -m dlframe list [GROUP]                what can be chosen, and where it comes from
+python -m dlframe show model=cnn              the options of a choice: type, range, default, meaning
+python -m dlframe ui [port=5000]              the MLflow pages of the runs in this folder
+
+Choices  task model data augmentation optimizer scheduler callback trainer tracking experiment
+         model=rnn  optimizer=sgd  augmentation=[flip,crop]  trainer=gpu  experiment=...
+Options  model.width=64  optimizer.lr=0.01  augmentation.crop.padding=2
+Run      {run}
+         python -m dlframe show run explains them
+Folders  ./conf and ./plugins of the current folder are read beside the built-ins.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; the exit status: 0, 1 if a cell of a grid failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _verb(arguments)
+    except DlframeError as error:
+        if os.environ.get("DLFRAME_DEBUG") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+def _verb(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments) or arguments == ["help"]:
+        return _help()
+    grid = bool({"-m", "--multirun"} & set(arguments))
+    arguments = [a for a in arguments if a not in ("-m", "--multirun")]
+    unknown = [a for a in arguments if a.startswith("-")]
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: no such flag.{nearest(unknown[0], ['-m', '--multirun', '--help'])}")
+    verb = arguments.pop(0) if arguments and "=" not in arguments[0] and not arguments[0].startswith("~") else "train"
+    verbs = {"train": _train, "test": _test, "list": _list, "show": _show, "ui": _ui}
+    if verb not in verbs:
+        raise ConfigError(f"{verb}: must be key=value or a verb.{nearest(verb, verbs)} See: python -m dlframe --help")
+    if grid:
+        if verb != "train":
+            raise ConfigError(f"-m: a grid is for training. Received: {verb}.")
+        from dlframe.grid import run_grid
+
+        return run_grid(arguments)
+    return verbs[verb](arguments)
+
+
+def _help() -> int:
+    from dlframe.config import settings
+
+    print(HELP.format(run=" ".join(settings.get("run").parameters)), end="")
+    return 0
+
+
+def _train(overrides: list[str]) -> int:
+    from dlframe.config import load, plugins
+
+    config = load(overrides)
+    for name, fault in plugins.broken.items():
+        print(f"plugin '{name}' is left out: {fault}", file=sys.stderr)
+    from dlframe.train import run
+
+    run(config)
+    return 0
+
+
+def _test(arguments: list[str]) -> int:
+    options = dict(a.split("=", 1) for a in arguments[1:] if a.startswith("checkpoint="))
+    if not arguments or len(arguments) != 1 + len(options):
+        raise ConfigError(f"test: must be: test RUN [checkpoint=FILE]. Received: {' '.join(['test', *arguments])}")
+    from dlframe.train import test
+
+    test(Path(arguments[0]), Path(options["checkpoint"]) if options else None)
+    return 0
+
+
+def _list(arguments: list[str]) -> int:
+    from dlframe.catalogue import listing
+
+    print(listing(arguments))
+    return 0
+
+
+def _show(arguments: list[str]) -> int:
+    from dlframe.catalogue import options
+
+    print(options(arguments))
+    return 0
+
+
+def _ui(arguments: list[str]) -> int:
+    from dlframe.config import settings
+    from dlframe.tracking import ui
+
+    options = settings.get("ui").check(_pairs(arguments), "ui")
+    return 0

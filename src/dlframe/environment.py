@@ -1,0 +1,49 @@
+"""What a run ran with: versions, machine, git commit. No secrets: no environment variables are kept."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    """Versions of Python, of dlframe and of what it depends on; the machine; the state of git in the current folder."""
+    requirements = importlib.metadata.requires("dlframe") or []
+    names = {re.split(r"[^A-Za-z0-9_.-]", text)[0] for text in requirements if "extra ==" not in text} | {"dlframe"}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in sorted(names)},
+        "git": git(),
+    }
+
+
+def git() -> dict[str, Any]:
+    """Commit, branch, and whether files differ from it; empty outside a repository, or without git."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {"commit": commit, "branch": _git("rev-parse", "--abbrev-ref", "HEAD"), "changed": bool(changes())}
+
+
+def changes() -> str:
+    """The difference between the tracked files and the commit."""
+    return _git("diff", "HEAD")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path.cwd(), capture_output=True, text=True, errors="replace", timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

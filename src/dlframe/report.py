@@ -1,0 +1,53 @@
+"""What the terminal shows of a run: the first line before torch is loaded, the last lines when it has ended."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from dlframe.config import Config
+from dlframe.types import Dataset, Result
+
+PERCENT = ("accuracy", "f1", "precision", "recall", "mape")
+
+
+def opening(config: Config, dataset: Dataset, folder: Path | None) -> str:
+    """What will run, on which data, on which device."""
+    spec = dataset.spec
+    sizes = " + ".join(f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
+    classes = f", {len(spec.classes)} classes" if spec.classes else f", horizon {spec.horizon}" if spec.horizon else ""
+    trainer = config.trainer
+    device = trainer.accelerator + (f" x {trainer.devices}" if trainer.devices != 1 else "")
+    shape = "x".join(map(str, spec.shape))
+    return (
+        f"{config.values['model']['name']} on {spec.name}: {sizes} samples to train, validate, test; "
+        f"{spec.inputs} {shape}{classes}; split {dataset.splits}; {dataset.source}; data {dataset.fingerprint}; on {device}"
+        + (f"; in {folder}" if folder else "")
+    )
+
+
+def number(metric: str, value: float) -> str:
+    """A metric as one reads it: shares in per cent."""
+    return f"{100 * value:.2f} %" if metric in PERCENT else f"{value:.4g}"
+
+
+def closing(result: Result) -> str:
+    """The metric with its interval, the baseline, where the run is, and what one would type next."""
+    metric, interval = result.headline, result.interval
+    name, baseline = result.baseline
+    low, high = number(metric, interval.low).removesuffix(" %"), number(metric, interval.high)
+    lines = [
+        f"test {metric} {number(metric, interval.value)} (95 % interval {low} to {high}, {result.samples:,} samples); "
+        f"{name} {number(metric, baseline[metric])}; {result.seconds:.1f} s"
+    ]
+    others = [f"{key} {number(key, value)}" for key, value in result.metrics.items() if key != metric]
+    lines += [f"     {', '.join(others)}"] if others else []
+    if result.folder:
+        folder = shlex.quote(str(result.folder))
+        lines += [
+            f"run  {folder}",
+            f"next python -m dlframe test {folder}",
+            f"     python -m dlframe -m {' '.join(map(shlex.quote, result.overrides))}".rstrip() + " seed=0,1,2",
+            "     python -m dlframe ui",
+        ]
+    return "\n".join(lines)

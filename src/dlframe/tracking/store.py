@@ -1,0 +1,193 @@
+"""The MLflow store: whether it can be used, where it is, and its page in the browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dlframe.tracking.tracker import QUIET
+from dlframe.types import TrackingError
+
+START_SECONDS = 90
+"""How long `mlflow server` may take to answer."""
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for another kind of store."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+
+
+def address(uri: str) -> str:
+    """An http address without a user's name and password."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+
+
+def artifact_location(root: str | None, experiment: str) -> str | None:
+    """An experiment's own folder in `root`, a path or a URI, as a URI; without a root the server chooses."""
+    if not root:
+        return None
+    name = re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "experiment"
+    return f"{root.rstrip('/')}/{name}" if "://" in root else (Path(root).absolute() / name).as_uri()
+
+
+def reachable(uri: str, timeout_seconds: float = 3) -> None:
+    """Check, without importing MLflow, that a store can be used. Other kinds than http and SQLite pass unchecked.
+
+    Raises:
+        TrackingError: The server does not answer, or the SQLite file cannot be written.
+    """
+    if uri.startswith(("http://", "https://")):
+        if reason := silent(uri, timeout_seconds):
+            port = urlsplit(uri).port or 5000
+            command = f"mlflow server --port {port} --backend-store-uri sqlite:///mlflow.db"
+            raise TrackingError(f"tracking.uri: no MLflow server at {address(uri)} ({reason}). Start one: {command}")
+    elif database := sqlite_file(uri):
+        existing = next(path for path in (database, *database.absolute().parents) if path.exists())
+        if not os.access(existing, os.W_OK) or (existing != database and not existing.is_dir()):
+            raise TrackingError(f"tracking.uri: {existing} cannot be written. Received: {uri}")
+        if database.is_dir() or (database.exists() and not is_sqlite(database)):
+            raise TrackingError(f"tracking.uri: {database} is not an SQLite database. Received: {uri}")
+    elif "://" not in uri or uri.startswith("file:"):
+        raise TrackingError(f"tracking.uri: must be sqlite:///PATH or http(s)://HOST:PORT. Received: {uri}")
+
+
+def is_sqlite(path: Path) -> bool:
+    """Whether a file is an SQLite database; an empty one becomes one."""
+    with path.open("rb") as file:
+        return file.read(15) in (b"", b"SQLite format 3")
+
+
+def silent(uri: str, timeout_seconds: float) -> str:
+    """Why no MLflow server answers at `uri`; empty if one does."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(f"{address(uri)}/health", timeout=timeout_seconds) as answer:
+            return "" if answer.read(100).strip() == b"OK" else "something else answers there"
+    except HTTPError as error:
+        # A proxy may want the credentials that MLflow will send.
+        return "" if error.code in (401, 403) else f"it answers {error.code} {error.reason}"
+    except URLError as error:
+        cause = error.reason
+        return cause.strerror or str(cause) if isinstance(cause, OSError) else str(cause)
+    except (OSError, HTTPException, ValueError) as error:
+        return str(error) or type(error).__name__
+
+
+def ui(uri: str, artifact_root: str, host: str = "127.0.0.1", port: int = 5000, open_browser: bool = False) -> None:
+    """Serve a store's page until Ctrl-C and print the link to its latest experiment; of a server print the link only.
+
+    Raises:
+        TrackingError: There is no store yet, the port is taken, or the server does not start.
+    """
+    if uri.startswith(("http://", "https://")):
+        reachable(uri)
+        show(address(uri), open_browser)
+        return
+    database = sqlite_file(uri)
+    if database and not database.exists():
+        raise TrackingError(f"tracking.uri: no store at {database} yet. A run makes it: python -m dlframe model=cnn")
+    if not free(host, port):
+        other = next((p for p in range(port + 1, min(port + 100, 65536)) if free(host, p)), "...")
+        raise TrackingError(f"port: {port} on {host} is taken. Try: python -m dlframe ui port={other}")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    command += ["--default-artifact-root", artifact_root, "--host", host, "--port", str(port)]
+    environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with tempfile.TemporaryFile() as output:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends all of the server's
+        )
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            here = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+            deadline = time.monotonic() + START_SECONDS
+            while silent(here, 1):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise TrackingError(f"mlflow server did not start: {last_line(output)}")
+                time.sleep(0.1)
+            show(here, open_browser, "Ctrl-C ends it.")
+            if server.wait():
+                raise TrackingError(f"mlflow server ended: {last_line(output)}")
+        except KeyboardInterrupt:
+            pass
+        finally:
+            end(server)
+            signal.signal(signal.SIGTERM, previous)
+
+
+def free(host: str, port: int) -> bool:
+    """Whether a server could listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    """End a server and all that it has started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, number)
+            server.wait(10)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    server.wait()
+
+
+def last_line(output: Any) -> str:
+    """The last line that says something."""
+    output.seek(0)
+    lines = output.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def show(server: str, open_browser: bool, note: str = "") -> None:
+    """Print the link to the experiment of the latest run, and open it if asked to."""
+    link = f"{server}/{latest_experiment(server)}"
+    print(f"MLflow: {link} {note}".rstrip(), flush=True)
+    if open_browser:
+        webbrowser.open(link)
+
+
+def latest_experiment(server: str) -> str:
+    """The part of the link that leads to the charts of the experiment with the latest run."""
+    found = ask(server, "experiments/search", {"max_results": 1000})
+    identifiers = [experiment["experiment_id"] for experiment in found.get("experiments", [])]
+    newest = {"experiment_ids": identifiers, "order_by": ["attributes.start_time DESC"], "max_results": 1}
+    runs = ask(server, "runs/search", newest).get("runs", [])
+    identifier = runs[0]["info"]["experiment_id"] if runs else identifiers[0]
+    # MLflow opens in a mode for language models; this is its page for training runs.
+    return f"#/experiments/{identifier}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+
+
+def ask(server: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
+    """One call of MLflow's REST interface."""
+    from urllib.request import Request, urlopen
+
+    url, body = f"{server}/api/2.0/mlflow/{what}", json.dumps(request).encode()
+    with urlopen(Request(url, body, {"Content-Type": "application/json"}), timeout=30) as answer:
+        return json.load(answer)

@@ -1,0 +1,300 @@
+"""One run, from a checked config to a result: data, folder, journal, training, test."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlframe import checkpoint, environment, report
+from dlframe.config import Config, load_saved
+from dlframe.data.splits import hide_labels
+from dlframe.journal import Journal
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, DlframeError, Result
+
+if TYPE_CHECKING:
+    from dlframe.tasks.base import Scores, Task
+
+BEST = Path("checkpoints", "best.safetensors")
+FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
+"""Tells the processes that Lightning starts which folder the run has."""
+
+
+def is_main() -> bool:
+    """Whether this is the one process of a run that speaks and writes."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
+
+
+def load_data(config: Config) -> Dataset:
+    """The data of a run, labels hidden as asked."""
+    dataset = config.build("data")
+    for split in ("train", "validation", "test"):
+        if not len(getattr(dataset, split)):
+            raise DataError(f"data={dataset.spec.name}: the {split} split is empty.")
+    if config.run.labels_per_class is not None:
+        dataset = hide_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
+    return dataset
+
+
+def run(config: Config, *, quiet: bool = False) -> Result:
+    """Train, test, keep everything.
+
+    Raises:
+        DlframeError: Something that the user can mend.
+    """
+    started = time.perf_counter()
+    tracking_uri = _tracking_uri(config)
+    dataset = load_data(config)
+    if not is_main():
+        return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), None)
+    folder = _new_folder(config)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    print(report.opening(config, dataset, folder), flush=True)
+    journal = Journal(folder)
+    _write_beginning(config, dataset, folder, journal, tracking_uri)
+    tracker = None
+    if tracking_uri:
+        from dlframe.tracking import Tracker
+
+        tracker = Tracker.start(folder)
+    status, message = "FAILED", ""
+    try:
+        result = _train(config, dataset, folder, journal)
+        result.seconds = time.perf_counter() - started
+        result.overrides = config.overrides
+        (folder / "result.json").write_text(json.dumps(_plain(result), indent=1), encoding="utf-8")
+        journal.write("artifact", path="result.json", to="")
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status, message = "KILLED", "interrupted"
+        raise
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        del os.environ[FOLDER_VARIABLE]
+        journal.write("end", status=status, message=message)
+        journal.close()
+        late = tracker.wait() if tracker else ""
+        if late:
+            print(late, file=sys.stderr)
+    if not quiet:
+        print(report.closing(result), flush=True)
+    return result
+
+
+def test(folder: Path, weights: Path | None = None) -> Result:
+    """Score a finished run again from its folder.
+
+    Args:
+        folder: The run's folder.
+        weights: Another checkpoint than the run's best.
+
+    Raises:
+        DlframeError: The folder holds no run, or its data or checkpoint are not what they were.
+    """
+    started = time.perf_counter()
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"test: {folder} is no run: it has no config.yaml. Runs are in runs/.")
+    config = load_saved(folder / "config.yaml")
+    dataset = load_data(config)
+    facts = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    if facts["fingerprint"] != dataset.fingerprint:
+        raise DataError(
+            f"data={dataset.spec.name}: has changed since the run: fingerprint must be {facts['fingerprint']}. "
+            f"Received: {dataset.fingerprint}."
+        )
+    path = weights or folder / BEST
+    tensors, facts = checkpoint.load(path)
+    if facts.get("model") != config.values["model"]["name"]:
+        raise CheckpointError(
+            f"{path}: is of another model: must be '{config.values['model']['name']}'. Received: '{facts.get('model')}'."
+        )
+    print(report.opening(config, dataset, None), flush=True)
+    from dlframe.fit import build_task, evaluate
+
+    task = build_task(config, dataset)
+    checkpoint.restore(task, tensors, path)
+    scores = evaluate(config, dataset, task)
+    result = _result(config, dataset, task, scores, folder)
+    result.seconds = time.perf_counter() - started
+    print(report.closing(result), flush=True)
+    return result
+
+
+def _train(config: Config, dataset: Dataset, folder: Path, journal: Journal | None) -> Result:
+    from dlframe.fit import fit
+
+    def keep(state: dict, facts: dict) -> None:
+        if journal:
+            checkpoint.save(folder / BEST, state, {"model": config.values["model"]["name"], **facts})
+
+    task, scores = fit(config, dataset, folder / BEST, keep, journal.metrics if journal else None)
+    result = _result(config, dataset, task, scores, folder)
+    if journal:
+        _write_end(config, dataset, task, scores, folder, journal)
+    return result
+
+
+def _result(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path | None) -> Result:
+    metrics = task.metrics(scores)
+    headline = config.entry("task").facts["monitor"]
+    return Result(
+        folder=folder,
+        headline=headline,
+        metrics=metrics,
+        interval=task.interval(headline, scores),
+        baseline=task.baseline(dataset),
+        samples=len(dataset.test),
+    )
+
+
+def _tracking_uri(config: Config) -> str:
+    """The store's address, checked to answer; empty for none."""
+    uri = config.tracking.uri
+    if uri == "none":
+        return ""
+    if uri == "sqlite":
+        return f"sqlite:///{(Path(config.run.runs) / 'mlflow.db').resolve()}"
+    from dlframe.tracking import reachable
+
+    if is_main():
+        reachable(uri)
+    return uri
+
+
+def _new_folder(config: Config) -> Path:
+    """A folder of its own for a run, named for what it is and when it began."""
+    root = Path(config.run.runs)
+    stem = f"{config.title}-{datetime.now():%Y%m%d-%H%M%S}".replace(os.sep, "_")
+    for attempt in range(1000):
+        folder = root / (stem if not attempt else f"{stem}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not root.is_dir():
+                raise ConfigError(f"runs: must be a folder. Received: '{root}', which is a file.") from None
+            continue
+        except OSError as error:
+            raise ConfigError(f"runs: '{root}' cannot be written: {error.strerror}.") from None
+        return folder
+    raise ConfigError(f"runs: no free name for a run in '{root}'.")
+
+
+def _write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str) -> None:
+    import yaml
+
+    surroundings = environment.describe()
+    spec = dataset.spec
+    facts = {
+        "name": spec.name,
+        "fingerprint": dataset.fingerprint,
+        "source": dataset.source,
+        "splits": dataset.splits,
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(dataset.test),
+        "shape": spec.shape,
+        "classes": spec.classes,
+    }
+    text = yaml.safe_dump(_lists(config.values), sort_keys=False, allow_unicode=True)
+    files = {
+        "config.yaml": text,
+        "overrides.txt": "\n".join(config.overrides),
+        "environment.json": json.dumps(surroundings, indent=1),
+        "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
+    }
+    if surroundings["git"].get("changed"):
+        files["changes.diff"] = environment.changes()
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    journal.write(
+        "start",
+        run_name=folder.name,
+        experiment=config.run.experiment_name or config.values["task"]["name"],
+        parameters=dict(_flat(config.values)),
+        tags={
+            "mlflow.source.name": "dlframe",
+            "mlflow.source.type": "LOCAL",
+            "data.fingerprint": dataset.fingerprint,
+            "data.source": dataset.source,
+            "run.folder": str(folder.resolve()),
+            **({"mlflow.source.git.commit": surroundings["git"]["commit"]} if surroundings["git"] else {}),
+        },
+        uri=uri,
+        artifact_root=str((Path(config.run.runs) / "artifacts").resolve()),
+    )
+    for name in files:
+        journal.write("artifact", path=name, to="")
+
+
+def _write_end(
+    config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    from dlframe import figures
+    from dlframe.journal import read
+
+    columns = {"id": dataset.test.ids[scores["index"].numpy()].tolist(), **task.table(scores, dataset)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "predictions.parquet")
+    journal.write("artifact", path="predictions.parquet", to="")
+    (folder / "figures").mkdir()
+    records = [record for record in read(folder) if record["kind"] == "metrics"]
+    drawn = {"learning_curve": figures.learning_curve(records), **task.figures(scores, dataset)}
+    for name, figure in drawn.items():
+        figures.save(figure, folder / "figures" / f"{name}.png")
+        journal.write("artifact", path=f"figures/{name}.png", to="figures")
+    _export(config, dataset, task, folder / "model")
+    journal.write("model", path="model")
+
+
+def _export(config: Config, dataset: Dataset, task: Task, folder: Path) -> None:
+    """What `mlflow.pyfunc.load_model` needs to predict: config, spec, weights, signature."""
+    import torch
+
+    folder.mkdir()
+    shutil.copy(folder.parent / "config.yaml", folder)
+    shutil.copy(folder.parent / BEST, folder / "weights.safetensors")
+    spec = dataset.spec
+    (folder / "spec.json").write_text(json.dumps(vars(spec), ensure_ascii=False), encoding="utf-8")
+    sample = torch.from_numpy(dataset.test.inputs[:1].copy())
+    with torch.inference_mode():
+        output = task.predict(sample)
+    signature = {
+        "inputs": {"dtype": str(dataset.test.inputs.dtype), "shape": [-1, *spec.shape]},
+        "outputs": {"dtype": "float32", "shape": [-1, *output.shape[1:]]},
+    }
+    (folder / "signature.json").write_text(json.dumps(signature), encoding="utf-8")
+
+
+def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested options as dotted keys, "augmentation.crop.padding"."""
+    if isinstance(values, dict) and values:
+        return [pair for key, value in values.items() for pair in _flat(value, f"{prefix}.{key}" if prefix else key)]
+    return [(prefix, values if isinstance(values, (int, float, str)) else json.dumps(values))]
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, all the way down, as YAML knows no tuples."""
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    return {
+        "headline": result.headline,
+        "metrics": result.metrics,
+        "interval": vars(result.interval),
+        "baseline": dict([result.baseline]),
+        "samples": result.samples,
+        "seconds": result.seconds,
+        "overrides": result.overrides,
+    }
