@@ -86,12 +86,14 @@ def _train(overrides: list[str]) -> int:
 
 
 def _test(arguments: list[str]) -> int:
-    options = dict(a.split("=", 1) for a in arguments[1:] if a.startswith("checkpoint="))
-    if not arguments or len(arguments) != 1 + len(options):
-        raise ConfigError(f"test: must be: test RUN [checkpoint=FILE]. Received: {' '.join(['test', *arguments])}")
-    from dlframe.train import test
+    from dlframe.config import load_options
 
-    test(Path(arguments[0]), Path(options["checkpoint"]) if options else None)
+    if not arguments:
+        raise ConfigError("test: needs the folder of a run. Try: python -m dlframe test runs/...")
+    options = load_options("test", arguments[1:])
+    from dlframe.train import rescore
+
+    rescore(Path(arguments[0]), Path(options["checkpoint"]) if options["checkpoint"] else None)
     return 0
 
 
@@ -110,8 +112,10 @@ def _show(arguments: list[str]) -> int:
 
 
 def _ui(arguments: list[str]) -> int:
-    from dlframe.config import settings
+    from dlframe.config import artifact_root, load_options, store_uri
     from dlframe.tracking import ui
 
-    options = settings.get("ui").check(_pairs(arguments), "ui")
+    options = load_options("ui", arguments)
+    uri = store_uri(options["uri"], options["runs"])
+    ui(uri, artifact_root(options["runs"]), options["host"], options["port"], options["open"])
     return 0

@@ -111,6 +111,38 @@ class Tracking:
     uri: str = "sqlite"
 
 
+@settings.register("test")
+@dataclass(frozen=True, kw_only=True)
+class Test:
+    """Scoring a finished run again.
+
+    Args:
+        checkpoint: Another checkpoint than the run's best; empty for that.
+    """
+
+    checkpoint: str = ""
+
+
+@settings.register("ui")
+@dataclass(frozen=True, kw_only=True)
+class UI:
+    """The MLflow pages.
+
+    Args:
+        port: Port to serve them on.
+        host: Address to serve them on; 0.0.0.0 shows them to other machines.
+        runs: Folder of the runs.
+        uri: Another store: a sqlite:/// URI, or the http(s) address of an MLflow server.
+        open: Open them in the browser.
+    """
+
+    port: Annotated[int, Interval(ge=1, le=65535)] = 5000
+    host: str = "127.0.0.1"
+    runs: str = "runs"
+    uri: str = ""
+    open: bool = False
+
+
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups that hold only YAML files."""
 VERBS = ("train", "test", "list", "show", "ui")
@@ -217,6 +249,32 @@ def load_saved(path: Path) -> Config:
         raise ConfigError(f"{path}: must hold the config of a run. Received: {values!r}.")
     plugins.discover(values.get("plugin_paths") or ())
     return check(values)
+
+
+def load_options(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The checked options of a verb other than training, from "key=value" arguments.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    values: dict[str, Any] = {}
+    texts = {name for name, p in settings.get(verb).parameters.items() if parts(p.annotation)[0] is str}
+    for text in arguments:
+        key, equals, raw = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{verb}: options are key=value. Received: {text!r}.")
+        values[key] = _text(raw) if key in texts else _value(text)
+    return settings.get(verb).check(values, verb)
+
+
+def store_uri(uri: str, runs: str) -> str:
+    """The address of the tracking store: "sqlite" stands for a file in the folder of runs."""
+    return f"sqlite:///{(Path(runs) / 'mlflow.db').resolve()}" if uri in ("", "sqlite") else uri
+
+
+def artifact_root(runs: str) -> str:
+    """Where a store in the folder of runs keeps its artifacts."""
+    return str((Path(runs) / "artifacts").resolve())
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -353,7 +411,11 @@ def _has_gpu() -> bool:
     """Whether a driver shows a GPU, asked without torch."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
-    for library, count in (("libcuda.so.1", "cuDeviceGetCount"), ("nvcuda.dll", "cuDeviceGetCount"), ("libamdhip64.so", "hipGetDeviceCount")):
+    for library, count in (
+        ("libcuda.so.1", "cuDeviceGetCount"),
+        ("nvcuda.dll", "cuDeviceGetCount"),
+        ("libamdhip64.so", "hipGetDeviceCount"),
+    ):
         with contextlib.suppress(OSError, AttributeError):
             driver, number = ctypes.CDLL(library), ctypes.c_int(0)
             if count.startswith("cu"):

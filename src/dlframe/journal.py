@@ -64,7 +64,7 @@ class Journal:
         if os.write(self.descriptor, line) != len(line):
             raise OSError(f"{self.path}: the disk is full")
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Append the values that metrics have at an optimizer step."""
         self.write("metrics", step=step, values=values)
 

@@ -114,7 +114,8 @@ class Learner(LightningModule):
         self._durations: list[float] = []
 
     def configure_optimizers(self) -> list[Optimizer]:
-        assert self.make_optimizer and self.make_scheduler, "a learner without optimizers can only be tested"
+        assert self.make_optimizer, "a learner without optimizers can only be tested"
+        assert self.make_scheduler, "an optimizer needs a schedule"
         optimizers = [self.make_optimizer(player, self.task.network(player)) for player in self.players]
         self._schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
         return optimizers
@@ -243,12 +244,14 @@ class Learner(LightningModule):
         """The scores of all samples of the split, of all processes, in the split's order, on the CPU."""
         scores = {name: torch.cat([kept[name] for kept in self._kept]) for name in self._kept[0]}
         if self.trainer.world_size > 1:
-            sizes = self.all_gather(torch.tensor(len(scores["index"]), device=self.device))
-            missing = int(sizes.max()) - len(scores["index"])
+            gathered_sizes = self.all_gather(torch.tensor(len(scores["index"]), device=self.device))
+            assert isinstance(gathered_sizes, Tensor)
+            sizes = gathered_sizes.tolist()
+            missing = max(sizes) - len(scores["index"])
             padded = {name: torch.cat([s, s[:1].expand(missing, *s.shape[1:])]) for name, s in scores.items()}
             gathered = {name: self.all_gather(s) for name, s in padded.items()}
             scores = {
-                name: torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+                name: torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
                 for name, parts in gathered.items()
             }
         order = scores["index"].argsort()

@@ -307,9 +307,7 @@ optimizers = Registry("optimizer", injected=("params",))
 schedulers = Registry("scheduler", injected=("optimizer", "steps"))
 callbacks = Registry("callback")
 
-GROUPS: dict[str, Registry] = {
-    r.group: r for r in (tasks, models, data, augmentations, optimizers, schedulers, callbacks)
-}
+GROUPS: dict[str, Registry] = {r.group: r for r in (tasks, models, data, augmentations, optimizers, schedulers, callbacks)}
 _VARIABLES = {
     "tasks": tasks,
     "models": models,

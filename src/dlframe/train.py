@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe import checkpoint, environment, report
-from dlframe.config import Config, load_saved
+from dlframe.config import Config, artifact_root, load_saved, store_uri
 from dlframe.data.splits import hide_labels
 from dlframe.journal import Journal
-from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, DlframeError, Result
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Estimate, Result
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
@@ -88,7 +88,7 @@ def run(config: Config, *, quiet: bool = False) -> Result:
     return result
 
 
-def test(folder: Path, weights: Path | None = None) -> Result:
+def rescore(folder: Path, weights: Path | None = None) -> Result:
     """Score a finished run again from its folder.
 
     Args:
@@ -123,6 +123,7 @@ def test(folder: Path, weights: Path | None = None) -> Result:
     scores = evaluate(config, dataset, task)
     result = _result(config, dataset, task, scores, folder)
     result.seconds = time.perf_counter() - started
+    result.overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
     print(report.closing(result), flush=True)
     return result
 
@@ -137,12 +138,13 @@ def _train(config: Config, dataset: Dataset, folder: Path, journal: Journal | No
     task, scores = fit(config, dataset, folder / BEST, keep, journal.metrics if journal else None)
     result = _result(config, dataset, task, scores, folder)
     if journal:
+        journal.metrics(0, {f"test/{name}": value for name, value in result.metrics.items()})
         _write_end(config, dataset, task, scores, folder, journal)
     return result
 
 
 def _result(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path | None) -> Result:
-    metrics = task.metrics(scores)
+    metrics = task.metrics(scores) | task.finish(dataset)
     headline = config.entry("task").facts["monitor"]
     return Result(
         folder=folder,
@@ -156,14 +158,12 @@ def _result(config: Config, dataset: Dataset, task: Task, scores: Scores, folder
 
 def _tracking_uri(config: Config) -> str:
     """The store's address, checked to answer; empty for none."""
-    uri = config.tracking.uri
-    if uri == "none":
+    if config.tracking.uri == "none":
         return ""
-    if uri == "sqlite":
-        return f"sqlite:///{(Path(config.run.runs) / 'mlflow.db').resolve()}"
-    from dlframe.tracking import reachable
-
+    uri = store_uri(config.tracking.uri, config.run.runs)
     if is_main():
+        from dlframe.tracking import reachable
+
         reachable(uri)
     return uri
 
@@ -227,15 +227,13 @@ def _write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jo
             **({"mlflow.source.git.commit": surroundings["git"]["commit"]} if surroundings["git"] else {}),
         },
         uri=uri,
-        artifact_root=str((Path(config.run.runs) / "artifacts").resolve()),
+        artifact_root=artifact_root(config.run.runs),
     )
     for name in files:
         journal.write("artifact", path=name, to="")
 
 
-def _write_end(
-    config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal
-) -> None:
+def _write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -286,6 +284,21 @@ def _lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lists(item) for key, item in value.items()}
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def read_result(folder: Path) -> Result:
+    """The result that a finished run left in its folder.
+
+    Raises:
+        DataError: The folder holds none.
+    """
+    try:
+        values = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        (baseline,) = values.pop("baseline").items()
+        interval = Estimate(**values.pop("interval"))
+        return Result(folder=folder, baseline=baseline, interval=interval, **values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: holds no result of a run: {error}") from None
 
 
 def _plain(result: Result) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class ColorJitter:
     """Changes brightness, contrast, saturation and hue, in this order.
 
     The factors of the first three lie within 1 plus or minus the option and not below 0, as torchvision's. Hue turns in
-    the YIQ plane, which keeps brightness, not in HSV. Images that are not of three channels keep saturation and hue.
+    the YIQ plane, which keeps luma, not in HSV. Saturation and hue need three channels.
 
     Args:
         brightness: Largest change of the brightness factor.
@@ -168,30 +168,22 @@ class ColorJitter:
         saturation: NonNegative = 0.2,
         hue: HalfCircle = 0.0,
     ) -> None:
-        self.factors = [
-            (operations.brightness, brightness),
-            (operations.contrast, contrast),
-            (operations.saturation, saturation if spec.shape[0] == 3 else 0.0),
-        ]
-        self.hue = hue if spec.shape[0] == 3 else 0.0
+        changes = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        self.ranges = {name: (max(0.0, 1 - change), 1 + change) for name, change in changes.items()}
+        self.ranges["hue"] = (-hue, hue)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
-        for operation, change in self.factors:
-            if change > 0:
-                factor = uniform(len(images), max(0.0, 1 - change), 1 + change, images, generator)
-                images = operation(images, factor)
-        if self.hue > 0:
-            images = operations.hue(images, uniform(len(images), -self.hue, self.hue, images, generator))
-        return replace(batch, inputs=images)
+        drawn = {name: uniform(len(images), *limits, images, generator) for name, limits in self.ranges.items()}
+        return replace(batch, inputs=operations.recolor(images, **drawn))
 
 
 @augmentations.register("erasing")
 class Erasing:
     """Hides a rectangle of an image.
 
-    Zhong et al. 2017, "Random Erasing Data Augmentation", arXiv:1708.04896. The paper draws again where a rectangle does
-    not fit; here its longer side is cut to the image.
+    Zhong et al. 2017, "Random Erasing Data Augmentation", arXiv:1708.04896. The paper draws again where a rectangle
+    does not fit; here its longer side is cut to the image.
 
     Args:
         probability: Share of the samples that lose a rectangle.
@@ -231,4 +223,4 @@ class Erasing:
             shown = self.mean.to(images)
         else:
             shown = images.new_zeros(())
-        return replace(batch, inputs=torch.where(hidden, shown, images))
+        return replace(batch, inputs=operations.select(hidden, shown, images))

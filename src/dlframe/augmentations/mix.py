@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dlframe.augmentations.operations import each, rectangle, uniform
+from dlframe.augmentations.operations import each, rectangle, select, uniform
 from dlframe.registry import Fraction, Positive, augmentations
 from dlframe.types import UNLABELLED, Batch, DataSpec
 
@@ -62,8 +62,8 @@ class Mixup:
 class CutMix:
     """A rectangle of another image, and as much of its label.
 
-    Yun et al. 2019, arXiv:1905.04899, with a rectangle for each sample. It lies wholly inside the image, where the paper's
-    may be cut by the edge, so that its area is the one that was drawn.
+    Yun et al. 2019, arXiv:1905.04899, with a rectangle for each sample. It lies wholly inside the image, where the
+    paper's may be cut by the edge, so that its area is the one that was drawn.
 
     Args:
         alpha: The share of the image that stays is drawn from Beta(alpha, alpha); 1 is uniform.
@@ -84,6 +84,6 @@ class CutMix:
         share = 1 - inside.float().mean((1, 2, 3))
         return replace(
             batch,
-            inputs=torch.where(inside, images[partner], images),
+            inputs=select(inside, images[partner], images),
             targets=mixed_targets(batch.targets, self.classes, partner, share),
         )

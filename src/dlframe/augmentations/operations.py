@@ -12,13 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in brightness (ITU-R BT.601), as Pillow's."""
+TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+"""Red, green and blue to luma (the weights of ITU-R BT.601, as Pillow's) and a plane of chroma (NTSC, 1953)."""
 
-# Red, green, blue to luma and two chroma axes (YIQ); a hue is a rotation of the chroma plane.
-_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-
-_SMOOTH = ((1 / 13, 1 / 13, 1 / 13), (1 / 13, 5 / 13, 1 / 13), (1 / 13, 1 / 13, 1 / 13))
+SMOOTH = ((1 / 13, 1 / 13, 1 / 13), (1 / 13, 5 / 13, 1 / 13), (1 / 13, 1 / 13, 1 / 13))
+"""Pillow's smoothing filter."""
 
 
 def uniform(count: int, low: float, high: float, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -31,55 +29,61 @@ def each(strength: Tensor, images: Tensor) -> Tensor:
     return strength.to(images.dtype).view(-1, 1, 1, 1)
 
 
-def grey(images: Tensor) -> Tensor:
-    """(batch, 1, height, width): the luma of colour images, others as they are."""
-    if images.shape[1] != 3:
-        return images
-    red, green, blue = images.split(1, dim=1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+def select(mask: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
+    """`there` where the mask is true; torch.where takes twice as long over a mask that is broadcast."""
+    whole = mask.expand_as(elsewhere).contiguous(memory_format=memory_format(elsewhere))
+    return torch.where(whole, there, elsewhere)
 
 
-def blend(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
-    """`others` at a share of 0, `images` at 1, beyond them outside; cut to [0, 1]."""
-    return torch.lerp(others.expand_as(images), images, each(share, images)).clamp_(0, 1)
+def recolor(
+    images: Tensor,
+    *,
+    brightness: Tensor | None = None,
+    contrast: Tensor | None = None,
+    saturation: Tensor | None = None,
+    hue: Tensor | None = None,
+) -> Tensor:
+    """Changes of colour, in the order of the arguments, as one matrix; the result is cut to [0, 1] once.
 
-
-def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Black at a factor of 0."""
-    return (images * each(factor, images)).clamp_(0, 1)
-
-
-def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """The image's mean luma at a factor of 0."""
-    return blend(images, grey(images).mean((1, 2, 3), keepdim=True), factor)
-
-
-def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """The luma at a factor of 0."""
-    return blend(images, grey(images), factor)
-
-
-def hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Colours turned around the axis of greys by a share of the circle, luma kept; images of one channel unchanged."""
-    if images.shape[1] != 3:
-        return images
-    to_yiq = torch.tensor(_TO_YIQ, device=images.device)
-    cosine, sine = torch.cos(2 * math.pi * turn), torch.sin(2 * math.pi * turn)
-    zero, one = torch.zeros_like(turn), torch.ones_like(turn)
-    rotation = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], 1).view(-1, 3, 3)
-    mixing = (torch.linalg.inv_ex(to_yiq).inverse @ rotation @ to_yiq).to(images.dtype)
-    turned = torch.einsum("nkc,nchw->nkhw", mixing, images)
-    return turned.clamp_(0, 1).contiguous(memory_format=memory_format(images))
+    Args:
+        images: The batch.
+        brightness: Factor; 0 is black.
+        contrast: Share of the image over its mean luma; 0 is a uniform grey.
+        saturation: Share of the colours over their luma; 0 is grey. No effect unless there are three channels.
+        hue: Turn of the chroma plane, luma kept, as a share of the circle. No effect unless there are three channels.
+    """
+    count, channels = images.shape[:2]
+    one = torch.ones(count, device=images.device)
+    factor = one if brightness is None else brightness
+    mixing = torch.eye(channels, device=images.device).expand(count, -1, -1)
+    weights = torch.full((channels,), 1 / channels, device=images.device)
+    if channels == 3:
+        to_yiq = torch.tensor(TO_YIQ, device=images.device)
+        weights = to_yiq[0]
+        if saturation is not None:
+            mixing = torch.lerp(weights.expand(3, 3), mixing, saturation.view(-1, 1, 1))
+        if hue is not None:
+            cosine, sine, zero = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue), torch.zeros_like(hue)
+            turn = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], 1).view(-1, 3, 3)
+            mixing = torch.linalg.inv_ex(to_yiq).inverse @ turn @ to_yiq @ mixing
+    offset = torch.zeros_like(factor)
+    if contrast is not None:
+        # Neither saturation nor hue changes a grey, so the mean luma is added last.
+        offset = (1 - contrast) * factor * (images.mean((2, 3)).float() @ weights)
+        factor = factor * contrast
+    mixing = (mixing * factor.view(-1, 1, 1)).to(images.dtype)
+    changed = torch.baddbmm(offset.view(-1, 1, 1).to(images.dtype), mixing, images.flatten(2)).clamp_(0, 1)
+    return changed.view(images.shape).contiguous(memory_format=memory_format(images))
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Smoothed at a factor of 0, sharpened above 1; the outermost pixels stay."""
     if min(images.shape[2:]) < 3:
         return images
-    kernel = torch.tensor(_SMOOTH, device=images.device, dtype=images.dtype).expand(images.shape[1], 1, 3, 3)
+    kernel = torch.tensor(SMOOTH, device=images.device, dtype=images.dtype).expand(images.shape[1], 1, 3, 3)
     smooth = images.clone()
     smooth[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel, groups=images.shape[1])
-    return blend(images, smooth, factor)
+    return torch.lerp(smooth, images, each(factor, images)).clamp_(0, 1)
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ RANGES = {
     "standard": {"shear": 0.3, "shift": 150 / 331, "degrees": 30.0, "factor": 0.9, "bits": 4.0},
     "wide": {"shear": 0.99, "shift": 150 / 331, "degrees": 135.0, "factor": 0.99, "bits": 6.0},
 }
-"""The strongest of each operation: RandAugment's, and TrivialAugment's, whose shift of 32 pixels is a share here too."""
+"""The strongest of each operation: RandAugment's and TrivialAugment's, whose shift of 32 pixels is a share here too."""
 
 
 class Policy:
@@ -39,14 +39,14 @@ class Policy:
             lambda images, s: operations.warp(images, shear=(0 * s, shear * s)),
             lambda images, s: operations.warp(images, shift=(shift * s, 0 * s)),
             lambda images, s: operations.warp(images, shift=(0 * s, shift * s)),
-            lambda images, s: operations.brightness(images, 1 + factor * s),
-            lambda images, s: operations.contrast(images, 1 + factor * s),
+            lambda images, s: operations.recolor(images, brightness=1 + factor * s),
+            lambda images, s: operations.recolor(images, contrast=1 + factor * s),
             lambda images, s: operations.sharpness(images, 1 + factor * s),
             lambda images, s: operations.posterize(images, 8 - bits * s.abs()),
             lambda images, s: operations.solarize(images, 1 - s.abs()),
         ]
         if channels == 3:
-            self.choices.append(lambda images, s: operations.saturation(images, 1 + factor * s))
+            self.choices.append(lambda images, s: operations.recolor(images, saturation=1 + factor * s))
 
     def __call__(self, images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
         """One operation on each image; the images that draw the same one are changed together.
@@ -57,9 +57,9 @@ class Policy:
             generator: Draws the operations.
         """
         drawn = torch.randint(len(self.choices), (len(images),), generator=generator, device=images.device)
-        order = drawn.argsort(stable=True)
+        sizes = drawn.bincount(minlength=len(self.choices)).tolist()
         changed = images.clone()
-        for apply, index in zip(self.choices, order.split(drawn.bincount(minlength=len(self.choices)).tolist())):
+        for apply, index in zip(self.choices, drawn.argsort(stable=True).split(sizes), strict=True):
             if len(index):
                 changed[index] = apply(images[index], strength[index])
         return changed

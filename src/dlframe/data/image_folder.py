@@ -62,8 +62,7 @@ def image_folder(
         raise DataError(f"image_folder: {error.filename} cannot be read: {error.strerror}") from None
     arrays, facts = decoded(f"image_folder-{stamp([], str(folder.resolve()), size, color, on_error)}", key, build)
     train, validation, test = (
-        Split(*(arrays[f"{part}-{kind}"][: facts["samples"][part]] for kind in ("inputs", "targets", "ids")))
-        for part in PARTS
+        Split(*(arrays[f"{part}-{kind}"][: facts["samples"][part]] for kind in ("inputs", "targets", "ids"))) for part in PARTS
     )
     if facts["skipped"]:
         print(

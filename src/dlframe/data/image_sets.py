@@ -97,9 +97,7 @@ def read_cifar_png(files: Sequence[Path]) -> Arrays:
 
 
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_CIFAR10 = partial(
-    read_cifar, train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)), test="test_batch.bin", label_bytes=1
-)
+_CIFAR10 = partial(read_cifar, train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)), test="test_batch.bin", label_bytes=1)
 _CIFAR100 = partial(read_cifar, train=("train.bin",), test="test.bin", label_bytes=2)
 
 CIFAR100_CLASSES = tuple(
@@ -301,17 +299,14 @@ def load(name: str, path: str | None, where: Where) -> Dataset:
     else:
         files, source = _given(name, Path(path).expanduser())
         arrays, facts = decoded(
-            f"{name}-{stamp(files, 'path')}",
-            "1",
+            f"{name}-{stamp([], files[0].parent.resolve())}",
+            stamp(files),
             lambda folder: _store(name, source.read(files), str(files[0].parent), folder),
         )
     train, validation, test = (
-        Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids")))
-        for part in ("train", "validation", "test")
+        Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids"))) for part in ("train", "validation", "test")
     )
-    spec = DataSpec(
-        name, "image", "class", train.inputs.shape[1:], classes, mean=tuple(facts["mean"]), std=tuple(facts["std"])
-    )
+    spec = DataSpec(name, "image", "class", train.inputs.shape[1:], classes, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
     return Dataset(spec, train, validation, test, facts["source"], "official test, validation 10 % of train")
 
 

@@ -82,9 +82,7 @@ def check(dataset: Dataset) -> Dataset:
     for part in ("train", "validation", "test"):
         split: Split = getattr(dataset, part)
         if not len(split) == len(split.targets) == len(split.ids) or not len(split):
-            raise DataError(
-                f"{name}: {part} has {len(split)} inputs, {len(split.targets)} targets and {len(split.ids)} ids"
-            )
+            raise DataError(f"{name}: {part} has {len(split)} inputs, {len(split.targets)} targets and {len(split.ids)} ids")
         if not classes:
             continue
         lowest = UNLABELLED if part == "train" else 0

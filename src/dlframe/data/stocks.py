@@ -26,7 +26,7 @@ ARCH = Package(
     build="cp311-cp311-manylinux2014_x86_64",
 )
 
-FILES = ("sp500.csv.gz", "nasdaq.csv.gz")
+FILES = ["sp500.csv.gz", "nasdaq.csv.gz"]
 
 COLUMNS = {"close": ("close",), "ohlcv": ("close", "open", "high", "low", "volume")}
 
@@ -80,7 +80,7 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
     Raises:
         DataError: The file cannot be had or read, or is too short for a window and a horizon in every split.
     """
-    file = Path(path).expanduser() if path else dict(zip(FILES, members(ARCH, FILES), strict=True))[f"{name}.csv.gz"]
+    file = Path(path).expanduser() if path else members(ARCH, FILES)[FILES.index(f"{name}.csv.gz")]
     days, values = read_prices(file, COLUMNS[features])
     parts = by_time(len(days), (0.7, 0.1, 0.2))
     needed = [window + horizon, horizon, horizon]

@@ -49,7 +49,7 @@ class ViT(nn.Module):
             )
         self.embed = nn.Conv2d(channels, width, patch, patch)
         tokens = (height // patch) * (columns // patch)
-        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, width), std=0.02))
+        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, width), std=1.0))
         # Not nn.TransformerEncoder: it copies one block, so that all would start alike.
         self.blocks = nn.Sequential(
             *(

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from dlframe.registry import Fraction, Natural, NonNegative, schedulers
 
@@ -89,7 +89,7 @@ def one_cycle(
 @schedulers.register("step")
 def step(
     optimizer: Optimizer, steps: int, *, milestones: tuple[Share, ...] = (0.5, 0.75), factor: Share = 0.1
-) -> MultiStepLR:
+) -> LambdaLR:
     """Drops the learning rate at milestones.
 
     The defaults are those of ResNet on CIFAR-10 (He et al. 2015, arXiv:1512.03385).
@@ -98,7 +98,8 @@ def step(
         milestones: Shares of the run after which the rate drops.
         factor: What the rate is multiplied by at each.
     """
-    return MultiStepLR(optimizer, [math.ceil(share * steps) for share in milestones], gamma=factor)
+    # Not torch's MultiStepLR: its state has integer keys, which JSON turns into strings, so that it resumes wrongly.
+    return LambdaLR(optimizer, lambda step: factor ** sum(step >= share * steps for share in milestones))
 
 
 @schedulers.register("plateau")

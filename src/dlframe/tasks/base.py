@@ -30,6 +30,9 @@ class Task(nn.Module, ABC):
         model: The network, from the model registry.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, spec: DataSpec, model: nn.Module) -> None:
         super().__init__()
         self.spec = spec

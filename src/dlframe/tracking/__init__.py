@@ -2,8 +2,8 @@
 
     journal.jsonl  ->  python -m dlframe.tracking RUN_FOLDER  ->  MLflow
 
-`Tracker` starts the writer process and waits for it, `deliver` sends what a run still owes, `reachable` asks whether the
-store can be used at all, and `ui` serves it. How far delivery has come is kept in the run folder, so that any later
+`Tracker` starts the writer process and waits for it, `deliver` sends what a run still owes, `reachable` asks whether
+the store can be used at all, and `ui` serves it. How far delivery has come is kept in the run folder, so that any later
 writer goes on where the last one stopped, and nothing arrives twice.
 """
 

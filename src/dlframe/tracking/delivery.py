@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import json
+import platform
 import re
 import sys
 import tempfile
 import time
+import traceback
 import uuid
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,7 +25,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from dlframe import __version__, journal
-from dlframe.tracking.position import Position
+from dlframe.tracking.position import Position, beginning
 from dlframe.tracking.store import artifact_location, sqlite_file
 
 Record = dict[str, Any]
@@ -76,7 +78,7 @@ class Delivery:
                 self.position.save(self.folder)
         except Exception as error:
             if (why := reason(error)) != self.position.error:
-                self._log(f"{why}: {error}")
+                self._log(traceback.format_exc())
                 self.position.error = why
                 self.position.save(self.folder)
             return False
@@ -105,11 +107,10 @@ class Delivery:
             self._metrics(client, batch)
 
     def _connect(self) -> MlflowClient | None:
-        """A client of the store that the journal's last start names; none where it names none."""
-        starts = [record for record, _ in journal.follow(self.folder) if record["kind"] == "start" and record["uri"]]
-        if not starts:
+        """A client of the run's store; None for a run that is not tracked."""
+        start = beginning(self.folder)
+        if not start:
             return None
-        start = starts[-1]
         database = sqlite_file(start["uri"])
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
@@ -216,11 +217,7 @@ class Delivery:
             query = f"tags.`{KEY_TAG}` = '{position.key}'"
             found = client.search_runs([position.experiment_id], query, max_results=1)
             first = {name: tags[name] for name in ("mlflow.user", KEY_TAG)}
-            run = (
-                found[0]
-                if found
-                else client.create_run(position.experiment_id, record["time"], first, record["run_name"])
-            )
+            run = found[0] if found else client.create_run(position.experiment_id, record["time"], first, record["run_name"])
             position.run_id = run.info.run_id
         position.status = "RUNNING"
         self._tags(client, tags)
@@ -262,17 +259,17 @@ class Delivery:
             model = client.create_logged_model(self.position.experiment_id, "model", run_id, tags)
         if model.status == LoggedModelStatus.READY:
             return
+        described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
+        described.signature = signature
+        # pyfunc.save_model would do the same, after looking through every installed package for seconds.
+        pyfunc.add_to_model(described, "dlframe.predict", data="data", python_env="python_env.yaml")
+        environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
         with tempfile.TemporaryDirectory() as scratch:
-            folder = str(Path(scratch) / "model")
-            pyfunc.save_model(
-                folder,
-                loader_module="dlframe.predict",
-                data_path=str(source),
-                signature=signature,
-                pip_requirements=[f"dlframe=={__version__}"],
-                mlflow_model=Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id),
-            )
-            client.log_model_artifacts(model.model_id, folder)
+            described.save(str(Path(scratch, "MLmodel")))
+            Path(scratch, "python_env.yaml").write_text(json.dumps(environment))
+            Path(scratch, "requirements.txt").write_text(f"dlframe=={__version__}\nmlflow=={mlflow.__version__}\n")
+            client.log_model_artifacts(model.model_id, scratch)
+        client.log_model_artifacts(model.model_id, str(source), "data")
         outputs = client.get_run(run_id).outputs
         if model.model_id not in [o.model_id for o in (outputs.model_outputs if outputs else [])]:
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -295,7 +292,8 @@ class Delivery:
         self.position.save(self.folder)
 
     def _log(self, text: str) -> None:
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
+        if self.live:
+            print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
 
 
 def clean(name: str) -> str:
@@ -330,7 +328,6 @@ def read_signature(path: Path) -> ModelSignature:
     """{"inputs": {"dtype": "uint8", "shape": [-1, 1, 8, 8]}, "outputs": ...} as MLflow's signature."""
     sides = json.loads(path.read_text(encoding="utf-8"))
     inputs, outputs = (
-        Schema([TensorSpec(np.dtype(side["dtype"]), tuple(side["shape"]))])
-        for side in (sides["inputs"], sides["outputs"])
+        Schema([TensorSpec(np.dtype(side["dtype"]), tuple(side["shape"]))]) for side in (sides["inputs"], sides["outputs"])
     )
     return ModelSignature(inputs=inputs, outputs=outputs)

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from dlframe import journal
 from dlframe.types import TrackingError
@@ -66,9 +67,17 @@ class Position:
         temporary.replace(path)
 
 
+def beginning(folder: Path) -> dict[str, Any] | None:
+    """The journal's last "start" that names a store; None for a run that is not tracked."""
+    starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and record["uri"]]
+    return starts[-1] if starts else None
+
+
 def outstanding(folder: Path) -> str:
     """One sentence about what MLflow has not got of a run; empty if it has everything."""
     position = Position.load(folder)
+    if not beginning(folder):
+        return ""
     waiting = sum(1 for _ in journal.follow(folder, position.offset))
     why = f" ({position.error})" if position.error else ""
     if waiting or position.error:

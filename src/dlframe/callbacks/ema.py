@@ -1,0 +1,75 @@
+"""Averages of the weights over the steps of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.hooks import RemovableHandle
+
+from dlframe.registry import Probability, callbacks
+
+
+@callbacks.register("ema")
+class ExponentialMovingAverage(Callback):
+    """Validates, and keeps as the best, an exponential moving average of the weights.
+
+    Polyak and Juditsky 1992, as in Tarvainen and Valpola 2017, arXiv:1703.01780. Floating-point buffers, such as the
+    statistics of batch normalisation, are averaged too. Training goes on with the weights themselves. Lightning's
+    EMAWeightAveraging looks once a step of the Trainer, which may be several of the optimizer here.
+
+    Args:
+        decay: Share of the average that each step keeps; in the first steps no more than (1 + step) / (10 + step), so
+            that the initial weights are soon forgotten.
+    """
+
+    def __init__(self, *, decay: Probability = 0.999) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.averages: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
+        self._backup: list[Tensor] = []
+        self._hooks: list[RemovableHandle] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from the weights, unless a run is resumed; follow the last player's optimizer, step by step."""
+        tensors = {**dict(pl_module.named_parameters()), **dict(pl_module.named_buffers())}
+        self._weights = {name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point()}
+        resumed = self.averages
+        self.averages = {
+            name: resumed[name].to(tensor) if resumed else tensor.clone() for name, tensor in self._weights.items()
+        }
+        self._hooks = [o.register_step_post_hook(lambda *_: self._update()) for o in trainer.optimizers[-1:]]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        get_ema_multi_avg_fn(decay)(list(self.averages.values()), list(self._weights.values()), self.steps)
+
+    @torch.no_grad()
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the averages in the place of the weights."""
+        self._backup = [weight.clone() for weight in self._weights.values()] if self.steps else []
+        if self._backup:
+            torch._foreach_copy_(list(self._weights.values()), list(self.averages.values()))
+
+    @torch.no_grad()
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the weights back, once the learner has kept the best."""
+        if self._backup:
+            torch._foreach_copy_(list(self._weights.values()), self._backup)
+            self._backup = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "averages": self.averages}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps, self.averages = state_dict["steps"], state_dict["averages"]

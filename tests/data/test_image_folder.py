@@ -1,0 +1,230 @@
+"""The digits as image files of the user."""
+
+import os
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlframe.data import image_folder as module
+from dlframe.data.digits import digits
+from dlframe.data.image_folder import image_folder
+from dlframe.types import DataError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLFRAME_DATA", str(tmp_path / "cache"))
+
+
+def write(folder: Path, classes: dict[str, int], each: int = 10) -> Path:
+    """`each` test digits of every class, as PNG files."""
+    test = digits().test
+    for name, label in classes.items():
+        (folder / name).mkdir(parents=True)
+        for i, image in enumerate(test.inputs[test.targets == label][:each]):
+            Image.fromarray(image[0]).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "it's a = 'ü 数字'", {"one": 1, "two = 2": 2, "drei\"'ß": 3})
+
+
+def test_without_a_split(folder, capsys):
+    dataset = image_folder(path=str(folder), size=8, color="grey")
+    assert dataset.spec.classes == ("drei\"'ß", "one", "two = 2")
+    assert dataset.spec.shape == (1, 8, 8)
+    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [18, 6, 6]
+    assert dataset.splits == "stratified 60/20/20"
+    assert dataset.source == str(folder)
+    assert capsys.readouterr().err == f"Decoding 30 images of {folder} (once)\n"
+    for split in (dataset.train, dataset.validation, dataset.test):
+        for image, target, name in zip(split.inputs, split.targets, split.ids, strict=True):
+            assert (np.asarray(Image.open(folder / name)) == image[0]).all()
+            assert dataset.spec.classes[target] == name.split("/")[0]
+    np.testing.assert_allclose(dataset.spec.std, (dataset.train.inputs / 255).std())
+
+
+def test_decoded_once_until_a_file_changes(folder, monkeypatch, capsys):
+    first = image_folder(path=str(folder), size=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_image", None)
+        again = image_folder(path=str(folder), size=8)
+    assert isinstance(again.train.inputs, np.memmap)
+    assert again.fingerprint == first.fingerprint
+    capsys.readouterr()
+    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(folder / again.train.ids[0])
+    changed = image_folder(path=str(folder), size=8)
+    assert (changed.train.inputs[0] == 77).all()
+    assert (changed.train.inputs[1:] == first.train.inputs[1:]).all()
+    assert image_folder(path=str(folder), size=16).spec.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sizes", "splits"),
+    [
+        (["train", "val", "test"], [20, 20, 20], "as given"),
+        (["train", "validation", "test"], [20, 20, 20], "as given"),
+        (["train", "test"], [18, 2, 20], "test as given, validation 10 % of train"),
+        (["train", "val"], [18, 2, 20], "val as given is the test set, validation 10 % of train"),
+        (["train"], [12, 4, 4], "stratified 60/20/20 of train"),
+    ],
+)
+def test_with_a_split(tmp_path, parts, sizes, splits):
+    for part in parts:
+        write(tmp_path / "set" / part, {"one": 1, "two": 2})
+    dataset = image_folder(path=str(tmp_path / "set"), size=8)
+    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == sizes
+    assert dataset.splits == splits
+    assert {name.split("/")[0] for name in dataset.train.ids} == {"train"}
+    assert {name.split("/")[0] for name in dataset.test.ids} == {parts[-1] if len(parts) < 3 else "test"}
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    dataset = image_folder(path=str(write(tmp_path / "set", {"train": 1, "car": 2})), size=8)
+    assert dataset.spec.classes == ("car", "train")
+
+
+def test_hidden_files_are_passed_over_and_deeper_folders_belong_to_the_class(folder):
+    (folder / "one" / ".DS_Store").write_bytes(b"x")
+    (folder / "one" / "Thumbs.db").write_bytes(b"x")
+    (folder / ".git").mkdir()
+    (folder / "one" / "deep").mkdir()
+    Image.new("L", (8, 8)).save(folder / "one" / "deep" / "a.png")
+    dataset = image_folder(path=str(folder), size=8)
+    assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 31
+
+
+def test_kinds_of_images_are_all_made_the_same(tmp_path):
+    grey = digits().test.inputs[0, 0].repeat(4, 0).repeat(4, 1)
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        image = Image.fromarray(grey)
+        image.save(tmp_path / "set" / name / "1.png")
+        image.convert("P").save(tmp_path / "set" / name / "2.gif")
+        image.convert("RGBA").save(tmp_path / "set" / name / "3.webp", lossless=True)
+        Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "set" / name / "4.png")
+        wide = np.full((32, 96), 9, np.uint8)
+        wide[:, 32:64] = grey
+        Image.fromarray(wide).save(tmp_path / "set" / name / "5.bmp")
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        Image.fromarray(grey[::-1, ::-1].copy()).save(tmp_path / "set" / name / "6.tiff", exif=exif)
+    dataset = image_folder(path=str(tmp_path / "set"), size=32)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert (split.inputs == grey).all()
+
+
+def broken_png(width: int, height: int) -> bytes:
+    """A PNG that says how large it is, and nothing more."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"a note", "is not an image"),
+        (b"", "is not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "is not an image"),
+        (broken_png(9000, 9999), "has more than 89,478,485 pixels"),
+        (broken_png(90_000, 90_000), "has more than 89,478,485 pixels"),
+    ],
+)
+def test_file_that_is_no_image(folder, capsys, content, complaint):
+    (folder / "one" / "b c.png").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        image_folder(path=str(folder))
+    assert str(error.value) == (
+        f"image_folder: one/b c.png {complaint} ({folder}). Remove it, or leave such files out: data.on_error=skip"
+    )
+    capsys.readouterr()
+    for _ in range(2):
+        dataset = image_folder(path=str(folder), size=8, on_error="skip")
+        assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 30
+        assert f"image_folder: 1 of 31 files left out: one/b c.png {complaint}\n" in capsys.readouterr().err
+
+
+def test_truncated_image(folder):
+    file = folder / "one" / "0.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(file)
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"^image_folder: one/0.png is broken: .*truncated"):
+        image_folder(path=str(folder))
+
+
+def test_skipped_files_leave_no_gap(folder):
+    names = [f"two = 2/{i}.png" for i in (0, 3, 7)]
+    for name in names:
+        (folder / name).write_bytes(b"no")
+    dataset = image_folder(path=str(folder), size=8, on_error="skip")
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert not set(names) & set(split.ids)
+        for image, name in zip(split.inputs, split.ids, strict=True):
+            assert (np.asarray(Image.open(folder / name)) == image[0]).all()
+
+
+def test_class_without_a_readable_image(folder):
+    for file in (folder / "one").iterdir():
+        file.write_bytes(b"no")
+    with pytest.raises(DataError, match=r"^image_folder: class 'one' has no image in train that can be read \("):
+        image_folder(path=str(folder), on_error="skip")
+
+
+def test_missing_folder_names_the_nearest(folder):
+    with pytest.raises(DataError) as error:
+        image_folder(path=f"{folder}x")
+    assert str(error.value) == f"data.path: there is no folder {folder}x. Did you mean '{folder.name}'?"
+
+
+def test_folders_that_are_refused(tmp_path, folder):
+    def refused(path: Path) -> str:
+        with pytest.raises(DataError) as error:
+            image_folder(path=str(path))
+        return str(error.value)
+
+    file = folder / "one" / "0.png"
+    assert refused(file) == f"data.path: must be a folder. Received: {file}"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert refused(empty) == f"image_folder: {empty} has no sub-folders; images belong in {empty}/CLASS/"
+    (empty / "cat").mkdir()
+    assert refused(empty) == f"image_folder: {empty} has one class, 'cat'; two or more are needed"
+    (empty / "dog").mkdir()
+    assert refused(empty) == f"image_folder: {empty / 'cat'} holds no files; remove it or fill it"
+    few = write(tmp_path / "few", {"one": 1, "two": 2}, each=2)
+    assert refused(few) == (f"image_folder: {few}: class 'one' has 2 of the 3 samples that it needs to be in every split")
+    split = tmp_path / "split"
+    write(split / "train", {"one": 1, "two": 2})
+    write(split / "test", {"one": 1, "tow": 2})
+    assert refused(split) == (
+        f"image_folder: class 'tow' of {split / 'test'} is not in {split / 'train'} (0.png). Did you mean 'two'?"
+    )
+
+
+def test_file_that_goes_nowhere(folder):
+    (folder / "one" / "link.png").symlink_to(folder / "gone.png")
+    with pytest.raises(DataError, match=re.escape("link.png cannot be read: No such file or directory")):
+        image_folder(path=str(folder))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names there are text")
+def test_name_that_is_no_text(folder):
+    name = os.fsdecode(b"\xff.png")
+    Image.new("L", (8, 8)).save(folder / "one" / name)
+    dataset = image_folder(path=str(folder), size=8)
+    ids = np.concatenate([s.ids for s in (dataset.train, dataset.validation, dataset.test)])
+    assert r"one/\udcff.png" in ids
+    assert "".join(ids).encode()
+
+
+def test_labels_per_class(folder):
+    dataset = image_folder(path=str(folder), size=8, labels_per_class=2)
+    assert np.bincount(dataset.train.targets + 1).tolist() == [12, 2, 2, 2]

@@ -1,0 +1,255 @@
+"""Who may know whom, read from the source; what no file may do; what no YAML may say."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dlframe import plugins
+from dlframe.config import LISTS, settings
+from dlframe.registry import GROUPS, read_source
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "dlframe"
+FILES = sorted(SOURCE.rglob("*.py"))
+NAMES = [file.relative_to(SOURCE).as_posix() for file in FILES]
+
+ENTRY = {"registry", "types"}
+EVERYTHING = {"everything"}
+MAY_IMPORT = {
+    "types": set(),
+    "statistics": set(),
+    "environment": set(),
+    "progress": set(),
+    "registry": {"types"},
+    "journal": {"types"},
+    "fetch": {"types"},
+    "checkpoint": {"types"},
+    "loader": {"types"},
+    "figures": {"statistics"},
+    "tracking": {"journal", "types"},
+    "tasks": {*ENTRY, "statistics", "figures"},
+    "models": ENTRY,
+    "data": {*ENTRY, "fetch"},
+    "augmentations": ENTRY,
+    "optimizers": ENTRY,
+    "schedulers": ENTRY,
+    "callbacks": ENTRY,
+    "plugins": {"registry", "types"},
+    "config": {"plugins", "registry", "types"},
+    "catalogue": {"config", "plugins", "registry", "types"},
+    "report": {"config", "types"},
+    "learner": {"tasks.base", "types"},
+    "fit": {"checkpoint", "config", "learner", "loader", "progress", "registry", "tasks.base", "types"},
+    "train": {
+        *("checkpoint", "config", "data.splits", "environment", "figures", "fit", "journal", "registry", "report"),
+        *("tasks.base", "tracking", "types"),
+    },
+    "grid": {"config", "report", "train", "types"},
+    "predict": {"checkpoint", "config", "tasks.base", "types"},
+    "cli": EVERYTHING,
+    "__main__": {"cli"},
+}
+"""What each file or folder of the package may import of it. A new file gets a line; the fewer names, the better."""
+
+KNOWN_TO = {
+    "hydra": {"registry", "config", "cli"},
+    "omegaconf": {"registry", "config", "cli"},
+    "lightning": {"learner", "train", "fit", "progress", "callbacks"},
+    "mlflow": {"tracking"},
+    "matplotlib": {"figures"},
+    "tqdm": {"progress"},
+}
+"""The only files and folders that may import these packages."""
+
+WITHOUT_TORCH = {"types", "registry", "statistics", "journal", "fetch", "plugins", "config", "catalogue", "report", "tracking"}
+
+
+def part(name: str) -> str:
+    """The file or the folder at the root of the package: "models/cnn.py" -> "models"."""
+    return name.split("/")[0].removesuffix(".py")
+
+
+def running(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree that may run: not those under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        yield node
+        yield from running(node)
+
+
+def imports(nodes: Iterator[ast.AST] | list[ast.AST]) -> set[str]:
+    """The modules that import statements name; of `from dlframe import x`, dlframe.x."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the whole name of what is imported"
+            found |= {f"{node.module}.{a.name}" for a in node.names} if node.module == "dlframe" else {str(node.module)}
+    return found
+
+
+TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in zip(NAMES, FILES, strict=True)}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "__init__.py"])
+def test_imports_only_what_lies_below(name):
+    own = part(name)
+    assert own in MAY_IMPORT, f"{name} is new: say in MAY_IMPORT what it may know"
+    allowed = MAY_IMPORT[own]
+    for module in imports(running(TREES[name])):
+        if not module.startswith("dlframe.") or module == "dlframe.__version__":
+            continue
+        target = module.removeprefix("dlframe.")
+        if part(target.replace(".", "/")) == own:
+            continue
+        assert allowed is EVERYTHING or target in allowed or target.split(".")[0] in allowed, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "/" in name])
+def test_entries_never_import_one_another(name):
+    """Within a folder only what registers nothing, such as tasks/base.py, may be shared."""
+    for module in imports(running(TREES[name])):
+        file = SOURCE.parent / (module.replace(".", "/") + ".py")
+        if module.startswith(f"dlframe.{part(name)}.") and file.exists():
+            assert read_source(file) == [], f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_library_is_known_to_few(name):
+    for module in imports(running(TREES[name])):
+        package = module.split(".")[0]
+        assert package not in KNOWN_TO or part(name) in KNOWN_TO[package], f"{name} imports {module}"
+        assert package != "torch" or part(name) not in WITHOUT_TORCH, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if part(name) == "data"])
+def test_data_imports_torch_only_where_it_is_needed(name):
+    """The first line of a run, with the sizes of the data, is printed before torch is loaded."""
+    heavy = {"torch", "torchvision", "sklearn", "scipy", "pandas"}
+    assert not heavy & {module.split(".")[0] for module in imports(list(ast.iter_child_nodes(TREES[name])))}
+
+
+def test_the_command_line_and_the_data_load_nothing_heavy():
+    code = "import sys, dlframe.cli, dlframe.config, dlframe.plugins\ndlframe.plugins.discover()\n"
+    code += "import dlframe.data.digits; dlframe.data.digits.digits()\n"
+    code += "print(*({'torch', 'lightning', 'mlflow', 'matplotlib', 'pandas', 'scipy', 'sklearn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
+
+
+def offences(tree: ast.AST) -> Iterator[str]:
+    """What could run code that a config, a checkpoint or a cache brought."""
+    for module in imports(ast.walk(tree)):
+        if module.split(".")[0] in ("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"):
+            yield f"imports {module}"
+        if module == "hydra.utils":
+            yield "imports hydra.utils"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node.value == "_target_":
+            yield f"line {node.lineno}: names _target_"
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        forbidden = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.hub.load", "instantiate"}
+        forbidden |= {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "hydra.utils.instantiate"}
+        if called in forbidden:
+            yield f"line {node.lineno}: calls {called}"
+        if called == "torch.load" and options.get("weights_only") != "True":
+            yield f"line {node.lineno}: calls torch.load without weights_only=True"
+        if options.get("allow_pickle", "False") != "False":
+            yield f"line {node.lineno}: allows pickle"
+        if options.get("shell", "False") != "False":
+            yield f"line {node.lineno}: opens a shell"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_loaded_can_execute(name):
+    assert list(offences(TREES[name])) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "from hydra.utils import instantiate",
+        "eval(text)",
+        "yaml.load(text)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=flag)",
+        "numpy.load(path, allow_pickle=True)",
+        "subprocess.run(text, shell=True)",
+        "config['_target_']",
+    ],
+)
+def test_an_offence_is_found(code):
+    assert len(list(offences(ast.parse(code)))) == 1
+
+
+def test_lightning_is_imported_by_its_one_name():
+    old = "pytorch" + "_lightning"
+    for folder in ("src", "conf", "plugins", "tests", "benchmarks"):
+        for file in (ROOT / folder).rglob("*"):
+            if file.suffix in (".py", ".yaml", ".md"):
+                assert old not in file.read_text(encoding="utf-8"), file
+
+
+def test_no_file_or_folder_has_a_name_that_says_nothing():
+    for folder in ("src", "conf", "plugins", "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            assert path.stem not in ("utils", "util", "common", "helpers", "helper", "core", "misc"), path
+
+
+# --- YAML
+
+plugins.discover()
+YAMLS = sorted((ROOT / "conf").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.relative_to(ROOT / "conf").as_posix())
+def test_no_yaml_bears_the_name_of_an_entry(path):
+    """It would hide the entry. A recipe may be called after its task class: classes have a group of their own."""
+    group = path.parent.name
+    if group in GROUPS and group != "task":
+        assert path.stem not in GROUPS[group].entries
+
+
+def repeated(path: Path) -> Iterator[str]:
+    """The keys of a YAML file that say what a signature says already."""
+    text = path.read_text(encoding="utf-8")
+    values = yaml.safe_load(text) or {}
+    if path.parent != ROOT / "conf" and "@package _global_" not in text:
+        values = {path.parent.name: values}
+    chosen: dict[str, Any] = {}
+    for item in values.pop("defaults", []):
+        for key, name in item.items() if isinstance(item, dict) else ():
+            chosen[key.removeprefix("override ").split("@")[0].strip("/").split("/")[0]] = name
+    for key, value in values.items():
+        if key in ("trainer", "tracking"):
+            found = [(key, settings.get(key), value)]
+        elif key in LISTS:
+            found = [(f"{key}.{name}", GROUPS[key].get(name), options or {}) for name, options in value.items()]
+        elif key in GROUPS:
+            name = value.get("name", chosen.get(key))
+            found = [(key, GROUPS[key].entries[name], value)] if name in GROUPS[key].entries else []
+        else:
+            found = [("", settings.get("run"), {key: value})]
+        for prefix, entry, options in found:
+            for option, given in options.items():
+                if option in entry.parameters and entry.parameters[option].default == given:
+                    yield f"{prefix}.{option}".lstrip(".")
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.relative_to(ROOT / "conf").as_posix())
+def test_no_yaml_repeats_a_default(path):
+    assert list(repeated(path)) == []
