@@ -399,11 +399,9 @@ def test_a_server_that_is_killed_and_started_again_gets_everything(servers: Call
 
 
 @pytest.mark.slow
-def test_what_a_dead_server_missed_is_delivered_later(servers: Callable[[], Server], tmp_path: Path) -> None:
+def test_what_a_server_missed_is_delivered_later(servers: Callable[[], Server], closed_port: int, tmp_path: Path) -> None:
     run = tmp_path / "late"
-    server = servers()
-    server.kill()
-    journal = begin(run, server.uri, experiment="served")
+    journal = begin(run, f"http://127.0.0.1:{closed_port}", experiment="served")
     tracker = Tracker.start(run)
     journal.metrics(1, {"loss": 1.0})
     journal.write("end", status="FINISHED", message="")

@@ -49,8 +49,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     try:
         with open(path, "rb") as file:
-            head = file.read(8)
-        if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            head = file.read(9)
+        # A safetensors file starts with the length of its header, which may be any eight bytes, and then the header's "{".
+        if head[8:] != b"{" and head.startswith((b"PK", b"\x80")):
             raise CheckpointError(f"{path}: is a pickle, which could run code, and is refused. Checkpoints are safetensors.")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

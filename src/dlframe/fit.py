@@ -28,6 +28,7 @@ QUIET = (
     "Starting from v1.9.0, `tensorboardX` has been removed",
     "The number of training batches",
     ".*LeafSpec",
+    "torch.distributed.nn.functional.all_gather is deprecated",
 )
 """Advice of Lightning's that does not apply: data are in memory, and every process computes the same metrics."""
 

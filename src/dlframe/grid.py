@@ -8,10 +8,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlframe import report
 from dlframe.config import expand, load
 from dlframe.types import DlframeError, Result
+
+if TYPE_CHECKING:
+    from dlframe.tracking import Tracker
 
 
 def run_grid(overrides: Sequence[str]) -> int:
@@ -26,13 +30,17 @@ def run_grid(overrides: Sequence[str]) -> int:
     cells = expand(overrides)
     varied = [i for i in range(len(cells[0])) if len({cell[i] for cell in cells}) > 1]
     rows = []
+    pending: list[Tracker] = []
     for number, cell in enumerate(cells, 1):
         title = " ".join(cell[i] for i in varied) or "-"
         print(f"[{number}/{len(cells)}] {title}", flush=True)
-        outcome = _cell(cell)
+        outcome = _cell(cell, pending)
         rows.append((title, outcome))
         if isinstance(outcome, str):
             print(f"failed: {outcome}", file=sys.stderr, flush=True)
+    for tracker in pending:
+        if late := tracker.wait():
+            print(late, file=sys.stderr)
     print(table(rows))
     return int(any(isinstance(outcome, str) for _, outcome in rows))
 
@@ -56,14 +64,14 @@ def table(rows: Sequence[tuple[str, Result | str]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(cell: list[str]) -> Result | str:
+def _cell(cell: list[str], pending: list[Tracker]) -> Result | str:
     from dlframe.train import run
 
     try:
         config = load(cell)
         if config.trainer.devices != 1 or config.trainer.num_nodes > 1:
             return _apart(cell)
-        return run(config, quiet=True)
+        return run(config, pending=pending)
     except DlframeError as error:
         return str(error)
     except Exception as error:

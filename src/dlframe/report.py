@@ -48,6 +48,6 @@ def closing(result: Result) -> str:
             f"run  {folder}",
             f"next python -m dlframe test {folder}",
             f"     python -m dlframe -m {' '.join(map(shlex.quote, result.overrides))}".rstrip() + " seed=0,1,2",
-            "     python -m dlframe ui",
+            "     python -m dlframe ui" + (f" runs={runs}" if (runs := shlex.quote(str(result.folder.parent))) != "runs" else ""),
         ]
     return "\n".join(lines)

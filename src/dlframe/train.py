@@ -19,6 +19,7 @@ from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Esti
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
+    from dlframe.tracking import Tracker
 
 BEST = Path("checkpoints", "best.safetensors")
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
@@ -41,8 +42,12 @@ def load_data(config: Config) -> Dataset:
     return dataset
 
 
-def run(config: Config, *, quiet: bool = False) -> Result:
+def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     """Train, test, keep everything.
+
+    Args:
+        config: What to run.
+        pending: Takes the tracker, to be waited for later, and keeps the last lines from the terminal: for a grid.
 
     Raises:
         DlframeError: Something that the user can mend.
@@ -80,10 +85,11 @@ def run(config: Config, *, quiet: bool = False) -> Result:
         del os.environ[FOLDER_VARIABLE]
         journal.write("end", status=status, message=message)
         journal.close()
-        late = tracker.wait() if tracker else ""
-        if late:
+        if tracker and pending is not None:
+            pending.append(tracker)
+        elif tracker and (late := tracker.wait()):
             print(late, file=sys.stderr)
-    if not quiet:
+    if pending is None:
         print(report.closing(result), flush=True)
     return result
 

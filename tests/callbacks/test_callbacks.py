@@ -1,0 +1,155 @@
+"""Callbacks in a Trainer whose module steps its optimizers itself, several times a batch."""
+
+import logging
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dlframe.plugins import discover
+from dlframe.registry import callbacks
+
+discover()
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+STEPS = 3
+
+# Of Lightning, not of the callbacks: its use of a deprecated class of torch, and its advice on loaders.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+]
+
+
+class Classifier(LightningModule):
+    """Logistic regression on digits; `values` are what it says the metric of each epoch is."""
+
+    def __init__(self, values=()) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.automatic_optimization = False
+        self.network = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10))
+        self.monitor, self.mode = "val/accuracy", "max"
+        self.values = values
+        self.weights: list[torch.Tensor] = []
+        self.statistics: list[torch.Tensor] = []
+        self.validated: list[torch.Tensor] = []
+        self.resumed: list[torch.Tensor] = []
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def on_train_epoch_start(self) -> None:
+        self.resumed.append(self.network[0].weight.detach().clone())
+
+    def training_step(self, batch, batch_idx):
+        for _ in range(STEPS):
+            optimizer = self.optimizers()
+            loss = nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            self.weights.append(self.network[0].weight.detach().clone())
+            self.statistics.append(self.network[1].running_mean.clone())
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(self.network[0].weight.detach().clone())
+
+    def on_validation_epoch_end(self) -> None:
+        self.kept = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        epoch = self.current_epoch
+        self.log_dict({"val/accuracy": self.values[epoch] if self.values else 0.5, "val/loss": 1.0 - epoch / 10})
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataLoader:
+    inputs, targets = load_digits(return_X_y=True)
+    tensors = torch.tensor(inputs[:128], dtype=torch.float32) / 16, torch.tensor(targets[:128])
+    return DataLoader(TensorDataset(*tensors), batch_size=64)
+
+
+def fit(module: Classifier, callback, digits, epochs: int) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=1,
+        limit_val_batches=1,
+        log_every_n_steps=1,
+    )
+    trainer.fit(module, digits, digits)
+    return trainer
+
+
+def test_early_stopping_follows_the_learners_metric(digits):
+    module = Classifier([0.5, 0.7, 0.6, 0.7, 0.9])
+    trainer = fit(module, callbacks.build({"name": "early_stopping", "patience": 2}), digits, 5)
+    assert trainer.current_epoch == 4
+    assert trainer.early_stopping_callback.best_score.item() == pytest.approx(0.7)
+
+
+def test_early_stopping_lets_improvement_pass(digits):
+    trainer = fit(Classifier([0.5, 0.7, 0.6, 0.8, 0.75]), callbacks.build({"name": "early_stopping", "patience": 2}), digits, 5)
+    assert trainer.current_epoch == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"), [({}, 5), ({"min_delta": 0.2}, 2), ({"mode": "max"}, 2), ({"monitor": None}, 2)]
+)
+def test_early_stopping_on_another_metric(options, epochs, digits):
+    config = {"name": "early_stopping", "monitor": "val/loss", "patience": 1, **options}
+    assert fit(Classifier(), callbacks.build(config), digits, 5).current_epoch == epochs
+
+
+def test_early_stopping_stops_where_the_metric_is_not_finite(digits):
+    trainer = fit(Classifier([0.5, float("nan"), 0.6]), callbacks.build({"name": "early_stopping"}), digits, 3)
+    assert trainer.current_epoch == 2
+
+
+def average(tensors: list[torch.Tensor], start: torch.Tensor, decay: float) -> torch.Tensor:
+    for step, tensor in enumerate(tensors, 1):
+        share = min(decay, (1 + step) / (10 + step))
+        start = share * start + (1 - share) * tensor
+    return start
+
+
+def test_ema_validates_and_keeps_the_average_of_every_optimizer_step(digits):
+    module = Classifier()
+    first = module.network[0].weight.detach().clone()
+    fit(module, callbacks.build({"name": "ema", "decay": 0.4}), digits, 2)
+    per_epoch = STEPS * len(digits)
+    assert len(module.weights) == 2 * per_epoch
+    assert torch.equal(module.validated[0], first)  # the sanity check, before any step
+    for epoch in (1, 2):
+        expected = average(module.weights[: epoch * per_epoch], first, 0.4)
+        assert torch.allclose(module.validated[epoch], expected, atol=1e-6)
+        assert not torch.allclose(expected, module.weights[epoch * per_epoch - 1], atol=1e-3)
+    assert torch.allclose(module.kept["0.weight"], expected, atol=1e-6)
+    assert torch.allclose(module.kept["1.running_mean"], average(module.statistics, torch.zeros(10), 0.4), atol=1e-5)
+    assert module.kept["1.num_batches_tracked"] == 2 * per_epoch
+
+
+def test_ema_leaves_training_as_it_is(digits):
+    plain, averaged = Classifier(), Classifier()
+    fit(plain, callbacks.build({"name": "early_stopping"}), digits, 2)
+    fit(averaged, callbacks.build({"name": "ema"}), digits, 2)
+    assert all(torch.equal(a, b) for a, b in zip(plain.weights, averaged.weights, strict=True))
+    assert torch.equal(averaged.network[0].weight, plain.network[0].weight)
+
+
+def test_ema_goes_on_from_its_saved_state(digits):
+    whole = Classifier()
+    fit(whole, callbacks.build({"name": "ema", "decay": 0.9}), digits, 2)
+    module, callback = Classifier(), callbacks.build({"name": "ema", "decay": 0.9})
+    fit(module, callback, digits, 1)
+    state = callback.state_dict()
+    resumed = callbacks.build({"name": "ema", "decay": 0.9})
+    resumed.load_state_dict({"steps": state["steps"], "averages": {k: v.clone() for k, v in state["averages"].items()}})
+    fit(module, resumed, digits, 1)
+    assert torch.equal(module.validated[-1], whole.validated[-1])
