@@ -184,9 +184,7 @@ def loss(model: torch.nn.Module, data: Dataset) -> torch.Tensor:
     return functional.cross_entropy(output, targets) if data.spec.classes else functional.mse_loss(output, targets)
 
 
-def train(
-    model: torch.nn.Module, data: Dataset, steps: int, lr: float = 2e-3, enough: float = -math.inf
-) -> list[float]:
+def train(model: torch.nn.Module, data: Dataset, steps: int, lr: float = 2e-3, enough: float = -math.inf) -> list[float]:
     """Losses of up to `steps` steps of Adam on one batch, fewer where one is below `enough`."""
     optimizer = torch.optim.Adam([p for p in learner_of(model).parameters() if p.requires_grad], lr)
     losses = []
@@ -312,9 +310,7 @@ def test_round_trips(entry):
     for config in configs:
         assert entry.check(config) == config
         plain = {"name": entry.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}}
-        assert (
-            entry.check(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(plain))))) == config
-        )
+        assert entry.check(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(plain))))) == config
         assert entry.check(yaml.safe_load(yaml.safe_dump(plain, allow_unicode=True))) == config
 
 

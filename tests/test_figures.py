@@ -53,6 +53,13 @@ def test_learning_curve_of_one_epoch_shows_a_point_and_of_none_an_empty_figure(t
     assert size(figures.learning_curve([]), tmp_path / "none.png") == (768, 432)
 
 
+def test_learning_curve_shows_the_loss_of_each_player():
+    losses = {"train/loss/generator": 0.7, "train/loss/discriminator": 1.3, "val/accuracy": 0.9}
+    figure = figures.learning_curve([{"step": 22, "values": losses}])
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["accuracy", "loss/discriminator", "loss/generator"]
+
+
 def test_confusion_of_the_digits_shows_every_count(digits):
     _, targets, predictions, _ = digits
     matrix = confusion_matrix(targets, predictions)

@@ -23,7 +23,7 @@ Angle = Annotated[float, Interval(ge=0, lt=90)]
 Aspect = Annotated[float, Interval(ge=1)]
 
 
-@augmentations.register("none")
+@augmentations.register("none", exempt={"varies": "It changes nothing, whatever the seed."})
 class Identity:
     """Leaves the batch as it is."""
 

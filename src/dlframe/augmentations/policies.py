@@ -27,9 +27,7 @@ RANGES = {
 class Policy:
     """The 14 operations of both papers; images that are not of three channels have no saturation to change."""
 
-    def __init__(
-        self, channels: int, *, shear: float, shift: float, degrees: float, factor: float, bits: float
-    ) -> None:
+    def __init__(self, channels: int, *, shear: float, shift: float, degrees: float, factor: float, bits: float) -> None:
         self.choices: list[Operation] = [
             lambda images, s: images,
             lambda images, s: operations.autocontrast(images),

@@ -96,21 +96,12 @@ class Backbone(nn.Module):
         self.image_size = image_size
         self.head_lr_scale = head_lr_scale
         self.lr_decay = lr_decay
-        pretrained: dict[str, Any] = {}
-        if weights == "hub":
-            # Through timm, which adapts the files of some networks.
-            pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": read(from_hub(architecture))}}
-        self.network = timm.create_model(architecture, num_classes=len(spec.classes), **pretrained)
+        self.network = timm.create_model(architecture, num_classes=len(spec.classes))
         config = self.network.pretrained_cfg
         classifiers = (config["classifier"],) if isinstance(config["classifier"], str) else config["classifier"]
         heads = tuple(f"{name}." for name in classifiers)
-        if weights == "package":
-            path = from_package(architecture)
-            # Its tensors have other names than timm's, but stand in the same order.
-            tensors = dict(zip(self.network.state_dict(), read(path).values(), strict=True))
-            load(self.network, tensors, path, heads)
-        elif weights not in ("none", "hub"):
-            load(self.network, read(Path(weights)), Path(weights), heads)
+        if weights != "none":
+            load(self.network, *find(weights, architecture), heads)
         if config["fixed_input_size"] and config["input_size"][1:] != (image_size, image_size):
             resize(self.network, architecture, image_size)
         layer_of = group_parameters(self.network, getattr(self.network, "group_matcher", dict)(), reverse=True)
@@ -178,12 +169,21 @@ class Backbone(nn.Module):
         return self
 
 
-def from_package(architecture: str) -> Path:
-    """The file of an architecture's weights in a package, fetched once."""
-    if architecture not in PACKAGES:
-        names = ", ".join(PACKAGES)
-        raise ConfigError(f"model.weights: no known package has those of '{architecture}'. It must be one of {names}")
-    return member(*PACKAGES[architecture])
+def find(weights: str, architecture: str) -> tuple[dict[str, Tensor], Path]:
+    """The tensors that `weights` stands for, under timm's names, and their file."""
+    if weights == "package":
+        if architecture not in PACKAGES:
+            names = ", ".join(PACKAGES)
+            raise ConfigError(f"model.weights: no known package has those of '{architecture}'. It must be one of {names}")
+        path = member(*PACKAGES[architecture])
+        # Other names than timm's, in the same order.
+        return dict(zip(timm.create_model(architecture).state_dict(), read(path).values(), strict=True)), path
+    if weights == "hub":
+        path = from_hub(architecture)
+        # Through timm, which adapts the files of some networks.
+        overlay = {"state_dict": read(path)}
+        return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict(), path
+    return read(Path(weights)), Path(weights)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -240,9 +240,10 @@ def from_hub(architecture: str) -> Path:
 
 
 def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tuple[str, ...]) -> None:
-    """Put a file's tensors into a network, all but a head of another size.
+    """Put a file's tensors into a network, all but a head of another size: that of the network then starts at zero.
 
-    A name's beginning that a wrapper has added (DataParallel's, a checkpoint's of dlframe) is taken off.
+    So do Kolesnikov et al. 2019 (arXiv 1912.11370): the random logits of timm's wide initialisation would drown features
+    that a few labels have to be told apart by. A name's beginning that a wrapper has added (DataParallel's, a checkpoint's of dlframe) is taken off.
 
     Raises:
         CheckpointError: They are another network's.
@@ -253,7 +254,7 @@ def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tupl
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     for name in own:
         if name.startswith(heads) and (name not in tensors or len(tensors[name]) != len(own[name])):
-            tensors[name] = own[name]
+            tensors[name] = torch.zeros_like(own[name])
     restore(network, tensors, path)
 
 

@@ -49,7 +49,7 @@ class ViT(nn.Module):
             )
         self.embed = nn.Conv2d(channels, width, patch, patch)
         tokens = (height // patch) * (columns // patch)
-        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, width), std=1.0))
+        self.position = nn.Parameter(torch.randn(tokens, width))
         # Not nn.TransformerEncoder: it copies one block, so that all would start alike.
         self.blocks = nn.Sequential(
             *(
@@ -61,7 +61,7 @@ class ViT(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, len(spec.classes))
-        nn.init.xavier_uniform_(self.embed.weight.data.flatten(1))
+        nn.init.kaiming_normal_(self.embed.weight, nonlinearity="linear")
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

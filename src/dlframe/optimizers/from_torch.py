@@ -47,9 +47,7 @@ def adam(
         weight_decay: L2 penalty, added to the gradient; `adamw` decouples it.
         amsgrad: Divide by the largest second moment seen (Reddi et al. 2018, arXiv:1904.09237).
     """
-    return torch.optim.Adam(
-        params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params)
-    )
+    return torch.optim.Adam(params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params))
 
 
 @optimizers.register("adamw")
@@ -73,9 +71,7 @@ def adamw(
         weight_decay: Share of a weight, times the learning rate, that each step takes away.
         amsgrad: Divide by the largest second moment seen (Reddi et al. 2018, arXiv:1904.09237).
     """
-    return torch.optim.AdamW(
-        params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params)
-    )
+    return torch.optim.AdamW(params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params))
 
 
 @optimizers.register("sgd")
@@ -101,9 +97,7 @@ def sgd(
         nesterov: Look ahead along the velocity (Nesterov 1983); no effect without momentum or with dampening.
     """
     look_ahead = nesterov and momentum > 0 and dampening == 0
-    return torch.optim.SGD(
-        params, lr, momentum, dampening, weight_decay=weight_decay, nesterov=look_ahead, fused=fused(params)
-    )
+    return torch.optim.SGD(params, lr, momentum, dampening, weight_decay=weight_decay, nesterov=look_ahead, fused=fused(params))
 
 
 @optimizers.register("nadam")
@@ -129,9 +123,7 @@ def nadam(
         decay: Add it to the gradient, or take it from the weights as AdamW does.
         momentum_decay: How fast the momentum warms up.
     """
-    return torch.optim.NAdam(
-        params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay=decay == "decoupled"
-    )
+    return torch.optim.NAdam(params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay=decay == "decoupled")
 
 
 @optimizers.register("radam")

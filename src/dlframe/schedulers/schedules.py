@@ -87,9 +87,7 @@ def one_cycle(
 
 
 @schedulers.register("step")
-def step(
-    optimizer: Optimizer, steps: int, *, milestones: tuple[Share, ...] = (0.5, 0.75), factor: Share = 0.1
-) -> LambdaLR:
+def step(optimizer: Optimizer, steps: int, *, milestones: tuple[Share, ...] = (0.5, 0.75), factor: Share = 0.1) -> LambdaLR:
     """Drops the learning rate at milestones.
 
     The defaults are those of ResNet on CIFAR-10 (He et al. 2015, arXiv:1512.03385).
