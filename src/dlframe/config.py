@@ -539,6 +539,8 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"conf: {' '.join(str(error).split())}") from None
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
+    for group in ("trainer", "tracking"):
+        values[group] = values.get(group) or {}
     for group in LISTS:
         placed = values.get(group) or {}
         options = placed if isinstance(placed, dict) else {}

@@ -178,7 +178,7 @@ class Learner(LightningModule):
         inputs = batch.inputs
         if self.augmentations:
             if inputs.dtype == torch.uint8:
-                batch = Batch(inputs.float().div_(255), batch.targets, batch.index)
+                batch = self._laid_out(Batch(inputs.float().div_(255), batch.targets, batch.index))
             for augment in self.augmentations:
                 batch = augment(batch, self.generator)
         return self._laid_out(batch)
@@ -211,7 +211,8 @@ class Learner(LightningModule):
         self.report(self.steps, {"epoch": float(self.current_epoch), **dict(zip(names, rates, strict=True))})
         for scheduler in self._schedulers:
             if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(self.metrics[self.monitor])
+                value = self.metrics[self.monitor]
+                scheduler.step(value if self.mode == "min" else -value)
 
     def validation_step(self, chunk: list[Batch], batch_idx: int) -> None:
         self._kept += [self.task.score(self._laid_out(batch)) for batch in chunk]

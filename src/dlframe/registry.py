@@ -11,6 +11,7 @@ import ast
 import inspect
 import math
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -102,8 +103,10 @@ def rule(annotation: Any) -> str:
     else:
         raise ValueError(f"int, float, str, bool, Literal or a list of these; not {annotation}")
     if bounds:
+        if bare not in (int, float):
+            raise ValueError(f"a number where it has an Interval; not {bare}")
         signs = [(">", bounds.gt), (">=", bounds.ge), ("<", bounds.lt), ("<=", bounds.le)]
-        text += " " + " and ".join(f"{sign} {limit:g}" for sign, limit in signs if limit is not None)
+        text += " " + " and ".join(f"{sign} {limit}" for sign, limit in signs if limit is not None)
     return text + (" or null" if optional else "")
 
 
@@ -130,10 +133,10 @@ def conform(annotation: Any, value: Any) -> Any:
         except ValueError:
             raise wrong from None
     elif bare is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     elif type(value) is not bare:
         raise wrong
-    if bare is float and math.isnan(value):
+    if bare is float and not math.isfinite(value):
         raise wrong
     if bounds:
         holds = (
@@ -217,14 +220,21 @@ class Registry:
             if known and same:
                 self.entries[name] = replace(known, factory=factory)
             else:
-                self.add(self.read_object(name, facts, factory))
+                self.add(replace(self.read_object(name, facts, factory), factory=factory))
             return factory
 
         return decorate
 
     def add(self, entry: Entry) -> None:
-        """Take an entry in; `RegistrationError` where its name is taken."""
-        if known := self.entries.get(entry.name):
+        """Take an entry in; `RegistrationError` where its name is taken or cannot be typed."""
+        if not (isinstance(entry.name, str) and re.fullmatch(r"[a-z]\w*", entry.name, re.ASCII)):
+            raise RegistrationError(
+                f"{self.group} {entry.name!r}: a name is a small letter, then letters, digits and underscores ({entry.where})"
+            )
+        known = self.entries.get(entry.name)
+        if known and known.factory and known.where.rpartition(":")[0] == entry.where.rpartition(":")[0]:
+            entry = replace(entry, factory=known.factory)  # imported before it was discovered
+        elif known:
             raise RegistrationError(
                 f"{self.group} '{entry.name}' is already registered by {known.origin} ({known.where}); "
                 f"choose another name in {entry.where}"
@@ -257,10 +267,14 @@ class Registry:
 
     def read_object(self, name: str, facts: dict[str, Any], factory: Any) -> Entry:
         """The entry of a class or function that exists already (a notebook's, a plugin's)."""
-        where = f"{inspect.getsourcefile(factory)}:{inspect.getsourcelines(factory)[1]}"
+        try:
+            where = f"{inspect.getsourcefile(factory)}:{inspect.getsourcelines(factory)[1]}"
+        except (OSError, TypeError):  # typed at a prompt
+            where = factory.__module__
         call = factory.__init__ if inspect.isclass(factory) else factory
         rows = []
-        for p in list(inspect.signature(call).parameters.values())[1 if inspect.isclass(factory) else 0 :]:
+        signature = [] if call is object.__init__ else list(inspect.signature(call).parameters.values())
+        for p in signature[1 if inspect.isclass(factory) else 0 :]:
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 raise self._error(name, p.name, "is a variable list; every option needs a name and a type", where)
             annotation = p.annotation
@@ -329,7 +343,7 @@ def read_source(path: Path) -> list[tuple[Registry, Entry]]:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError) as error:
         line = getattr(error, "lineno", None)
-        raise RegistrationError(f"{path}{f':{line}' if line else ''}: cannot be read: {error}") from None
+        raise RegistrationError(f"{path}{f':{line}' if line else ''}: cannot be read: {getattr(error, 'msg', error)}") from None
     scope = TYPES | {name: value for name, value in globals().items() if typing.get_origin(value) is Annotated}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
@@ -365,7 +379,7 @@ def _read_node(
     try:
         name = ast.literal_eval(decorator.args[0])
         facts = {k.arg: ast.literal_eval(k.value) for k in decorator.keywords if k.arg}
-    except (ValueError, IndexError):
+    except (ValueError, TypeError, IndexError):
         raise RegistrationError(f"{where}: the name and the facts of a registration must be literals") from None
     function = node if isinstance(node, ast.FunctionDef) else _initializer(node, classes)
     rows: list[tuple[str, Any, Any]] = []
@@ -383,7 +397,7 @@ def _read_node(
             try:
                 annotation = _resolve(argument.annotation, scope) if argument.annotation else REQUIRED
                 value = _literal(default, scope) if default else REQUIRED
-            except ValueError as error:
+            except (ValueError, TypeError, SyntaxError, IndexError, RecursionError) as error:
                 raise registry._error(name, argument.arg, f"cannot be read from the source: {error}", where) from None
             rows.append((argument.arg, annotation, value))
     return registry._entry(name, facts, rows, ast.get_docstring(node) or "", where)
@@ -400,7 +414,10 @@ def _initializer(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> ast.Fu
 def _literal(node: ast.AST, scope: dict[str, Any]) -> Any:
     if isinstance(node, ast.Name) and isinstance(scope.get(node.id), ast.AST):
         node = scope[node.id]
-    return ast.literal_eval(node)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise ValueError(f"'{ast.unparse(node)}' is not a literal") from None
 
 
 def _resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
@@ -418,10 +435,10 @@ def _resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
         case ast.Subscript(value=ast.Name(id=kind) | ast.Attribute(attr=kind), slice=inner):
             items = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
             if kind == "Literal":
-                return Literal[tuple(ast.literal_eval(item) for item in items)]
+                return Literal[tuple(_literal(item, {}) for item in items)]
             if kind == "Annotated":
                 return Annotated[(_resolve(items[0], scope), *(_interval(item) for item in items[1:]))]
-            if kind in ("tuple", "list"):
+            if kind in ("tuple", "list") and items:
                 inside = [... if isinstance(i, ast.Constant) and i.value is ... else _resolve(i, scope) for i in items]
                 return list[inside[0]] if kind == "list" else tuple[tuple(inside)]
     raise ValueError(f"'{ast.unparse(node)}' is not int, float, str, bool, Literal, Annotated or a list of these")
@@ -429,8 +446,10 @@ def _resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
 
 def _interval(node: ast.AST) -> Any:
     match node:
-        case ast.Call(func=ast.Name(id="Interval") | ast.Attribute(attr="Interval"), keywords=keywords):
-            return Interval(**{str(k.arg): ast.literal_eval(k.value) for k in keywords})
+        case ast.Call(func=ast.Name(id="Interval") | ast.Attribute(attr="Interval"), args=[], keywords=keywords):
+            bounds = {str(k.arg): _literal(k.value, {}) for k in keywords}
+            if all(type(bound) in (int, float) for bound in bounds.values()):
+                return Interval(**bounds)
     raise ValueError(f"'{ast.unparse(node)}' is not an Interval(...)")
 
 
@@ -439,7 +458,7 @@ def _meanings(doc: str) -> dict[str, str]:
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", inspect.cleandoc(doc), re.MULTILINE)
     if not section:
         return {}
-    lines = inspect.cleandoc(section[1]).split("\n")
+    lines = textwrap.dedent(section[1]).split("\n")
     meanings: dict[str, str] = {}
     current = ""
     for line in lines:

@@ -8,7 +8,8 @@ from pathlib import Path
 from dlframe.config import Config
 from dlframe.types import Dataset, Result
 
-PERCENT = ("accuracy", "f1", "precision", "recall", "mape")
+SHARES = ("accuracy", "f1", "precision", "recall")
+"""Metrics that are shares of one; MAPE is in per cent already."""
 
 
 def opening(config: Config, dataset: Dataset, folder: Path | None) -> str:
@@ -28,7 +29,9 @@ def opening(config: Config, dataset: Dataset, folder: Path | None) -> str:
 
 def number(metric: str, value: float) -> str:
     """A metric as one reads it: shares in per cent."""
-    return f"{100 * value:.2f} %" if metric in PERCENT else f"{value:.4g}"
+    if metric == "mape":
+        return f"{value:.3f} %"
+    return f"{100 * value:.2f} %" if metric in SHARES else f"{value:.4g}"
 
 
 def closing(result: Result) -> str:

@@ -240,10 +240,10 @@ def from_hub(architecture: str) -> Path:
 
 
 def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tuple[str, ...]) -> None:
-    """Put a file's tensors into a network, all but a head of another size: that of the network then starts at zero.
+    """Put a file's tensors into a network, all but a head of another size: the network's own then starts at zero.
 
-    So do Kolesnikov et al. 2019 (arXiv 1912.11370): the random logits of timm's wide initialisation would drown features
-    that a few labels have to be told apart by. A name's beginning that a wrapper has added (DataParallel's, a checkpoint's of dlframe) is taken off.
+    So Kolesnikov et al. 2019 (arXiv 1912.11370): the logits of timm's wide initialisation would drown what a few labels
+    can say. The beginning of a name that a wrapper has added (DataParallel, a task of dlframe) is taken off.
 
     Raises:
         CheckpointError: They are another network's.
