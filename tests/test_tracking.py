@@ -247,8 +247,15 @@ def test_a_run_that_was_deleted_is_delivered_as_a_new_one(store: str, tmp_path: 
     first.client.delete_run(first.run.info.run_id)
     journal.metrics(2, {"loss": 0.5})
     assert deliver(run) == ""
-    assert Seen(run).run.info.run_id != first.run.info.run_id
-    assert Seen(run).curve("loss") == [(1, 1.0), (2, 0.5)]
+    second = Seen(run)
+    assert second.run.info.run_id != first.run.info.run_id
+    assert second.curve("loss") == [(1, 1.0), (2, 0.5)]
+
+    second.position.run_id = "0" * 32  # of a store that has been made anew
+    second.position.save(run)
+    journal.metrics(3, {"loss": 0.1})
+    assert deliver(run) == ""
+    assert Seen(run).curve("loss") == [(1, 1.0), (2, 0.5), (3, 0.1)]
 
 
 def test_what_mlflow_will_never_take_is_said_and_the_rest_delivered(store: str, tmp_path: Path) -> None:
@@ -269,7 +276,15 @@ def test_a_run_without_a_store_owes_nothing(tmp_path: Path) -> None:
     assert deliver(tmp_path) == ""
 
 
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dlframe.tracking", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{tmp_path} holds no run: there is no journal.jsonl in it\n"
+
+
 def test_a_damaged_position_is_named(tmp_path: Path) -> None:
+    begin(tmp_path, "")
     (tmp_path / "tracking.json").write_text("{")
     with pytest.raises(TrackingError) as error:
         deliver(tmp_path)
@@ -384,8 +399,7 @@ def test_a_server_that_is_killed_and_started_again_gets_everything(servers: Call
             until(lambda: Position.load(run).offset > 200_000)
             server.kill()
         if step == 2000:
-            until(lambda: Position.load(run).error)
-            assert Position.load(run).error == "Connection refused"
+            until(lambda: Position.load(run).error == "Connection refused")
             (run / "figure.png").write_bytes(b"png")
             journal.write("artifact", path="figure.png", to="figures")
             servers()

@@ -124,7 +124,7 @@ def look(page: Any, name: str) -> None:
 @pytest.mark.browser
 def test_the_link_leads_to_the_run_and_its_curves(served: Served, page: Any) -> None:
     link = rf"http://127\.0\.0\.1:{served.port}/#/experiments/1/runs\?workflowType=machine_learning&compareRunsMode=CHART"
-    assert re.fullmatch(rf"MLflow: {link} Ctrl-C ends it\.", served.said)
+    assert re.fullmatch(rf"MLflow: {link} \(Ctrl-C ends it\)", served.said)
     page.goto(served.said.split()[1])
     page.get_by_text("cnn on digits").first.wait_for()
     for name in ("test/accuracy", "train/loss"):  # MLflow draws the third once one scrolls to it

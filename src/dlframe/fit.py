@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dlframe import slim  # isort: skip  # before anything of Lightning
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
@@ -59,7 +60,8 @@ def fit(
 
     def optimizer(player: str, network: torch.nn.Module) -> torch.optim.Optimizer:
         own = {**options, **config.values["players"].get(player, {})}
-        groups = parameter_groups(network, own["lr"], config.run.decay)
+        decay = config.run.decay if own.get("weight_decay") else "all"
+        groups = parameter_groups(network, own["lr"], decay)
         return GROUPS["optimizer"].build(own, params=groups)
 
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:

@@ -118,6 +118,11 @@ class Learner(LightningModule):
         assert self.make_scheduler, "an optimizer needs a schedule"
         optimizers = [self.make_optimizer(player, self.task.network(player)) for player in self.players]
         self._schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
+        if self.device.type == "cpu":
+            for optimizer in optimizers:
+                # Each step asks the driver whether a GPU graph is being captured. Here none can be, and with a CUDA
+                # build of torch the question costs more than a fused step of a small model.
+                optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
         return optimizers
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

@@ -102,12 +102,8 @@ class Backbone(nn.Module):
         heads = tuple(f"{name}." for name in classifiers)
         if weights != "none":
             load(self.network, *find(weights, architecture), heads)
-        if config["fixed_input_size"] and config["input_size"][1:] != (image_size, image_size):
-            resize(self.network, architecture, image_size)
-        layer_of = group_parameters(self.network, getattr(self.network, "group_matcher", dict)(), reverse=True)
-        names = [name for name in layer_of if not name.startswith(heads)]
-        layers = [[name for name in names if layer_of[name] == layer] for layer in sorted(set(layer_of.values()))]
-        self.layers = [[name for name in layer_of if name.startswith(heads)], *filter(None, reversed(layers))]
+        resize(self.network, architecture, image_size)
+        self.layers = layers(self.network, heads)
         """Names of parameters, layer by layer from the head to the stem."""
         self.unfreeze(len(self.layers) if train == "all" else 1)
         # Inputs arrive as (pixels - spec.mean) / spec.std; they leave as (pixels - mean) / std.
@@ -119,11 +115,14 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, 1 or 3 channels, height, width)."""
         size = max(images.shape[-2:])
+        # One channel is in both orders; repeated, it would be in the slower one.
+        channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         if images.shape[-2:] != (self.image_size, self.image_size):
             images = functional.interpolate(
                 images, (self.image_size, self.image_size), mode="bilinear", antialias=size > self.image_size
             )
-        return self.network(images * self.scale + self.shift)
+        return self.network((images * self.scale + self.shift).contiguous(memory_format=layout))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """A group for each layer that is ever trained, from the head to the stem."""
@@ -209,14 +208,14 @@ def read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: is damaged, or a pickle of more than tensors, which could run code; it is refused."
         ) from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except PermissionError:
+        raise CheckpointError(f"{path}: cannot be read: permission denied.") from None
     except Exception:  # Whatever the readers stumble on in a damaged file: a KeyError, an end of file, their own errors.
         raise CheckpointError(f"{path}: is damaged or truncated.") from None
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model"):  # What training programs wrap the weights in.
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         raise CheckpointError(f"{path}: must hold tensors by name. Received: {type(content).__name__}")
     return content
 
@@ -235,7 +234,7 @@ def from_hub(architecture: str) -> Path:
         get_session().head(url, timeout=5)
         return Path(hf_hub_download(config.hf_hub_id, file))
     except Exception as error:  # The hub's client has changed its transport, and with it the errors, more than once.
-        reason = str(error).splitlines()[0]
+        reason = str(error).split("\n", 1)[0].rstrip(".")
         raise CheckpointError(f"{url}: cannot be fetched: {reason}. Try: model.weights=package, or a file") from None
 
 
@@ -253,17 +252,30 @@ def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tupl
     prefix = next((name.removesuffix(first) for name in tensors if name.endswith(f".{first}")), "")
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     for name in own:
-        if name.startswith(heads) and (name not in tensors or len(tensors[name]) != len(own[name])):
+        if name.startswith(heads) and (name not in tensors or tensors[name].shape[:1] != own[name].shape[:1]):
             tensors[name] = torch.zeros_like(own[name])
     restore(network, tensors, path)
 
 
 def resize(network: Any, architecture: str, size: int) -> None:
-    """Change the image size of a network whose weights depend on it."""
-    native = network.pretrained_cfg["input_size"][1]
-    if not hasattr(network, "set_input_size"):
-        raise ConfigError(f"model.image_size: '{architecture}' takes {native} only. Received: {size}")
+    """Set the image size of a network whose weights depend on it, and try the network on one image."""
+    config = network.pretrained_cfg
     try:
-        network.set_input_size(img_size=(size, size))
-    except (AssertionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"model.image_size: '{architecture}' cannot take it: {error}. Received: {size}") from None
+        if config["fixed_input_size"] and config["input_size"][1:] != (size, size):
+            getattr(network, "set_input_size", dict)(img_size=(size, size))
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ConfigError(
+            f"model.image_size: '{architecture}' cannot take it: {reason.rstrip('.')}. Received: {size}"
+        ) from None
+
+
+def layers(network: Any, heads: tuple[str, ...]) -> list[list[str]]:
+    """Names of the network's parameters, layer by layer from the head to the stem."""
+    matcher = network.group_matcher() if hasattr(network, "group_matcher") else {}
+    grouped = group_parameters(network, matcher)
+    head = [name for names in grouped.values() for name in names if name.startswith(heads)]
+    others = [[name for name in grouped[layer] if not name.startswith(heads)] for layer in sorted(grouped, reverse=True)]
+    return [head, *filter(None, others)]

@@ -14,7 +14,8 @@ class ViT(nn.Module):
     """Small vision transformer: patches of the image as tokens, their mean classified.
 
     Dosovitskiy et al. 2020 (arXiv 2010.11929) with the mean of the tokens in place of a class token, as in Beyer et al.
-    2022 (arXiv 2205.01580). Norm first; linear layers start as Glorot and Bengio (2010) say.
+    2022 (arXiv 2205.01580). Patches and learnt positions both start with unit variance, the positions far above the
+    paper's, so that a short training sees where a patch lies. Linear layers start as Glorot and Bengio (2010) say.
 
     Args:
         patch: Height and width of a patch in pixels; divides those of the image.

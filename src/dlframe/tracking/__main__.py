@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 from dlframe.tracking.tracker import QUIET, deliver, lock
+from dlframe.types import TrackingError
 
 INTERVAL_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0
@@ -55,16 +57,23 @@ def follow(folder: Path) -> bool:
             ended.wait(delay or INTERVAL_SECONDS)
 
 
-def main(arguments: list[str]) -> int:
-    folder = Path(arguments[-1])
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m dlframe.tracking", description="Deliver a run to MLflow.")
+    parser.add_argument("folder", type=Path, help="the run's folder")
+    parser.add_argument("--follow", action="store_true", help="go on until standard input ends")
+    arguments = parser.parse_args()
     os.environ.update(QUIET)
-    if "--follow" in arguments:
-        return 0 if follow(folder) else 1
-    message = deliver(folder)
+    if arguments.follow:
+        return 0 if follow(arguments.folder) else 1
+    try:
+        message = deliver(arguments.folder)
+    except TrackingError as error:
+        print(error, file=sys.stderr)
+        return 2
     if message:
         print(message)
     return 1 if message else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

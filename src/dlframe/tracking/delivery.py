@@ -38,7 +38,7 @@ TAGS_PER_CALL = 100
 KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
 RECORD_TAG = "dlframe.record"
-FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST"}
+FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 """MLflow's error codes that a second attempt will not change."""
 
 
@@ -81,6 +81,7 @@ class Delivery:
                 self._log(traceback.format_exc())
                 self.position.error = why
                 self.position.save(self.folder)
+            self.client = None  # the next attempt looks first whether the store and the run are still there
             return False
         if self.position.error:
             self._log("delivered again")
@@ -120,7 +121,8 @@ class Delivery:
             client = MlflowClient(start["uri"])
             if self.position.uri != start["uri"] or self._removed(client):
                 self.position = Position(uri=start["uri"], key=uuid.uuid4().hex)
-            self.position.experiment_id = self._experiment(client, start)
+            if not self.position.run_id:
+                self.position.experiment_id = self._experiment(client, start)
         if self.live and self.position.status == "KILLED":
             client.update_run(self.position.run_id, status="RUNNING")
             self.position.status = "RUNNING"
@@ -231,7 +233,7 @@ class Delivery:
         self.earlier = self._before_resume()
 
     def _tags(self, client: MlflowClient, tags: dict[str, Any]) -> None:
-        rows = [RunTag(clean(name), str(value)[:TAG_LENGTH]) for name, value in tags.items()]
+        rows = [RunTag(clean(name), str(value)[:TAG_LENGTH]) for name, value in tags.items() if value is not None]
         for i in range(0, len(rows), TAGS_PER_CALL):
             client.log_batch(self.position.run_id, tags=rows[i : i + TAGS_PER_CALL])
 
@@ -252,11 +254,10 @@ class Delivery:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Refusal(f"{source / 'signature.json'}: {error}") from None
         run_id = self.position.run_id
-        models = client.search_logged_models([self.position.experiment_id], f"source_run_id = '{run_id}'")
-        model = next((m for m in models if m.tags.get(RECORD_TAG) == str(end)), None)
-        if model is None:
-            tags = {RECORD_TAG: str(end)}
-            model = client.create_logged_model(self.position.experiment_id, "model", run_id, tags)
+        experiment = self.position.experiment_id
+        query = f"source_run_id = '{run_id}' AND tags.`{RECORD_TAG}` = '{end}'"
+        found = client.search_logged_models([experiment], query)
+        model = found[0] if found else client.create_logged_model(experiment, "model", run_id, {RECORD_TAG: str(end)})
         if model.status == LoggedModelStatus.READY:
             return
         described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
@@ -318,8 +319,9 @@ def reason(error: BaseException) -> str:
     """Why it failed, in one line: the operating system's words where it is the cause."""
     cause: BaseException | None = error
     while cause:
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"{cause.strerror}: {cause.filename}" if cause.filename else cause.strerror
+        for item in (cause, *cause.args):  # urllib3 hands some causes on as an argument
+            if isinstance(item, OSError) and item.strerror:
+                return f"{item.strerror}: {item.filename}" if item.filename else item.strerror
         cause = cause.__cause__ or cause.__context__
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 

@@ -69,7 +69,7 @@ class Position:
 
 def beginning(folder: Path) -> dict[str, Any] | None:
     """The journal's last "start" that names a store; None for a run that is not tracked."""
-    starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and record["uri"]]
+    starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and record.get("uri")]
     return starts[-1] if starts else None
 
 

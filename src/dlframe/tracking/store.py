@@ -105,7 +105,8 @@ def ui(uri: str, artifact_root: str, host: str = "127.0.0.1", port: int = 5000, 
         other = next((p for p in range(port + 1, min(port + 100, 65536)) if free(host, p)), "...")
         raise TrackingError(f"port: {port} on {host} is taken. Try: python -m dlframe ui port={other}")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    command += ["--default-artifact-root", artifact_root, "--host", host, "--port", str(port)]
+    command += ["--host", host, "--port", str(port)]
+    command += ["--default-artifact-root", artifact_root] if artifact_root else []
     environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with tempfile.TemporaryFile() as output:
         server = subprocess.Popen(
@@ -124,7 +125,7 @@ def ui(uri: str, artifact_root: str, host: str = "127.0.0.1", port: int = 5000, 
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise TrackingError(f"mlflow server did not start: {last_line(output)}")
                 time.sleep(0.1)
-            show(here, open_browser, "Ctrl-C ends it.")
+            show(here, open_browser, "(Ctrl-C ends it)")
             if server.wait():
                 raise TrackingError(f"mlflow server ended: {last_line(output)}")
         except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from dlframe import journal
 from dlframe.tracking.position import Position, outstanding
+from dlframe.types import TrackingError
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -77,8 +78,10 @@ def deliver(folder: Path) -> str:
         Nothing, or one sentence about what MLflow still has not got.
 
     Raises:
-        TrackingError: `tracking.json` is damaged.
+        TrackingError: There is no run in the folder, or its `tracking.json` is damaged.
     """
+    if not (folder / journal.FILE).exists():
+        raise TrackingError(f"{folder} holds no run: there is no {journal.FILE} in it")
     position = Position.load(folder)
     waiting = next(journal.follow(folder, position.offset), None)
     if waiting is None and position.status != "RUNNING":

@@ -1,0 +1,170 @@
+"""Training steps a second against hand-written torch loops, interleaved in one process: A B C A B C ...
+
+    python benchmarks/steps.py [cnn mlp rnn gan] [--rounds 15] [--steps 40]
+
+"plain" is the loop one writes by hand: the same network, tensors, batch order and optimizer, torch's defaults. For the
+cnn it is the textbook order, NCHW memory and an optimizer that is not fused. "tuned" has dlframe's own network, memory
+order and fused optimizer. A ratio above 1 means that dlframe is faster; it is the median over rounds of the ratio of one
+round, by wall clock and by CPU time. Each round is an epoch of `--steps` steps, the Trainer's own work included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+from torch.nn import functional
+
+from dlframe import plugins
+from dlframe.config import load
+from dlframe.fit import build_task, fit
+from dlframe.registry import callbacks
+from dlframe.tasks.base import Task
+from dlframe.train import load_data
+from dlframe.types import Batch, Dataset
+
+CASES = {
+    "cnn": ["model=cnn", "data=fashion_mnist", "batch_size=128", "optimizer=adam"],
+    "mlp": ["model=mlp", "data=digits", "batch_size=64", "optimizer=adam"],
+    "rnn": ["model=rnn", "data=fashion_mnist", "batch_size=128", "optimizer=adam"],
+    "gan": ["model=gan", "data=digits", "batch_size=64", "optimizer=adam"],
+}
+Segment = Callable[[], None]
+
+
+class Textbook(nn.Module):
+    """The default cnn as one writes it first: ReLU, then pooling; features flattened in NCHW order."""
+
+    def __init__(self, twin: nn.Module) -> None:
+        super().__init__()
+        convolutions = [m for m in twin.modules() if isinstance(m, nn.Conv2d)]
+        linears = [m for m in twin.modules() if isinstance(m, nn.Linear)]
+        self.first, self.second = (nn.Conv2d(c.in_channels, c.out_channels, 3, padding=1) for c in convolutions)
+        self.hidden, self.head = (nn.Linear(m.in_features, m.out_features) for m in linears)
+        self.dropout = nn.Dropout(next(m.p for m in twin.modules() if isinstance(m, nn.Dropout)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.first(images))
+        x = functional.max_pool2d(functional.relu(self.second(x)), 2)
+        return self.head(self.dropout(functional.relu(self.hidden(x.flatten(1)))))
+
+
+class Hand:
+    """A hand-written loop over the tensors of a data set."""
+
+    def __init__(self, task: Task, dataset: Dataset, batch_size: int, steps: int, *, players: tuple[str, ...], tuned: bool):
+        self.task, self.players, self.tuned = task.train(), players, tuned
+        self.inputs = torch.from_numpy(dataset.train.inputs.copy())
+        self.targets = torch.from_numpy(dataset.train.targets.copy())
+        self.batch_size, self.steps = batch_size, steps
+        self.optimizers = [
+            torch.optim.Adam(task.network(player).parameters(), lr=1e-3, fused=True if tuned else None) for player in players
+        ]
+
+    def __call__(self) -> None:
+        order = torch.randperm(len(self.inputs))
+        for step in range(self.steps):
+            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+            if self.tuned:
+                inputs = self.inputs.index_select(0, index).contiguous(memory_format=torch.channels_last)
+            else:
+                inputs = self.inputs[index]
+            batch = Batch(inputs, self.targets[index], index)
+            for player, optimizer in zip(self.players, self.optimizers, strict=True):
+                optimizer.zero_grad()
+                self.task.loss(batch, player).backward()
+                optimizer.step()
+
+
+def measured(segment: Segment) -> tuple[float, float]:
+    """Wall and CPU seconds of a segment."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    segment()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+class Interleave(Callback):
+    """Times an epoch of the Trainer, then the hand-written loops."""
+
+    def __init__(self) -> None:
+        self.loops: dict[str, Segment] = {}
+        self.rounds: list[dict[str, tuple[float, float]]] = []
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        self.start = time.perf_counter(), time.process_time()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.end = time.perf_counter(), time.process_time()
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        own = (self.end[0] - self.start[0], self.end[1] - self.start[1])
+        self.rounds.append({"dlframe": own, **{name: measured(loop) for name, loop in self.loops.items()}})
+
+
+def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, float]]]:
+    """Rounds of timings of one case, the first two left out: the first steps pay for what is made once."""
+    interleave = Interleave()
+    callbacks.entries.pop("interleave", None)
+
+    @callbacks.register("interleave")
+    def _interleave() -> Callback:
+        """Times an epoch of the Trainer, then the hand-written loops."""
+        return interleave
+
+    overrides = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "decay=all", "callback=[interleave]"]
+    config = load([*CASES[case], *overrides, f"epochs={rounds + 2}", f"trainer.limit_steps={steps}"])
+    dataset = load_data(config)
+    dataset.validation, dataset.test = (split.take(range(256)) for split in (dataset.validation, dataset.test))  # type: ignore[arg-type]
+    players = config.entry("task").facts["players"]
+    size = config.run.batch_size
+    steps = min(steps, len(dataset.train) // size)
+    for name in ("plain", "tuned"):
+        task = build_task(config, dataset)
+        if name == "plain" and case == "cnn":
+            task.model = Textbook(task.model)
+        interleave.loops[name] = Hand(task, dataset, size, steps, players=players, tuned=name == "tuned")
+    kept: dict = {}
+    import dlframe.fit as fitting
+
+    fitting.checkpoint = _Memory(kept)  # type: ignore[assignment]
+    from pathlib import Path
+
+    fit(config, dataset, Path("unused"), lambda state, facts: kept.update(state), None)
+    return interleave.rounds[2:]
+
+
+class _Memory:
+    def __init__(self, kept: dict) -> None:
+        self.kept = kept
+
+    def load(self, path):
+        return self.kept, {}
+
+    def restore(self, module, tensors, path) -> None:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=40)
+    options = parser.parse_args()
+    plugins.discover()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'case':<6}{'against':<9}{'ratio wall':>11}{'ratio CPU':>11}{'dlframe ms/step':>17}{'other ms/step':>15}")
+    for case in options.cases:
+        rounds = compare(case, options.rounds, options.steps)
+        for other in ("plain", "tuned"):
+            wall, cpu = (statistics.median(r[other][i] / r["dlframe"][i] for r in rounds) for i in (0, 1))
+            own, its = (1000 * statistics.median(r[n][1] for r in rounds) / options.steps for n in ("dlframe", other))
+            print(f"{case:<6}{other:<9}{wall:>11.2f}{cpu:>11.2f}{own:>17.2f}{its:>15.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

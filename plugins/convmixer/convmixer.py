@@ -1,0 +1,64 @@
+"""ConvMixer: a network of two kinds of convolution, in one file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dlframe.registry import Count, models
+from dlframe.types import ConfigError, DataSpec
+
+
+@models.register("convmixer", inputs=("image",))
+class ConvMixer(nn.Module):
+    """Patches of the image, mixed in turn over places and over channels by convolutions.
+
+    Trockman and Kolter 2022, "Patches Are All You Need?", arXiv 2201.09792. The grid of patches keeps its size from the
+    first layer to the last, as in a vision transformer, with large depthwise convolutions in the place of attention.
+
+    Args:
+        width: Channels of every layer.
+        depth: Number of blocks.
+        kernel: Height and width of a depthwise convolution in patches; odd, so that the grid keeps its size.
+        patch: Height and width of a patch in pixels; rows and columns left over at the edge are not seen.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        width: Count = 64,
+        depth: Count = 4,
+        kernel: Literal[3, 5, 7, 9] = 5,
+        patch: Count = 2,
+    ) -> None:
+        super().__init__()
+        channels, height, columns = spec.shape
+        if patch > min(height, columns):
+            raise ConfigError(f"model.patch: must fit into the image, {height} x {columns}. Received: {patch}.", "model.patch")
+        blocks = [Block(width, kernel) for _ in range(depth)]
+        self.features = nn.Sequential(*activated(nn.Conv2d(channels, width, patch, patch), width), *blocks)
+        self.head = nn.Linear(width, len(spec.classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        return self.head(self.features(images).mean((2, 3)))
+
+
+class Block(nn.Module):
+    """x + depthwise(x), each channel by itself; then pointwise, each place by itself."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Sequential(*activated(nn.Conv2d(width, width, kernel, padding="same", groups=width), width))
+        self.pointwise = nn.Sequential(*activated(nn.Conv2d(width, width, 1), width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape kept: (batch, width, rows, columns)."""
+        return self.pointwise(features + self.depthwise(features))
+
+
+def activated(convolution: nn.Conv2d, width: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """A convolution, GELU and batch norm, in the paper's order: the norm comes last."""
+    return convolution, nn.GELU(), nn.BatchNorm2d(width)

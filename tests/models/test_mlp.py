@@ -1,0 +1,14 @@
+from torch import nn
+
+from dlframe import plugins
+from dlframe.registry import models
+from dlframe.types import DataSpec
+
+plugins.discover()
+CIFAR = DataSpec("cifar", "image", "class", (3, 32, 32), tuple("0123456789"))
+
+
+def test_depth_is_the_number_of_hidden_layers():
+    model = models.build({"name": "mlp", "depth": 3, "width": 16}, spec=CIFAR)
+    shapes = [tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Linear)]
+    assert shapes == [(16, 3072), (16, 16), (16, 16), (10, 16)]
