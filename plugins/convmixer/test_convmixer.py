@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ plugins.discover([str(FOLDER)])
 CIFAR10 = DataSpec("cifar10", "image", "class", (3, 32, 32), tuple("0123456789"))
 
 
-def build(**options: int) -> torch.nn.Module:
+def build(**options: int) -> Any:
     return models.build({"name": "convmixer", **options}, spec=CIFAR10)
 
 
@@ -46,7 +47,7 @@ def test_listed_trained_and_scored_again(tmp_path, capsys, monkeypatch):
     assert main(["list", "model"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["convmixer"])
     assert line.split()[-1] == "convmixer"
-    assert main(["model=convmixer", "model.width=32", "epochs=2", "tracking=none", f"runs={tmp_path}"]) == 0
+    assert main(["model=convmixer", "optimizer.lr=0.01", "epochs=2", "tracking=none", f"runs={tmp_path}"]) == 0
     (run,) = tmp_path.iterdir()
     accuracy = json.loads((run / "result.json").read_text())["metrics"]["accuracy"]
     assert accuracy > 0.5

@@ -67,7 +67,7 @@ class Prodigy(Optimizer):
         return state
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; the closure's value, where there is one."""
         loss = None
         if closure is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ FOLDER = Path(__file__).parent
 plugins.discover([str(FOLDER)])
 
 
-def build(*groups: dict, **options: float) -> torch.optim.Optimizer:
+def build(*groups: dict, **options: float) -> Any:
     return optimizers.build({"name": "prodigy", **options}, params=list(groups))
 
 

@@ -516,9 +516,12 @@ def _known(group: str, name: Any) -> None:
 
 def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
+    from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
     from hydra.errors import HydraException
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -527,13 +530,16 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
         for entry in registry:
             folder = "task/class" if group == "task" else group
             store.store(group=folder, name=entry.name, node={"name": entry.name}, package=group)
-    first, *others = folders()
+    class UserFirst(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in folders()[:-1]:
+                search_path.prepend("dlframe", f"file://{folder}", anchor="main")
+
+    Plugins.instance().register(UserFirst)
     overrides = [f"{group}={_quoted(value)}" for group, value in choices.items() if group not in LISTS]
-    if others:
-        overrides.append(f"hydra.searchpath=[{','.join(_quoted(f'file://{folder}') for folder in others)}]")
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(config_dir=str(first), version_base="1.3"):
+        with initialize_config_dir(config_dir=str(folders()[-1]), version_base="1.3"):
             composed = compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"conf: {' '.join(str(error).split())}") from None

@@ -79,7 +79,7 @@ def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
         for split, points in sorted(lines[metric].items(), key=lambda item: list(SPLITS).index(item[0])):
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) < 30 else ""
-            axes.plot(steps, values, marker, ls="-", ms=4, color=SPLITS[split], label=split)
+            axes.plot(steps, values, marker=marker, ls="-", ms=4, color=SPLITS[split], label=split)
         _label(axes, metric, "optimizer step", metric)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend()

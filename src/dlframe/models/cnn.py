@@ -38,7 +38,7 @@ class CNN(nn.Module):
         norm: Literal["batch", "none"] = "none",
     ) -> None:
         super().__init__()
-        channels, height, rows = spec.shape
+        channels, height, columns = spec.shape
         layers: list[nn.Module] = []
 
         def convolution(outputs: int) -> None:
@@ -52,11 +52,11 @@ class CNN(nn.Module):
             convolution(width << block)
             layers.append(nn.ReLU(inplace=True))
             convolution(width << (block + 1))
-            pool = (min(2, height), min(2, rows))
+            pool = (min(2, height), min(2, columns))
             layers += [nn.MaxPool2d(pool), nn.ReLU(inplace=True)]
-            height, rows = height // pool[0], rows // pool[1]
+            height, columns = height // pool[0], columns // pool[1]
         self.features = nn.Sequential(*layers)
-        self.hidden = nn.Linear(channels * height * rows, hidden)
+        self.hidden = nn.Linear(channels * height * columns, hidden)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, len(spec.classes))
         for module in [*layers, self.hidden]:

@@ -58,7 +58,10 @@ class Tracker:
                 Tracker.start(self.folder)._finish(deadline)  # somebody killed the writer: another goes on
         except subprocess.TimeoutExpired:
             pass
-        return outstanding(self.folder)
+        try:
+            return outstanding(self.folder)
+        except TrackingError as error:
+            return str(error)
 
     def _finish(self, deadline: float) -> int:
         if self.process.stdin:

@@ -1,0 +1,32 @@
+"""What several tests share: a folder to stand in, dlframe as a user runs it, and runs that are paid for once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+def dlframe(*arguments: str, cwd: Path, timeout: float = 300, module: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """`python -m dlframe ...` in a folder, in a process of its own."""
+    command = [sys.executable, "-m", *module, "dlframe", *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DLFRAME_RUN", "PYTEST"))}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess, Path]:
+    """The README's first command in an empty folder, MLflow and all: what it printed, and its run folder."""
+    home = tmp_path_factory.mktemp("an empty folder")
+    done = dlframe("model=cnn", cwd=home)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (path for path in (home / "runs").glob("cnn-digits-*") if path.is_dir())
+    return done, folder
