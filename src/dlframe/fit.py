@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ QUIET = (
 EVALUATION_CHUNK = 16
 
 
+@dataclass
+class Fitted:
+    """What training leaves: the task with its best weights, the scores of the test split, the optimizer steps taken."""
+
+    task: Task
+    scores: Scores
+    steps: int
+
+
 def build_task(config: Config, dataset: Dataset) -> Task:
     """The task with its model, weights from the run's seed."""
     seed_everything(config.run.seed, verbose=False)
@@ -49,7 +59,7 @@ def fit(
     best: Path,
     keep: Callable[[dict, dict], None],
     report: Callable[[int, dict[str, float]], None] | None,
-) -> tuple[Task, Scores]:
+) -> Fitted:
     """Train, put the best epoch's weights back, and score the test split."""
     _prepare(config)
     task = build_task(config, dataset)
@@ -94,7 +104,7 @@ def fit(
     trainer.strategy.barrier()
     checkpoint.restore(task, checkpoint.load(path)[0], path)
     trainer.test(learner, _batches(config, dataset.test, learner, trainer), verbose=False)
-    return task.cpu().eval(), learner.scores
+    return Fitted(task.cpu().eval(), learner.scores, learner.steps)
 
 
 def evaluate(config: Config, dataset: Dataset, task: Task) -> Scores:

@@ -227,6 +227,7 @@ class Learner(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._finish_evaluation("val")
+        self.report(self.steps, self.metrics)
         value = self.metrics[self.monitor]
         if value < self.best if self.mode == "min" else value > self.best:
             self.best = value
@@ -244,7 +245,6 @@ class Learner(LightningModule):
         self._kept = []
         self.metrics = {f"{split}/{name}": value for name, value in self.task.metrics(self.scores).items()}
         self.log_dict(self.metrics)
-        self.report(self.steps, self.metrics)
 
     def _collected(self) -> Scores:
         """The scores of all samples of the split, of all processes, in the split's order, on the CPU."""

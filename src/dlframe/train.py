@@ -141,11 +141,11 @@ def _train(config: Config, dataset: Dataset, folder: Path, journal: Journal | No
         if journal:
             checkpoint.save(folder / BEST, state, {"model": config.values["model"]["name"], **facts})
 
-    task, scores = fit(config, dataset, folder / BEST, keep, journal.metrics if journal else None)
-    result = _result(config, dataset, task, scores, folder)
+    fitted = fit(config, dataset, folder / BEST, keep, journal.metrics if journal else None)
+    result = _result(config, dataset, fitted.task, fitted.scores, folder)
     if journal:
-        journal.metrics(0, {f"test/{name}": value for name, value in result.metrics.items()})
-        _write_end(config, dataset, task, scores, folder, journal)
+        journal.metrics(fitted.steps, {f"test/{name}": value for name, value in result.metrics.items()})
+        _write_end(config, dataset, fitted.task, fitted.scores, folder, journal)
     return result
 
 

@@ -20,7 +20,7 @@ def test_depth_counts_the_layers_with_weights_on_the_longest_path(depth):
 
 @pytest.mark.parametrize(("depth", "channels", "side"), [(14, 64, 8), (34, 128, 4)])
 def test_each_stage_halves_the_image_and_doubles_the_channels(depth, channels, side):
-    model = models.build({"name": "resnet", "depth": depth}, spec=DIGITS)
+    model = models.build({"name": "resnet", "depth": depth, "width": 16}, spec=DIGITS)
     assert model.blocks(model.stem(torch.rand(2, 1, 32, 32))).shape == (2, channels, side, side)
 
 

@@ -40,8 +40,8 @@ class ResNet(nn.Module):
         self,
         spec: DataSpec,
         *,
-        depth: Literal[8, 14, 18, 20, 32, 34, 44, 56, 110] = 14,
-        width: Count = 16,
+        depth: Literal[8, 14, 18, 20, 32, 34, 44, 56, 110] = 8,
+        width: Count = 32,
         dropout: Probability = 0.0,
     ) -> None:
         super().__init__()

@@ -64,7 +64,8 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ.update(QUIET)
     if arguments.follow:
-        return 0 if follow(arguments.folder) else 1
+        status = 0 if follow(arguments.folder) else 1
+        os._exit(status)  # the run waits, and freeing all that MLflow has imported takes longer than delivering
     try:
         message = deliver(arguments.folder)
     except TrackingError as error:

@@ -1,0 +1,128 @@
+"""YAML files as data: every fault is told with its file and line, and none can grow, hide an entry or name code.
+
+Hydra reads the folders of a config through `YamlFolder`, the user's before the packaged one (`SearchPath`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dlframe.registry import GROUPS
+from dlframe.types import ConfigError
+
+WHOLE = ("", "experiment", "task")
+"""Groups whose files speak of the whole config, whether or not they say `# @package _global_`."""
+
+places: dict[str, str] = {}
+"""Dotted key, or a group that a defaults list chooses from -> "file:line" in the file read last that sets it."""
+
+
+def read(file: Path, package: str = "") -> dict[Any, Any]:
+    """The content of a file, {} of an empty one; where it sets what, below `package`, is entered in `places`.
+
+    Raises:
+        ConfigError: It is no UTF-8, no YAML or no mapping, gives a key twice, holds an alias, or speaks of Hydra itself.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        if (root := yaml.compose(text, Loader=_Loader)) is None:
+            return {}
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(f"{file}: must hold keys with values. Received: a {root.id}.")
+        for key, node in _walk(root, package):
+            place = f"{file}:{node.start_mark.line + 1}"
+            chosen = re.fullmatch(r"(?:.*\.)?defaults\.(?:override |optional )*/?([\w/]+).*", key)
+            places[chosen[1] if chosen else key] = place
+            if re.match(r"hydra\b", chosen[1] if chosen else key):
+                raise ConfigError(f"{place}: {key}: how Hydra itself runs is not for a config to say.")
+        content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: must be UTF-8. Received: byte {error.object[error.start]:#04x}.") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{file}:{line}: cannot be read as YAML: {error.problem}.") from None
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}.") from None
+    assert isinstance(content, dict)
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads no aliases: by them a few lines can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias (*) must be written out", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def _walk(node: yaml.Node, key: str) -> Iterator[tuple[str, yaml.Node]]:
+    """The dotted keys below `node`, each with the node that has its line."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = f"{key}.{name.value}".lstrip(".")
+            yield inner, name
+            yield from _walk(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _walk(value, key)
+
+
+class YamlFolder(ConfigSource):
+    """A folder of YAML files that Hydra reads by `read`."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "dlframe"
+
+    def available(self) -> bool:
+        return self.is_group("")
+
+    def is_group(self, config_path: str) -> bool:
+        return Path(self.path, config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        return self._file(config_path).is_file()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        found: list[str] = []
+        for path in Path(self.path, config_path).iterdir():
+            self._list_add_result(found, str(Path(config_path, path.name)), path.name, results_filter)
+        return sorted(set(found))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Raises a ConfigError, as `read` does, also for a file that would hide a registered entry."""
+        file = self._file(config_path)
+        if not file.is_file():
+            raise ConfigLoadError(f"{file}: there is no such file")
+        group, _, name = config_path.rpartition("/")
+        if group in GROUPS and group != "task" and name in GROUPS[group].entries:
+            raise ConfigError(f"{file}: would hide {group}={name}, which is registered. Give the file another name.")
+        header = self._get_header_dict(file.read_text(encoding="utf-8", errors="replace"))
+        package = header["package"] = header["package"] or ("_global_" if group in WHOLE else group.replace("/", "."))
+        content = read(file, package.replace("_global_", "").replace("_group_", group))
+        return ConfigResult(provider=self.provider, path=self.full_path(), config=OmegaConf.create(content), header=header)
+
+    def _file(self, config_path: str) -> Path:
+        return Path(self.path, self._normalize_file_name(config_path))
+
+
+class SearchPath(SearchPathPlugin):
+    """Has Hydra look into `folders` before its main one, into the first of them first."""
+
+    folders: ClassVar[list[Path]] = []
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in reversed(self.folders):
+            search_path.prepend("dlframe", f"{YamlFolder.scheme()}://{folder}", anchor="main")
