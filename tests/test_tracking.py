@@ -24,10 +24,6 @@ from dlframe.tracking.tracker import QUIET
 from dlframe.types import TrackingError
 
 os.environ.update(QUIET)
-pytestmark = [  # MLflow's own: with SQLAlchemy 2.1, and about its classes for language models
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
-    pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType"),
-]
 
 
 def begin(folder: Path, uri: str, **fields: Any) -> Journal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +41,34 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
         raise CheckpointError(f"{path}: the checkpoint cannot be written: {error.strerror}") from None
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors on the CPU, and the facts that were saved with them.
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts that were saved in a checkpoint. No tensor is read, and torch is not needed.
 
     Raises:
         CheckpointError: The file is missing, damaged, a pickle, or no checkpoint of dlframe.
     """
+    metadata, _ = _read(path, "numpy", lambda file: None)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is no checkpoint of dlframe. Received format: {metadata.get('format')!r}.")
+    try:
+        return dict(json.loads(metadata["facts"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: the checkpoint is damaged: its facts cannot be read: {error}") from None
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors on the CPU, and the facts that were saved with them.
+
+    Raises:
+        CheckpointError: As `read_facts`.
+    """
+    facts = read_facts(path)
+    # safetensors' own handle has no iterator.
+    _, tensors = _read(path, "pt", lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return tensors, facts
+
+
+def _read(path: Path, framework: str, content: Callable[[Any], Any]) -> tuple[dict[str, str], Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -55,16 +77,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         # A safetensors file starts with the length of its header, which may be any eight bytes, and then the header's "{".
         if head[8:] != b"{" and head.startswith((b"PK", b"\x80")):
             raise CheckpointError(f"{path}: is a pickle, which could run code, and is refused. Checkpoints are safetensors.")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework=framework) as file:
+            return file.metadata() or {}, content(file)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint.") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path}: must be a file. Received: a folder.") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged or truncated: {str(error).splitlines()[0]}") from None
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is no checkpoint of dlframe. Received format: {metadata.get('format')!r}.")
-    return tensors, json.loads(metadata["facts"])
 
 
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

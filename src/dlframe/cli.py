@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DlframeError as error:
         if os.environ.get("DLFRAME_DEBUG") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -50,13 +50,19 @@ def _verb(arguments: list[str]) -> int:
         return _help()
     grid = bool({"-m", "--multirun"} & set(arguments))
     arguments = [a for a in arguments if a not in ("-m", "--multirun")]
-    unknown = [a for a in arguments if a.startswith("-")]
-    if unknown:
-        raise ConfigError(f"{unknown[0]}: no such flag.{nearest(unknown[0], ['-m', '--multirun', '--help'])}")
-    verb = arguments.pop(0) if arguments and "=" not in arguments[0] and not arguments[0].startswith("~") else "train"
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise ConfigError(
+                f"{argument}: no such flag; options are key=value.{nearest(argument, ('-m', '--multirun', '--help'))}"
+            )
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{os.fsencode(argument)!r}: must be UTF-8.") from None
+    verb = arguments.pop(0) if arguments and "=" not in arguments[0] else "train"
     verbs = {"train": _train, "test": _test, "list": _list, "show": _show, "ui": _ui}
     if verb not in verbs:
-        raise ConfigError(f"{verb}: must be key=value or a verb.{nearest(verb, verbs)} See: python -m dlframe --help")
+        raise ConfigError(f"{verb!r}: must be key=value or a verb.{nearest(verb, verbs)} See: python -m dlframe --help")
     if grid:
         if verb != "train":
             raise ConfigError(f"-m: a grid is for training. Received: {verb}.")
@@ -93,7 +99,8 @@ def _test(arguments: list[str]) -> int:
     options = load_options("test", arguments[1:])
     from dlframe.train import rescore
 
-    rescore(Path(arguments[0]), Path(options["checkpoint"]) if options["checkpoint"] else None)
+    checkpoint = Path(options["checkpoint"]) if options["checkpoint"] else None
+    rescore(Path(arguments[0]), checkpoint, options["plugin_paths"])
     return 0
 
 

@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from dlframe import plugins
-from dlframe.registry import GROUPS, Count, Entry, Natural, Parameter, Positive, Registry, parts
+from dlframe.registry import GROUPS, REQUIRED, Count, Entry, Natural, Parameter, Positive, Registry, parts
 from dlframe.types import ConfigError, nearest
 
 settings = Registry("settings")
@@ -52,7 +52,7 @@ class Run:
         plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
     """
 
-    seed: Natural = 0
+    seed: Annotated[int, Interval(ge=0, le=4294967295)] = 0
     epochs: Count = 30
     batch_size: Count = 64
     accumulate: Count = 1
@@ -118,9 +118,11 @@ class Test:
 
     Args:
         checkpoint: Another checkpoint than the run's best; empty for that.
+        plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
     """
 
     checkpoint: str = ""
+    plugin_paths: tuple[str, ...] = ()
 
 
 @settings.register("ui")
@@ -148,6 +150,8 @@ CHOICES = ("trainer", "tracking", "experiment")
 VERBS = ("train", "test", "list", "show", "ui")
 LISTS = ("augmentation", "callback")
 """Groups of which a run takes any number, in order."""
+NESTED = (*GROUPS, "trainer", "tracking", "players")
+"""Keys that hold options."""
 
 
 @dataclass(frozen=True)
@@ -189,66 +193,67 @@ def folders() -> list[Path]:
     packaged = package / "conf"
     if not packaged.is_dir():
         packaged = package.parent.parent / "conf"
-    local = Path("conf").resolve()
-    return [local, packaged] if local.is_dir() and local != packaged.resolve() else [packaged]
+    local = Path("conf")
+    return [local, packaged] if local.is_dir() and local.resolve() != packaged.resolve() else [packaged]
 
 
 def names(group: str) -> dict[str, str]:
     """The choices of a group: name -> where it comes from."""
     found = {}
     for folder in reversed(folders()):
-        for path in sorted((folder / group).glob("*.yaml")):
-            found[path.stem] = str(path)
+        found |= {path.stem: str(path) for path in sorted((folder / group).glob("*.yaml")) if path.is_file()}
     if group in GROUPS and group != "task":
         found |= {entry.name: entry.origin for entry in GROUPS[group]}
     return found
 
 
 def load(overrides: Sequence[str]) -> Config:
-    """The checked config of one run from command-line overrides ("model=cnn", "optimizer.lr=0.01").
+    """The checked config of one run from command-line overrides ("model=cnn", "optimizer.lr=0.01"); of two of one key the last.
 
     Raises:
         ConfigError: An override or a YAML file names something unknown, or holds a value outside its range.
         RegistrationError: A plugin of `plugin_paths`, or one that the config chooses, is broken.
     """
+    overrides = _last(overrides)
     plugins.discover(_plugin_paths(overrides))
     choices, assignments = _parse(overrides)
     for group, value in choices.items():
         for name in value if group in LISTS else [value]:
-            _known(group, name)
-    values = _compose(choices)
-    model = GROUPS["model"].get(values["model"]["name"])
-    if model.facts["task"]:
-        values["task"]["name"] = model.facts["task"]
-    for key, value in assignments.items():
-        _assign(values, key, value)
+            if not (name is None and group == "experiment"):
+                _known(group, name, names(group))
+    from dlframe.yaml_files import places
+
     try:
+        values = _compose(choices)
+        if "plugin_paths" in values:
+            raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
+        for key, value in assignments.items():
+            _assign(values, key, value)
         config = check(_resolved(values), tuple(overrides))
     except ConfigError as error:
-        if error.key and error.key not in assignments and (place := _place(error.key)):
+        if error.key not in assignments and (place := places.get(error.key)):
             raise ConfigError(f"{place}: {error}", error.key) from None
         raise
     plugins.preload((group, config.values[group]["name"]) for group in GROUPS if group not in LISTS)
-    plugins.preload((group, name) for group in LISTS for name in config.values[group])
+    plugins.preload((group, options["name"]) for group in LISTS for options in config.values[group].values())
     return config
 
 
-def load_saved(path: Path) -> Config:
-    """The config that a run saved.
+def load_saved(path: Path, plugin_paths: Sequence[str] = ()) -> Config:
+    """The config that a run saved. It is data: plugins that it names are not loaded, those of `plugin_paths` are.
 
     Raises:
         ConfigError: There is none, it cannot be read, or this version of dlframe or its plugins do not know what it names.
     """
-    import yaml
+    from dlframe.yaml_files import read
 
+    values = read(path)
+    plugins.discover(plugin_paths)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as a config: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold the config of a run. Received: {values!r}.")
-    plugins.discover(values.get("plugin_paths") or ())
-    return check(values)
+        return check(values)
+    except ConfigError as error:
+        hint = f" The run had plugin_paths={values['plugin_paths']}." if values.get("plugin_paths") else ""
+        raise ConfigError(f"{path}: {error}{hint}", error.key) from None
 
 
 def load_options(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -257,14 +262,19 @@ def load_options(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: As `load`.
     """
+    entry = settings.get(verb)
     values: dict[str, Any] = {}
-    texts = {name for name, p in settings.get(verb).parameters.items() if parts(p.annotation)[0] is str}
     for text in arguments:
         key, equals, raw = text.partition("=")
         if not equals:
             raise ConfigError(f"{verb}: options are key=value. Received: {text!r}.")
-        values[key] = _text(raw) if key in texts else _value(text)
-    return settings.get(verb).check(values, verb)
+        if key not in entry.parameters:
+            raise _unknown(key, entry.parameters, verb)
+        if key == "plugin_paths":
+            values[key] = _plugin_paths([text])
+        else:
+            values[key] = _text(raw) if parts(entry.parameters[key].annotation)[0] is str else _value(key, raw)
+    return {key: p.check(values.get(key, p.default), key) for key, p in entry.parameters.items()}
 
 
 def store_uri(uri: str, runs: str) -> str:
@@ -279,21 +289,29 @@ def artifact_root(runs: str) -> str:
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The cells of a grid: the product of every override that lists several values ("model=cnn,rnn")."""
+    overrides = _last(overrides)
     plugins.discover(_plugin_paths(overrides))
     axes = []
     for text in overrides:
+        key, raw = _key(text), text.partition("=")[2]
+        if key.split(".")[0] not in known_keys():
+            raise _unknown(key, known_keys())
+        if key == "plugin_paths":
+            axes.append([text])
+            continue
         try:
-            override = _parser().parse_override(text)
-        except Exception as error:
-            if _is_text(text.partition("=")[0].lstrip("+")):
+            override = _parser().parse_override(f"{key}={raw}")
+        except Exception:
+            if _is_text(key):
                 axes.append([text])
                 continue
-            raise _syntax(text, error) from None
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
+            raise _unreadable(key, raw) from None
+        if not override.is_sweep_override():
             axes.append([text])
+            continue
+        axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        if not axes[-1]:
+            raise ConfigError(f"{text}: holds no value.", key)
     return [list(cell) for cell in itertools.product(*axes)]
 
 
@@ -304,24 +322,35 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
         ConfigError: As `load`.
     """
     run_options = settings.get("run").parameters
-    nested = (*GROUPS, "trainer", "tracking")
     for key in values:
-        if key not in (*run_options, *nested, "players"):
-            raise _unknown(str(key))
-    for group in nested:
-        if not isinstance(values.get(group), Mapping):
-            raise ConfigError(f"{group}: must hold options. Received: {values.get(group)!r}.", group)
+        if key not in (*run_options, *NESTED):
+            raise _unknown(str(key), known_keys())
+    for group in NESTED:
+        if not isinstance(options := values.get(group, {}), Mapping):
+            hint = (
+                f" An entry is chosen in the defaults list: - override /{group}: {options}" if isinstance(options, str) else ""
+            )
+            raise ConfigError(f"{group}: must hold options. Received: {options!r}.{hint}", group)
+        if group in GROUPS and group not in LISTS:
+            if "name" not in options:
+                raise ConfigError(f"{group}: none is chosen. Try: {group}={next(iter(GROUPS[group])).name}", group)
+            _known(group, options["name"], GROUPS[group].entries)
     run = {key: value for key, value in values.items() if key in run_options}
     checked: dict[str, Any] = {key: p.check(run.get(key, p.default), key) for key, p in run_options.items()}
     for group in ("trainer", "tracking"):
-        checked[group] = settings.get(group).check(values[group], group)
+        entry, options = settings.get(group), values.get(group, {})
+        for option in options:
+            if option not in entry.parameters:
+                raise _unknown(f"{group}.{option}", entry.parameters, group)
+        checked[group] = entry.check(options, group)
     for group, registry in GROUPS.items():
         if group not in LISTS:
-            entry = registry.get(str(values[group].get("name")))
+            own_task = GROUPS["model"].get(values["model"]["name"]).facts["task"] if group == "task" else ""
+            entry = registry.get(own_task or values[group]["name"])
             checked[group] = {"name": entry.name} | entry.check(values[group], group)
             continue
         checked[group] = {}
-        for name, options in values[group].items():
+        for name, options in values.get(group, {}).items():
             if not isinstance(options, Mapping) or "name" not in options:
                 chosen = ",".join(n for n, o in values[group].items() if isinstance(o, Mapping) and "name" in o)
                 raise ConfigError(
@@ -329,9 +358,10 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
                     f"Try: {group}=[{','.join(filter(None, (chosen, name)))}]",
                     f"{group}.{name}",
                 )
-            entry = registry.get(str(options["name"]))
+            _known(group, options["name"], registry.entries, f"{group}.{name}")
+            entry = registry.get(options["name"])
             checked[group][name] = {"name": entry.name} | entry.check(options, f"{group}.{name}")
-    checked["players"] = _players(values.get("players") or {}, checked)
+    checked["players"] = _players(values.get("players", {}), checked)
     config = Config(
         values=checked,
         run=Run(**{key: checked[key] for key in run_options}),
@@ -343,11 +373,9 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
     return config
 
 
-def _players(players: Any, checked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _players(players: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     known = GROUPS["task"].get(checked["task"]["name"]).facts["players"]
     optimizer = GROUPS["optimizer"].get(checked["optimizer"]["name"])
-    if not isinstance(players, Mapping):
-        raise ConfigError(f"players: must hold options by player. Received: {players!r}.", "players")
     for player, options in players.items():
         key = f"players.{player}"
         if player not in known:
@@ -377,8 +405,7 @@ def _fits(config: Config) -> None:
             fitting = [e.name for e in GROUPS["data"] if e.facts["inputs" if kind == "inputs" else "target"] in takes]
             raise ConfigError(
                 f"{taker.group}={taker.name}: takes {' or '.join(takes)} {kind}, but data={data.name} has {has} {kind}. "
-                f"Data that fit: {', '.join(fitting) or 'none'}.",
-                taker.group,
+                f"Data that fit: {', '.join(fitting) or 'none'}."
             )
     logged = [f"val/{metric}" for metric in task.facts["metrics"]]
     monitors = {"monitor": config.run.monitor} | {
@@ -392,8 +419,14 @@ def _fits(config: Config) -> None:
 
 
 def _machine(trainer: Trainer) -> None:
-    if trainer.accelerator == "gpu" and not _has_gpu():
-        raise ConfigError("trainer.accelerator: 'gpu' needs a GPU, and this machine shows none. Try: trainer=cpu")
+    if trainer.devices < 1 and (trainer.devices == 0 or trainer.accelerator == "cpu"):
+        rule = "int >= 1 on a CPU" if trainer.accelerator == "cpu" else "int >= 1, or -1 for all"
+        raise ConfigError(f"trainer.devices: must be {rule}. Received: {trainer.devices}.", "trainer.devices")
+    if trainer.accelerator == "gpu":
+        if not (gpus := _gpus()):
+            raise ConfigError("trainer.accelerator: 'gpu' needs a GPU, and this machine shows none. Try: trainer=cpu")
+        if trainer.devices > gpus:
+            raise ConfigError(f"trainer.devices: must be at most {gpus} here. Received: {trainer.devices}.", "trainer.devices")
     if trainer.accelerator == "tpu" and importlib.util.find_spec("torch_xla") is None:
         raise ConfigError(
             "trainer.accelerator: 'tpu' needs torch_xla on a TPU machine. Try: python -m pip install 'dlframe[tpu]'"
@@ -407,10 +440,10 @@ def _machine(trainer: Trainer) -> None:
         )
 
 
-def _has_gpu() -> bool:
-    """Whether a driver shows a GPU, asked without torch."""
+def _gpus() -> int:
+    """The GPUs that a driver shows, asked without torch."""
     if sys.platform == "darwin":
-        return platform.machine() == "arm64"
+        return int(platform.machine() == "arm64")
     for library, count in (
         ("libcuda.so.1", "cuDeviceGetCount"),
         ("nvcuda.dll", "cuDeviceGetCount"),
@@ -421,16 +454,26 @@ def _has_gpu() -> bool:
             if count.startswith("cu"):
                 driver.cuInit(0)
             if getattr(driver, count)(ctypes.byref(number)) == 0 and number.value > 0:
-                return True
-    return False
+                return number.value
+    return 0
+
+
+def _key(text: str) -> str:
+    return text.partition("=")[0].strip().lstrip("+")
+
+
+def _last(overrides: Sequence[str]) -> list[str]:
+    """Of several overrides of one key the last."""
+    return list({_key(text): text for text in overrides}.values())
 
 
 def _plugin_paths(overrides: Sequence[str]) -> list[str]:
-    """`plugin_paths` is needed before anything else can be understood."""
+    """`plugin_paths` is needed before anything else can be understood. One path may stand without brackets."""
     for text in overrides:
-        if text.lstrip("+").startswith("plugin_paths="):
-            value = _value(text)
-            return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        if _key(text) == "plugin_paths":
+            raw = text.partition("=")[2]
+            value = _value("plugin_paths", raw) if raw.startswith("[") else _text(raw)
+            return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [value]
     return []
 
 
@@ -439,36 +482,51 @@ def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     choices: dict[str, Any] = {}
     assignments: dict[str, Any] = {}
     for text in overrides:
-        key, equals, raw = text.partition("=")
-        key = key.strip().lstrip("+")
-        if not equals and not key.startswith("~"):
-            raise ConfigError(f"{text}: must be key=value, or a verb: {', '.join(VERBS)}.{nearest(text, VERBS)}")
+        key, (_, equals, raw) = _key(text), text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{text}: must be key=value, after the verb if there is one ({', '.join(VERBS)}).")
+        if key.split(".")[0] not in (NESTED if "." in key else known_keys()):
+            raise _unknown(key, known_keys())
         if key in GROUPS or key in CHOICES:
-            value = _value(text)
-            choices[key] = value if key not in LISTS or isinstance(value, list) else [value]
+            # What has none of these signs is a name, and Hydra's parser, which takes its time to load, is not needed.
+            value = _value(key, raw) if set(raw) & set(",[]{}()") else _text(raw)
+            choices[key] = _names(key, value) if key in LISTS else value
             if key not in LISTS and isinstance(value, list):
-                raise ConfigError(f"{key}: takes one entry, for all players. Received: {value}. Try: {key}={value[0]}", key)
+                hint = f" Try: {key}={value[0]}" if value else ""
+                raise ConfigError(f"{key}: takes one entry, for all players. Received: {raw}.{hint}", key)
         elif key == "plugin_paths":
             assignments[key] = _plugin_paths([text])
         else:
-            assignments[key] = _text(raw) if _is_text(key) else _value(text)
+            assignments[key] = _text(raw) if _is_text(key) else _value(key, raw)
     return choices, assignments
 
 
-def _value(text: str) -> Any:
+def _names(group: str, value: Any) -> list[Any]:
+    """The names that a list of entries is chosen by."""
+    names = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{group}: must be a list of names. Received: {value}.", group)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{group}: takes each name once. Received: [{', '.join(names)}].", group)
+    return names
+
+
+def _value(key: str, raw: str) -> Any:
+    """What Hydra's grammar makes of a value: a number, a bool, null, a list, a text."""
     try:
-        override = _parser().parse_override(text)
-    except Exception as error:
-        raise _syntax(text, error) from None
+        override = _parser().parse_override(f"{key}={raw}")
+    except Exception:
+        raise _unreadable(key, raw) from None
     if override.is_sweep_override():
-        raise ConfigError(f"{text}: several values make a grid, which needs -m. Try: python -m dlframe -m {text}")
+        raise ConfigError(
+            f"{key}={raw}: several values make a grid, which needs -m. Try: python -m dlframe -m {key}={raw}", key
+        )
     value = override.value()
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def _syntax(text: str, error: Exception) -> ConfigError:
-    reason = str(error).split("\n")[0]
-    return ConfigError(f"{text}: cannot be read: {reason}. Quote the value: {text.partition('=')[0]}='\"...\"'")
+def _unreadable(key: str, raw: str) -> ConfigError:
+    return ConfigError(f"{key}: cannot be read as a value. Received: {raw}. To have it as text: {key}='\"{raw}\"'", key)
 
 
 @functools.cache
@@ -503,56 +561,62 @@ def _text(raw: str) -> str | None:
     return None if raw == "null" else raw
 
 
-def _known(group: str, name: Any) -> None:
-    if name is None and group == "experiment":
+def _known(group: str, name: Any, known: Iterable[str], key: str = "") -> None:
+    if isinstance(name, str) and name in known:
         return
-    if (known := names(group)) and name in known:
-        return
+    name = "null" if name is None else name
     hint = nearest(str(name), known)
     if plugins.broken:
-        hint += " Broken plugins: " + "; ".join(f"{plugin}: {why}" for plugin, why in plugins.broken.items())
-    raise ConfigError(f"{group}={name}: no such {group}.{hint} See: python -m dlframe list {group}", group)
+        hint += " Broken plugins: " + "; ".join(f"{plugin}: {why}" for plugin, why in plugins.broken.items()) + "."
+    raise ConfigError(f"{group}={name}: no such {group}.{hint} See: python -m dlframe list {group}", key or group)
 
 
 def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
-    from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.plugins import Plugins
-    from hydra.errors import HydraException
-    from hydra.plugins.search_path_plugin import SearchPathPlugin
+    from hydra.errors import HydraException, MissingConfigException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+
+    from dlframe import yaml_files
 
     store = ConfigStore.instance()
     for group, registry in GROUPS.items():
         for entry in registry:
             folder = "task/class" if group == "task" else group
             store.store(group=folder, name=entry.name, node={"name": entry.name}, package=group)
-    class UserFirst(SearchPathPlugin):
-        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            for folder in folders()[:-1]:
-                search_path.prepend("dlframe", f"file://{folder}", anchor="main")
-
-    Plugins.instance().register(UserFirst)
+    Plugins.instance().register(yaml_files.YamlFolder)
+    Plugins.instance().register(yaml_files.SearchPath)
+    yaml_files.SearchPath.folders = folders()
+    yaml_files.places.clear()
     overrides = [f"{group}={_quoted(value)}" for group, value in choices.items() if group not in LISTS]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folders()[-1]), version_base="1.3"):
             composed = compose("config", overrides=overrides)
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group in (*GROUPS, *CHOICES):
+            _known(group, name, names(group))
+        hint = nearest(f"/{group.rpartition('/')[2]}", [f"/{known}" for known in (*GROUPS, *CHOICES)])
+        raise ConfigError(f"/{group}: {name}: a defaults list names no such file or entry.{hint}", group) from None
+    except RecursionError:
+        raise ConfigError("conf: a defaults list leads back to its own file.") from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"conf: {' '.join(str(error).split())}") from None
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
-    for group in ("trainer", "tracking"):
-        values[group] = values.get(group) or {}
     for group in LISTS:
-        placed = values.get(group) or {}
-        options = placed if isinstance(placed, dict) else {}
-        chosen = choices.get(group, list(placed))
-        values[group] = {name: {"name": name} | (options.get(name) or {}) for name in chosen}
-    return {str(key): value for key, value in values.items() if key != "experiment"}
+        placed = values.get(group)
+        options = placed if isinstance(placed, dict) else dict.fromkeys(_names(group, placed))
+        chosen = {str(name): options.get(name) or {} for name in choices.get(group, options)}
+        for name, given in chosen.items():
+            if not isinstance(given, dict):
+                raise ConfigError(f"{group}.{name}: must hold options. Received: {given!r}.", f"{group}.{name}")
+        values[group] = {name: {"name": name, **given} for name, given in chosen.items()}
+    return {str(key): value for key, value in values.items() if value is not None or key not in NESTED}
 
 
 def _quoted(value: Any) -> str:
@@ -561,18 +625,14 @@ def _quoted(value: Any) -> str:
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     """Set a value by its dotted key. What no signature has is found when all is checked."""
-    delete, key = key.startswith("~"), key.lstrip("~")
     *path, last = key.split(".")
     if path and last == "name" and path[0] in GROUPS:
         raise ConfigError(f"{key}: an entry is chosen by its group. Try: {path[0]}={value}", key)
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
-            raise _unknown(key)
-    if delete:
-        values.pop(last, None)
-    else:
-        values[last] = value
+            raise ConfigError(f"{key}: '{part}' holds no options.", key)
+    values[last] = value
 
 
 def _resolved(values: dict[str, Any]) -> dict[str, Any]:
@@ -593,40 +653,40 @@ def _resolved(values: dict[str, Any]) -> dict[str, Any]:
     if not references:
         return values
     try:
-        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # type: ignore[return-value]
+        return OmegaConf.to_container(OmegaConf.create(_filled(values)), resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key, text = references[0]
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}. Received: {text!r}.", key) from None
 
 
-def _unknown(key: str) -> ConfigError:
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the defaults that the signatures hold, so that a reference may name one."""
+
+    def over(registry: Registry, name: Any, options: Any) -> Any:
+        known = registry.entries.get(name) if isinstance(name, str) else None
+        if not known or not isinstance(options, Mapping):
+            return options
+        return {n: p.default for n, p in known.parameters.items() if p.default is not REQUIRED} | dict(options)
+
+    filled = over(settings, "run", values)
+    for group in (*GROUPS, "trainer", "tracking"):
+        options = values.get(group, {})
+        if group in LISTS:
+            filled[group] = {name: over(GROUPS[group], name, given) for name, given in options.items()}
+        elif isinstance(options, Mapping):
+            registry = GROUPS.get(group, settings)
+            filled[group] = over(registry, options.get("name") if group in GROUPS else group, options)
+    return filled
+
+
+def known_keys() -> list[str]:
+    """What the first part of a key can be."""
+    return [*settings.get("run").parameters, *NESTED, "experiment"]
+
+
+def _unknown(key: str, known: Iterable[str], verb: str = "") -> ConfigError:
     if key.split(".")[-1].startswith("_"):
         return ConfigError(f"{key}: a config names registered entries, never code.", key)
-    known = [*settings.get("run").parameters, *GROUPS, *CHOICES, "players"]
-    return ConfigError(f"{key}: no such option.{nearest(key.split('.')[0], known)} See: python -m dlframe --help", key)
-
-
-def _place(key: str) -> str:
-    """ "file:line" of the YAML file that sets `key`, where one does."""
-    import yaml
-
-    path = key.split(".")
-    for folder in folders():
-        for file in sorted(folder.rglob("*.yaml")):
-            group = file.parent.relative_to(folder).as_posix()
-            try:
-                node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-            except (OSError, ValueError, yaml.YAMLError):
-                continue
-            for sought in (path, path[1:] if path[0] == group else path):
-                line = 0
-                found = node
-                for part in sought:
-                    pairs = found.value if isinstance(found, yaml.MappingNode) else []
-                    match = next(((k, v) for k, v in pairs if k.value == part), None)
-                    if match is None:
-                        break
-                    line, found = match[0].start_mark.line + 1, match[1]
-                else:
-                    return f"{file}:{line}"
-    return ""
+    sought = key.split(".")[-1 if verb else 0]
+    see = f"show {verb}" if verb else "--help"
+    return ConfigError(f"{key}: no such option.{nearest(sought, known)} See: python -m dlframe {see}", key)

@@ -51,8 +51,8 @@ def discover(plugin_paths: Iterable[str] = ()) -> None:
             _tolerate(path.stem, lambda path=path: _read_path(path))
     for text in plugin_paths:
         path = Path(text)
-        if not path.exists():
-            raise ConfigError(f"plugin_paths: there is no such file or folder. Received: {text!r}.")
+        if not text or not (path.is_dir() or (path.is_file() and path.suffix == ".py")):
+            raise ConfigError(f"plugin_paths: must be a folder or a .py file. Received: {text!r}.")
         _read_path(path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from dlframe.config import Config
+from dlframe.config import Config, expand
 from dlframe.types import Dataset, Result
 
 SHARES = ("accuracy", "f1", "precision", "recall")
@@ -47,10 +47,19 @@ def closing(result: Result) -> str:
     lines += [f"     {', '.join(others)}"] if others else []
     if result.folder:
         folder = shlex.quote(str(result.folder))
+        plugins = [shlex.quote(text) for text in result.overrides if text.startswith("plugin_paths=")]
+        overrides = [shlex.quote(text) for text in map(_single, result.overrides) if not text.startswith("seed=")]
         lines += [
             f"run  {folder}",
-            f"next python -m dlframe test {folder}",
-            f"     python -m dlframe -m {' '.join(map(shlex.quote, result.overrides))}".rstrip() + " seed=0,1,2",
-            "     python -m dlframe ui" + (f" runs={runs}" if (runs := shlex.quote(str(result.folder.parent))) != "runs" else ""),
+            " ".join(["next python -m dlframe test", folder, *plugins]),
+            " ".join(["     python -m dlframe -m", *overrides, "seed=0,1,2"]),
+            "     python -m dlframe ui"
+            + (f" runs={runs}" if (runs := shlex.quote(str(result.folder.parent))) != "runs" else ""),
         ]
     return "\n".join(lines)
+
+
+def _single(override: str) -> str:
+    """An override that means the same in a grid, where a comma would part values."""
+    key, _, raw = override.partition("=")
+    return override if len(expand([override])) == 1 else f"{key}='{raw}'"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from dlframe import checkpoint, environment, report
 from dlframe.config import Config, artifact_root, load_saved, store_uri
 from dlframe.data.splits import hide_labels
 from dlframe.journal import Journal
-from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Estimate, Result
+from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Estimate, Result
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
@@ -34,9 +36,15 @@ def is_main() -> bool:
 def load_data(config: Config) -> Dataset:
     """The data of a run, labels hidden as asked."""
     dataset = config.build("data")
-    for split in ("train", "validation", "test"):
-        if not len(getattr(dataset, split)):
-            raise DataError(f"data={dataset.spec.name}: the {split} split is empty.")
+    for name in ("train", "validation", "test"):
+        split, classes = getattr(dataset, name), dataset.spec.classes
+        if not len(split):
+            raise DataError(f"data={dataset.spec.name}: the {name} split is empty.")
+        if classes and (wrong := split.targets[(split.targets < UNLABELLED) | (split.targets >= len(classes))]).size:
+            raise DataError(
+                f"data={dataset.spec.name}: a label must be 0 to {len(classes) - 1}, or {UNLABELLED} where hidden. "
+                f"Received: {wrong[0]} in the {name} split."
+            )
     if config.run.labels_per_class is not None:
         dataset = hide_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
     return dataset
@@ -53,6 +61,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
         DlframeError: Something that the user can mend.
     """
     started = time.perf_counter()
+    _check_runs(config.run.runs)
     tracking_uri = _tracking_uri(config)
     dataset = load_data(config)
     if not is_main():
@@ -94,12 +103,13 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     return result
 
 
-def rescore(folder: Path, weights: Path | None = None) -> Result:
+def rescore(folder: Path, weights: Path | None = None, plugin_paths: Sequence[str] = ()) -> Result:
     """Score a finished run again from its folder.
 
     Args:
         folder: The run's folder.
         weights: Another checkpoint than the run's best.
+        plugin_paths: Plugins that the run used, beside ./plugins and the installed ones.
 
     Raises:
         DlframeError: The folder holds no run, or its data or checkpoint are not what they were.
@@ -107,29 +117,31 @@ def rescore(folder: Path, weights: Path | None = None) -> Result:
     started = time.perf_counter()
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"test: {folder} is no run: it has no config.yaml. Runs are in runs/.")
-    config = load_saved(folder / "config.yaml")
-    dataset = load_data(config)
-    facts = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    if facts["fingerprint"] != dataset.fingerprint:
-        raise DataError(
-            f"data={dataset.spec.name}: has changed since the run: fingerprint must be {facts['fingerprint']}. "
-            f"Received: {dataset.fingerprint}."
-        )
+    config = load_saved(folder / "config.yaml", plugin_paths)
     path = weights or folder / BEST
-    tensors, facts = checkpoint.load(path)
-    if facts.get("model") != config.values["model"]["name"]:
-        raise CheckpointError(
-            f"{path}: is of another model: must be '{config.values['model']['name']}'. Received: '{facts.get('model')}'."
+    own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
+    if own != model:
+        raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
+    try:
+        fingerprint = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
+        overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: is damaged: {error}") from None
+    dataset = load_data(config)
+    if fingerprint != dataset.fingerprint:
+        raise DataError(
+            f"data={dataset.spec.name}: has changed since the run: fingerprint must be {fingerprint}. "
+            f"Received: {dataset.fingerprint}."
         )
     print(report.opening(config, dataset, None), flush=True)
     from dlframe.fit import build_task, evaluate
 
     task = build_task(config, dataset)
-    checkpoint.restore(task, tensors, path)
+    checkpoint.restore(task, checkpoint.load(path)[0], path)
     scores = evaluate(config, dataset, task)
     result = _result(config, dataset, task, scores, folder)
     result.seconds = time.perf_counter() - started
-    result.overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
+    result.overrides = overrides
     print(report.closing(result), flush=True)
     return result
 
@@ -174,20 +186,26 @@ def _tracking_uri(config: Config) -> str:
     return uri
 
 
+def _check_runs(runs: str) -> None:
+    """That run folders can be made, before anything is read: what can be told without making one."""
+    existing = next(path for path in (Path(runs), *Path(runs).absolute().parents) if os.path.exists(path))
+    if not runs or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError(f"runs: must be a folder that can be written. Received: {runs!r}.")
+
+
 def _new_folder(config: Config) -> Path:
     """A folder of its own for a run, named for what it is and when it began."""
     root = Path(config.run.runs)
-    stem = f"{config.title}-{datetime.now():%Y%m%d-%H%M%S}".replace(os.sep, "_")
+    title = re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
+    stem = f"{title}-{datetime.now():%Y%m%d-%H%M%S}"
     for attempt in range(1000):
-        folder = root / (stem if not attempt else f"{stem}-{attempt}")
+        folder = root / (f"{stem}-{attempt}" if attempt else stem)
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            if not root.is_dir():
-                raise ConfigError(f"runs: must be a folder. Received: '{root}', which is a file.") from None
             continue
-        except OSError as error:
-            raise ConfigError(f"runs: '{root}' cannot be written: {error.strerror}.") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"runs: {config.run.runs!r} cannot be written: {getattr(error, 'strerror', error)}.") from None
         return folder
     raise ConfigError(f"runs: no free name for a run in '{root}'.")
 

@@ -40,12 +40,16 @@ def read(file: Path, package: str = "") -> dict[Any, Any]:
             return {}
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{file}: must hold keys with values. Received: a {root.id}.")
+        if package:
+            places.setdefault(package, str(file))
         for key, node in _walk(root, package):
             place = f"{file}:{node.start_mark.line + 1}"
-            chosen = re.fullmatch(r"(?:.*\.)?defaults\.(?:override |optional )*/?([\w/]+).*", key)
-            places[chosen[1] if chosen else key] = place
-            if re.match(r"hydra\b", chosen[1] if chosen else key):
+            chosen = re.fullmatch(r"(?:.*\.)?defaults\.(override )?(?:optional )?/?([\w/]+).*", key)
+            key = chosen[2] if chosen else key
+            if re.match(r"hydra\b", key):
                 raise ConfigError(f"{place}: {key}: how Hydra itself runs is not for a config to say.")
+            if not chosen or chosen[1] or key not in places:
+                places[key] = place
         content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: must be UTF-8. Received: byte {error.object[error.start]:#04x}.") from None
@@ -109,9 +113,17 @@ class YamlFolder(ConfigSource):
         group, _, name = config_path.rpartition("/")
         if group in GROUPS and group != "task" and name in GROUPS[group].entries:
             raise ConfigError(f"{file}: would hide {group}={name}, which is registered. Give the file another name.")
-        header = self._get_header_dict(file.read_text(encoding="utf-8", errors="replace"))
-        package = header["package"] = header["package"] or ("_global_" if group in WHOLE else group.replace("/", "."))
-        content = read(file, package.replace("_global_", "").replace("_group_", group))
+        try:
+            header = self._get_header_dict(file.read_text(encoding="utf-8", errors="replace"))
+        except ValueError as error:
+            raise ConfigError(f"{file}: {error}.") from None
+        if header["package"] is None and group in WHOLE:
+            header["package"] = "_global_"
+        package = (header["package"] or "_group_").replace("_global_", "").replace("_group_", group.replace("/", "."))
+        content = read(file, package)
+        if package == group in GROUPS and not {"name", "defaults"} & content.keys():
+            entry = next(iter(GROUPS[group])).name
+            raise ConfigError(f"{file}: must say of which {group} it is a variant. Begin with: defaults: [{entry}]")
         return ConfigResult(provider=self.provider, path=self.full_path(), config=OmegaConf.create(content), header=header)
 
     def _file(self, config_path: str) -> Path:
