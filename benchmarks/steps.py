@@ -58,7 +58,8 @@ class Hand:
     """A hand-written loop over the tensors of a data set."""
 
     def __init__(self, task: Task, dataset: Dataset, batch_size: int, steps: int, *, players: tuple[str, ...], tuned: bool):
-        self.task, self.players, self.tuned = task.train(), players, tuned
+        self.task = (task.to(memory_format=torch.channels_last) if tuned else task).train()
+        self.players, self.tuned = players, tuned
         self.inputs = torch.from_numpy(dataset.train.inputs.copy())
         self.targets = torch.from_numpy(dataset.train.targets.copy())
         self.batch_size, self.steps = batch_size, steps

@@ -23,8 +23,8 @@ def build(**options: int) -> Any:
     return models.build({"name": "convmixer", **options}, spec=CIFAR10)
 
 
-def test_has_the_size_of_the_papers_network():
-    """ConvMixer-256/8 with kernel 5 and patch 2 on CIFAR-10, 0.6 million weights: counted by hand from section 2."""
+def test_has_the_weights_of_the_papers_plan():
+    """ConvMixer-256/8, in the paper's notation of width and depth: weights, biases and norms counted by hand."""
     stem, norm, head = 3 * 4 * 256 + 256, 2 * 256, 256 * 10 + 10
     block = (25 * 256 + 256 + norm) + (256 * 256 + 256 + norm)
     parameters = build(width=256, depth=8, kernel=5, patch=2).parameters()

@@ -52,9 +52,7 @@ def _verb(arguments: list[str]) -> int:
     arguments = [a for a in arguments if a not in ("-m", "--multirun")]
     for argument in arguments:
         if argument.startswith("-"):
-            raise ConfigError(
-                f"{argument}: no such flag; options are key=value.{nearest(argument, ('-m', '--multirun', '--help'))}"
-            )
+            raise ConfigError(f"{argument}: no such flag. Options are key=value; flags are -m, --multirun and --help.")
         try:
             argument.encode()
         except UnicodeEncodeError:
@@ -68,6 +66,7 @@ def _verb(arguments: list[str]) -> int:
             raise ConfigError(f"-m: a grid is for training. Received: {verb}.")
         from dlframe.grid import run_grid
 
+        _warn_of_plugins()
         return run_grid(arguments)
     return verbs[verb](arguments)
 
@@ -80,15 +79,22 @@ def _help() -> int:
 
 
 def _train(overrides: list[str]) -> int:
-    from dlframe.config import load, plugins
+    from dlframe.config import load
 
     config = load(overrides)
-    for name, fault in plugins.broken.items():
-        print(f"plugin '{name}' is left out: {fault}", file=sys.stderr)
+    _warn_of_plugins()
     from dlframe.train import run
 
     run(config)
     return 0
+
+
+def _warn_of_plugins() -> None:
+    from dlframe import plugins
+
+    plugins.discover()
+    for name, fault in plugins.broken.items():
+        print(f"warning: plugin '{name}' is left out: {fault}", file=sys.stderr)
 
 
 def _test(arguments: list[str]) -> int:

@@ -37,6 +37,7 @@ class Run:
     Args:
         seed: Seed of weights, order, augmentation and hidden labels. The split of the data does not depend on it.
         epochs: Passes over the training data.
+        validate_every: Epochs between two validations; the last epoch of a shorter run is validated all the same.
         batch_size: Samples in one optimizer step over all devices, before `accumulate`.
         accumulate: Batches whose gradients are summed into one optimizer step.
         clip: Largest L2 norm of a player's gradient; null for no limit.
@@ -54,6 +55,7 @@ class Run:
 
     seed: Annotated[int, Interval(ge=0, le=4294967295)] = 0
     epochs: Count = 30
+    validate_every: Count = 1
     batch_size: Count = 64
     accumulate: Count = 1
     clip: Positive | None = None
@@ -96,7 +98,7 @@ class Trainer:
     channels_last: bool = True
     detect_anomaly: bool = False
     limit_steps: Natural = 0
-    threads: Natural = 0
+    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
 
 
 @settings.register("tracking")
@@ -526,7 +528,8 @@ def _value(key: str, raw: str) -> Any:
 
 
 def _unreadable(key: str, raw: str) -> ConfigError:
-    return ConfigError(f"{key}: cannot be read as a value. Received: {raw}. To have it as text: {key}='\"{raw}\"'", key)
+    hint = "Quote each text" if raw.startswith("[") else f"To have it as text: {key}='\"{raw}\"'"
+    return ConfigError(f"{key}: cannot be read as a value. Received: {raw}. {hint}", key)
 
 
 @functools.cache

@@ -30,6 +30,7 @@ QUIET = (
     "Starting from v1.9.0, `tensorboardX` has been removed",
     "The number of training batches",
     ".*LeafSpec",
+    "Found .* module.* in eval mode at the start of training",
     "torch.distributed.nn.functional.all_gather is deprecated",
 )
 """Advice of Lightning's that does not apply: data are in memory, and every process computes the same metrics."""
@@ -141,6 +142,7 @@ def _trainer(config: Config, learner: Learner) -> Trainer:
         deterministic=options.deterministic or None,
         detect_anomaly=options.detect_anomaly,
         max_epochs=config.run.epochs,
+        check_val_every_n_epoch=min(config.run.validate_every, config.run.epochs),
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,

@@ -86,7 +86,8 @@ class Learner(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.task = task
+        # The weights too: an image with one channel is in both orders at once, and the weights then decide.
+        self.task = task.to(memory_format=torch.channels_last) if channels_last else task
         self.players = tuple(players)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
@@ -215,7 +216,7 @@ class Learner(LightningModule):
         names = ["lr"] if len(rates) == 1 else [f"lr/{player}" for player in self.players]
         self.report(self.steps, {"epoch": float(self.current_epoch), **dict(zip(names, rates, strict=True))})
         for scheduler in self._schedulers:
-            if isinstance(scheduler, ReduceLROnPlateau):
+            if isinstance(scheduler, ReduceLROnPlateau) and self.monitor in self.metrics:
                 value = self.metrics[self.monitor]
                 scheduler.step(value if self.mode == "min" else -value)
 

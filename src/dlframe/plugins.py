@@ -6,17 +6,19 @@ user's rights; `DLFRAME_PLUGINS=none` leaves out all but the built-ins.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from dlframe.registry import GROUPS, read_source
+from dlframe.registry import GROUPS, Entry, Registry, read_source
 from dlframe.types import ConfigError, RegistrationError
 
 FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks")
@@ -66,59 +68,93 @@ def _tolerate(name: str, read: Callable[[], None]) -> None:
 def _read_path(path: Path) -> None:
     """A plugin is a Python file, or a folder of them; its tests are left alone."""
     path = path.resolve()
-    files = [path] if path.is_file() else [f for f in sorted(path.glob("*.py")) if not f.name.startswith("test_")]
-    package = f"dlframe_plugins.{path.stem}"
-    for name, search in (("dlframe_plugins", []), (package, [str(path.parent if path.is_file() else path)])):
-        if name not in sys.modules:
-            sys.modules[name] = module = types.ModuleType(name)
-            module.__path__ = search
-    _read(files, path.stem, package, lambda module: _import_plugin(path.stem, module))
+    folder, files = path.parent, [path]
+    parents: list[tuple[str, Path | None]] = [("dlframe_plugins", None)]
+    package = "dlframe_plugins." + re.sub(r"\W", "_", str(path))
+    if path.is_dir():
+        folder, files = path, [f for f in sorted(path.glob("*.py")) if not f.name.startswith(("test_", "conftest"))]
+    initial = path / "__init__.py"
+    parents.append((package, initial if initial.is_file() else None))
+
+    def import_(module: str, file: Path) -> None:
+        """By place, so that a file may have any name; `from .other import ...` finds what lies beside it."""
+        for name, source in (*parents, (module, file)):
+            if name not in sys.modules:
+                _import_file(name, source, folder)
+
+    _read(files, path.stem, package, lambda module, file: _guarded(path.stem, folder, lambda: import_(module, file)))
+
+
+def _import_file(name: str, source: Path | None, folder: Path) -> None:
+    """Import `source` under a name; without a source an empty package whose modules are sought in `folder`."""
+    if source is None:
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [str(folder)] if "." in name else []
+        return
+    search = [str(folder)] if source.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, source, submodule_search_locations=search)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[name])
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def _read_installed(point: importlib.metadata.EntryPoint) -> None:
+    """A plugin is the module or the package that an entry point names. It is found without importing what is above it."""
+    top, *below = point.module.split(".")
+    spec = importlib.util.find_spec(top) if top else None
+    roots = [Path(root, *below) for root in (spec.submodule_search_locations or () if spec else ())]
+    places = [file for root in roots for file in (root / "__init__.py", root.with_suffix(".py"))]
+    if spec and spec.origin and not below:
+        places = [Path(spec.origin)]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise RegistrationError(f"{point.module} is not installed")
+    package, files = point.module.rpartition(".")[0], [file]
+    if file.name == "__init__.py":
+        package, files = point.module, sorted(file.parent.glob("*.py"))
+    _read(files, point.name, package, lambda module, _: _guarded(point.name, file.parent, lambda: _import(module)))
+
+
+def _read(files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None]) -> None:
+    """Register what the files hold: all of it, or nothing."""
+    added: list[tuple[Registry, Entry]] = []
+    fresh = [file for file in files if file not in _seen]
     try:
-        spec = importlib.util.find_spec(point.module)
-    except (ImportError, ValueError) as error:
-        raise RegistrationError(f"plugin '{point.name}': {point.module} cannot be found: {error}") from None
-    if spec is None or spec.origin is None:
-        raise RegistrationError(f"plugin '{point.name}': {point.module} is not installed")
-    origin = Path(spec.origin)
-    package, files = point.module, [origin]
-    if origin.name == "__init__.py":
-        files = sorted(origin.parent.glob("*.py"))
-    else:
-        package = point.module.rpartition(".")[0]
-    _read(files, point.name, package, lambda module: _import_plugin(point.name, module))
+        for file in fresh:
+            module = package if file.name == "__init__.py" else f"{package}.{file.stem}".lstrip(".")
+            for registry, entry in read_source(file):
+                registry.add(replace(entry, origin=origin, load=functools.partial(load, module, file)))
+                added.append((registry, entry))
+    except RegistrationError:
+        for registry, entry in added:
+            del registry.entries[entry.name]
+        raise
+    _seen.update(fresh)
 
 
-def _read(files: Iterable[Path], origin: str, package: str, load: Callable[[str], None]) -> None:
-    for file in files:
-        if file in _seen:
-            continue
-        _seen.add(file)
-        module = package if file.name == "__init__.py" else f"{package}.{file.stem}".lstrip(".")
-        for registry, entry in read_source(file):
-            registry.add(replace(entry, origin=origin, load=lambda module=module: load(module)))
-
-
-def _import(module: str) -> None:
+def _import(module: str, _: Path | None = None) -> None:
     importlib.import_module(module)
 
 
-def _import_plugin(name: str, module: str) -> None:
+def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
+    """Import a plugin; a `RegistrationError` that has the line of the plugin's own which failed."""
     try:
-        importlib.import_module(module)
+        run()
     except RegistrationError:
         raise
-    except Exception as error:
-        file = Path(getattr(sys.modules.get(module.rpartition(".")[0]), "__path__", ["."])[0])
+    except (Exception, SystemExit) as error:
         line = ""
         trace = error.__traceback__
         while trace:
-            if Path(trace.tb_frame.f_code.co_filename).is_relative_to(file):
+            if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
                 line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: "
             trace = trace.tb_next
-        raise RegistrationError(f"plugin '{name}' cannot be imported: {line}{type(error).__name__}: {error}") from error
+        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{type(error).__name__}: {error}") from error
 
 
 def preload(chosen: Iterable[tuple[str, str]]) -> None:

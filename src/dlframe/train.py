@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -89,6 +90,9 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
         raise
     except BaseException as error:
         message = f"{type(error).__name__}: {error}"
+        if isinstance(error, (MemoryError, RuntimeError)) and re.search("out of memory|t allocate memory|overflow", message):
+            text = f"out of memory: {message.splitlines()[0]} Try a smaller batch_size or model."
+            raise ConfigError(text) from error
         raise
     finally:
         del os.environ[FOLDER_VARIABLE]
@@ -153,7 +157,14 @@ def _train(config: Config, dataset: Dataset, folder: Path, journal: Journal | No
         if journal:
             checkpoint.save(folder / BEST, state, {"model": config.values["model"]["name"], **facts})
 
-    fitted = fit(config, dataset, folder / BEST, keep, journal.metrics if journal else None)
+    def note(step: int, metrics: dict[str, float]) -> None:
+        if journal:
+            journal.metrics(step, metrics)
+        if any(math.isnan(value) for name, value in metrics.items() if name.startswith("train/loss")):
+            rate = config.values["optimizer"]["lr"]
+            raise ConfigError(f"optimizer.lr: the loss is no number at step {step}. Try less than {rate:g}, or clip=1.")
+
+    fitted = fit(config, dataset, folder / BEST, keep, note if journal else None)
     result = _result(config, dataset, fitted.task, fitted.scores, folder)
     if journal:
         journal.metrics(fitted.steps, {f"test/{name}": value for name, value in result.metrics.items()})

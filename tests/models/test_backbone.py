@@ -78,6 +78,7 @@ def refusal(path: Path, **options: object) -> str:
 def test_renormalizes():
     """As if the pixels had been resized, repeated and normalised for the weights by hand."""
     model = Backbone(DIGITS, architecture="test_resnet", image_size=48).eval()
+    torch.nn.init.normal_(model.network.get_classifier().weight)
     inputs, _ = digits()
     pixels = functional.interpolate(inputs * 0.37 + 0.3, (48, 48), mode="bilinear").repeat(1, 3, 1, 1)
     mean, std = (torch.tensor(model.network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -89,6 +90,7 @@ def test_renormalizes_colour_to_its_own_statistics():
     pixels, spec = photographs(10)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
     model = Backbone(spec, architecture="tf_efficientnet_lite0", image_size=64).eval()
+    torch.nn.init.normal_(model.network.get_classifier().weight)
     small = functional.interpolate(pixels, (64, 64), mode="bilinear", antialias=True)
     expected = model.network((small - 0.5) / 0.5)
     torch.testing.assert_close(model((pixels - mean) / std), expected, rtol=1e-3, atol=1e-4)
@@ -151,6 +153,7 @@ def test_weights_come_back(tmp_path, suffix):
 def test_wrapped_weights_come_back(tmp_path, prefix):
     """Those of DataParallel, and of a run of dlframe, beside tensors of other parts."""
     model = Backbone(DIGITS, **TINY)
+    steps(model)
     state = {f"{prefix}{name}": tensor for name, tensor in model.network.state_dict().items()}
     torch.save({"state_dict": {"teacher.weight": torch.ones(2), **state}, "epoch": 3}, tmp_path / "run.pt")
     assert torch.equal(answer(Backbone(DIGITS, **TINY, weights=str(tmp_path / "run.pt"))), answer(model))
@@ -158,7 +161,7 @@ def test_wrapped_weights_come_back(tmp_path, prefix):
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_head_of_another_size_is_left_out(tmp_path, bare):
-    """All else is taken over and the new head starts at zero; likewise where the file has no head."""
+    """All else is taken over and the new head stays at zero; likewise where the file has no head."""
     source = timm.create_model("test_resnet", num_classes=0 if bare else 1000).state_dict()
     save_file(source, tmp_path / "imagenet.safetensors")
     own = Backbone(DIGITS, **TINY, weights=str(tmp_path / "imagenet.safetensors")).network.state_dict()
@@ -354,7 +357,7 @@ def test_a_frozen_backbone_stays_as_it_is():
 def test_a_whole_network_moves():
     model = Backbone(DIGITS, **TINY)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    steps(model)
+    steps(model, 8)
     still = [name for name, tensor in model.network.state_dict().items() if torch.equal(tensor, before[name])]
     assert not still
 

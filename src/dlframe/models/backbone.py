@@ -100,6 +100,10 @@ class Backbone(nn.Module):
         config = self.network.pretrained_cfg
         classifiers = (config["classifier"],) if isinstance(config["classifier"], str) else config["classifier"]
         heads = tuple(f"{name}." for name in classifiers)
+        # Zero, as in Kolesnikov et al. 2019 (arXiv 1912.11370): what timm draws would drown what a few labels can say.
+        for name, parameter in self.network.named_parameters():
+            if name.startswith(heads):
+                nn.init.zeros_(parameter)
         if weights != "none":
             load(self.network, *find(weights, architecture), heads)
         resize(self.network, architecture, image_size)
@@ -239,10 +243,9 @@ def from_hub(architecture: str) -> Path:
 
 
 def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tuple[str, ...]) -> None:
-    """Put a file's tensors into a network, all but a head of another size: the network's own then starts at zero.
+    """Put a file's tensors into a network, all but a head of another size.
 
-    So Kolesnikov et al. 2019 (arXiv 1912.11370): the logits of timm's wide initialisation would drown what a few labels
-    can say. The beginning of a name that a wrapper has added (DataParallel, a task of dlframe) is taken off.
+    The beginning of a name that a wrapper has added (DataParallel, a task of dlframe) is taken off.
 
     Raises:
         CheckpointError: They are another network's.
@@ -253,7 +256,7 @@ def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tupl
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     for name in own:
         if name.startswith(heads) and (name not in tensors or tensors[name].shape[:1] != own[name].shape[:1]):
-            tensors[name] = torch.zeros_like(own[name])
+            tensors[name] = own[name]
     restore(network, tensors, path)
 
 
