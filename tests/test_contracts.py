@@ -24,7 +24,8 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dlframe import fetch, plugins
-from dlframe.registry import GROUPS, REQUIRED, Entry, parts
+from dlframe.parameter import REQUIRED, parts
+from dlframe.registry import GROUPS, Entry
 from dlframe.types import UNLABELLED, Batch, ConfigError, Dataset, DataSpec, Split
 
 plugins.discover()

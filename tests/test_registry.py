@@ -13,22 +13,8 @@ from annotated_types import Interval
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dlframe.registry import (
-    REQUIRED,
-    Count,
-    Entry,
-    Fraction,
-    Natural,
-    NonNegative,
-    Parameter,
-    Positive,
-    Probability,
-    Registry,
-    conform,
-    models,
-    read_source,
-    rule,
-)
+from dlframe.parameter import REQUIRED, Count, Fraction, Natural, NonNegative, Parameter, Positive, Probability, conform, rule
+from dlframe.registry import Entry, Registry, models, read_source
 from dlframe.types import ConfigError, RegistrationError
 
 HEAD = """

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dlframe import plugins
 from dlframe.config import CHOICES, LISTS, folders, names, settings
-from dlframe.registry import GROUPS, REQUIRED, Entry
+from dlframe.parameter import REQUIRED
+from dlframe.registry import GROUPS, Entry
 from dlframe.types import ConfigError, nearest
 
 

@@ -23,7 +23,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from dlframe import plugins
-from dlframe.registry import GROUPS, REQUIRED, Count, Entry, Natural, Parameter, Positive, Registry, parts
+from dlframe.parameter import REQUIRED, Count, Natural, Parameter, Positive, parts
+from dlframe.registry import GROUPS, Entry, Registry
 from dlframe.types import ConfigError, nearest
 
 settings = Registry("settings")
@@ -570,7 +571,7 @@ def _known(group: str, name: Any, known: Iterable[str], key: str = "") -> None:
     name = "null" if name is None else name
     hint = nearest(str(name), known)
     if plugins.broken:
-        hint += " Broken plugins: " + "; ".join(f"{plugin}: {why}" for plugin, why in plugins.broken.items()) + "."
+        hint += "".join(f" Plugin '{plugin}' is left out: {why}." for plugin, why in plugins.broken.items())
     raise ConfigError(f"{group}={name}: no such {group}.{hint} See: python -m dlframe list {group}", key or group)
 
 

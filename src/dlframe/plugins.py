@@ -154,7 +154,8 @@ def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
             if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
                 line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: "
             trace = trace.tb_next
-        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{type(error).__name__}: {error}") from error
+        fault = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{fault}") from error
 
 
 def preload(chosen: Iterable[tuple[str, str]]) -> None:

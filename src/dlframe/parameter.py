@@ -1,0 +1,140 @@
+"""One option of a signature: its type and range, and the check of a value against them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
+
+from dlframe.types import ConfigError, nearest
+
+Count = Annotated[int, Interval(ge=1)]
+Natural = Annotated[int, Interval(ge=0)]
+Positive = Annotated[float, Interval(gt=0)]
+NonNegative = Annotated[float, Interval(ge=0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Probability = Annotated[float, Interval(ge=0, lt=1)]
+
+REQUIRED = inspect.Parameter.empty
+"""The default of a parameter that has none."""
+
+TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One option: its type, range, default and meaning."""
+
+    name: str
+    annotation: Any
+    default: Any = REQUIRED
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        rule(self.annotation)
+        if self.default is not REQUIRED:
+            object.__setattr__(self, "default", conform(self.annotation, self.default))
+
+    @property
+    def rule(self) -> str:
+        """The type and the range in words: "float > 0"."""
+        return rule(self.annotation)
+
+    def check(self, value: Any, key: str) -> Any:
+        """`value` in the parameter's type; a `ConfigError` that names `key` where it breaks the rule."""
+        if value is REQUIRED or value == "???":
+            raise ConfigError(f"{key}: must be given: {self.rule}. Try: {key}=...", key)
+        try:
+            return conform(self.annotation, value)
+        except ValueError as error:
+            hint = nearest(value, literals(self.annotation)) if isinstance(value, str) else ""
+            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{hint}", key) from None
+
+
+def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
+    """The bare type, its range and whether None is allowed."""
+    optional = False
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [a for a in typing.get_args(annotation) if a is not type(None)]
+        if len(members) != 1:
+            raise ValueError(f"a single type, or one with None; not {annotation}")
+        annotation, optional = members[0], True
+    bounds = None
+    if typing.get_origin(annotation) is Annotated:
+        annotation, *metadata = typing.get_args(annotation)
+        bounds = next((m for m in metadata if isinstance(m, Interval)), None)
+    return annotation, bounds, optional
+
+
+def literals(annotation: Any) -> tuple[str, ...]:
+    """The strings that a `Literal` allows; empty for another type."""
+    bare = parts(annotation)[0]
+    return tuple(map(str, typing.get_args(bare))) if typing.get_origin(bare) is Literal else ()
+
+
+def rule(annotation: Any) -> str:
+    """An annotation in words; ValueError for a type that a config cannot hold."""
+    bare, bounds, optional = parts(annotation)
+    origin, arguments = typing.get_origin(bare), typing.get_args(bare)
+    if origin is Literal:
+        text = "one of " + ", ".join(str(a) for a in arguments)
+    elif origin in (tuple, list):
+        if origin is list or (len(arguments) == 2 and arguments[1] is Ellipsis):
+            text = f"list of {rule(arguments[0])}"
+        else:
+            text = "[" + ", ".join(rule(a) for a in arguments) + "]"
+    elif bare in TYPES.values():
+        text = bare.__name__
+    else:
+        raise ValueError(f"int, float, str, bool, Literal or a list of these; not {annotation}")
+    if bounds:
+        if bare not in (int, float):
+            raise ValueError(f"a number where it has an Interval; not {bare}")
+        signs = [(">", bounds.gt), (">=", bounds.ge), ("<", bounds.lt), ("<=", bounds.le)]
+        text += " " + " and ".join(f"{sign} {limit}" for sign, limit in signs if limit is not None)
+    return text + (" or null" if optional else "")
+
+
+def conform(annotation: Any, value: Any) -> Any:
+    """`value` in the type of `annotation`; ValueError with the rule where it does not fit. No text becomes a number."""
+    bare, bounds, optional = parts(annotation)
+    wrong = ValueError(rule(annotation))
+    if value is None:
+        if optional:
+            return None
+        raise wrong
+    origin, arguments = typing.get_origin(bare), typing.get_args(bare)
+    if origin is Literal:
+        if value not in arguments or type(value) is not type(arguments[arguments.index(value)]):
+            raise wrong
+    elif origin in (tuple, list):
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise wrong
+        if origin is tuple and arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise wrong
+        kinds = arguments if origin is tuple and arguments[-1] is not Ellipsis else [arguments[0]] * len(value)
+        try:
+            return tuple(conform(kind, item) for kind, item in zip(kinds, value, strict=True))
+        except ValueError:
+            raise wrong from None
+    elif bare is float and type(value) is int:
+        value = float(value) if abs(value) < 2**1023 else math.inf
+    elif type(value) is not bare:
+        raise wrong
+    if bare is float and not math.isfinite(value):
+        raise wrong
+    if bounds:
+        holds = (
+            (bounds.gt is None or value > bounds.gt)
+            and (bounds.ge is None or value >= bounds.ge)
+            and (bounds.lt is None or value < bounds.lt)
+            and (bounds.le is None or value <= bounds.le)
+        )
+        if not holds:
+            raise wrong
+    return value
