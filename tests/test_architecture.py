@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from dlframe import plugins
-from dlframe.config import LISTS, settings
+from dlframe.config import LISTS
 from dlframe.registry import GROUPS, read_source
+from dlframe.settings import settings
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "dlframe"
@@ -47,16 +48,18 @@ MAY_IMPORT = {
     "callbacks": ENTRY,
     "plugins": {"registry", "types"},
     "yaml_files": {"registry", "types"},
-    "config": {"parameter", "plugins", "registry", "types", "yaml_files"},
-    "catalogue": {"config", "parameter", "plugins", "registry", "types"},
+    "settings": {"registry"},
+    "config": {"parameter", "plugins", "registry", "settings", "types", "yaml_files"},
+    "catalogue": {"config", "parameter", "plugins", "registry", "settings", "types"},
     "report": {"config", "types"},
     "learner": {"tasks.base", "types"},
     "fit": {"checkpoint", "config", "learner", "loader", "progress", "registry", "slim", "tasks.base", "types"},
+    "run_folder": {"config", "environment", "figures", "journal", "tasks.base", "types"},
     "train": {
-        *("checkpoint", "config", "data.splits", "environment", "figures", "fit", "journal", "registry", "report"),
-        *("tasks.base", "tracking", "types"),
+        *("checkpoint", "config", "data.splits", "fit", "journal", "registry", "report", "run_folder", "tasks.base"),
+        *("tracking", "types"),
     },
-    "grid": {"config", "report", "train", "types"},
+    "grid": {"config", "report", "run_folder", "tracking", "train", "types"},
     "predict": {"checkpoint", "config", "tasks.base", "types"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
@@ -73,7 +76,19 @@ KNOWN_TO = {
 }
 """The only files and folders that may import these packages."""
 
-WITHOUT_TORCH = {"types", "registry", "statistics", "journal", "fetch", "plugins", "config", "yaml_files", "catalogue", "report", "tracking"}
+WITHOUT_TORCH = {
+    "types",
+    "registry",
+    "statistics",
+    "journal",
+    "fetch",
+    "plugins",
+    "config",
+    "yaml_files",
+    "catalogue",
+    "report",
+    "tracking",
+}
 
 
 def part(name: str) -> str:

@@ -12,7 +12,8 @@ import pytest
 from dlframe import checkpoint
 from dlframe.config import load
 from dlframe.data.digits import digits
-from dlframe.train import BEST, rescore, run
+from dlframe.run_folder import BEST
+from dlframe.train import rescore, run
 
 from tests.conftest import dlframe
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlframe import plugins
-from dlframe.config import CHOICES, LISTS, folders, names, settings
+from dlframe.config import CHOICES, LISTS, folders, names
 from dlframe.parameter import REQUIRED
 from dlframe.registry import GROUPS, Entry
+from dlframe.settings import settings
 from dlframe.types import ConfigError, nearest
 
 

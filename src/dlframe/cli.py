@@ -72,7 +72,7 @@ def _verb(arguments: list[str]) -> int:
 
 
 def _help() -> int:
-    from dlframe.config import settings
+    from dlframe.settings import settings
 
     print(HELP.format(run=" ".join(settings.get("run").parameters)), end="")
     return 0

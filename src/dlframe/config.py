@@ -7,146 +7,22 @@ Nothing in a config can name code: a key that no signature has is refused, where
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import importlib.util
 import itertools
 import os
-import platform
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from annotated_types import Interval
+from typing import Any
 
 from dlframe import plugins
-from dlframe.parameter import REQUIRED, Count, Natural, Parameter, Positive, parts
+from dlframe.parameter import REQUIRED, Parameter, parts
 from dlframe.registry import GROUPS, Entry, Registry
+from dlframe.settings import Run, Tracking, Trainer, settings
 from dlframe.types import ConfigError, nearest
-
-settings = Registry("settings")
-
-
-@settings.register("run")
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Options of a run that belong to no group.
-
-    Args:
-        seed: Seed of weights, order, augmentation and hidden labels. The split of the data does not depend on it.
-        epochs: Passes over the training data.
-        validate_every: Epochs between two validations; the last epoch of a shorter run is validated all the same.
-        batch_size: Samples in one optimizer step over all devices, before `accumulate`.
-        accumulate: Batches whose gradients are summed into one optimizer step.
-        clip: Largest L2 norm of a player's gradient; null for no limit.
-        decay: What weight decay applies to: every parameter, or only weight matrices and kernels (no norms, no biases).
-        labels_per_class: Training labels kept of each class; the other samples count as unlabelled. null keeps all.
-        monitor: Metric that picks the best epoch, such as val/accuracy; empty for the task's own.
-        compile: Compile the model with torch.compile.
-        chunk: Optimizer steps in one step of the Trainer; 0 measures the first steps and chooses. Results do not depend on it.
-        log_every: Optimizer steps between two logged training losses.
-        name: Name of the run in the tracker; empty for model and data.
-        experiment_name: Experiment in the tracker; empty for the task.
-        runs: Folder for run folders and the tracking store.
-        plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
-    """
-
-    seed: Annotated[int, Interval(ge=0, le=4294967295)] = 0
-    epochs: Count = 30
-    validate_every: Count = 1
-    batch_size: Count = 64
-    accumulate: Count = 1
-    clip: Positive | None = None
-    decay: Literal["all", "weights"] = "weights"
-    labels_per_class: Count | None = None
-    monitor: str = ""
-    compile: bool = False
-    chunk: Natural = 0
-    log_every: Count = 50
-    name: str = ""
-    experiment_name: str = ""
-    runs: str = "runs"
-    plugin_paths: tuple[str, ...] = ()
-
-
-@settings.register("trainer")
-@dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """Options of Lightning's Trainer.
-
-    Args:
-        accelerator: Kind of device.
-        devices: Number of devices; -1 for all.
-        num_nodes: Number of machines.
-        strategy: How several devices share the work.
-        precision: Number format of the forward pass and of the weights.
-        deterministic: Use deterministic algorithms only, at some cost in speed.
-        channels_last: Keep images in NHWC memory order, which is faster for convolutions.
-        detect_anomaly: Say which operation made a NaN in the backward pass. Slow.
-        limit_steps: Batches of each epoch, of validation and of the test; 0 for all of them.
-        threads: CPU threads of one process; 0 leaves the choice to torch.
-    """
-
-    accelerator: Literal["cpu", "gpu", "tpu"] = "cpu"
-    devices: Annotated[int, Interval(ge=-1)] = 1
-    num_nodes: Count = 1
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
-    deterministic: bool = False
-    channels_last: bool = True
-    detect_anomaly: bool = False
-    limit_steps: Natural = 0
-    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
-
-
-@settings.register("tracking")
-@dataclass(frozen=True, kw_only=True)
-class Tracking:
-    """Where runs are tracked.
-
-    Args:
-        uri: "sqlite" for a file in the folder of runs, "none", a sqlite:/// URI or the http(s) address of an MLflow server.
-    """
-
-    uri: str = "sqlite"
-
-
-@settings.register("test")
-@dataclass(frozen=True, kw_only=True)
-class Test:
-    """Scoring a finished run again.
-
-    Args:
-        checkpoint: Another checkpoint than the run's best; empty for that.
-        plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
-    """
-
-    checkpoint: str = ""
-    plugin_paths: tuple[str, ...] = ()
-
-
-@settings.register("ui")
-@dataclass(frozen=True, kw_only=True)
-class UI:
-    """The MLflow pages.
-
-    Args:
-        port: Port to serve them on.
-        host: Address to serve them on; 0.0.0.0 shows them to other machines.
-        runs: Folder of the runs.
-        uri: Another store: a sqlite:/// URI, or the http(s) address of an MLflow server.
-        open: Open them in the browser.
-    """
-
-    port: Annotated[int, Interval(ge=1, le=65535)] = 5000
-    host: str = "127.0.0.1"
-    runs: str = "runs"
-    uri: str = ""
-    open: bool = False
-
 
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups that hold only YAML files."""
@@ -217,9 +93,9 @@ def load(overrides: Sequence[str]) -> Config:
         ConfigError: An override or a YAML file names something unknown, or holds a value outside its range.
         RegistrationError: A plugin of `plugin_paths`, or one that the config chooses, is broken.
     """
-    overrides = _last(overrides)
-    plugins.discover(_plugin_paths(overrides))
-    choices, assignments = _parse(overrides)
+    given = _given(overrides)
+    plugins.discover(_paths(given.get("plugin_paths", "null")))
+    choices, assignments = _parse(given)
     for group, value in choices.items():
         for name in value if group in LISTS else [value]:
             if not (name is None and group == "experiment"):
@@ -232,7 +108,7 @@ def load(overrides: Sequence[str]) -> Config:
             raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
         for key, value in assignments.items():
             _assign(values, key, value)
-        config = check(_resolved(values), tuple(overrides))
+        config = check(_resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
     except ConfigError as error:
         if error.key not in assignments and (place := places.get(error.key)):
             raise ConfigError(f"{place}: {error}", error.key) from None
@@ -274,7 +150,7 @@ def load_options(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
         if key not in entry.parameters:
             raise _unknown(key, entry.parameters, verb)
         if key == "plugin_paths":
-            values[key] = _plugin_paths([text])
+            values[key] = _paths(raw)
         else:
             values[key] = _text(raw) if parts(entry.parameters[key].annotation)[0] is str else _value(key, raw)
     return {key: p.check(values.get(key, p.default), key) for key, p in entry.parameters.items()}
@@ -292,18 +168,16 @@ def artifact_root(runs: str) -> str:
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The cells of a grid: the product of every override that lists several values ("model=cnn,rnn")."""
-    overrides = _last(overrides)
-    plugins.discover(_plugin_paths(overrides))
+    given = _given(overrides)
+    plugins.discover(_paths(given.get("plugin_paths", "null")))
     axes = []
-    for text in overrides:
-        key, raw = _key(text), text.partition("=")[2]
-        if key.split(".")[0] not in known_keys():
-            raise _unknown(key, known_keys())
+    for key, raw in given.items():
+        text = f"{key}={raw}"
         if key == "plugin_paths":
             axes.append([text])
             continue
         try:
-            override = _parser().parse_override(f"{key}={raw}")
+            override = _parser().parse_override(text)
         except Exception:
             if _is_text(key):
                 axes.append([text])
@@ -445,6 +319,9 @@ def _machine(trainer: Trainer) -> None:
 
 def _gpus() -> int:
     """The GPUs that a driver shows, asked without torch."""
+    import ctypes
+    import platform
+
     if sys.platform == "darwin":
         return int(platform.machine() == "arm64")
     for library, count in (
@@ -461,35 +338,31 @@ def _gpus() -> int:
     return 0
 
 
-def _key(text: str) -> str:
-    return text.partition("=")[0].strip().lstrip("+")
-
-
-def _last(overrides: Sequence[str]) -> list[str]:
-    """Of several overrides of one key the last."""
-    return list({_key(text): text for text in overrides}.values())
-
-
-def _plugin_paths(overrides: Sequence[str]) -> list[str]:
-    """`plugin_paths` is needed before anything else can be understood. One path may stand without brackets."""
+def _given(overrides: Sequence[str]) -> dict[str, str]:
+    """Key -> value as it was typed, of several the last. Tells an unknown key before anything is read."""
+    given: dict[str, str] = {}
     for text in overrides:
-        if _key(text) == "plugin_paths":
-            raw = text.partition("=")[2]
-            value = _value("plugin_paths", raw) if raw.startswith("[") else _text(raw)
-            return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [value]
-    return []
-
-
-def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Choices of groups, and values by dotted key."""
-    choices: dict[str, Any] = {}
-    assignments: dict[str, Any] = {}
-    for text in overrides:
-        key, (_, equals, raw) = _key(text), text.partition("=")
+        key, equals, raw = text.partition("=")
+        key = key.strip().lstrip("+")
         if not equals or not key:
             raise ConfigError(f"{text}: must be key=value, after the verb if there is one ({', '.join(VERBS)}).")
         if key.split(".")[0] not in (NESTED if "." in key else known_keys()):
             raise _unknown(key, known_keys())
+        given[key] = raw
+    return given
+
+
+def _paths(raw: str) -> list[str]:
+    """`plugin_paths`, which are needed before anything else can be understood. One may stand without brackets."""
+    value = _value("plugin_paths", raw) if raw.startswith("[") else _text(raw)
+    return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [value]
+
+
+def _parse(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Choices of groups, and values by dotted key."""
+    choices: dict[str, Any] = {}
+    assignments: dict[str, Any] = {}
+    for key, raw in given.items():
         if key in GROUPS or key in CHOICES:
             # What has none of these signs is a name, and Hydra's parser, which takes its time to load, is not needed.
             value = _value(key, raw) if set(raw) & set(",[]{}()") else _text(raw)
@@ -498,7 +371,7 @@ def _parse(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
                 hint = f" Try: {key}={value[0]}" if value else ""
                 raise ConfigError(f"{key}: takes one entry, for all players. Received: {raw}.{hint}", key)
         elif key == "plugin_paths":
-            assignments[key] = _plugin_paths([text])
+            assignments[key] = _paths(raw)
         else:
             assignments[key] = _text(raw) if _is_text(key) else _value(key, raw)
     return choices, assignments

@@ -80,7 +80,7 @@ def _cell(cell: list[str], pending: list[Tracker]) -> Result | str:
 
 
 def _apart(cell: list[str]) -> Result | str:
-    from dlframe.train import read_result
+    from dlframe.run_folder import read_result
 
     done = subprocess.run([sys.executable, "-m", "dlframe", *cell], capture_output=True, text=True, check=False)
     print(done.stdout, end="")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -17,9 +16,13 @@ import types
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlframe.registry import GROUPS, Entry, Registry, read_source
 from dlframe.types import ConfigError, RegistrationError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks")
 """The sub-packages of dlframe that hold entries."""
@@ -45,7 +48,9 @@ def discover(plugin_paths: Iterable[str] = ()) -> None:
         _read(sorted((package / folder).glob("[!_]*.py")), "dlframe", f"dlframe.{folder}", _import)
     if os.environ.get("DLFRAME_PLUGINS") == "none":
         return
-    for point in importlib.metadata.entry_points(group="dlframe.plugins"):
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group="dlframe.plugins"):
         _tolerate(point.name, lambda point=point: _read_installed(point))
     local = Path("plugins")
     for path in sorted(local.iterdir()) if local.is_dir() else []:
@@ -103,7 +108,7 @@ def _import_file(name: str, source: Path | None, folder: Path) -> None:
         raise
 
 
-def _read_installed(point: importlib.metadata.EntryPoint) -> None:
+def _read_installed(point: EntryPoint) -> None:
     """A plugin is the module or the package that an entry point names. It is found without importing what is above it."""
     top, *below = point.module.split(".")
     spec = importlib.util.find_spec(top) if top else None

@@ -6,25 +6,23 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dlframe import checkpoint, environment, report
-from dlframe.config import Config, artifact_root, load_saved, store_uri
+from dlframe import checkpoint, report, run_folder
+from dlframe.config import Config, load_saved, store_uri
 from dlframe.data.splits import hide_labels
 from dlframe.journal import Journal
-from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Estimate, Result
+from dlframe.run_folder import BEST
+from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Result
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
     from dlframe.tracking import Tracker
 
-BEST = Path("checkpoints", "best.safetensors")
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Tells the processes that Lightning starts which folder the run has."""
 
@@ -62,16 +60,16 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
         DlframeError: Something that the user can mend.
     """
     started = time.perf_counter()
-    _check_runs(config.run.runs)
+    run_folder.check_writable(config.run.runs)
     tracking_uri = _tracking_uri(config)
     dataset = load_data(config)
     if not is_main():
         return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), None)
-    folder = _new_folder(config)
+    folder = run_folder.new_folder(config)
     os.environ[FOLDER_VARIABLE] = str(folder)
     print(report.opening(config, dataset, folder), flush=True)
     journal = Journal(folder)
-    _write_beginning(config, dataset, folder, journal, tracking_uri)
+    run_folder.write_beginning(config, dataset, folder, journal, tracking_uri)
     tracker = None
     if tracking_uri:
         from dlframe.tracking import Tracker
@@ -82,8 +80,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
         result = _train(config, dataset, folder, journal)
         result.seconds = time.perf_counter() - started
         result.overrides = config.overrides
-        (folder / "result.json").write_text(json.dumps(_plain(result), indent=1), encoding="utf-8")
-        journal.write("artifact", path="result.json", to="")
+        run_folder.write_result(result, folder, journal)
         status = "FINISHED"
     except KeyboardInterrupt:
         status, message = "KILLED", "interrupted"
@@ -168,7 +165,7 @@ def _train(config: Config, dataset: Dataset, folder: Path, journal: Journal | No
     result = _result(config, dataset, fitted.task, fitted.scores, folder)
     if journal:
         journal.metrics(fitted.steps, {f"test/{name}": value for name, value in result.metrics.items()})
-        _write_end(config, dataset, fitted.task, fitted.scores, folder, journal)
+        run_folder.write_end(config, dataset, fitted.task, fitted.scores, folder, journal)
     return result
 
 
@@ -195,154 +192,3 @@ def _tracking_uri(config: Config) -> str:
 
         reachable(uri)
     return uri
-
-
-def _check_runs(runs: str) -> None:
-    """That run folders can be made, before anything is read: what can be told without making one."""
-    existing = next(path for path in (Path(runs), *Path(runs).absolute().parents) if os.path.exists(path))
-    if not runs or not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ConfigError(f"runs: must be a folder that can be written. Received: {runs!r}.")
-
-
-def _new_folder(config: Config) -> Path:
-    """A folder of its own for a run, named for what it is and when it began."""
-    root = Path(config.run.runs)
-    title = re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
-    stem = f"{title}-{datetime.now():%Y%m%d-%H%M%S}"
-    for attempt in range(1000):
-        folder = root / (f"{stem}-{attempt}" if attempt else stem)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"runs: {config.run.runs!r} cannot be written: {getattr(error, 'strerror', error)}.") from None
-        return folder
-    raise ConfigError(f"runs: no free name for a run in '{root}'.")
-
-
-def _write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str) -> None:
-    import yaml
-
-    surroundings = environment.describe()
-    spec = dataset.spec
-    facts = {
-        "name": spec.name,
-        "fingerprint": dataset.fingerprint,
-        "source": dataset.source,
-        "splits": dataset.splits,
-        "train": len(dataset.train),
-        "validation": len(dataset.validation),
-        "test": len(dataset.test),
-        "shape": spec.shape,
-        "classes": spec.classes,
-    }
-    text = yaml.safe_dump(_lists(config.values), sort_keys=False, allow_unicode=True)
-    files = {
-        "config.yaml": text,
-        "overrides.txt": "\n".join(config.overrides),
-        "environment.json": json.dumps(surroundings, indent=1),
-        "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
-    }
-    if surroundings["git"].get("changed"):
-        files["changes.diff"] = environment.changes()
-    for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    journal.write(
-        "start",
-        run_name=folder.name,
-        experiment=config.run.experiment_name or config.values["task"]["name"],
-        parameters=dict(_flat(config.values)),
-        tags={
-            "mlflow.source.name": "dlframe",
-            "mlflow.source.type": "LOCAL",
-            "data.fingerprint": dataset.fingerprint,
-            "data.source": dataset.source,
-            "run.folder": str(folder.resolve()),
-            **({"mlflow.source.git.commit": surroundings["git"]["commit"]} if surroundings["git"] else {}),
-        },
-        uri=uri,
-        artifact_root=artifact_root(config.run.runs),
-    )
-    for name in files:
-        journal.write("artifact", path=name, to="")
-
-
-def _write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    from dlframe import figures
-    from dlframe.journal import read
-
-    columns = {"id": dataset.test.ids[scores["index"].numpy()].tolist(), **task.table(scores, dataset)}
-    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "predictions.parquet")
-    journal.write("artifact", path="predictions.parquet", to="")
-    (folder / "figures").mkdir()
-    records = [record for record in read(folder) if record["kind"] == "metrics"]
-    drawn = {"learning_curve": figures.learning_curve(records), **task.figures(scores, dataset)}
-    for name, figure in drawn.items():
-        figures.save(figure, folder / "figures" / f"{name}.png")
-        journal.write("artifact", path=f"figures/{name}.png", to="figures")
-    _export(config, dataset, task, folder / "model")
-    journal.write("model", path="model")
-
-
-def _export(config: Config, dataset: Dataset, task: Task, folder: Path) -> None:
-    """What `mlflow.pyfunc.load_model` needs to predict: config, spec, weights, signature."""
-    import torch
-
-    folder.mkdir()
-    shutil.copy(folder.parent / "config.yaml", folder)
-    shutil.copy(folder.parent / BEST, folder / "weights.safetensors")
-    spec = dataset.spec
-    (folder / "spec.json").write_text(json.dumps(vars(spec), ensure_ascii=False), encoding="utf-8")
-    sample = torch.from_numpy(dataset.test.inputs[:1].copy())
-    with torch.inference_mode():
-        output = task.predict(sample)
-    signature = {
-        "inputs": {"dtype": str(dataset.test.inputs.dtype), "shape": [-1, *spec.shape]},
-        "outputs": {"dtype": "float32", "shape": [-1, *output.shape[1:]]},
-    }
-    (folder / "signature.json").write_text(json.dumps(signature), encoding="utf-8")
-
-
-def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested options as dotted keys, "augmentation.crop.padding"."""
-    if isinstance(values, dict) and values:
-        return [pair for key, value in values.items() for pair in _flat(value, f"{prefix}.{key}" if prefix else key)]
-    return [(prefix, values if isinstance(values, (int, float, str)) else json.dumps(values))]
-
-
-def _lists(value: Any) -> Any:
-    """Tuples as lists, all the way down, as YAML knows no tuples."""
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def read_result(folder: Path) -> Result:
-    """The result that a finished run left in its folder.
-
-    Raises:
-        DataError: The folder holds none.
-    """
-    try:
-        values = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        (baseline,) = values.pop("baseline").items()
-        interval = Estimate(**values.pop("interval"))
-        return Result(folder=folder, baseline=baseline, interval=interval, **values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: holds no result of a run: {error}") from None
-
-
-def _plain(result: Result) -> dict[str, Any]:
-    return {
-        "headline": result.headline,
-        "metrics": result.metrics,
-        "interval": vars(result.interval),
-        "baseline": dict([result.baseline]),
-        "samples": result.samples,
-        "seconds": result.seconds,
-        "overrides": result.overrides,
-    }

@@ -1,0 +1,176 @@
+"""What a run's folder holds, at its beginning and at its end. Everything is data: YAML, JSON, safetensors, Parquet, PNG."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlframe import environment
+from dlframe.config import Config, artifact_root
+from dlframe.journal import Journal, read
+from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result
+
+if TYPE_CHECKING:
+    from dlframe.tasks.base import Scores, Task
+
+BEST = Path("checkpoints", "best.safetensors")
+
+
+def check_writable(runs: str) -> None:
+    """That run folders can be made, before anything is read: what can be told without making one."""
+    existing = next(path for path in (Path(runs), *Path(runs).absolute().parents) if os.path.exists(path))
+    if not runs or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError(f"runs: must be a folder that can be written. Received: {runs!r}.")
+
+
+def new_folder(config: Config) -> Path:
+    """A folder of its own for a run, named for what it is and when it began."""
+    root = Path(config.run.runs)
+    title = re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
+    stem = f"{title}-{datetime.now():%Y%m%d-%H%M%S}"
+    for attempt in range(1000):
+        folder = root / (f"{stem}-{attempt}" if attempt else stem)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"runs: {config.run.runs!r} cannot be written: {getattr(error, 'strerror', error)}.") from None
+        return folder
+    raise ConfigError(f"runs: no free name for a run in '{root}'.")
+
+
+def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str) -> None:
+    """What is known before training: the config, the environment, the data; and the journal's first record."""
+    import yaml
+
+    surroundings = environment.describe()
+    spec = dataset.spec
+    facts = {
+        "name": spec.name,
+        "fingerprint": dataset.fingerprint,
+        "source": dataset.source,
+        "splits": dataset.splits,
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(dataset.test),
+        "shape": spec.shape,
+        "classes": spec.classes,
+    }
+    text = yaml.safe_dump(_lists(config.values), sort_keys=False, allow_unicode=True)
+    files = {
+        "config.yaml": text,
+        "overrides.txt": "\n".join(config.overrides),
+        "environment.json": json.dumps(surroundings, indent=1),
+        "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
+    }
+    if surroundings["git"].get("changed"):
+        files["changes.diff"] = environment.changes()
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    journal.write(
+        "start",
+        run_name=folder.name,
+        experiment=config.run.experiment_name or config.values["task"]["name"],
+        parameters=dict(_flat(config.values)),
+        tags={
+            "mlflow.source.name": "dlframe",
+            "mlflow.source.type": "LOCAL",
+            "data.fingerprint": dataset.fingerprint,
+            "data.source": dataset.source,
+            "run.folder": str(folder.resolve()),
+            **({"mlflow.source.git.commit": surroundings["git"]["commit"]} if surroundings["git"] else {}),
+        },
+        uri=uri,
+        artifact_root=artifact_root(config.run.runs),
+    )
+    for name in files:
+        journal.write("artifact", path=name, to="")
+
+
+def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
+    """What the test gave: predictions, figures, the model."""
+    import pyarrow
+    import pyarrow.parquet
+
+    from dlframe import figures
+
+    columns = {"id": dataset.test.ids[scores["index"].numpy()].tolist(), **task.table(scores, dataset)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "predictions.parquet")
+    journal.write("artifact", path="predictions.parquet", to="")
+    (folder / "figures").mkdir()
+    records = [record for record in read(folder) if record["kind"] == "metrics"]
+    drawn = {"learning_curve": figures.learning_curve(records), **task.figures(scores, dataset)}
+    for name, figure in drawn.items():
+        figures.save(figure, folder / "figures" / f"{name}.png")
+        journal.write("artifact", path=f"figures/{name}.png", to="figures")
+    _export(config, dataset, task, folder / "model")
+    journal.write("model", path="model")
+
+
+def _export(config: Config, dataset: Dataset, task: Task, folder: Path) -> None:
+    """What `mlflow.pyfunc.load_model` needs to predict: config, spec, weights, signature."""
+    import torch
+
+    folder.mkdir()
+    shutil.copy(folder.parent / "config.yaml", folder)
+    shutil.copy(folder.parent / BEST, folder / "weights.safetensors")
+    spec = dataset.spec
+    (folder / "spec.json").write_text(json.dumps(vars(spec), ensure_ascii=False), encoding="utf-8")
+    sample = torch.from_numpy(dataset.test.inputs[:1].copy())
+    with torch.inference_mode():
+        output = task.predict(sample)
+    signature = {
+        "inputs": {"dtype": str(dataset.test.inputs.dtype), "shape": [-1, *spec.shape]},
+        "outputs": {"dtype": "float32", "shape": [-1, *output.shape[1:]]},
+    }
+    (folder / "signature.json").write_text(json.dumps(signature), encoding="utf-8")
+
+
+def read_result(folder: Path) -> Result:
+    """The result that a finished run left in its folder.
+
+    Raises:
+        DataError: The folder holds none.
+    """
+    try:
+        values = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        (baseline,) = values.pop("baseline").items()
+        interval = Estimate(**values.pop("interval"))
+        return Result(folder=folder, baseline=baseline, interval=interval, **values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: holds no result of a run: {error}") from None
+
+
+def write_result(result: Result, folder: Path, journal: Journal) -> None:
+    """Keep the result itself."""
+    values = {
+        "headline": result.headline,
+        "metrics": result.metrics,
+        "interval": vars(result.interval),
+        "baseline": dict([result.baseline]),
+        "samples": result.samples,
+        "seconds": result.seconds,
+        "overrides": result.overrides,
+    }
+    (folder / "result.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+    journal.write("artifact", path="result.json", to="")
+
+
+def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested options as dotted keys, "augmentation.crop.padding"."""
+    if isinstance(values, dict) and values:
+        return [pair for key, value in values.items() for pair in _flat(value, f"{prefix}.{key}" if prefix else key)]
+    return [(prefix, values if isinstance(values, (int, float, str)) else json.dumps(values))]
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, all the way down, as YAML knows no tuples."""
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
