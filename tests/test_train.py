@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +213,20 @@ def test_paths_may_hold_anything(tmp_path):
 )
 def test_options_of_the_trainer_run(tmp_path, overrides):
     assert train(tmp_path, "epochs=1", *overrides).metrics["accuracy"] > 0.1
+
+
+def test_a_terminal_shows_a_bar(tmp_path):
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (40, 120))
+    command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=2", "tracking=none"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=child)
+    os.close(child)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux tells that the other end is closed
+        while piece := os.read(parent, 4096):
+            shown += piece
+    os.close(parent)
+    assert process.wait() == 0
+    assert b"| 0/34 [" in shown
+    assert b"epoch 1, val/accuracy" in shown

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlframe import plugins
-from dlframe.config import CHOICES, LISTS, folders, names
+from dlframe.config import CHOICES, LISTS, check_name, folders, names, plugin_paths
 from dlframe.parameter import REQUIRED
 from dlframe.registry import GROUPS, Entry
 from dlframe.settings import settings
@@ -21,18 +21,18 @@ def listing(groups: Sequence[str]) -> str:
     Raises:
         ConfigError: There is no such group.
     """
-    known = (*GROUPS, *CHOICES)
+    groups = _discover(groups)
+    every = (*GROUPS, *CHOICES)
     for group in groups:
-        if group not in known:
-            raise ConfigError(f"list {group}: no such group.{nearest(group, known)}")
-    plugins.discover()
-    blocks = [_block(group) for group in groups or known]
+        if group not in every:
+            raise ConfigError(f"list {group}: no such group.{nearest(group, every)}")
+    blocks = [_block(group) for group in groups or every]
     faults = [f"plugin '{name}' is left out: {fault}" for name, fault in plugins.broken.items()]
     return "\n\n".join(filter(None, [*blocks, "\n".join(faults)]))
 
 
 def options(arguments: Sequence[str]) -> str:
-    """The options of one entry: type, range, default, meaning.
+    """The options of one entry: type, range, default, meaning; of a YAML file what it says.
 
     Args:
         arguments: ["model=cnn"], or "run", "trainer", "tracking" for the options of a run itself.
@@ -40,14 +40,25 @@ def options(arguments: Sequence[str]) -> str:
     Raises:
         ConfigError: There is no such entry.
     """
-    plugins.discover()
-    group, _, name = arguments[0].partition("=") if len(arguments) == 1 else ("", "", "")
-    if group in settings.entries and not name:
+    arguments = _discover(arguments)
+    group, equals, name = arguments[0].partition("=") if len(arguments) == 1 else ("", "", "")
+    if group in settings.entries and not equals:
         return _describe(settings.get(group), "" if group == "run" else f"{group}.")
-    if group not in GROUPS or not name:
+    if group not in (*GROUPS, *CHOICES) or not name:
         raise ConfigError(f"show: must be: show GROUP=NAME, or show run. Received: {' '.join(['show', *arguments])}")
+    if name in (files := names(group)) and (group in CHOICES or name not in GROUPS[group].entries):
+        text = Path(files[name]).read_text(encoding="utf-8", errors="replace").rstrip()
+        return f"{group}={name}\nfrom {files[name]}\n\n{textwrap.indent(text, '  ')}"
+    check_name(group, name, files if group in CHOICES else {**files, **GROUPS[group].entries})
     entry = GROUPS[group].get(name)
     return _describe(entry, f"{group}.{name}." if group in LISTS else f"{group}.")
+
+
+def _discover(arguments: Sequence[str]) -> list[str]:
+    """Read the plugins, also those of a `plugin_paths=...`; the other arguments."""
+    paths = [raw for key, _, raw in (a.partition("=") for a in arguments) if key == "plugin_paths"]
+    plugins.discover(plugin_paths(paths[-1]) if paths else ())
+    return [a for a in arguments if not a.startswith("plugin_paths=")]
 
 
 def _block(group: str) -> str:
@@ -70,7 +81,7 @@ def _block(group: str) -> str:
 
 def _headline(path: Path) -> str:
     """The first comment of a YAML file that is not a directive of Hydra's."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
 
 

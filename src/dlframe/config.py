@@ -94,12 +94,12 @@ def load(overrides: Sequence[str]) -> Config:
         RegistrationError: A plugin of `plugin_paths`, or one that the config chooses, is broken.
     """
     given = _given(overrides)
-    plugins.discover(_paths(given.get("plugin_paths", "null")))
+    plugins.discover(plugin_paths(given.get("plugin_paths", "null")))
     choices, assignments = _parse(given)
     for group, value in choices.items():
         for name in value if group in LISTS else [value]:
             if not (name is None and group == "experiment"):
-                _known(group, name, names(group))
+                check_name(group, name, names(group))
     from dlframe.yaml_files import places
 
     try:
@@ -150,7 +150,7 @@ def load_options(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
         if key not in entry.parameters:
             raise _unknown(key, entry.parameters, verb)
         if key == "plugin_paths":
-            values[key] = _paths(raw)
+            values[key] = plugin_paths(raw)
         else:
             values[key] = _text(raw) if parts(entry.parameters[key].annotation)[0] is str else _value(key, raw)
     return {key: p.check(values.get(key, p.default), key) for key, p in entry.parameters.items()}
@@ -169,7 +169,7 @@ def artifact_root(runs: str) -> str:
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The cells of a grid: the product of every override that lists several values ("model=cnn,rnn")."""
     given = _given(overrides)
-    plugins.discover(_paths(given.get("plugin_paths", "null")))
+    plugins.discover(plugin_paths(given.get("plugin_paths", "null")))
     axes = []
     for key, raw in given.items():
         text = f"{key}={raw}"
@@ -211,7 +211,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
         if group in GROUPS and group not in LISTS:
             if "name" not in options:
                 raise ConfigError(f"{group}: none is chosen. Try: {group}={next(iter(GROUPS[group])).name}", group)
-            _known(group, options["name"], GROUPS[group].entries)
+            check_name(group, options["name"], GROUPS[group].entries)
     run = {key: value for key, value in values.items() if key in run_options}
     checked: dict[str, Any] = {key: p.check(run.get(key, p.default), key) for key, p in run_options.items()}
     for group in ("trainer", "tracking"):
@@ -235,7 +235,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
                     f"Try: {group}=[{','.join(filter(None, (chosen, name)))}]",
                     f"{group}.{name}",
                 )
-            _known(group, options["name"], registry.entries, f"{group}.{name}")
+            check_name(group, options["name"], registry.entries, f"{group}.{name}")
             entry = registry.get(options["name"])
             checked[group][name] = {"name": entry.name} | entry.check(options, f"{group}.{name}")
     checked["players"] = _players(values.get("players", {}), checked)
@@ -352,7 +352,7 @@ def _given(overrides: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def _paths(raw: str) -> list[str]:
+def plugin_paths(raw: str) -> list[str]:
     """`plugin_paths`, which are needed before anything else can be understood. One may stand without brackets."""
     value = _value("plugin_paths", raw) if raw.startswith("[") else _text(raw)
     return [] if value is None else [str(item) for item in value] if isinstance(value, list) else [value]
@@ -371,7 +371,7 @@ def _parse(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
                 hint = f" Try: {key}={value[0]}" if value else ""
                 raise ConfigError(f"{key}: takes one entry, for all players. Received: {raw}.{hint}", key)
         elif key == "plugin_paths":
-            assignments[key] = _paths(raw)
+            assignments[key] = plugin_paths(raw)
         else:
             assignments[key] = _text(raw) if _is_text(key) else _value(key, raw)
     return choices, assignments
@@ -438,13 +438,13 @@ def _text(raw: str) -> str | None:
     return None if raw == "null" else raw
 
 
-def _known(group: str, name: Any, known: Iterable[str], key: str = "") -> None:
-    if isinstance(name, str) and name in known:
+def check_name(group: str, name: Any, among: Iterable[str], key: str = "") -> None:
+    """Raises a `ConfigError` with the nearest where `name` is not among those of its group."""
+    if isinstance(name, str) and name in among:
         return
     name = "null" if name is None else name
-    hint = nearest(str(name), known)
-    if plugins.broken:
-        hint += "".join(f" Plugin '{plugin}' is left out: {why}." for plugin, why in plugins.broken.items())
+    hint = nearest(str(name), among)
+    hint += "".join(f" Plugin '{plugin}' is left out: {why}." for plugin, why in plugins.broken.items())
     raise ConfigError(f"{group}={name}: no such {group}.{hint} See: python -m dlframe list {group}", key or group)
 
 
@@ -476,7 +476,7 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if group in (*GROUPS, *CHOICES):
-            _known(group, name, names(group))
+            check_name(group, name, names(group))
         hint = nearest(f"/{group.rpartition('/')[2]}", [f"/{known}" for known in (*GROUPS, *CHOICES)])
         raise ConfigError(f"/{group}: {name}: a defaults list names no such file or entry.{hint}", group) from None
     except RecursionError:

@@ -14,16 +14,26 @@ from typing import Any
 
 def describe() -> dict[str, Any]:
     """Versions of Python, of dlframe and of what it depends on; the machine; the state of git in the current folder."""
-    requirements = importlib.metadata.requires("dlframe") or []
+    try:
+        requirements = importlib.metadata.requires("dlframe") or []
+    except importlib.metadata.PackageNotFoundError:
+        requirements = []  # run from its source, not installed
     names = {re.split(r"[^A-Za-z0-9_.-]", text)[0] for text in requirements if "extra ==" not in text} | {"dlframe"}
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "packages": {name: importlib.metadata.version(name) for name in sorted(names)},
+        "packages": {name: _version(name) for name in sorted(names)},
         "git": git(),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def git() -> dict[str, Any]:

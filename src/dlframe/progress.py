@@ -9,17 +9,14 @@ from tqdm import tqdm
 
 
 class Progress(Callback):
-    """One bar over all optimizer steps of a run, with the last validation metrics beside it."""
+    """One bar over all batches of a run, with the monitored metric of the last validation beside it."""
 
     bar: tqdm | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.bar = tqdm(unit="step", dynamic_ncols=True, leave=False)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.bar is not None and trainer.train_dataloader is not None and trainer.max_epochs:
-            self.bar.reset(trainer.train_dataloader.steps(trainer.world_size) * trainer.max_epochs)
+        if trainer.is_global_zero and trainer.train_dataloader is not None:
+            total = trainer.train_dataloader.steps(trainer.world_size) * (trainer.max_epochs or 0)
+            self.bar = tqdm(total=total, unit=" batches", dynamic_ncols=True, leave=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list, batch_idx: int
@@ -28,13 +25,14 @@ class Progress(Callback):
             self.bar.update(len(batch))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.bar is not None:
-            metrics = {name: f"{float(value):.4g}" for name, value in trainer.callback_metrics.items()}
-            self.bar.set_postfix({"epoch": trainer.current_epoch + 1, **metrics}, refresh=False)
+        monitor = str(pl_module.monitor)
+        if self.bar is not None and monitor in trainer.callback_metrics:
+            text = f"epoch {trainer.current_epoch + 1}, {monitor} {float(trainer.callback_metrics[monitor]):.4g}"
+            self.bar.set_postfix_str(text, refresh=False)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None:
             self.bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.on_fit_end(trainer, pl_module)
+        self.on_train_end(trainer, pl_module)
