@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback
 from torch import nn
 from torch.nn import functional
 
-from dlframe import plugins
-from dlframe.config import load
+from dlframe import checkpoint, plugins
+from dlframe.config import Config, load
 from dlframe.fit import build_task, fit
 from dlframe.registry import callbacks
 from dlframe.tasks.base import Task
@@ -34,6 +37,7 @@ CASES = {
     "rnn": ["model=rnn", "data=fashion_mnist", "batch_size=128", "optimizer=adam"],
     "gan": ["model=gan", "data=digits", "batch_size=64", "optimizer=adam"],
 }
+OPTIONS = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "decay=all"]
 Segment = Callable[[], None]
 
 
@@ -107,20 +111,33 @@ class Interleave(Callback):
         self.rounds.append({"dlframe": own, **{name: measured(loop) for name, loop in self.loops.items()}})
 
 
+def with_callback(callback: Callback) -> list[str]:
+    """Overrides that give a callback to the Trainer, by registering it as a plugin would."""
+    callbacks.entries.pop("measure", None)
+
+    @callbacks.register("measure")
+    def _measure() -> Callback:
+        """Measures."""
+        return callback
+
+    return ["callback=[measure]"]
+
+
+def fit_without_files(config: Config, dataset: Dataset) -> None:
+    """Train as a run does, the best weights kept in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        best = Path(folder) / "best.safetensors"
+        fit(config, dataset, best, lambda state, facts: checkpoint.save(best, state, facts), None)
+
+
 def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, float]]]:
     """Rounds of timings of one case, the first two left out: the first steps pay for what is made once."""
     interleave = Interleave()
-    callbacks.entries.pop("interleave", None)
-
-    @callbacks.register("interleave")
-    def _interleave() -> Callback:
-        """Times an epoch of the Trainer, then the hand-written loops."""
-        return interleave
-
-    overrides = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "decay=all", "callback=[interleave]"]
-    config = load([*CASES[case], *overrides, f"epochs={rounds + 2}", f"trainer.limit_steps={steps}"])
+    overrides = [*CASES[case], *OPTIONS, *with_callback(interleave)]
+    config = load([*overrides, f"epochs={rounds + 2}", f"trainer.limit_steps={steps}"])
     dataset = load_data(config)
-    dataset.validation, dataset.test = (split.take(range(256)) for split in (dataset.validation, dataset.test))  # type: ignore[arg-type]
+    few = np.arange(256)
+    dataset.validation, dataset.test = dataset.validation.take(few), dataset.test.take(few)
     players = config.entry("task").facts["players"]
     size = config.run.batch_size
     steps = min(steps, len(dataset.train) // size)
@@ -129,25 +146,8 @@ def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, f
         if name == "plain" and case == "cnn":
             task.model = Textbook(task.model)
         interleave.loops[name] = Hand(task, dataset, size, steps, players=players, tuned=name == "tuned")
-    kept: dict = {}
-    import dlframe.fit as fitting
-
-    fitting.checkpoint = _Memory(kept)  # type: ignore[assignment]
-    from pathlib import Path
-
-    fit(config, dataset, Path("unused"), lambda state, facts: kept.update(state), None)
+    fit_without_files(config, dataset)
     return interleave.rounds[2:]
-
-
-class _Memory:
-    def __init__(self, kept: dict) -> None:
-        self.kept = kept
-
-    def load(self, path):
-        return self.kept, {}
-
-    def restore(self, module, tensors, path) -> None:
-        pass
 
 
 def main() -> None:

@@ -48,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _verb(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments) or arguments == ["help"]:
         return _help()
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder has been removed. Try: cd ..") from None
     grid = bool({"-m", "--multirun"} & set(arguments))
     arguments = [a for a in arguments if a not in ("-m", "--multirun")]
     for argument in arguments:

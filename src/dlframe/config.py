@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,8 @@ def load_saved(path: Path, plugin_paths: Sequence[str] = ()) -> Config:
     try:
         return check(values)
     except ConfigError as error:
-        hint = f" The run had plugin_paths={values['plugin_paths']}." if values.get("plugin_paths") else ""
+        named = values.get("plugin_paths") if not plugin_paths else None
+        hint = f" The run had plugins, which are code; if you trust them: plugin_paths={named}" if named else ""
         raise ConfigError(f"{path}: {error}{hint}", error.key) from None
 
 
@@ -210,7 +212,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             raise ConfigError(f"{group}: must hold options. Received: {options!r}.{hint}", group)
         if group in GROUPS and group not in LISTS:
             if "name" not in options:
-                raise ConfigError(f"{group}: none is chosen. Try: {group}={next(iter(GROUPS[group])).name}", group)
+                raise ConfigError(f"{group}: none is chosen. Try: {group}={min(names(group))}", group)
             check_name(group, options["name"], GROUPS[group].entries)
     run = {key: value for key, value in values.items() if key in run_options}
     checked: dict[str, Any] = {key: p.check(run.get(key, p.default), key) for key, p in run_options.items()}
@@ -471,7 +473,8 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
     overrides = [f"{group}={_quoted(value)}" for group, value in choices.items() if group not in LISTS]
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(config_dir=str(folders()[-1]), version_base="1.3"):
+        with warnings.catch_warnings(), initialize_config_dir(config_dir=str(folders()[-1]), version_base="1.3"):
+            warnings.simplefilter("ignore")  # Hydra's advice on `_self_`
             composed = compose("config", overrides=overrides)
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -482,6 +485,9 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError("conf: a defaults list leads back to its own file.") from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if (absent := re.match(r"Could not override '(\w+)'", str(error))) and absent[1] in choices:
+            file = next(folder / "config.yaml" for folder in folders() if (folder / "config.yaml").is_file())
+            raise ConfigError(f"{file}: its defaults list has no '{absent[1]}'. Add: - {absent[1]}: null") from None
         raise ConfigError(f"conf: {' '.join(str(error).split())}") from None
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)

@@ -136,5 +136,5 @@ class SearchPath(SearchPathPlugin):
     folders: ClassVar[list[Path]] = []
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in reversed(self.folders):
+        for folder in self.folders:
             search_path.prepend("dlframe", f"{YamlFolder.scheme()}://{folder}", anchor="main")

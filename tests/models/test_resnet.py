@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from dlframe import plugins
-from dlframe.registry import literals, models
+from dlframe.parameter import literals
+from dlframe.registry import models
 from dlframe.types import DataSpec
 
 plugins.discover()

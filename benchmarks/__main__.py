@@ -1,0 +1,9 @@
+"""Every figure in turn: `python benchmarks`. Each file says how it measures, and takes options of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+for name in ("startup", "steps", "accuracy"):
+    print(f"\n{name}", flush=True)
+    subprocess.run([sys.executable, Path(__file__).parent / f"{name}.py"], check=True)
