@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
+from safetensors.numpy import save_file
+
 from dlframe import plugins
 from dlframe.config import load, names
 from dlframe.data.digits import digits
-from dlframe.registry import GROUPS
+from dlframe.registry import GROUPS, Entry
 from dlframe.types import nearest
-from PIL import Image
-from safetensors.numpy import save_file
 
 plugins.discover()
 
@@ -52,9 +53,12 @@ def refused(message: str, *arguments: str | bytes, cwd: Path, before: Sequence[s
     assert not (cwd / "runs").exists()
 
 
-def fitting(kind: str) -> str:
-    """The data with inputs of a kind, as messages list them."""
-    return ", ".join(entry.name for entry in GROUPS["data"] if entry.facts["inputs"] == kind)
+def built_in(group: str) -> list[Entry]:
+    """The entries that an empty folder has."""
+    return [entry for entry in GROUPS[group] if entry.origin == "dlframe"]
+
+
+IMAGE_DATA = ", ".join(entry.name for entry in built_in("data") if entry.facts["inputs"] == "image")
 
 
 # --- the command line
@@ -82,7 +86,7 @@ def fitting(kind: str) -> str:
         ),
         (
             "task=forecasting data=sp500 augmentation=[mixup]",
-            f"augmentation=mixup: takes image inputs, but data=sp500 has series inputs. Data that fit: {fitting('image')}.",
+            f"augmentation=mixup: takes image inputs, but data=sp500 has series inputs. Data that fit: {IMAGE_DATA}.",
         ),
         (
             "optimizer=[adam,adam]",
@@ -285,7 +289,8 @@ def NAME(*, OPTION) -> Dataset:
     \"\"\"
     labels = np.array([0, 1, LABEL, 0])
     split = Split(np.zeros((4, 1, 8, 8), np.uint8), labels, np.arange(4))
-    return Dataset(DataSpec("NAME", "image", "class", (1, 8, 8), ("a", "b"), mean=(0.5,), std=(0.5,)), split, split, split, "", "")
+    spec = DataSpec("NAME", "image", "class", (1, 8, 8), ("a", "b"), mean=(0.5,), std=(0.5,))
+    return Dataset(spec, split, split, split, "", "")
 """
 
 
@@ -346,7 +351,7 @@ def test_a_broken_plugin_in_plugins_that_is_chosen(fault, tmp_path):
     arguments, message = FAULTS[fault]
     text = message.format(file=plugin(tmp_path / "plugins" / f"{fault}.py", **arguments), stem=fault)
     if fault == "untyped":
-        known = nearest("noise", names("data"))
+        known = nearest("noise", [entry.name for entry in built_in("data")])
         text = f"data=noise: no such data.{known} Plugin 'untyped' is left out: {text}. See: python -m dlframe list data"
     refused(text, "data=noise", cwd=tmp_path)
 

@@ -404,7 +404,7 @@ def _value(key: str, raw: str) -> Any:
 
 
 def _unreadable(key: str, raw: str) -> ConfigError:
-    hint = "Quote each text" if raw.startswith("[") else f"To have it as text: {key}='\"{raw}\"'"
+    hint = "Quote each text in a list" if raw.startswith("[") else f"To have it as text: {key}='\"{raw}\"'"
     return ConfigError(f"{key}: cannot be read as a value. Received: {raw}. {hint}", key)
 
 
