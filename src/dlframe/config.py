@@ -6,13 +6,9 @@ Nothing in a config can name code: a key that no signature has is refused, where
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
 import itertools
-import os
 import re
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dlframe import plugins
+from dlframe.machine import check_machine
 from dlframe.parameter import REQUIRED, Parameter, parts
 from dlframe.registry import GROUPS, Entry, Registry
 from dlframe.settings import Run, Tracking, Trainer, settings
@@ -294,50 +291,7 @@ def _fits(config: Config) -> None:
         if monitor and monitor not in logged:
             hint = nearest(monitor, logged)
             raise ConfigError(f"{key}: must be a metric that task={task.name} logs. Received: '{monitor}'.{hint}", key)
-    _machine(config.trainer)
-
-
-def _machine(trainer: Trainer) -> None:
-    if trainer.devices < 1 and (trainer.devices == 0 or trainer.accelerator == "cpu"):
-        rule = "int >= 1 on a CPU" if trainer.accelerator == "cpu" else "int >= 1, or -1 for all"
-        raise ConfigError(f"trainer.devices: must be {rule}. Received: {trainer.devices}.", "trainer.devices")
-    if trainer.accelerator == "gpu":
-        if not (gpus := _gpus()):
-            raise ConfigError("trainer.accelerator: 'gpu' needs a GPU, and this machine shows none. Try: trainer=cpu")
-        if trainer.devices > gpus:
-            raise ConfigError(f"trainer.devices: must be at most {gpus} here. Received: {trainer.devices}.", "trainer.devices")
-    if trainer.accelerator == "tpu" and importlib.util.find_spec("torch_xla") is None:
-        raise ConfigError(
-            "trainer.accelerator: 'tpu' needs torch_xla on a TPU machine. Try: python -m pip install 'dlframe[tpu]'"
-        )
-    if trainer.strategy == "fsdp" and trainer.accelerator == "cpu":
-        raise ConfigError("trainer.strategy: 'fsdp' needs GPUs. Try: trainer=fsdp, or trainer=ddp on a CPU")
-    if trainer.num_nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
-        raise ConfigError(
-            f"trainer.num_nodes: {trainer.num_nodes} machines need MASTER_ADDR, MASTER_PORT and NODE_RANK on each. "
-            "Try: torchrun --nnodes=... -m dlframe ..."
-        )
-
-
-def _gpus() -> int:
-    """The GPUs that a driver shows, asked without torch."""
-    import ctypes
-    import platform
-
-    if sys.platform == "darwin":
-        return int(platform.machine() == "arm64")
-    for library, count in (
-        ("libcuda.so.1", "cuDeviceGetCount"),
-        ("nvcuda.dll", "cuDeviceGetCount"),
-        ("libamdhip64.so", "hipGetDeviceCount"),
-    ):
-        with contextlib.suppress(OSError, AttributeError):
-            driver, number = ctypes.CDLL(library), ctypes.c_int(0)
-            if count.startswith("cu"):
-                driver.cuInit(0)
-            if getattr(driver, count)(ctypes.byref(number)) == 0 and number.value > 0:
-                return number.value
-    return 0
+    check_machine(config.trainer)
 
 
 def _given(overrides: Sequence[str]) -> dict[str, str]:

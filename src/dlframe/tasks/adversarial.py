@@ -84,9 +84,9 @@ class Adversarial(Classification):
         if player == "discriminator":
             with torch.no_grad():
                 generated = self.normalize(self.generate(len(real)))
-            logits = self.model(torch.cat([real, generated]))
-            of_real, of_generated = logits.split(len(real))
-            return self.supervised(of_real, batch.targets) + self.adversarial_weight * unsupervised(of_real, of_generated)
+            logits = self.model(real)
+            adversarial = unsupervised(logits, self.model(generated))
+            return self.supervised(logits, batch.targets) + self.adversarial_weight * adversarial
         generated = self.normalize(self.generate(len(real)))
         if self.objective == "non_saturating":
             return functional.softplus(-self.model(generated).logsumexp(1)).mean()
