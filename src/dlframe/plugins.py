@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,20 +33,22 @@ broken: dict[str, str] = {}
 _seen: set[Path] = set()
 
 
-def discover(plugin_paths: Iterable[str] = ()) -> None:
+def discover(plugin_paths: Sequence[str] = ()) -> None:
     """Fill the registries.
 
     A fault in an installed plugin or in one of `./plugins` is kept in `broken`; a fault in one that `plugin_paths` names
     is raised.
 
     Raises:
-        ConfigError: A path of `plugin_paths` does not exist.
+        ConfigError: A path of `plugin_paths` does not exist, or plugins are switched off.
         RegistrationError: A plugin of `plugin_paths` cannot be registered.
     """
     package = Path(__file__).parent
     for folder in FOLDERS:
         _read(sorted((package / folder).glob("[!_]*.py")), "dlframe", f"dlframe.{folder}", _import)
     if os.environ.get("DLFRAME_PLUGINS") == "none":
+        if plugin_paths:
+            raise ConfigError("plugin_paths: must be empty where DLFRAME_PLUGINS=none is set.")
         return
     from importlib.metadata import entry_points
 

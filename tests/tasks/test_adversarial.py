@@ -7,8 +7,8 @@ import pytest
 import torch
 from dlframe.config import load
 from dlframe.data.digits import digits
-from dlframe.models.gan import GAN, pyramid
-from dlframe.tasks.adversarial import Adversarial, real_or_generated
+from dlframe.models.gan import GAN, halvings
+from dlframe.tasks.adversarial import Adversarial, unsupervised
 from dlframe.types import UNLABELLED, Batch, DataSpec
 from torch.nn import functional
 
@@ -29,11 +29,11 @@ def batch(data, n: int = 16) -> Batch:
     return Batch(torch.from_numpy(split.inputs), torch.from_numpy(split.targets), torch.arange(n))
 
 
-def test_real_or_generated_is_the_softmax_with_one_more_class():
+def test_unsupervised_is_the_softmax_with_one_more_class():
     real, generated = torch.randn(5, 4), torch.randn(5, 4)
     padded = [functional.pad(logits, (0, 1)).log_softmax(1) for logits in (real, generated)]
     explicit = -(padded[0][:, :4].logsumexp(1).mean() + padded[1][:, 4].mean()) / 2
-    torch.testing.assert_close(real_or_generated(real, generated), explicit)
+    torch.testing.assert_close(unsupervised(real, generated), explicit)
 
 
 def test_only_labelled_samples_are_supervised(task):
@@ -74,9 +74,9 @@ def test_generated_images_have_the_shape_of_the_data(shape):
     assert 0 <= images.min() <= images.max() <= 1
 
 
-def test_the_pyramid_ends_at_four_pixels():
-    assert pyramid(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
-    assert pyramid(3, 9) == [(3, 9), (2, 5), (1, 3)]
+def test_the_halvings_ends_at_four_pixels():
+    assert halvings(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
+    assert halvings(3, 9) == [(3, 9), (2, 5), (1, 3)]
 
 
 def test_the_frechet_distance_tells_noise_from_digits(data, task):
