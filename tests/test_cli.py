@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,7 @@ MODELS = nearest("?", names("model"))
         ("name=${oc.env:HOME}", "name: a reference may name another option only. Received: '${oc.env:HOME}'."),
         ("players=3", "players: must hold options. Received: 3."),
         ("players.model=3", "players.model: must hold options of optimizer=adamw. Received: 3."),
+        ("players.model.name=sgd", "players.model.name: all players have one optimizer. Try: optimizer=sgd"),
         ("players.model.lr=abc", "players.model.lr: must be float > 0. Received: 'abc'."),
         ("plugin_paths=", "plugin_paths: must be a folder or a .py file. Received: ''."),
         ("plugin_paths=[1]", "plugin_paths: must be a folder or a .py file. Received: '1'."),
@@ -279,3 +283,19 @@ def test_the_module_runs_as_a_script():
     done = subprocess.run([sys.executable, "-m", "dlframe", "modle=cnn"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: modle: no such option. Did you mean 'model'? See: python -m dlframe --help\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status", "said_last"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")])
+def test_a_run_that_is_stopped_says_so(number, status, said_last):
+    command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=10000", "tracking=none"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if any('"metrics"' in file.read_text() for file in Path("runs").glob("*/journal.jsonl")):
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (status, said_last)
+    (journal,) = Path("runs").glob("*/journal.jsonl")
+    assert json.loads(journal.read_text().splitlines()[-1])["status"] == "KILLED"

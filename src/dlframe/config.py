@@ -261,6 +261,8 @@ def _players(players: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str
             )
         if not isinstance(options, Mapping):
             raise ConfigError(f"{key}: must hold options of optimizer={optimizer.name}. Received: {options!r}.", key)
+        if "name" in options:
+            raise ConfigError(f"{key}.name: all players have one optimizer. Try: optimizer={options['name']}", f"{key}.name")
         optimizer.check({**checked["optimizer"], **options}, key)
     return {player: dict(options) for player, options in players.items()}
 

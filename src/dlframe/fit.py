@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dlframe.slim  # isort: skip  # noqa: F401  # before torch and Lightning
 import torch
-from dlframe import slim  # isort: skip  # before anything of Lightning
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 

@@ -82,9 +82,10 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
         result.overrides = config.overrides
         run_folder.write_result(result, folder, journal)
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning leaves by SystemExit: after Ctrl-C with status 1, after SIGTERM with status 0.
         status, message = "KILLED", "interrupted"
-        raise
+        raise SystemExit(143) if "SIGTERM" in type(error).__name__ else KeyboardInterrupt from None
     except BaseException as error:
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, (MemoryError, RuntimeError)) and re.search("out of memory|t allocate memory|overflow", message):

@@ -1,94 +1,242 @@
-"""The semi-supervised GAN's losses and its Fréchet distance."""
-
-from __future__ import annotations
+import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from dlframe.config import load
-from dlframe.data.digits import digits
-from dlframe.models.gan import GAN, halvings
-from dlframe.tasks.adversarial import Adversarial, unsupervised
-from dlframe.types import UNLABELLED, Batch, DataSpec
+from torch import Tensor, nn
 from torch.nn import functional
 
+from dlframe import checkpoint, plugins
+from dlframe.config import load
+from dlframe.data.digits import digits
+from dlframe.fit import build_task, fit
+from dlframe.loader import Batches, Place
+from dlframe.registry import augmentations, models, tasks
+from dlframe.tasks.adversarial import FeatureNetwork, frechet_distance, unsupervised
+from dlframe.train import load_data
+from dlframe.types import UNLABELLED, Batch
 
-@pytest.fixture(scope="module")
-def data():
-    return digits()
+plugins.discover()
+DATA = digits()
 
 
-@pytest.fixture
-def task(data) -> Adversarial:
+def build(**options):
     torch.manual_seed(0)
-    return Adversarial(data.spec, GAN(data.spec, width=8, hidden=16, dropout=0.0))
+    model = models.build({"name": "gan", "width": 8}, spec=DATA.spec)
+    return tasks.build({"name": "adversarial", **options}, spec=DATA.spec, model=model)
 
 
-def batch(data, n: int = 16) -> Batch:
-    split = data.train.take(np.arange(n))
-    return Batch(torch.from_numpy(split.inputs), torch.from_numpy(split.targets), torch.arange(n))
+def batch(count: int = 16, hidden: slice = slice(0, 0)) -> Batch:
+    """Digits, the labels of some hidden."""
+    part = DATA.train.take(np.arange(count))
+    part.targets[hidden] = UNLABELLED
+    return Batch(torch.from_numpy(part.inputs), torch.from_numpy(part.targets), torch.arange(count))
 
 
-def test_unsupervised_is_the_softmax_with_one_more_class():
-    real, generated = torch.randn(5, 4), torch.randn(5, 4)
-    padded = [functional.pad(logits, (0, 1)).log_softmax(1) for logits in (real, generated)]
-    explicit = -(padded[0][:, :4].logsumexp(1).mean() + padded[1][:, 4].mean()) / 2
-    torch.testing.assert_close(unsupervised(real, generated), explicit)
+@functools.cache
+def features() -> FeatureNetwork:
+    return FeatureNetwork(DATA.spec, DATA.validation)
 
 
-def test_only_labelled_samples_are_supervised(task):
-    logits, targets = torch.randn(6, 10), torch.tensor([1, 2, UNLABELLED, 3, UNLABELLED, 4])
-    known = targets != UNLABELLED
-    torch.testing.assert_close(task.supervised(logits, targets), functional.cross_entropy(logits[known], targets[known]))
-    none = task.supervised(logits.requires_grad_(), torch.full((6,), UNLABELLED))
-    none.backward()
-    assert none == 0
-    assert not logits.grad.any()
+# --- losses
 
 
-def test_mixed_labels_are_supervised_by_their_shares(task):
-    logits = torch.randn(3, 10)
-    targets = functional.one_hot(torch.tensor([1, 2, 3]), 10) * 0.5
-    targets[:, 7] += 0.5
-    torch.testing.assert_close(task.supervised(logits, targets), functional.cross_entropy(logits, targets))
+def test_real_or_generated_is_a_softmax_with_one_class_more():
+    torch.manual_seed(0)
+    real, generated = 5 * torch.randn(7, 10), 5 * torch.randn(9, 10)
+    fake = torch.cat([torch.cat([real, generated]), torch.zeros(16, 1)], 1).softmax(1)[:, 10]
+    expected = -((1 - fake[:7]).log().mean() + fake[7:].log().mean()) / 2
+    torch.testing.assert_close(unsupervised(real, generated), expected)
+
+
+def test_real_or_generated_stays_finite():
+    extreme = torch.tensor([[200.0, -200.0], [-200.0, -200.0]])
+    for real, generated in (extreme[:1], extreme[1:]), (extreme[1:], extreme[:1]):
+        assert unsupervised(real, generated).isfinite()
+    assert unsupervised(extreme[:1], extreme[1:]) == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_supervised_term_is_the_mean_over_the_labelled(smoothing):
+    task, logits = build(label_smoothing=smoothing), torch.randn(16, 10)
+    targets = batch(hidden=slice(0, 16, 3)).targets
+    expected = functional.cross_entropy(logits, targets, ignore_index=UNLABELLED, label_smoothing=smoothing)
+    torch.testing.assert_close(task.supervised(logits, targets), expected)
+
+
+def test_a_batch_without_labels_has_no_supervised_term_but_a_graph():
+    task, logits = build(), torch.randn(16, 10, requires_grad=True)
+    loss = task.supervised(logits, batch(hidden=slice(None)).targets)
+    assert loss == 0
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_labels_count_by_their_shares(smoothing):
+    """What is mixed from unlabelled samples alone counts nothing, what is half labelled counts half."""
+    task = build(label_smoothing=smoothing)
+    mixup = augmentations.build({"name": "mixup", "alpha": 1.0}, spec=DATA.spec)
+    given = batch(hidden=slice(0, 10))
+    mixed = mixup(Batch(given.inputs.float() / 255, given.targets, given.index), torch.Generator().manual_seed(0)).targets
+    share = mixed.sum(1)
+    assert share.min() == 0
+    assert ((share > 0) & (share < 0.999)).any()
+    logits, known = torch.randn(16, 10), share > 0
+    each = functional.cross_entropy(
+        logits[known], mixed[known] / share[known, None], label_smoothing=smoothing, reduction="none"
+    )
+    torch.testing.assert_close(task.supervised(logits, mixed), (each * share[known]).sum() / share.sum())
+
+
+def test_the_discriminator_lowers_the_sum_of_both_terms():
+    task, given = build(adversarial_weight=0.3).eval(), batch(hidden=slice(4, None))
+    torch.manual_seed(1)
+    loss = task.loss(given, "discriminator")
+    torch.manual_seed(1)
+    real, generated = (task.model(task.normalize(images)) for images in (given.inputs, task.generate(16)))
+    expected = functional.cross_entropy(real[:4], given.targets[:4]) + 0.3 * unsupervised(real, generated)
+    torch.testing.assert_close(loss, expected)
 
 
 @pytest.mark.parametrize("objective", ["feature_matching", "non_saturating"])
-def test_each_player_is_moved_by_its_own_loss(data, objective):
-    torch.manual_seed(0)
-    task = Adversarial(data.spec, GAN(data.spec, width=8), objective=objective)
-    for player, idle in (("discriminator", "generator"), ("generator", None)):
-        task.zero_grad()
-        task.loss(batch(data), player).backward()
-        assert all(p.grad is not None for p in task.network(player).parameters() if player == "generator")
-        assert any(p.grad.any() for p in task.network(player).parameters())
-        if idle:
-            assert all(p.grad is None for p in task.network(idle).parameters())
+def test_what_the_generator_lowers(objective):
+    task, given = build(objective=objective).eval(), batch(hidden=slice(None))
+    torch.manual_seed(1)
+    loss = task.loss(given, "generator")
+    torch.manual_seed(1)
+    real, generated = task.normalize(given.inputs), task.normalize(task.generate(16))
+    if objective == "feature_matching":
+        means = [task.model.discriminator.features(images).mean(0) for images in (real, generated)]
+        expected = (means[0] - means[1]).square().mean()
+    else:
+        mass = task.model(generated).exp().sum(1)
+        expected = -(mass / (mass + 1)).log().mean()
+    torch.testing.assert_close(loss, expected)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 17, 5), (1, 1, 1)])
-def test_generated_images_have_the_shape_of_the_data(shape):
-    spec = DataSpec("x", "image", "class", shape, ("a", "b"), mean=(0.5,) * shape[0], std=(0.5,) * shape[0])
-    images = Adversarial(spec, GAN(spec, width=4)).generate(3)
-    assert images.shape == (3, *shape)
-    assert 0 <= images.min() <= images.max() <= 1
+@pytest.mark.parametrize("objective", ["feature_matching", "non_saturating"])
+def test_the_generator_learns_to_pass_for_real(objective):
+    """Against a discriminator that stands still."""
+    task, given = build(objective=objective), batch(64)
+
+    def real() -> Tensor:
+        torch.manual_seed(1)
+        with torch.no_grad():
+            return task.model(task.normalize(task.generate(64))).logsumexp(1).sigmoid().mean()
+
+    for player, steps in (("discriminator", 40), ("generator", 20)):
+        before = real()
+        optimizer = torch.optim.Adam(task.network(player).parameters(), 2e-3)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            task.loss(given, player).backward()
+            optimizer.step()
+    assert real() > before + 0.1
 
 
-def test_the_halvings_ends_at_four_pixels():
-    assert halvings(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
-    assert halvings(3, 9) == [(3, 9), (2, 5), (1, 3)]
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+def test_losses_in_double_precision(player):
+    loss = build().double().loss(batch(), player)
+    assert loss.dtype == torch.float64
+    assert loss.isfinite()
 
 
-def test_the_frechet_distance_tells_noise_from_digits(data, task):
-    before = torch.random.get_rng_state()
-    found = task.eval().finish(data)
-    assert torch.equal(before, torch.random.get_rng_state())
-    assert found == task.finish(data)
-    assert 0 <= found["frechet_distance_real"] < 10 < found["frechet_distance"]
+# --- a run
 
 
-def test_the_config_chooses_the_task_and_players_have_options():
-    config = load(["model=gan", "players.generator.lr=1e-4", "task.adversarial_weight=2"])
-    assert config.values["task"]["name"] == "adversarial"
-    assert config.values["task"]["adversarial_weight"] == 2
-    assert config.values["players"] == {"generator": {"lr": 1e-4}}
+def few_steps(tmp_path: Path, *overrides: str, steps: int = 3):
+    """Some steps of the learner, and a task that has taken none."""
+    config = load(["model=gan", "model.width=8", "optimizer=sgd", "optimizer.lr=0.05", "scheduler=constant", *overrides])
+    config = load([*config.overrides, "epochs=1", f"trainer.limit_steps={steps}", "tracking=none", f"runs={tmp_path}"])
+    data, best = load_data(config), tmp_path / "best.safetensors"
+    fitted = fit(config, data, best, lambda state, facts: checkpoint.save(best, state, facts), None)
+    return fitted.task, build_task(config, data), data
+
+
+@pytest.mark.parametrize("labels", ["null", "2"])
+def test_the_learner_moves_each_player_by_its_own_loss(tmp_path, labels):
+    task, other, data = few_steps(tmp_path, f"labels_per_class={labels}", "players.generator.lr=0.01")
+    assert all(parameter.grad is None for parameter in task.parameters())
+    assert all(parameter.requires_grad for parameter in task.parameters())
+
+    other = other.to(memory_format=torch.channels_last).train()
+    optimizers = {
+        player: torch.optim.SGD(other.network(player).parameters(), lr, momentum=0.9, nesterov=True)
+        for player, lr in (("discriminator", 0.05), ("generator", 0.01))
+    }
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    for (given,) in Batches(data.train, 64, place=lambda: Place(torch.device("cpu")), seed=0, limit=3):
+        given.inputs = given.inputs.contiguous(memory_format=torch.channels_last)
+        for player, optimizer in optimizers.items():
+            parameters = list(other.network(player).parameters())
+            for parameter, gradient in zip(parameters, torch.autograd.grad(other.loss(given, player), parameters), strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(task.state_dict()[name], value)
+        assert not torch.equal(value, before[name]), name
+
+
+def test_a_run_ends_with_images_and_distances(tmp_path):
+    task, untrained, data = few_steps(tmp_path, "optimizer.lr=0.2", steps=17)
+    scores = task.score(Batch(torch.from_numpy(data.test.inputs), torch.from_numpy(data.test.targets), torch.arange(359)))
+    figures = task.figures({name: value.detach() for name, value in scores.items()}, data)
+    assert list(figures) == ["confusion_matrix", "reliability", "samples", "generated"]
+    state = torch.get_rng_state()
+    found = task.finish(data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(found) == ["frechet_distance", "frechet_distance_real"]
+    distance, real = (
+        frechet_distance(features(), data.test.inputs, x)
+        for x in (task.drawn(359), data.train.inputs[np.linspace(0, 1077, 359).astype(int)])
+    )
+    assert found == {"frechet_distance": distance, "frechet_distance_real": real}
+    assert real < distance < frechet_distance(features(), data.test.inputs, untrained.eval().drawn(359))
+
+
+def test_distances_can_be_compared_between_runs():
+    """Neither the run's seed nor the labels that it hides change them."""
+    task = build().eval()
+    found = task.finish(DATA)
+    torch.manual_seed(5)
+    assert task.finish(load_data(load(["model=gan", "labels_per_class=1", "seed=3"]))) == found
+
+
+# --- images and distances
+
+
+def test_drawn_images_are_the_same_again():
+    task = build().eval()
+    images = task.drawn(300)
+    assert (images.shape, images.dtype) == ((300, 1, 8, 8), np.uint8)
+    torch.manual_seed(7)
+    assert np.array_equal(task.drawn(300), images)
+    assert len(np.unique(images.reshape(300, -1), axis=0)) == 300
+
+
+class Same(nn.Module):
+    num_features = 3
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return samples
+
+
+def test_the_distance_of_gaussians_has_a_closed_form():
+    samples = np.random.default_rng(0).normal(size=(500, 3)) @ np.array([[2.0, 0.3, 0.1], [0, 1, 0.4], [0, 0, 0.5]])
+    shift = np.array([1.0, -2.0, 0.5])
+    mean, variance = samples.mean(0), np.trace(np.cov(samples.T))
+    assert frechet_distance(Same(), samples, samples) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(Same(), samples, samples + shift) == pytest.approx(shift @ shift)
+    assert frechet_distance(Same(), samples, 3 * samples) == pytest.approx(4 * mean @ mean + (1 + 9 - 2 * 3) * variance)
+    assert frechet_distance(Same(), 3 * samples, samples) == frechet_distance(Same(), samples, 3 * samples)
+
+
+def test_the_distance_tells_digits_from_what_is_none():
+    network = features()
+    test, train = DATA.test.inputs, DATA.train.inputs[:359]
+    near = frechet_distance(network, test, train)
+    assert frechet_distance(network, test, test) == pytest.approx(0, abs=1e-3)
+    assert frechet_distance(network, test, np.ascontiguousarray(train[:, :, ::-1])) > 5 * near
+    assert frechet_distance(network, test, np.random.default_rng(0).integers(0, 256, test.shape, np.uint8)) > 20 * near
