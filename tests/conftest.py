@@ -17,9 +17,7 @@ def dlframe(*arguments: str, cwd: Path, timeout: float = 300, module: Sequence[s
     """`python -m dlframe ...` in a folder, in a process of its own."""
     command = [sys.executable, "-m", *module, "dlframe", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DLFRAME_RUN", "PYTEST"))}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ MAY_IMPORT = {
         *("checkpoint", "config", "data.splits", "fit", "journal", "registry", "report", "run_folder", "tasks.base"),
         *("tracking", "types"),
     },
-    "grid": {"config", "report", "run_folder", "tracking", "train", "types"},
+    "grid": {"config", "report", "run_folder", "statistics", "tracking", "train", "types"},
     "predict": {"checkpoint", "config", "tasks.base", "types"},
     "cli": EVERYTHING,
     "__main__": {"cli"},

@@ -8,9 +8,10 @@ import zipfile
 
 import pytest
 import torch
+from torch import nn
+
 from dlframe import checkpoint
 from dlframe.types import CheckpointError
-from torch import nn
 
 
 def test_tensors_and_facts_come_back(tmp_path):

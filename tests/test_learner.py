@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dlframe.learner import parameter_groups
 from torch import nn
+
+from dlframe.learner import parameter_groups
 
 
 def test_decay_skips_norms_and_biases():

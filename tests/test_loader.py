@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from dlframe.loader import Batches, Place
 from dlframe.types import UNLABELLED, Split
 

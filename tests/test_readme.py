@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import dlframe
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +29,9 @@ def test_the_error_that_it_shows_is_the_error(tmp_path):
     assert dlframe(command, cwd=tmp_path).stderr == message + "\n"
 
 
-@pytest.mark.parametrize("line", re.findall(r"^python -m dlframe ((?!-m|list|show|test|ui)[^#\n]+?) *(?:#.*)?$", README, re.MULTILINE))
+@pytest.mark.parametrize(
+    "line", re.findall(r"^python -m dlframe ((?!-m|list|show|test|ui)[^#\n]+?) *(?:#.*)?$", README, re.MULTILINE)
+)
 def test_every_training_command_is_a_valid_config(line, monkeypatch, tmp_path):
     from dlframe.config import load
 

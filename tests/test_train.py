@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from tests.conftest import dlframe
+
 from dlframe import checkpoint
 from dlframe.config import load
 from dlframe.data.digits import digits
 from dlframe.run_folder import BEST
 from dlframe.train import rescore, run
-
-from tests.conftest import dlframe
 
 
 def train(tmp_path: Path, *overrides: str):
@@ -184,7 +184,11 @@ def test_a_grid_goes_on_after_a_failure(tmp_path):
         ["model=mlp", "seed=1", "accuracy"],
         ["model=nope", "seed=0", "FAILED"],
         ["model=nope", "seed=1", "FAILED"],
+        ["model=mlp", "accuracy", rows[-1].split()[2]],
     ]
+    values = [float(row.split()[3]) for row in rows[:2]]
+    assert float(rows[-1].split()[2]) == pytest.approx(np.mean(values), abs=0.011)
+    assert rows[-1].endswith(", mean of 2 seeds")
 
 
 def test_paths_may_hold_anything(tmp_path):

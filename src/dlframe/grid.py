@@ -7,12 +7,14 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe import report
 from dlframe.config import expand, load
-from dlframe.types import DlframeError, Result
+from dlframe.statistics.intervals import mean_interval
+from dlframe.types import DlframeError, Estimate, Result
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -27,44 +29,65 @@ def run_grid(overrides: Sequence[str]) -> int:
     Raises:
         ConfigError: The overrides cannot be read. A cell whose config is wrong counts as failed.
     """
-    cells = expand(overrides)
-    varied = [i for i in range(len(cells[0])) if len({cell[i] for cell in cells}) > 1]
-    rows = []
+    commands = expand(overrides)
+    varied = [i for i in range(len(commands[0])) if len({command[i] for command in commands}) > 1]
+    cells: list[Cell] = []
     pending: list[Tracker] = []
-    for number, cell in enumerate(cells, 1):
-        title = " ".join(cell[i] for i in varied) or "-"
-        print(f"[{number}/{len(cells)}] {title}", flush=True)
-        outcome = _cell(cell, pending)
-        rows.append((title, outcome))
-        if isinstance(outcome, str):
-            print(f"failed: {outcome}", file=sys.stderr, flush=True)
+    for number, command in enumerate(commands, 1):
+        values = [command[i] for i in varied]
+        title = " ".join(values) or "-"
+        print(f"[{number}/{len(commands)}] {title}", flush=True)
+        family = " ".join(value for value in values if not value.startswith("seed="))
+        cells.append(Cell(title, family, _outcome(command, pending)))
+        if isinstance(cells[-1].outcome, str):
+            print(f"failed: {cells[-1].outcome}", file=sys.stderr, flush=True)
     for tracker in pending:
         if late := tracker.wait():
             print(late, file=sys.stderr)
-    print(table(rows))
-    return int(any(isinstance(outcome, str) for _, outcome in rows))
+    print(table(cells))
+    return int(any(isinstance(cell.outcome, str) for cell in cells))
 
 
-def table(rows: Sequence[tuple[str, Result | str]]) -> str:
-    """The summary of a grid: each cell with its metric, interval, baseline and seconds, or with why it failed."""
-    width = max(len(title) for title, _ in rows)
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid: what sets it apart, the same without the seed, and its result or why there is none."""
+
+    title: str
+    family: str
+    outcome: Result | str
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """The summary of a grid: a line a cell, and where only seeds tell cells apart, their mean.
+
+    The interval of a cell is over the samples of the test set, that of a mean over seeds (Student's t).
+    """
+    width = max(len(cell.title) for cell in cells)
     lines = ["", f"{'cell':<{width}}  result"]
-    for title, outcome in rows:
-        if isinstance(outcome, Result):
-            metric, interval = outcome.headline, outcome.interval
-            name, baseline = outcome.baseline
-            text = (
-                f"{metric} {report.number(metric, interval.value)} "
-                f"({report.number(metric, interval.low)} to {report.number(metric, interval.high)}), "
-                f"{name} {report.number(metric, baseline[metric])}, {outcome.seconds:.1f} s, {outcome.folder}"
-            )
-        else:
-            text = f"FAILED {outcome}"
-        lines.append(f"{title:<{width}}  {text}")
+    families: dict[str, list[Result]] = {}
+    for cell in cells:
+        text = f"FAILED {cell.outcome}"
+        if isinstance(cell.outcome, Result):
+            families.setdefault(cell.family, []).append(cell.outcome)
+            name, baseline = cell.outcome.baseline
+            metric = cell.outcome.headline
+            text = f"{_with_interval(metric, cell.outcome.interval)}, {name} {report.number(metric, baseline[metric])}, "
+            text += f"{cell.outcome.seconds:.1f} s, {cell.outcome.folder}"
+        lines.append(f"{cell.title:<{width}}  {text}")
+    for family, results in families.items():
+        if len(results) > 1 and family != "-" and len({result.headline for result in results}) == 1:
+            metric = results[0].headline
+            mean = Estimate(*mean_interval([result.metrics[metric] for result in results]))
+            lines.append(f"{family:<{width}}  {_with_interval(metric, mean)}, mean of {len(results)} seeds")
     return "\n".join(lines)
 
 
-def _cell(cell: list[str], pending: list[Tracker]) -> Result | str:
+def _with_interval(metric: str, estimate: Estimate) -> str:
+    value, low, high = (report.number(metric, x) for x in (estimate.value, estimate.low, estimate.high))
+    return f"{metric} {value} ({low} to {high})"
+
+
+def _outcome(cell: list[str], pending: list[Tracker]) -> Result | str:
     from dlframe.train import run
 
     try:
