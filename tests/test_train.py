@@ -206,6 +206,7 @@ def test_paths_may_hold_anything(tmp_path):
     "overrides",
     [
         ["trainer.precision=bf16-mixed"],
+        ["trainer.precision=bf16-true"],
         ["trainer.precision=64-true"],
         ["trainer.deterministic=true"],
         ["trainer.channels_last=false", "model=cnn", "model.width=4"],

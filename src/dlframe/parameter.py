@@ -47,7 +47,7 @@ class Parameter:
 
     def check(self, value: Any, key: str) -> Any:
         """`value` in the parameter's type; a `ConfigError` that names `key` where it breaks the rule."""
-        if value is REQUIRED or value == "???":
+        if value is REQUIRED or value == "???" or (value == "" and self.default is REQUIRED):
             raise ConfigError(f"{key}: must be given: {self.rule}. Try: {key}=...", key)
         try:
             return conform(self.annotation, value)
@@ -124,7 +124,7 @@ def conform(annotation: Any, value: Any) -> Any:
             raise wrong from None
     elif bare is float and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
-    elif type(value) is not bare:
+    elif type(value) is not bare or (bare is int and abs(value) >= 2**63):
         raise wrong
     if bare is float and not math.isfinite(value):
         raise wrong

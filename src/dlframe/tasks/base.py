@@ -43,9 +43,8 @@ class Task(nn.Module, ABC):
 
     def normalize(self, inputs: Tensor) -> Tensor:
         """Images, uint8 or floats in [0, 1], to zero mean and unit variance per channel."""
-        if inputs.dtype == torch.uint8:
-            inputs = inputs.float() / 255
-        return (inputs - self.mean) / self.std
+        scale = 255 if inputs.dtype == torch.uint8 else 1
+        return (inputs.to(self.mean.dtype) / scale - self.mean) / self.std
 
     def network(self, player: str) -> nn.Module:
         """The network whose parameters `player`'s optimizer moves."""
