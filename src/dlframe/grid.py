@@ -78,6 +78,8 @@ def table(cells: Sequence[Cell]) -> str:
         if len(results) > 1 and family != "-" and len({result.headline for result in results}) == 1:
             metric = results[0].headline
             mean = Estimate(*mean_interval([result.metrics[metric] for result in results]))
+            if metric in report.SHARES:  # Student's t knows no bounds
+                mean = Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high))
             lines.append(f"{family:<{width}}  {_with_interval(metric, mean)}, mean of {len(results)} seeds")
     return "\n".join(lines)
 

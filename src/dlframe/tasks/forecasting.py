@@ -59,7 +59,7 @@ class Forecasting(Task):
         change, last, unit = self.forecast(batch.inputs)
         return {
             "prediction": last + change * unit,
-            "target": batch.targets,
+            "target": batch.targets.float(),
             "last": last.squeeze(1),
             "loss": self.criterion(change, (batch.targets - last) / unit, reduction="none").mean(1),
             "index": batch.index,
