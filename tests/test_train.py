@@ -18,6 +18,7 @@ from tests.conftest import dlframe
 from dlframe import checkpoint
 from dlframe.config import load
 from dlframe.data.digits import digits
+from dlframe.predict import Predictor
 from dlframe.run_folder import BEST
 from dlframe.train import rescore, run
 
@@ -86,6 +87,19 @@ def test_predictions_give_the_accuracy(default_run):
 def test_a_finished_run_is_scored_again_to_the_bit(default_run):
     _, folder = default_run
     assert rescore(folder).metrics == json.loads((folder / "result.json").read_text())["metrics"]
+
+
+def test_a_run_is_scored_again_without_the_weights_that_it_began_with(tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    file = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    backbone = ["model=backbone", "model.architecture=test_resnet", f"model.weights={file}", "model.image_size=32"]
+    result = train(tmp_path, *backbone, "epochs=1")
+    file.unlink()
+    assert rescore(result.folder).metrics == result.metrics
+    assert Predictor(result.folder / "model").predict(digits().test.inputs[:3]).shape == (3, 10)
 
 
 def test_the_tracker_has_it_all(default_run):

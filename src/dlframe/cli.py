@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlframe.environment import is_main
 from dlframe.types import ConfigError, DlframeError, nearest
 
 HELP = """dlframe: config-driven deep learning with honest tables
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DlframeError as error:
         if os.environ.get("DLFRAME_DEBUG") == "1":
             raise
-        print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
+        if is_main():
+            print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

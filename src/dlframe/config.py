@@ -20,7 +20,7 @@ from dlframe.machine import check_machine
 from dlframe.parameter import REQUIRED, Parameter, parts
 from dlframe.registry import GROUPS, Entry, Registry
 from dlframe.settings import Run, Tracking, Trainer, settings
-from dlframe.types import ConfigError, nearest
+from dlframe.types import ConfigError, DataSpec, nearest
 
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups that hold only YAML files."""
@@ -48,6 +48,18 @@ class Config:
     def build(self, group: str, **injected: Any) -> Any:
         """The chosen entry of a group, built."""
         return GROUPS[group].build(self.values[group], **injected)
+
+    def build_model(self, spec: DataSpec, *, restored: bool = False) -> Any:
+        """The chosen model.
+
+        Args:
+            spec: What the data is like.
+            restored: A checkpoint follows, so an option `weights`, which says what to start from, is left at "none".
+        """
+        options = self.values["model"]
+        if restored and "weights" in options:
+            options = {**options, "weights": "none"}
+        return GROUPS["model"].build(options, spec=spec)
 
     def build_list(self, group: str, **injected: Any) -> list[Any]:
         """The chosen entries of a group of many, built in order."""

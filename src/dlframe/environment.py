@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 
+def is_main() -> bool:
+    """Whether this is the one process of a run that speaks and writes."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
+
+
 def describe() -> dict[str, Any]:
     """Versions of Python, of dlframe and of what it depends on; the machine; the state of git in the current folder."""
     try:

@@ -47,10 +47,10 @@ class Fitted:
     steps: int
 
 
-def build_task(config: Config, dataset: Dataset) -> Task:
-    """The task with its model, weights from the run's seed."""
+def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> Task:
+    """The task with its model, weights from the run's seed; `restored` where a checkpoint follows."""
     seed_everything(config.run.seed, verbose=False)
-    model = config.build("model", spec=dataset.spec)
+    model = config.build_model(dataset.spec, restored=restored)
     return config.build("task", spec=dataset.spec, model=model)
 
 

@@ -34,7 +34,7 @@ class Predictor:
             self.spec = DataSpec(**facts)
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{folder / 'spec.json'}: cannot be read: {error}") from None
-        model = config.build("model", spec=self.spec)
+        model = config.build_model(self.spec, restored=True)
         self.task: Task = config.build("task", spec=self.spec, model=model).eval()
         weights = folder / "weights.safetensors"
         checkpoint.restore(self.task, checkpoint.load(weights)[0], weights)

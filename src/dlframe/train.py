@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dlframe import checkpoint, report, run_folder
 from dlframe.config import Config, load_saved, store_uri
 from dlframe.data.splits import hide_labels
+from dlframe.environment import is_main
 from dlframe.journal import Journal
 from dlframe.run_folder import BEST
 from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Result
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Tells the processes that Lightning starts which folder the run has."""
-
-
-def is_main() -> bool:
-    """Whether this is the one process of a run that speaks and writes."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
 
 
 def load_data(config: Config) -> Dataset:
@@ -138,7 +134,7 @@ def rescore(folder: Path, weights: Path | None = None, plugin_paths: Sequence[st
     print(report.opening(config, dataset, None), flush=True)
     from dlframe.fit import build_task, evaluate
 
-    task = build_task(config, dataset)
+    task = build_task(config, dataset, restored=True)
     checkpoint.restore(task, checkpoint.load(path)[0], path)
     scores = evaluate(config, dataset, task)
     result = _result(config, dataset, task, scores, folder)
