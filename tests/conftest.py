@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-
-Command = Callable[..., subprocess.CompletedProcess]
 
 
 def dlframe(*arguments: str, cwd: Path, timeout: float = 300, module: Sequence[str] = ()) -> subprocess.CompletedProcess:

@@ -282,17 +282,19 @@ def _players(players: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str
 def _fits(config: Config) -> None:
     """What fits what: model, task, augmentations and monitors to the data; the trainer to the machine."""
     data, model, task = (config.entry(group) for group in ("data", "model", "task"))
-    for taker, kind, takes in (
-        (model, "inputs", model.facts["inputs"]),
-        (model, "targets", model.facts["targets"]),
-        (task, "targets", task.facts["targets"]),
-        *((GROUPS["augmentation"].get(o["name"]), "inputs", None) for o in config.values["augmentation"].values()),
-        *((GROUPS["augmentation"].get(o["name"]), "targets", None) for o in config.values["augmentation"].values()),
+    augmentations = [GROUPS["augmentation"].get(options["name"]) for options in config.values["augmentation"].values()]
+    for taker, kind in (
+        (model, "inputs"),
+        (model, "targets"),
+        (task, "targets"),
+        *((augmentation, "inputs") for augmentation in augmentations),
+        *((augmentation, "targets") for augmentation in augmentations),
     ):
-        takes = taker.facts[kind] if takes is None else takes
-        has = data.facts["inputs" if kind == "inputs" else "target"]
+        takes = taker.facts[kind]
+        fact = "inputs" if kind == "inputs" else "target"
+        has = data.facts[fact]
         if takes and has not in takes:
-            fitting = [e.name for e in GROUPS["data"] if e.facts["inputs" if kind == "inputs" else "target"] in takes]
+            fitting = [entry.name for entry in GROUPS["data"] if entry.facts[fact] in takes]
             raise ConfigError(
                 f"{taker.group}={taker.name}: takes {' or '.join(takes)} {kind}, but data={data.name} has {has} {kind}. "
                 f"Data that fit: {', '.join(fitting) or 'none'}."

@@ -17,8 +17,12 @@ def is_main() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
 
 
-def describe() -> dict[str, Any]:
-    """Versions of Python, of dlframe and of what it depends on; the machine; the state of git in the current folder."""
+def describe(*, changed: bool) -> dict[str, Any]:
+    """Versions of Python, of dlframe and of what it depends on; the machine; the state of git in the current folder.
+
+    Args:
+        changed: Whether tracked files differ from the commit, as `changes` has told.
+    """
     try:
         requirements = importlib.metadata.requires("dlframe") or []
     except importlib.metadata.PackageNotFoundError:
@@ -30,7 +34,7 @@ def describe() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "packages": {name: _version(name) for name in sorted(names)},
-        "git": git(),
+        "git": git(changed),
     }
 
 
@@ -41,12 +45,12 @@ def _version(name: str) -> str | None:
         return None
 
 
-def git() -> dict[str, Any]:
+def git(changed: bool) -> dict[str, Any]:
     """Commit, branch, and whether files differ from it; empty outside a repository, or without git."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}
-    return {"commit": commit, "branch": _git("rev-parse", "--abbrev-ref", "HEAD"), "changed": bool(changes())}
+    return {"commit": commit, "branch": _git("rev-parse", "--abbrev-ref", "HEAD"), "changed": changed}
 
 
 def changes() -> str:

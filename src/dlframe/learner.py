@@ -181,10 +181,9 @@ class Learner(LightningModule):
         optimizer.zero_grad()
 
     def _prepared(self, batch: Batch) -> Batch:
-        inputs = batch.inputs
         if self.augmentations:
-            if inputs.dtype == torch.uint8:
-                batch = self._laid_out(Batch(inputs.float().div_(255), batch.targets, batch.index))
+            if batch.inputs.dtype == torch.uint8:
+                batch = self._laid_out(Batch(batch.inputs.float().div_(255), batch.targets, batch.index))
             for augment in self.augmentations:
                 batch = augment(batch, self.generator)
         return self._laid_out(batch)

@@ -49,7 +49,8 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     """What is known before training: the config, the environment, the data; and the journal's first record."""
     import yaml
 
-    surroundings = environment.describe()
+    changes = environment.changes()
+    surroundings = environment.describe(changed=bool(changes))
     spec = dataset.spec
     facts = {
         "name": spec.name,
@@ -69,8 +70,8 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
         "environment.json": json.dumps(surroundings, indent=1),
         "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
     }
-    if surroundings["git"].get("changed"):
-        files["changes.diff"] = environment.changes()
+    if changes:
+        files["changes.diff"] = changes
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     journal.write(
