@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from safetensors.numpy import save_file
 
-from dlframe import plugins
+from dlframe import checkpoint, plugins
 from dlframe.config import load, names
 from dlframe.data.digits import digits
 from dlframe.registry import GROUPS, Entry
@@ -387,8 +388,7 @@ def folder(tmp_path) -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     (folder / "data.json").write_text(json.dumps({"fingerprint": digits().fingerprint}), encoding="utf-8")
     (folder / "overrides.txt").write_text("model=mlp", encoding="utf-8")
-    facts = {"format": "dlframe 1", "facts": json.dumps({"model": "mlp"})}
-    save_file({"weight": np.zeros(100, np.float32)}, folder / "checkpoints" / "best.safetensors", facts)
+    checkpoint.save(folder / "checkpoints" / "best.safetensors", {"weight": torch.zeros(100)}, {"model": "mlp"})
     return folder
 
 

@@ -186,7 +186,11 @@ def loss(model: torch.nn.Module, data: Dataset) -> torch.Tensor:
 
 
 def train(model: torch.nn.Module, data: Dataset, steps: int, lr: float = 2e-3, enough: float = -math.inf) -> list[float]:
-    """Losses of up to `steps` steps of Adam on one batch, fewer where one is below `enough`."""
+    """Losses of up to `steps` steps of Adam on one batch, fewer where one is below `enough`; or before and after it is seen."""
+    if observe := getattr(model, "observe", None):
+        before = loss(model, data).item()
+        observe(*samples(data))
+        return [before, loss(model, data).item()]
     optimizer = torch.optim.Adam([p for p in learner_of(model).parameters() if p.requires_grad], lr)
     losses = []
     for _ in range(steps):

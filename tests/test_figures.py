@@ -34,11 +34,8 @@ def size(figure, path):
 
 
 def test_learning_curve_has_a_panel_a_metric_and_a_line_a_split():
-    records = [
-        {"step": 22 * i, "values": {"train/loss": 2 / i, "val/loss": 3 / i, "val/accuracy": 1 - 1 / i, "train/lr": 0.1}}
-        for i in (1, 2, 3)
-    ]
-    figure = figures.learning_curve(records)
+    curves = {"train/loss": 2.0, "val/loss": 3.0, "val/accuracy": 1.0, "train/lr": 0.1}
+    figure = figures.learning_curve({name: [(22 * i, top / i) for i in (1, 2, 3)] for name, top in curves.items()})
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy"]
     train, val = figure.axes[0].lines
     assert (train.get_label(), val.get_label()) == ("train", "val")
@@ -47,15 +44,15 @@ def test_learning_curve_has_a_panel_a_metric_and_a_line_a_split():
 
 
 def test_learning_curve_of_one_epoch_shows_a_point_and_of_none_an_empty_figure(tmp_path):
-    figure = figures.learning_curve([{"step": 22, "values": {"val/loss": 0.5, "val/accuracy": float("nan")}}])
+    figure = figures.learning_curve({"val/loss": [(22, 0.5)], "val/accuracy": [(22, float("nan"))]})
     assert figure.axes[0].lines[0].get_marker() == "o"
     assert size(figure, tmp_path / "one.png") == (1152, 432)
-    assert size(figures.learning_curve([]), tmp_path / "none.png") == (768, 432)
+    assert size(figures.learning_curve({}), tmp_path / "none.png") == (768, 432)
 
 
 def test_learning_curve_shows_the_loss_of_each_player():
     losses = {"train/loss/generator": 0.7, "train/loss/discriminator": 1.3, "val/accuracy": 0.9}
-    figure = figures.learning_curve([{"step": 22, "values": losses}])
+    figure = figures.learning_curve({name: [(22, loss)] for name, loss in losses.items()})
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["accuracy", "loss/discriminator", "loss/generator"]
 

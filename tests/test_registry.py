@@ -176,9 +176,9 @@ def test_an_imported_object_reads_as_its_source(read):
             "model 'net': parameter 'spec' is missing: a model is given it when it is built ({where})",
         ),
         (
-            model("width: int | str = 1"),
-            "model 'net': parameter 'width' must be a single type, or one with None; not typing.Union[int, str]. "
-            "Received: 1 ({where})",
+            model("width: int | dict = 1"),
+            "model 'net': parameter 'width' cannot be read from the source: 'dict' is not int, float, str, bool, Literal, "
+            "Annotated or a list of these ({where})",
         ),
         (
             model("width: dict = 1"),

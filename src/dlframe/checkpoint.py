@@ -1,10 +1,18 @@
-"""Checkpoints are data: one safetensors file, tensors and JSON, whole or not there. Nothing is unpickled."""
+"""Checkpoints are data: one safetensors file, tensors and JSON, whole or not there. Nothing is unpickled.
+
+A checkpoint holds a tree of dicts, lists and tuples whose leaves are tensors, NumPy arrays, numbers, texts, booleans and
+None: what PyTorch's `state_dict` methods give. Tensors keep their memory order, because a fused optimizer step reads its
+state in the order of the weights.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,28 +25,50 @@ if TYPE_CHECKING:
 FORMAT = "dlframe 1"
 """Written into every checkpoint, so that a file of another kind is told apart."""
 
+KIND = "~"
+"""Key of a JSON object that stands for something which JSON lacks."""
 
-def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+
+def save(path: Path, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """Write under a temporary name, synced, then renamed: a reader finds the old file or the new one, never a part.
 
+    Args:
+        path: Where.
+        tree: What to keep; see the head of this file. A tensor's name is its path in the tree, "optimizers/0/exp_avg".
+        facts: What can be read back without reading a tensor, as JSON.
+
+    Returns:
+        The checksum of the content.
+
     Raises:
-        CheckpointError: The file cannot be written; the one before it is whole.
+        CheckpointError: The file cannot be written, and the one before it is whole; or the tree holds something else.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    tensors: dict[str, Tensor] = {}
+    metadata = {"format": FORMAT, "facts": json.dumps(facts), "tree": json.dumps(_packed(tree, "", tensors))}
+    metadata["sha256"] = _checksum(tensors, metadata)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Clones, since safetensors takes neither strided views nor tensors that share memory.
-        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(copies, temporary, {"format": FORMAT, "facts": json.dumps(facts)})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
+        save_file(tensors, temporary, metadata)
+        os.chmod(temporary, path.parent.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read
+        for part, target in ((temporary, path), (path.parent, None)):
+            descriptor = os.open(part, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if target:
+                os.replace(part, target)
+    except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise CheckpointError(f"{path}: the checkpoint cannot be written: {error.strerror}") from None
+        said = re.search(r"I/O error: (.*?)( \(os error|$)", str(error))
+        why = said[1] if said else getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(f"{path}: the checkpoint cannot be written: {why}") from None
+    return metadata["sha256"]
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -47,25 +77,137 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing, damaged, a pickle, or no checkpoint of dlframe.
     """
-    metadata, _ = _read(path, "numpy", lambda file: None)
+    return _facts(path, _read(path, "numpy", lambda file: None)[0])
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tree, its tensors on the CPU, and the facts that were saved with it.
+
+    Raises:
+        CheckpointError: As `read_facts`, or the content is not what its checksum says.
+    """
+    # safetensors' own handle has no iterator.
+    metadata, tensors = _read(path, "pt", lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    facts = _facts(path, metadata)
+    if metadata.get("sha256") != _checksum(tensors, metadata):
+        raise CheckpointError(f"{path}: the checkpoint is damaged: its content is not what its checksum says.")
+    try:
+        return _unpacked(json.loads(metadata["tree"]), tensors), facts
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the checkpoint is damaged: {error}") from None
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """The weights that a checkpoint holds: all of a best one, the task's of a whole training state.
+
+    Raises:
+        CheckpointError: As `load`.
+    """
+    tree, facts = load(path)
+    return tree["task"] if facts.get("kind") == "state" else tree
+
+
+def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put `tensors` into `module`, all of them.
+
+    Raises:
+        CheckpointError: They are another model's: names the first tensor that differs.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() ^ tensors.keys()):
+        side = "lacks" if name in own else "has an unknown"
+        hint = nearest(name, (tensors if name in own else own).keys())
+        raise CheckpointError(f"{path}: is of another model: it {side} tensor '{name}'.{hint}")
+    for name, tensor in tensors.items():
+        if hasattr(own[name], "shape") and own[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: is of another model: '{name}' must have shape {tuple(own[name].shape)}. "
+                f"Received: {tuple(tensor.shape)}."
+            )
+    module.load_state_dict(tensors)
+
+
+def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`node` as JSON, its tensors moved to `tensors` under their path."""
+    import numpy as np
+    import torch
+
+    if node is None or isinstance(node, (bool, int, str)):
+        return node
+    if isinstance(node, float):
+        return node if math.isfinite(node) else {KIND: "float", "value": str(node)}
+    if isinstance(node, torch.Tensor):
+        tensor = node.detach().cpu()
+        strides = torch.empty_like(tensor, device="meta").stride()
+        # A copy, since safetensors takes no two tensors that share memory.
+        tensors[name] = tensor.clone(memory_format=torch.contiguous_format)
+        return {KIND: "tensor", "name": name} | ({} if tensor.is_contiguous() else {"strides": strides})
+    if isinstance(node, (np.ndarray, np.generic)) and node.dtype.kind in "biuf":
+        tensors[name] = torch.from_numpy(np.array(node))
+        return {KIND: "array", "name": name}
+    if isinstance(node, Mapping):
+        items = [(key, _packed(value, f"{name}/{key}" if name else str(key), tensors)) for key, value in node.items()]
+        if all(isinstance(key, str) for key, _ in items) and KIND not in node:
+            return dict(items)
+        if all(isinstance(key, (str, int)) for key, _ in items):
+            return {KIND: "dict", "items": items}
+    if isinstance(node, (list, tuple)):
+        items = [_packed(item, f"{name}/{i}", tensors) for i, item in enumerate(node)]
+        return items if isinstance(node, list) else {KIND: "tuple", "items": items}
+    raise CheckpointError(
+        f"{name}: a checkpoint cannot hold a {type(node).__name__}: tensors, arrays, numbers, texts, None, and lists, tuples "
+        f"and dicts of them only."
+    )
+
+
+def _unpacked(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `_packed` was given."""
+    import torch
+
+    if isinstance(node, list):
+        return [_unpacked(item, tensors) for item in node]
+    if not isinstance(node, dict):
+        return node
+    match node.get(KIND):
+        case None:
+            return {key: _unpacked(value, tensors) for key, value in node.items()}
+        case "tensor":
+            tensor = tensors[node["name"]]
+            return (
+                torch.empty_strided(tensor.shape, node["strides"], dtype=tensor.dtype).copy_(tensor)
+                if "strides" in node
+                else tensor
+            )
+        case "array":
+            return tensors[node["name"]].numpy()
+        case "tuple":
+            return tuple(_unpacked(item, tensors) for item in node["items"])
+        case "dict":
+            return {key: _unpacked(value, tensors) for key, value in node["items"]}
+        case "float":
+            return float(node["value"])
+    raise ValueError(f"unknown kind {node[KIND]!r}")
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over the metadata and every tensor's name, type, shape and bytes."""
+    import torch
+
+    digest = hashlib.sha256("\0".join(metadata.get(key, "") for key in ("format", "facts", "tree")).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is no checkpoint of dlframe. Received format: {metadata.get('format')!r}.")
     try:
         return dict(json.loads(metadata["facts"]))
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged: its facts cannot be read: {error}") from None
-
-
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors on the CPU, and the facts that were saved with them.
-
-    Raises:
-        CheckpointError: As `read_facts`.
-    """
-    facts = read_facts(path)
-    # safetensors' own handle has no iterator.
-    _, tensors = _read(path, "pt", lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    return tensors, facts
 
 
 def _read(path: Path, framework: str, content: Callable[[Any], Any]) -> tuple[dict[str, str], Any]:
@@ -85,23 +227,3 @@ def _read(path: Path, framework: str, content: Callable[[Any], Any]) -> tuple[di
         raise CheckpointError(f"{path}: must be a file. Received: a folder.") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged or truncated: {str(error).splitlines()[0]}") from None
-
-
-def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put `tensors` into `module`, all of them.
-
-    Raises:
-        CheckpointError: They are another model's: names the first tensor that differs.
-    """
-    own = module.state_dict()
-    for name in sorted(own.keys() ^ tensors.keys()):
-        side = "lacks" if name in own else "has an unknown"
-        hint = nearest(name, (tensors if name in own else own).keys())
-        raise CheckpointError(f"{path}: is of another model: it {side} tensor '{name}'.{hint}")
-    for name, tensor in tensors.items():
-        if own[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: is of another model: '{name}' must have shape {tuple(own[name].shape)}. "
-                f"Received: {tuple(tensor.shape)}."
-            )
-    module.load_state_dict(tensors)

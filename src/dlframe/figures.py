@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -57,19 +56,18 @@ style = matplotlib.rc_context(
 
 
 @style
-def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
+def learning_curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
     """One panel per metric, one line per split, over the optimizer steps.
 
     Args:
-        records: The journal's: {"step": 100, "values": {"train/loss": 0.7, "val/loss": 0.8, "val/accuracy": 0.8}}.
+        curves: Steps and values by name: {"train/loss": [(50, 0.9), (100, 0.7)], "val/accuracy": [(100, 0.8)]}.
             Metrics without a validation value, such as the learning rate, are left out, except losses.
     """
-    lines: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for record in records:
-        for key, value in record["values"].items():
-            split, _, metric = key.partition("/")
-            if split in SPLITS:
-                lines.setdefault(metric, {}).setdefault(split, []).append((record["step"], value))
+    lines: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
+    for key, points in curves.items():
+        split, _, metric = key.partition("/")
+        if split in SPLITS:
+            lines.setdefault(metric, {})[split] = points
     metrics = sorted((m for m in lines if m.startswith("loss") or "val" in lines[m]), key=lambda m: (m != "loss", m))
     columns = min(max(len(metrics), 1), 3)
     rows = max(-(-len(metrics) // columns), 1)

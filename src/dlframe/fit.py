@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import dlframe.slim  # isort: skip  # noqa: F401  # before torch and Lightning
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
-from dlframe import checkpoint
+from dlframe import checkpoint, memory
 from dlframe.config import Config
+from dlframe.keeper import Keeper
 from dlframe.learner import Learner, parameter_groups
 from dlframe.loader import Batches, Place
 from dlframe.progress import Progress
 from dlframe.registry import GROUPS
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import Dataset, Split
+from dlframe.types import Dataset, Split, TrainingError
 
 QUIET = (
     "The '.*_dataloader' does not have many workers",
@@ -36,6 +38,8 @@ QUIET = (
 """Advice of Lightning's that does not apply: data are in memory, and every process computes the same metrics."""
 
 EVALUATION_CHUNK = 16
+AUTO_BATCH = 64
+"""Samples in one optimizer step with `batch_size=auto`, times `accumulate`."""
 
 
 @dataclass
@@ -57,12 +61,38 @@ def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> T
 def fit(
     config: Config,
     dataset: Dataset,
+    keeper: Keeper,
     best: Path,
-    keep: Callable[[dict, dict], None],
-    report: Callable[[int, dict[str, float]], None] | None,
 ) -> Fitted:
-    """Train, put the best epoch's weights back, and score the test split."""
+    """Train, put the best epoch's weights back, and score the test split.
+
+    Args:
+        config: What to run.
+        dataset: Its data.
+        keeper: Takes what training gives, and says where to go on from.
+        best: Where the keeper puts the best epoch's weights; told by the first process to the others.
+
+    Raises:
+        TrainingError: A loss is not finite, or memory does not suffice.
+    """
     _prepare(config)
+    if config.run.batch_size == "auto":
+        config = _fitted_batch(config, dataset, keeper)
+    try:
+        learner, trainer = _train(config, dataset, keeper)
+        _put_best_back(learner, trainer, best)
+        trainer.test(learner, _batches(config, dataset.test, learner, trainer), verbose=False)
+        return Fitted(learner.task.cpu().eval(), learner.scores, learner.at.steps)
+    except Exception as error:
+        if not memory.ran_out(error):
+            raise
+        size = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        said = f" ({size[1]} more were wanted)" if size else ""
+    # The error is gone, and with it the frames that held the memory.
+    raise TrainingError(_too_large(config, dataset, said))
+
+
+def _train(config: Config, dataset: Dataset, keeper: Keeper) -> tuple[Learner, Trainer]:
     task = build_task(config, dataset)
     if config.run.compile:
         task.model.compile()
@@ -79,6 +109,7 @@ def fit(
         batches = loader.steps(trainer.world_size) * config.run.epochs
         return config.build("scheduler", optimizer=optimizer, steps=max(1, batches // config.run.accumulate))
 
+    callbacks = config.build_list("callback")
     several = config.trainer.devices != 1 or config.trainer.num_nodes > 1
     learner = Learner(
         task,
@@ -91,21 +122,73 @@ def fit(
         mode=facts["metrics"][config.monitor.removeprefix("val/")],
         accumulate=config.run.accumulate,
         clip=config.run.clip,
-        chunk=1 if several else config.run.chunk,
+        chunk=1 if several or any(map(_sees_batches, callbacks)) else config.run.chunk,
         channels_last=config.trainer.channels_last,
         log_every=config.run.log_every,
-        **({"report": report} if report else {}),
-        keep=keep,
+        on_nan=config.run.on_nan,
+        keeper=keeper,
     )
-    trainer = _trainer(config, learner)
+    trainer = _trainer(config, learner, callbacks)
+    # Lightning's own would start a collective in the middle of whatever runs, and leave with status 0.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     loader = _batches(config, dataset.train, learner, trainer, shuffle=True, unlabelled=facts["unlabelled"])
     loader.chunk = learner.chunk or 1
-    trainer.fit(learner, loader, _batches(config, dataset.validation, learner, trainer))
+    with keeper.signals.waiting():
+        trainer.fit(learner, loader, _batches(config, dataset.validation, learner, trainer))
+    return learner, trainer
+
+
+def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
+    """Two optimizer steps and one validation with a batch of the size that is given: what needs the most memory."""
+
+    def attempt(size: int) -> None:
+        short = replace(
+            config,
+            values={**config.values, "callback": {}},
+            run=replace(config.run, batch_size=size, accumulate=1, epochs=1, chunk=1),
+            trainer=replace(config.trainer, limit_steps=2),
+        )
+        _train(short, dataset, Keeper())
+
+    return attempt
+
+
+def _fitted_batch(config: Config, dataset: Dataset, keeper: Keeper) -> Config:
+    """`batch_size=auto` as numbers: those of the run's beginning, where it goes on."""
+    whole = AUTO_BATCH * config.run.accumulate
+    if not (size := keeper.recall("batch_size")):
+        size, too_large = memory.largest(_attempt(config, dataset), whole)
+        if not size:
+            raise TrainingError("out of memory with a batch of a single sample. Try a smaller model or data.size.")
+        tried = f"; {', '.join(map(str, too_large))} ran out of memory" if too_large else ""
+        print(f"batch_size=auto: batch_size={size} accumulate={whole // size}{tried}", file=sys.stderr, flush=True)
+        keeper.note("batch_size", size)
+    return replace(config, run=replace(config.run, batch_size=size, accumulate=whole // size))
+
+
+def _too_large(config: Config, dataset: Dataset, said: str) -> str:
+    """What to say when memory was used up: what was tried, and what fits."""
+    memory.release()
+    size, accumulate = config.run.batch_size, config.run.accumulate
+    assert isinstance(size, int)
+    beginning = f"out of memory with batch_size={size}{said}."
+    if config.trainer.devices != 1 or config.trainer.num_nodes > 1:
+        return f"{beginning} Try: batch_size={max(1, size // 2)} accumulate={2 * accumulate}"
+    fitting, too_large = memory.largest(_attempt(config, dataset), size // 2)
+    whole = size * accumulate
+    tried = f" Tried: {', '.join(map(str, too_large))}." if too_large else ""
+    if not fitting:
+        return f"{beginning}{tried} Not even one sample fits: try a smaller model or data.size."
+    command = f"batch_size={fitting} accumulate={-(-whole // fitting)}"
+    return f"{beginning}{tried} What fits, with as large an optimizer step: {command}"
+
+
+def _put_best_back(learner: Learner, trainer: Trainer, best: Path) -> None:
+    if learner.at.best is None:
+        raise TrainingError(f"{learner.monitor} was finite in no epoch, so none was the best. Try a smaller optimizer.lr.")
     path = Path(trainer.strategy.broadcast(str(best)))
     trainer.strategy.barrier()
-    checkpoint.restore(task, checkpoint.load(path)[0], path)
-    trainer.test(learner, _batches(config, dataset.test, learner, trainer), verbose=False)
-    return Fitted(task.cpu().eval(), learner.scores, learner.steps)
+    checkpoint.restore(learner.task, learner.keeper.held() or checkpoint.weights(path), path)
 
 
 def evaluate(config: Config, dataset: Dataset, task: Task) -> Scores:
@@ -128,11 +211,15 @@ def _prepare(config: Config) -> None:
         torch.set_num_threads(config.trainer.threads)
 
 
-def _trainer(config: Config, learner: Learner) -> Trainer:
+def _sees_batches(callback: Callback) -> bool:
+    """Whether a callback is called at each batch, and so must not have several in one step of the Trainer."""
+    hooks = ("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_optimizer_step")
+    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
+
+
+def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = ()) -> Trainer:
     options = config.trainer
-    callbacks = config.build_list("callback")
-    if sys.stderr.isatty():
-        callbacks.append(Progress())
+    shown = [Progress()] if sys.stderr.isatty() else []
     return Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
@@ -143,7 +230,7 @@ def _trainer(config: Config, learner: Learner) -> Trainer:
         detect_anomaly=options.detect_anomaly,
         max_epochs=config.run.epochs,
         check_val_every_n_epoch=min(config.run.validate_every, config.run.epochs),
-        callbacks=callbacks,
+        callbacks=[*callbacks, *shown],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -166,8 +253,10 @@ def _batches(
     config: Config, split: Split, learner: Learner, trainer: Trainer, *, shuffle: bool = False, unlabelled: bool = True
 ) -> Batches:
     def place() -> Place:
-        return Place(learner.device, trainer.global_rank, trainer.world_size, trainer.current_epoch)
+        done = learner.at.position if shuffle else 0
+        return Place(learner.device, trainer.global_rank, trainer.world_size, trainer.current_epoch, done)
 
+    assert isinstance(config.run.batch_size, int)
     return Batches(
         split,
         config.run.batch_size if shuffle else max(256, config.run.batch_size),

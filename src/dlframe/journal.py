@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import math
 import os
+import sys
 import time
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from dlframe.types import ConfigError
 
 try:
     import fcntl
@@ -18,6 +21,10 @@ except ImportError:  # Windows: a run that goes on cannot be told from one that 
     fcntl = None
 
 FILE = "journal.jsonl"
+LOCK_SECONDS = 1.0
+"""How long a new journal waits for the lock, which `being_written` takes for a moment."""
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+"""What a disk answers that may take the same bytes later."""
 
 
 def _plain(value: Any) -> Any:
@@ -32,23 +39,27 @@ class Journal:
     """Appends to the journal of a run folder; costs a few microseconds a line.
 
     A line is one `write` on a descriptor in append mode, so a kill at any time leaves whole lines, and at worst a torn
-    last one, which `read` skips and the next `Journal` ends.
+    last one, which `read` skips and the next `Journal` ends. While the disk is full, lines wait in memory.
 
     Raises:
-        OSError: The folder is missing, cannot be written or is full.
+        ConfigError: Another process is writing this journal.
+        OSError: The folder is missing or cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / FILE
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        self.close = weakref.finalize(self, os.close, self.descriptor)
-        if fcntl:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+        self._release = weakref.finalize(self, os.close, self.descriptor)
+        self._waiting = bytearray()
+        self._warned = False
+        if not _lock(self.descriptor):
+            self._let_go()
+            raise ConfigError(f"{folder}: another process is writing this run. Wait for it, or stop it.")
+        OPEN.add(self)
         size = os.fstat(self.descriptor).st_size
         os.lseek(self.descriptor, max(0, size - 1), os.SEEK_SET)
         if size and os.read(self.descriptor, 1) != b"\n":
-            os.write(self.descriptor, b"\n")
+            self._append(b"\n")
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append a record: its kind, its time (ms since the epoch) and its fields.
@@ -60,18 +71,107 @@ class Journal:
             text = ENCODER.encode(record)
         except ValueError:
             text = ENCODER.encode(_finite(record))
-        line = text.encode("utf-8", "surrogatepass") + b"\n"
-        if os.write(self.descriptor, line) != len(line):
-            raise OSError(f"{self.path}: the disk is full")
+        self._append(text.encode("utf-8", "surrogatepass") + b"\n")
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Append the values that metrics have at an optimizer step."""
         self.write("metrics", step=step, values=values)
 
+    def close(self) -> str:
+        """Write what waits and let another process write; a second call does nothing.
+
+        Returns:
+            Nothing, or one sentence about what the disk did not take, which is lost.
+        """
+        if not self._release.alive:
+            return ""
+        self._append(b"")
+        self._let_go()
+        lost = self._waiting.count(b"\n")
+        records = "1 record is" if lost == 1 else f"{lost} records are"
+        return f"{self.path}: the disk is full: the last {records} lost" if lost else ""
+
+    def _let_go(self) -> None:
+        OPEN.discard(self)
+        self._release()
+        self.descriptor = -1  # a write would reach whatever file has the number next
+
+    def _append(self, line: bytes) -> None:
+        if not self._waiting:
+            line = line[self._written(line) :]
+        self._waiting += line
+        while self._waiting and (written := self._written(self._waiting)):
+            del self._waiting[:written]
+
+    def _written(self, data: bytes | bytearray) -> int:
+        """How much of it the disk took."""
+        try:
+            return os.write(self.descriptor, data)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            if not self._warned:
+                self._warned = True
+                room = "the journal goes on in memory and is written when there is room"
+                print(f"warning: {self.path}: {error.strerror}; {room}", file=sys.stderr, flush=True)
+            return 0
+
+
+OPEN: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _let_go_of_all() -> None:
+    """For a forked process, which would hold the lock of a parent that is killed."""
+    for journal in list(OPEN):
+        journal._let_go()
+
+
+if fcntl:
+    os.register_at_fork(after_in_child=_let_go_of_all)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether nobody else holds the lock; a file system without locks has nobody."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while fcntl:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        except OSError:
+            break
+        else:
+            break
+    return True
+
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Every whole record of a run folder's journal, in order; none where there is no journal."""
     return [record for record, _ in follow(folder)]
+
+
+def history(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every metric's (step, value) in the order of steps, each step once.
+
+    A resumed run repeats the steps after its last checkpoint: the value that was written last counts.
+    """
+    curves: dict[str, dict[int, float]] = {}
+    for record in read(folder):
+        if record["kind"] == "metrics":
+            for name, value in record["values"].items():
+                curves.setdefault(name, {})[record["step"]] = value
+    return {name: sorted(points.items()) for name, points in curves.items()}
+
+
+def ended(folder: Path) -> str:
+    """The status with which a run ended: FINISHED, FAILED or KILLED; empty if it goes on or died."""
+    status = ""
+    for record in read(folder):
+        if record["kind"] in ("start", "end"):
+            status = str(record.get("status", "")) if record["kind"] == "end" else ""
+    return status
 
 
 def follow(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
@@ -86,28 +186,41 @@ def follow(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and "kind" in record:
-                if record["kind"] == "metrics":
-                    record["values"] = {name: float(value) for name, value in record["values"].items()}
+            if record := _record(line):
                 yield record, offset
 
 
 def being_written(folder: Path) -> bool:
-    """Whether a living process has the folder's journal open for writing."""
+    """Whether a living process has the folder's journal open for writing, as far as can be told."""
     if not fcntl:
         return False
     try:
         with (Path(folder) / FILE).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return False
     return False
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None for what is none: torn, damaged, or written by somebody else."""
+    try:
+        record = json.loads(line)
+        if not isinstance(record["kind"], str) or not _is_whole(record["time"]):
+            return None
+        if record["kind"] == "metrics":
+            record["values"] = {name: float(value) for name, value in record["values"].items()}
+            return record if _is_whole(record["step"]) else None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    return record
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is an integer of 64 bits, which is what a tracking store can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _finite(value: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from dlframe import checkpoint, snapshot
+from dlframe.keeper import Keeper
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import Batch
+from dlframe.types import Batch, TrainingError
 
 CHUNK_SECONDS = 0.1
 """Work in one chunk: long against the Trainer's own cost of a step, short against a progress bar's patience."""
@@ -40,15 +44,45 @@ def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str
     return groups
 
 
+@dataclass
+class Standing:
+    """Where a training stands, between two batches.
+
+    Attributes:
+        epoch: Whole epochs done.
+        position: Batches done of the epoch that has begun.
+        batches: Batches done in all.
+        steps: Optimizer steps taken.
+        best: The best value of the monitored metric so far; None before the first.
+        metrics: Of the last validation.
+        losses: By name, the number of training losses since they were last logged, and their sum.
+        logged: Means of training losses that are not reported yet, with their step.
+        skipped: Batches left out because a loss was not finite.
+        done: Whether the training has ended.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    batches: int = 0
+    steps: int = 0
+    best: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
+    logged: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
+    skipped: int = 0
+    done: bool = False
+
+
 class Learner(LightningModule):
     """Moves the players of a task, batch by batch, and keeps the score.
 
     One step of the Trainer takes a chunk of batches, so that the Trainer's own cost is shared by the chunk; the numbers
-    are the same for any chunk.
+    are the same for any chunk. Between any two batches the training can be saved, and goes on from there with the same
+    numbers: the Trainer is told the epoch, the loader the position in it.
 
     Args:
         task: What is learnt.
-        players: Its players, in the order in which they move.
+        players: Its players, in the order in which they move; without any the task observes each batch.
         optimizer: Makes a player's optimizer.
         scheduler: Makes the schedule of an optimizer; stepped once an optimizer step, or once an epoch with the monitored
             value where it is a `ReduceLROnPlateau`.
@@ -61,8 +95,9 @@ class Learner(LightningModule):
         chunk: Batches in a chunk; 0 measures the first steps and chooses.
         channels_last: Keep images in NHWC memory order.
         log_every: Optimizer steps between two logged training losses.
-        report: Takes (optimizer step, metrics) for the journal.
-        keep: Takes (state, facts) of an epoch that is the best so far.
+        on_nan: "stop" or "skip": what happens at a loss that is NaN or infinite. On a GPU "skip" waits for it at each batch,
+            "stop" finds it within a chunk.
+        keeper: Takes metrics, weights and states; says when to save and when to stop.
     """
 
     def __init__(
@@ -81,8 +116,8 @@ class Learner(LightningModule):
         chunk: int = 0,
         channels_last: bool = True,
         log_every: int = 50,
-        report: Callable[[int, dict[str, float]], None] = lambda step, values: None,
-        keep: Callable[[dict[str, Tensor], dict[str, Any]], None] = lambda state, facts: None,
+        on_nan: str = "stop",
+        keeper: Keeper | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -100,25 +135,22 @@ class Learner(LightningModule):
         self.chunk = chunk
         self.channels_last = channels_last
         self.log_every = log_every
-        self.report = report
-        self.keep = keep
-        self.best = math.inf if mode == "min" else -math.inf
-        self.steps = 0
-        self.batches = 0
+        self.on_nan = on_nan
+        self.keeper = keeper or Keeper()
+        self.at = Standing()
+        self.schedulers: list[Any] = []
         self.scores: Scores = {}
-        self.metrics: dict[str, float] = {}
-        self._schedulers: list[Any] = []
         self._kept: list[Scores] = []
-        self._losses: dict[str, Tensor] = {}
-        self._logged: list[tuple[int, dict[str, Tensor]]] = []
-        self._since_log = 0
+        self._unchecked: list[tuple[int, int, Tensor]] = []
+        self._bad_player = 0
         self._durations: list[float] = []
+        self._resumed: Mapping[str, Any] | None = None
 
     def configure_optimizers(self) -> list[Optimizer]:
         assert self.make_optimizer, "a learner without optimizers can only be tested"
         assert self.make_scheduler, "an optimizer needs a schedule"
         optimizers = [self.make_optimizer(player, self.task.network(player)) for player in self.players]
-        self._schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
+        self.schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
         if self.device.type == "cpu":
             for optimizer in optimizers:
                 # Each step asks the driver whether a GPU graph is being captured. Here none can be, and with a CUDA
@@ -130,46 +162,90 @@ class Learner(LightningModule):
         """The loader gathers on the device already; walking through the chunk again would only cost time."""
         return batch
 
-    def on_train_epoch_start(self) -> None:
+    def on_fit_start(self) -> None:
+        """Go on from the state that the keeper has, the same in every process."""
         self.generator = torch.Generator(self.device)
+        if self.trainer.world_size > 1:
+            # The weights were drawn alike in all processes; from here on dropout and the like must not be.
+            torch.manual_seed(self.seed * self.trainer.world_size + self.global_rank)
+        path = self.trainer.strategy.broadcast(str(self.keeper.newest() or ""))
+        if not path:
+            return
+        tree = checkpoint.load(Path(path))[0]
+        self.at = Standing(**tree["standing"])
+        snapshot.put_back(self, tree)
+        progress = self.trainer.fit_loop.epoch_progress.current
+        progress.ready = progress.started = progress.processed = progress.completed = self.at.epoch
+        if self.at.done:
+            self.trainer.should_stop = True
+            snapshot.put_back_random(self, tree)
+        else:
+            self._resumed = tree
+
+    def on_train_epoch_start(self) -> None:
         self.generator.manual_seed(((self.seed << 20) + self.current_epoch) * self.trainer.world_size + self.global_rank)
         for module in self.task.modules():
             if callable(hook := getattr(module, "start_epoch", None)):
                 hook(self.current_epoch, self.trainer.max_epochs)
+        if self._resumed:
+            snapshot.put_back_random(self, self._resumed)
+            self._resumed = None
 
     def training_step(self, chunk: list[Batch], batch_idx: int) -> None:
         started = time.perf_counter()
-        for batch in chunk:
-            self._move(self._prepared(batch))
+        for number, batch in enumerate(chunk):
+            if number:
+                self._pause()
+            batch = self._prepared(batch)
+            if self.players:
+                self._move(batch)
+            else:
+                self._observe(batch)
         if not self.chunk:
             self._choose_chunk((time.perf_counter() - started) / len(chunk))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """The pause after a chunk's last batch, when all callbacks have seen it."""
+        self._check_losses()
+        self._pause()
 
     def _move(self, batch: Batch) -> None:
         """One batch for every player."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        self.batches += 1
-        full = self.batches % self.accumulate == 0
-        for player, optimizer in zip(self.players, optimizers, strict=True):
+        at = self.at
+        at.batches += 1
+        at.position += 1
+        full = at.batches % self.accumulate == 0
+        for number, (player, optimizer) in enumerate(zip(self.players, optimizers, strict=True)):
             if len(self.players) > 1:
                 self.toggle_optimizer(optimizer)
             loss = self.task.loss(batch, player)
-            self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
-            if full:
+            usable = self._usable(loss, number, optimizer)
+            if usable:
+                self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
+                name = "train/loss" if len(self.players) == 1 else f"train/loss/{player}"
+                count, total = at.losses.get(name, (0, 0.0))
+                at.losses[name] = (count + 1, total + loss.detach())
+            if full and (usable or any(p.grad is not None for group in optimizer.param_groups for p in group["params"])):
                 self._step(optimizer)
             if len(self.players) > 1:
                 self.untoggle_optimizer(optimizer)
-            name = "train/loss" if len(self.players) == 1 else f"train/loss/{player}"
-            loss = loss.detach()
-            self._losses[name] = self._losses[name] + loss if name in self._losses else loss
-        self._since_log += 1
         if full:
-            self.steps += 1
-            for scheduler in self._schedulers:
+            at.steps += 1
+            for scheduler in self.schedulers:
                 if not isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step()
-            if self.steps % self.log_every == 0:
+            if at.steps % self.log_every == 0:
                 self._log_losses()
+
+    @torch.no_grad()
+    def _observe(self, batch: Batch) -> None:
+        """One batch for a task without players."""
+        self.at.batches += 1
+        self.at.position += 1
+        self.at.steps += 1
+        self.task.observe(batch)
 
     def _step(self, optimizer: Any) -> None:
         if self.clip is not None:
@@ -179,6 +255,89 @@ class Learner(LightningModule):
             self.clip_gradients(optimizer, self.clip, "norm")
         optimizer.step()
         optimizer.zero_grad()
+
+    def _usable(self, loss: Tensor, number: int, optimizer: Any) -> bool:
+        """Whether a player is to learn from its loss: a finite one, or one that will be looked at later.
+
+        Raises:
+            TrainingError: It is not finite, and the run stops at that.
+        """
+        if self.on_nan == "stop" and self.device.type != "cpu":
+            self._unchecked.append((self.at.steps + 1, number, loss.detach()))
+            return True
+        finite = loss.detach().isfinite()
+        if self.trainer.world_size > 1 and self.on_nan == "skip":
+            finite = finite.to(torch.uint8)
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        if finite:
+            return True
+        if self.on_nan == "skip":
+            self.at.skipped += 1
+            return False
+        if self.trainer.world_size > 1:
+            # The others wait for this gradient, and hear of it in the pause.
+            self._bad_player = number + 1
+            return True
+        self.manual_backward(loss)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients).item() if gradients else math.nan
+        raise self._not_finite(number, self.at.steps + 1, loss.item(), norm)
+
+    def _check_losses(self) -> None:
+        """Look at the losses that were left on the device."""
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked:
+            return
+        finite = torch.stack([loss for _, _, loss in unchecked]).isfinite().tolist()
+        for (step, number, loss), good in zip(unchecked, finite, strict=True):
+            if not good and self.trainer.world_size > 1:
+                self._bad_player = number + 1
+            elif not good:
+                raise self._not_finite(number, step, loss.item())
+
+    def _not_finite(self, number: int, step: int, loss: float = math.nan, norm: float | None = None) -> TrainingError:
+        """What is known of a loss that is not finite."""
+        rate = self.trainer.optimizers[number].param_groups[-1]["lr"]
+        player = f" of the {self.players[number]}" if len(self.players) > 1 else ""
+        gradient = "" if norm is None else f", gradient norm {norm:g}"
+        what = f"the loss{player} is {loss:g} at step {step} (epoch {self.current_epoch + 1}, learning rate {rate:.3g}{gradient})."
+        return TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
+
+    def _check_weights(self) -> None:
+        """Raise where a step with a finite loss has led to weights that are not."""
+        if self.players and not nn.utils.get_total_norm(p.detach() for p in self.task.parameters()).isfinite():
+            what = f"the weights are no longer finite after step {self.at.steps} (epoch {self.current_epoch + 1})."
+            raise TrainingError(f"{what} {self._advice().rstrip(',')}.")
+
+    def _advice(self) -> str:
+        return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if self.clip else " clip=1,")
+
+    def _pause(self) -> None:
+        """Between two batches, or two epochs: save if it is time, stop if a signal asks for it.
+
+        In the middle of an accumulation, and between an epoch's last batch and its validation, both wait.
+        """
+        at = self.at
+        number, due = self.keeper.signals.received, self.keeper.due(at.steps, at.epoch)
+        if self.trainer.world_size > 1:
+            wishes = torch.tensor([number, due, self._bad_player], device=self.device)
+            torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
+            number, due, bad = wishes.tolist()
+            if bad:
+                raise self._not_finite(bad - 1, at.steps)
+        if not (number or due or at.done):
+            return
+        if at.position and (at.batches % self.accumulate or at.position >= self._batches_in_epoch()):
+            return
+        self._check_losses()
+        self._check_weights()
+        tree = {"standing": vars(at), **snapshot.take(self)}
+        self.keeper.save(tree, {"step": at.steps, "epoch": at.epoch})
+        if number:
+            self.keeper.signals.stop(number)
+
+    def _batches_in_epoch(self) -> int:
+        return self.trainer.train_dataloader.steps(self.trainer.world_size)  # type: ignore[union-attr]
 
     def _prepared(self, batch: Batch) -> Batch:
         if self.augmentations:
@@ -202,22 +361,28 @@ class Learner(LightningModule):
 
     def _log_losses(self) -> None:
         """Keep the mean losses since the last call on the device: reading them now would wait for it."""
-        self._logged.append((self.steps, {name: total / self._since_log for name, total in self._losses.items()}))
-        self._losses, self._since_log = {}, 0
+        if self.at.losses:
+            self.at.logged.append((self.at.steps, {name: total / n for name, (n, total) in self.at.losses.items()}))
+            self.at.losses = {}
 
     def on_train_epoch_end(self) -> None:
-        if self._since_log:
-            self._log_losses()
-        for step, losses in self._logged:
-            self.report(step, {name: value.item() for name, value in losses.items()})
-        self._logged = []
+        at = self.at
+        self._log_losses()
+        for step, losses in at.logged:
+            self.keeper.report(step, {name: value.item() for name, value in losses.items()})
+        at.logged = []
         rates = [optimizer.param_groups[-1]["lr"] for optimizer in self.trainer.optimizers]
         names = ["lr"] if len(rates) == 1 else [f"lr/{player}" for player in self.players]
-        self.report(self.steps, {"epoch": float(self.current_epoch), **dict(zip(names, rates, strict=True))})
-        for scheduler in self._schedulers:
-            if isinstance(scheduler, ReduceLROnPlateau) and self.monitor in self.metrics:
-                value = self.metrics[self.monitor]
+        counts = {"epoch": float(self.current_epoch)} | ({"train/skipped": float(at.skipped)} if at.skipped else {})
+        self.keeper.report(at.steps, {**counts, **dict(zip(names, rates, strict=True))})
+        for scheduler in self.schedulers:
+            if isinstance(scheduler, ReduceLROnPlateau) and self.monitor in at.metrics:
+                value = at.metrics[self.monitor]
                 scheduler.step(value if self.mode == "min" else -value)
+        at.epoch += 1
+        at.position = 0
+        at.done = self.trainer.should_stop or at.epoch >= (self.trainer.max_epochs or 0)
+        self._pause()
 
     def validation_step(self, chunk: list[Batch], batch_idx: int) -> None:
         self._kept += [self.task.score(self._laid_out(batch)) for batch in chunk]
@@ -226,25 +391,27 @@ class Learner(LightningModule):
         self.validation_step(chunk, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self._finish_evaluation("val")
-        self.report(self.steps, self.metrics)
-        value = self.metrics[self.monitor]
-        if value < self.best if self.mode == "min" else value > self.best:
-            self.best = value
-            state = {
-                name.removeprefix("task."): tensor
-                for name, tensor in self.trainer.strategy.lightning_module_state_dict().items()
-            }
-            self.keep(state, {"epoch": self.current_epoch, "step": self.steps, self.monitor: value})
+        at = self.at
+        self._check_weights()
+        at.metrics = self._evaluated("val")
+        self.keeper.report(at.steps, at.metrics)
+        value = at.metrics[self.monitor]
+        better = at.best is None or (value < at.best if self.mode == "min" else value > at.best)
+        if math.isfinite(value) and better:
+            at.best = value
+            # Collective under a sharded strategy: every process takes part.
+            self.keeper.keep_best(snapshot.weights(self), {"epoch": self.current_epoch, "step": at.steps, self.monitor: value})
 
     def on_test_epoch_end(self) -> None:
-        self._finish_evaluation("test")
+        self._evaluated("test")
 
-    def _finish_evaluation(self, split: str) -> None:
+    def _evaluated(self, split: str) -> dict[str, float]:
+        """The metrics of the split that has just been scored."""
         self.scores = self._collected()
         self._kept = []
-        self.metrics = {f"{split}/{name}": value for name, value in self.task.metrics(self.scores).items()}
-        self.log_dict(self.metrics)
+        metrics = {f"{split}/{name}": value for name, value in self.task.metrics(self.scores).items()}
+        self.log_dict(metrics)
+        return metrics
 
     def _collected(self) -> Scores:
         """The scores of all samples of the split, of all processes, in the split's order, on the CPU."""

@@ -15,12 +15,13 @@ from dlframe.types import UNLABELLED, Batch, Split
 
 @dataclass
 class Place:
-    """Where a process stands: its device, its rank among `world` processes, and the epoch that it is in."""
+    """Where a process stands: its device, its rank among `world` processes, the epoch, and the batches of it that are done."""
 
     device: torch.device
     rank: int = 0
     world: int = 1
     epoch: int = 0
+    batches: int = 0
 
 
 class Batches:
@@ -73,7 +74,7 @@ class Batches:
         order = self._order(place)
         inputs, targets = self._tensors(place.device)
         chunk = []
-        for step in range(self.steps(place.world)):
+        for step in range(place.batches, self.steps(place.world)):
             members = order[step * self.batch_size : (step + 1) * self.batch_size]
             index = members.tensor_split(place.world)[place.rank] if place.world > 1 else members
             chunk.append(Batch(inputs.index_select(0, index), targets.index_select(0, index), index))

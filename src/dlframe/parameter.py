@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import types
@@ -57,13 +58,12 @@ class Parameter:
 
 
 def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
-    """The bare type, its range and whether None is allowed."""
+    """The bare type, or the union of several, its range and whether None is allowed."""
     optional = False
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+    if is_union(annotation):
         members = [a for a in typing.get_args(annotation) if a is not type(None)]
-        if len(members) != 1:
-            raise ValueError(f"a single type, or one with None; not {annotation}")
-        annotation, optional = members[0], True
+        optional = len(members) < len(typing.get_args(annotation))
+        annotation = typing.Union[tuple(members)]  # noqa: UP007
     bounds = None
     if typing.get_origin(annotation) is Annotated:
         annotation, *metadata = typing.get_args(annotation)
@@ -71,9 +71,16 @@ def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
     return annotation, bounds, optional
 
 
+def is_union(annotation: Any) -> bool:
+    """Whether an annotation is a choice between types."""
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
 def literals(annotation: Any) -> tuple[str, ...]:
     """The strings that a `Literal` allows; empty for another type."""
     bare = parts(annotation)[0]
+    if is_union(bare):
+        return tuple(text for member in typing.get_args(bare) for text in literals(member))
     return tuple(map(str, typing.get_args(bare))) if typing.get_origin(bare) is Literal else ()
 
 
@@ -81,8 +88,10 @@ def rule(annotation: Any) -> str:
     """An annotation in words; ValueError for a type that a config cannot hold."""
     bare, bounds, optional = parts(annotation)
     origin, arguments = typing.get_origin(bare), typing.get_args(bare)
-    if origin is Literal:
-        text = "one of " + ", ".join(str(a) for a in arguments)
+    if is_union(bare):
+        text = " or ".join(rule(member) for member in arguments)
+    elif origin is Literal:
+        text = "one of " * (len(arguments) > 1) + ", ".join(str(a) for a in arguments)
     elif origin in (tuple, list):
         if origin is list or (len(arguments) == 2 and arguments[1] is Ellipsis):
             text = f"list of {rule(arguments[0])}"
@@ -109,6 +118,11 @@ def conform(annotation: Any, value: Any) -> Any:
             return None
         raise wrong
     origin, arguments = typing.get_origin(bare), typing.get_args(bare)
+    if is_union(bare):
+        for member in arguments:
+            with contextlib.suppress(ValueError):
+                return conform(member, value)
+        raise wrong
     if origin is Literal:
         if value not in arguments or type(value) is not type(arguments[arguments.index(value)]):
             raise wrong

@@ -16,7 +16,7 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.train_dataloader is not None:
             total = trainer.train_dataloader.steps(trainer.world_size) * (trainer.max_epochs or 0)
-            self.bar = tqdm(total=total, unit=" batches", dynamic_ncols=True, leave=False)
+            self.bar = tqdm(initial=pl_module.at.batches, total=total, unit=" batches", dynamic_ncols=True, leave=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list, batch_idx: int
@@ -28,7 +28,7 @@ class Progress(Callback):
         monitor = str(pl_module.monitor)
         if self.bar is not None and monitor in trainer.callback_metrics:
             text = f"epoch {trainer.current_epoch + 1}, {monitor} {float(trainer.callback_metrics[monitor]):.4g}"
-            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.set_postfix_str(text)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None:

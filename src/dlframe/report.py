@@ -12,8 +12,8 @@ SHARES = ("accuracy", "f1", "precision", "recall")
 """Metrics that are shares of one; MAPE is in per cent already."""
 
 
-def opening(config: Config, dataset: Dataset, folder: Path | None) -> str:
-    """What will run, on which data, on which device."""
+def opening(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
+    """What will run, on which data, on which device; `again` where the run in the folder goes on."""
     spec = dataset.spec
     sizes = " + ".join(f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
     classes = f", {len(spec.classes)} classes" if spec.classes else f", horizon {spec.horizon}" if spec.horizon else ""
@@ -23,8 +23,15 @@ def opening(config: Config, dataset: Dataset, folder: Path | None) -> str:
     return (
         f"{config.values['model']['name']} on {spec.name}: {sizes} samples to train, validate, test; "
         f"{spec.inputs} {shape}{classes}; split {dataset.splits}; {dataset.source}; data {dataset.fingerprint}; on {device}"
-        + (f"; in {folder}" if folder else "")
+        + (f"; {'goes on' if again else 'in'} {folder}" if folder else "")
     )
+
+
+def stopped(config: Config, step: int) -> str:
+    """Where a run was interrupted, and the command that goes on."""
+    overrides = [shlex.quote(text) for text in config.overrides if not text.startswith("resume=")]
+    command = " ".join(["python -m dlframe", *overrides, "resume=auto"])
+    return f"{f'stopped after step {step:,}' if step else 'stopped before the first checkpoint'}; go on: {command}"
 
 
 def number(metric: str, value: float) -> str:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe import environment
 from dlframe.config import Config, artifact_root
-from dlframe.journal import Journal, read
+from dlframe.journal import Journal, history
+from dlframe.keeper import BEST
 from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
 
-BEST = Path("checkpoints", "best.safetensors")
+RESULT = "result.json"
+FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "chunk")
+"""Options that change no number: a run may be continued with others."""
 
 
 def check_writable(runs: str) -> None:
@@ -28,11 +35,15 @@ def check_writable(runs: str) -> None:
         raise ConfigError(f"runs: must be a folder that can be written. Received: {runs!r}.")
 
 
+def title(config: Config) -> str:
+    """What a run is, as the beginning of its folder's name."""
+    return re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
+
+
 def new_folder(config: Config) -> Path:
     """A folder of its own for a run, named for what it is and when it began."""
     root = Path(config.run.runs)
-    title = re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
-    stem = f"{title}-{datetime.now():%Y%m%d-%H%M%S}"
+    stem = f"{title(config)}-{datetime.now():%Y%m%d-%H%M%S}"
     for attempt in range(1000):
         folder = root / (f"{stem}-{attempt}" if attempt else stem)
         try:
@@ -46,7 +57,10 @@ def new_folder(config: Config) -> Path:
 
 
 def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str) -> None:
-    """What is known before training: the config, the environment, the data; and the journal's first record."""
+    """What is known before training: the config, the environment, the data; and the journal's first record.
+
+    Of a run that goes on, what is there already stays.
+    """
     import yaml
 
     changes = environment.changes()
@@ -73,12 +87,15 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     if changes:
         files["changes.diff"] = changes
     for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        if not (folder / name).exists():
+            (folder / name).write_text(content, encoding="utf-8")
     journal.write(
         "start",
         run_name=folder.name,
         experiment=config.run.experiment_name or config.values["task"]["name"],
-        parameters=dict(_flat(config.values)),
+        identity=identity(config.values),
+        host=platform.node(),
+        parameters=dict(flat(config.values)),
         tags={
             "mlflow.source.name": "dlframe",
             "mlflow.source.type": "LOCAL",
@@ -94,6 +111,31 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
         journal.write("artifact", path=name, to="")
 
 
+def identity(values: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits that two configs share if a run of one can be continued with the other."""
+    counted = {key: value for key, value in values.items() if key not in FREE}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_data(folder: Path, dataset: Dataset) -> None:
+    """That data are what they were when the run began.
+
+    Raises:
+        DataError: They have changed, or the folder does not tell.
+    """
+    try:
+        fingerprint = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
+        if not re.fullmatch(r"[0-9a-f]{12}", fingerprint):
+            raise ValueError("the fingerprint of its data is none")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{folder}: is damaged: {error}") from None
+    if fingerprint != dataset.fingerprint:
+        raise DataError(
+            f"data={dataset.spec.name}: has changed since the run: fingerprint must be {fingerprint}. "
+            f"Received: {dataset.fingerprint}."
+        )
+
+
 def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
     """What the test gave: predictions, figures, the model."""
     import pyarrow
@@ -102,11 +144,11 @@ def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, fold
     from dlframe import figures
 
     columns = {"id": dataset.test.ids[scores["index"].numpy()].tolist(), **task.table(scores, dataset)}
-    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "predictions.parquet")
+    with _replacing(folder / "predictions.parquet") as unfinished:
+        pyarrow.parquet.write_table(pyarrow.table(columns), unfinished)
     journal.write("artifact", path="predictions.parquet", to="")
-    (folder / "figures").mkdir()
-    records = [record for record in read(folder) if record["kind"] == "metrics"]
-    drawn = {"learning_curve": figures.learning_curve(records), **task.figures(scores, dataset)}
+    (folder / "figures").mkdir(exist_ok=True)
+    drawn = {"learning_curve": figures.learning_curve(history(folder)), **task.figures(scores, dataset)}
     for name, figure in drawn.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
         journal.write("artifact", path=f"figures/{name}.png", to="figures")
@@ -118,7 +160,7 @@ def _export(config: Config, dataset: Dataset, task: Task, folder: Path) -> None:
     """What `mlflow.pyfunc.load_model` needs to predict: config, spec, weights, signature."""
     import torch
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     shutil.copy(folder.parent / "config.yaml", folder)
     shutil.copy(folder.parent / BEST, folder / "weights.safetensors")
     spec = dataset.spec
@@ -140,12 +182,28 @@ def read_result(folder: Path) -> Result:
         DataError: The folder holds none.
     """
     try:
-        values = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        values = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         (baseline,) = values.pop("baseline").items()
         interval = Estimate(**values.pop("interval"))
-        return Result(folder=folder, baseline=baseline, interval=interval, **values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        result = Result(folder=folder, baseline=baseline, interval=interval, **values)
+        if not _is_plain(result):
+            raise ValueError("its values are of other kinds than a run leaves")
+        return result
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: holds no result of a run: {error}") from None
+
+
+def _is_plain(result: Result) -> bool:
+    """Whether names are texts that can be shown and the rest numbers: a stranger's file may hold anything."""
+    name, baseline = result.baseline
+    numbers = [*result.metrics.values(), *vars(result.interval).values(), *baseline.values(), result.samples, result.seconds]
+    names = [result.headline, name, *result.metrics, *baseline, *result.overrides]
+    return (
+        all(type(number) in (int, float) for number in numbers)
+        and all(isinstance(text, str) and text.isprintable() for text in names)
+        and result.headline in result.metrics
+        and result.headline in baseline
+    )
 
 
 def write_result(result: Result, folder: Path, journal: Journal) -> None:
@@ -159,14 +217,23 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
         "seconds": result.seconds,
         "overrides": result.overrides,
     }
-    (folder / "result.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
-    journal.write("artifact", path="result.json", to="")
+    with _replacing(folder / RESULT) as unfinished:
+        unfinished.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    journal.write("artifact", path=RESULT, to="")
 
 
-def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, renamed to `path` when all is written."""
+    unfinished = path.with_name(f".{path.name}.part")
+    yield unfinished
+    unfinished.replace(path)
+
+
+def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Nested options as dotted keys, "augmentation.crop.padding"."""
     if isinstance(values, dict) and values:
-        return [pair for key, value in values.items() for pair in _flat(value, f"{prefix}.{key}" if prefix else key)]
+        return [pair for key, value in values.items() for pair in flat(value, f"{prefix}.{key}" if prefix else key)]
     return [(prefix, values if isinstance(values, (int, float, str)) else json.dumps(values))]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from dlframe.registry import Count, Natural, Positive, Registry
+from dlframe.registry import Count, Natural, NonNegative, Positive, Registry
 
 settings = Registry("settings")
 
@@ -21,7 +21,8 @@ class Run:
         seed: Seed of weights, order, augmentation and hidden labels. The split of the data does not depend on it.
         epochs: Passes over the training data.
         validate_every: Epochs between two validations; the last epoch of a shorter run is validated all the same.
-        batch_size: Samples in one optimizer step over all devices, before `accumulate`.
+        batch_size: Samples in one optimizer step over all devices, before `accumulate`; "auto" has 64 times `accumulate` in an
+            optimizer step, as many of them at once as fit into memory.
         accumulate: Batches whose gradients are summed into one optimizer step.
         clip: Largest L2 norm of a player's gradient; null for no limit.
         decay: What weight decay applies to: every parameter, or only weight matrices and kernels (no norms, no biases).
@@ -34,12 +35,15 @@ class Run:
         experiment_name: Experiment in the tracker; empty for the task.
         runs: Folder for run folders and the tracking store.
         plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
+        resume: "none" for a new run; "auto" to continue the newest run of the same config that has not ended, or to show its
+            result where it has; or the folder of the run to continue.
+        on_nan: What a loss does that is NaN or infinite: end the run at that step, or have the batch left out and counted.
     """
 
     seed: Annotated[int, Interval(ge=0, le=4294967295)] = 0
     epochs: Count = 30
     validate_every: Count = 1
-    batch_size: Count = 64
+    batch_size: Count | Literal["auto"] = 64
     accumulate: Count = 1
     clip: Positive | None = None
     decay: Literal["all", "weights"] = "weights"
@@ -52,6 +56,8 @@ class Run:
     experiment_name: str = ""
     runs: str = "runs"
     plugin_paths: tuple[str, ...] = ()
+    resume: str = "none"
+    on_nan: Literal["stop", "skip"] = "stop"
 
 
 @settings.register("trainer")
@@ -82,6 +88,22 @@ class Trainer:
     detect_anomaly: bool = False
     limit_steps: Natural = 0
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
+
+
+@settings.register("checkpoint")
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """When the state of the training is kept, from which `resume` goes on. The last state of all is always kept.
+
+    Args:
+        every: Time between two states, in `unit`; 0 for none but the last.
+        unit: Optimizer steps, epochs or minutes.
+        keep: States that are kept, the newest.
+    """
+
+    every: NonNegative = 1.0
+    unit: Literal["steps", "epochs", "minutes"] = "minutes"
+    keep: Count = 3
 
 
 @settings.register("tracking")
@@ -128,3 +150,31 @@ class UI:
     runs: str = "runs"
     uri: str = ""
     open: bool = False
+
+
+@settings.register("sync")
+@dataclass(frozen=True, kw_only=True)
+class Sync:
+    """Delivering to MLflow what it has not got.
+
+    Args:
+        runs: Folder of the runs, all of which are delivered where none is named.
+        uri: A store outside of that folder to which runs may be delivered; without it a run may name no such SQLite file.
+    """
+
+    runs: str = "runs"
+    uri: str = ""
+
+
+@settings.register("verify_resume")
+@dataclass(frozen=True, kw_only=True)
+class VerifyResume:
+    """Verifying that a training which is killed and continued ends as one that is left alone. All else is the training's.
+
+    Args:
+        kills: How often it is killed.
+        kill_seed: Seed of the moments.
+    """
+
+    kills: Count = 3
+    kill_seed: Natural = 0

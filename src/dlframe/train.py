@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlframe import checkpoint, report, run_folder
+from dlframe import checkpoint, report, resume, run_folder
 from dlframe.config import Config, load_saved, store_uri
 from dlframe.data.splits import hide_labels
 from dlframe.environment import is_main
-from dlframe.journal import Journal
-from dlframe.run_folder import BEST
+from dlframe.journal import Journal, ended
+from dlframe.keeper import BEST, Keeper, RunKeeper
+from dlframe.signals import Signals, Stopped
 from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Result
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def load_data(config: Config) -> Dataset:
 
 
 def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
-    """Train, test, keep everything.
+    """Train, test, keep everything; or go on with a run that was stopped, where `config.run.resume` says so.
 
     Args:
         config: What to run.
@@ -54,48 +52,60 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
 
     Raises:
         DlframeError: Something that the user can mend.
+        Stopped: Ctrl-C or SIGTERM. The state of the training is saved.
     """
-    started = time.perf_counter()
     run_folder.check_writable(config.run.runs)
+    folder = resume.find(config) if is_main() else None
+    if folder and ended(folder) == "FINISHED" and (folder / run_folder.RESULT).is_file():
+        return _told(run_folder.read_result(folder), pending)
     tracking_uri = _tracking_uri(config)
     dataset = load_data(config)
-    if not is_main():
-        return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), None)
-    folder = run_folder.new_folder(config)
-    os.environ[FOLDER_VARIABLE] = str(folder)
-    print(report.opening(config, dataset, folder), flush=True)
-    journal = Journal(folder)
-    run_folder.write_beginning(config, dataset, folder, journal, tracking_uri)
-    tracker = None
-    if tracking_uri:
-        from dlframe.tracking import Tracker
+    with Signals() as signals:
+        if not is_main():
+            return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Keeper(signals))
+        keeper = _begin(config, dataset, folder, tracking_uri, signals)
+        tracker = None
+        if tracking_uri:
+            from dlframe.tracking import Tracker
 
-        tracker = Tracker.start(folder)
-    status, message = "FAILED", ""
-    try:
-        result = _train(config, dataset, folder, journal)
-        result.seconds = time.perf_counter() - started
-        result.overrides = config.overrides
-        run_folder.write_result(result, folder, journal)
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning leaves by SystemExit: after Ctrl-C with status 1, after SIGTERM with status 0.
-        status, message = "KILLED", "interrupted"
-        raise SystemExit(143) if "SIGTERM" in type(error).__name__ else KeyboardInterrupt from None
-    except BaseException as error:
-        message = f"{type(error).__name__}: {error}"
-        if isinstance(error, (MemoryError, RuntimeError)) and re.search("out of memory|t allocate memory|overflow", message):
-            text = f"out of memory: {message.splitlines()[0]} Try a smaller batch_size or model."
-            raise ConfigError(text) from error
-        raise
-    finally:
-        del os.environ[FOLDER_VARIABLE]
-        journal.write("end", status=status, message=message)
-        journal.close()
-        if tracker and pending is not None:
-            pending.append(tracker)
-        elif tracker and (late := tracker.wait()):
-            print(late, file=sys.stderr)
+            tracker = Tracker.start(keeper.folder)
+        status, message = "FAILED", ""
+        try:
+            result = _train(config, dataset, keeper.folder, keeper)
+            status = "FINISHED"
+        except (KeyboardInterrupt, Stopped):
+            status, message = "KILLED", "interrupted"
+            print(report.stopped(config, keeper.step), file=sys.stderr, flush=True)
+            raise
+        except BaseException as error:
+            message = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            del os.environ[FOLDER_VARIABLE]
+            keeper.journal.write("end", status=status, message=message)
+            if lost := keeper.journal.close():
+                print(f"warning: {lost}", file=sys.stderr)
+            if tracker and pending is not None:
+                pending.append(tracker)
+            elif tracker and (late := tracker.wait()):
+                print(late, file=sys.stderr)
+    return _told(result, pending)
+
+
+def _begin(config: Config, dataset: Dataset, folder: Path | None, tracking_uri: str, signals: Signals) -> RunKeeper:
+    """A new run in a folder of its own, or the one in `folder` again."""
+    if folder:
+        run_folder.check_data(folder, dataset)
+    keeper_folder = folder or run_folder.new_folder(config)
+    journal = Journal(keeper_folder)
+    os.environ[FOLDER_VARIABLE] = str(keeper_folder)
+    print(report.opening(config, dataset, keeper_folder, again=bool(folder)), flush=True)
+    run_folder.write_beginning(config, dataset, keeper_folder, journal, tracking_uri)
+    return RunKeeper(config, keeper_folder, journal, signals)
+
+
+def _told(result: Result, pending: list[Tracker] | None) -> Result:
+    """The result, also in the terminal, unless it is one of a grid's."""
     if pending is None:
         print(report.closing(result), flush=True)
     return result
@@ -121,21 +131,16 @@ def rescore(folder: Path, weights: Path | None = None, plugin_paths: Sequence[st
     if own != model:
         raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
     try:
-        fingerprint = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
         overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
     dataset = load_data(config)
-    if fingerprint != dataset.fingerprint:
-        raise DataError(
-            f"data={dataset.spec.name}: has changed since the run: fingerprint must be {fingerprint}. "
-            f"Received: {dataset.fingerprint}."
-        )
+    run_folder.check_data(folder, dataset)
     print(report.opening(config, dataset, None), flush=True)
     from dlframe.fit import build_task, evaluate
 
     task = build_task(config, dataset, restored=True)
-    checkpoint.restore(task, checkpoint.load(path)[0], path)
+    checkpoint.restore(task, checkpoint.weights(path), path)
     scores = evaluate(config, dataset, task)
     result = _result(config, dataset, task, scores, folder)
     result.seconds = time.perf_counter() - started
@@ -144,25 +149,17 @@ def rescore(folder: Path, weights: Path | None = None, plugin_paths: Sequence[st
     return result
 
 
-def _train(config: Config, dataset: Dataset, folder: Path, journal: Journal | None) -> Result:
+def _train(config: Config, dataset: Dataset, folder: Path, keeper: Keeper) -> Result:
     from dlframe.fit import fit
 
-    def keep(state: dict, facts: dict) -> None:
-        if journal:
-            checkpoint.save(folder / BEST, state, {"model": config.values["model"]["name"], **facts})
-
-    def note(step: int, metrics: dict[str, float]) -> None:
-        if journal:
-            journal.metrics(step, metrics)
-        if any(math.isnan(value) for name, value in metrics.items() if name.startswith("train/loss")):
-            rate = config.values["optimizer"]["lr"]
-            raise ConfigError(f"optimizer.lr: the loss is no number at step {step}. Try less than {rate:g}, or clip=1.")
-
-    fitted = fit(config, dataset, folder / BEST, keep, note if journal else None)
+    fitted = fit(config, dataset, keeper, folder / BEST)
     result = _result(config, dataset, fitted.task, fitted.scores, folder)
-    if journal:
-        journal.metrics(fitted.steps, {f"test/{name}": value for name, value in result.metrics.items()})
-        run_folder.write_end(config, dataset, fitted.task, fitted.scores, folder, journal)
+    keeper.report(fitted.steps, {f"test/{name}": value for name, value in result.metrics.items()})
+    if isinstance(keeper, RunKeeper):
+        run_folder.write_end(config, dataset, fitted.task, fitted.scores, folder, keeper.journal)
+        result.seconds = keeper.seconds
+        result.overrides = config.overrides
+        run_folder.write_result(result, folder, keeper.journal)
     return result
 
 

@@ -39,6 +39,10 @@ class CheckpointError(DlframeError):
     """A checkpoint that is missing, damaged or of another model."""
 
 
+class TrainingError(DlframeError):
+    """A training that cannot go on."""
+
+
 class TrackingError(DlframeError):
     """A tracking store that does not answer."""
 

@@ -50,9 +50,13 @@ class Task(nn.Module, ABC):
         """The network whose parameters `player`'s optimizer moves."""
         return self.model
 
-    @abstractmethod
     def loss(self, batch: Batch, player: str) -> Tensor:
-        """The scalar that `player` lowers: a mean over the batch."""
+        """The scalar that `player` lowers: a mean over the batch. A task with players has one."""
+        raise NotImplementedError
+
+    def observe(self, batch: Batch) -> None:
+        """Learn from a batch without gradient. A task without players does; what it learns is kept in buffers."""
+        raise NotImplementedError
 
     @abstractmethod
     def score(self, batch: Batch) -> Scores:

@@ -1,0 +1,128 @@
+"""Which run a command continues, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dlframe import resume
+from dlframe.config import load
+from dlframe.journal import Journal, ended, history
+from dlframe.keeper import states
+from dlframe.run_folder import identity
+from dlframe.train import run
+from dlframe.types import ConfigError, DataError
+
+SHORT = ["model=mlp", "epochs=2", "tracking=none"]
+
+
+def train(tmp_path: Path, *overrides: str):
+    return run(load([*SHORT, f"runs={tmp_path}", *overrides]))
+
+
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    return train(tmp_path).folder
+
+
+def unfinish(folder: Path) -> None:
+    """As a run that was killed after its last epoch looks."""
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(line for line in lines if '"kind": "end"' not in line))
+    (folder / "result.json").unlink()
+
+
+def test_a_finished_run_is_shown_and_not_trained_again(tmp_path, finished, capsys):
+    before = (finished / "journal.jsonl").read_bytes()
+    result = train(tmp_path, "resume=auto")
+    assert result.folder == finished
+    assert result.metrics == json.loads((finished / "result.json").read_text())["metrics"]
+    assert (finished / "journal.jsonl").read_bytes() == before
+    assert f"run  {finished}" in capsys.readouterr().out
+
+
+def test_another_config_begins_anew(tmp_path, finished):
+    assert train(tmp_path, "resume=auto", "seed=1").folder != finished
+    assert train(tmp_path).folder != finished
+
+
+@pytest.mark.parametrize("option", ["checkpoint.every=3", "checkpoint.keep=1", "chunk=2", "tracking=none"])
+def test_options_that_change_no_number_do_not_make_another_config(option):
+    assert identity(load([*SHORT, option]).values) == identity(load(SHORT).values)
+
+
+@pytest.mark.parametrize(
+    "option", ["seed=1", "epochs=3", "model.width=8", "optimizer.lr=0.1", "trainer.threads=1", "log_every=7"]
+)
+def test_options_that_may_change_a_number_do(option):
+    assert identity(load([*SHORT, option]).values) != identity(load(SHORT).values)
+
+
+def test_of_several_runs_the_newest_goes_on(tmp_path, finished):
+    newest = train(tmp_path).folder
+    unfinish(finished)
+    assert resume.find(load([*SHORT, f"runs={tmp_path}", "resume=auto"])) == newest
+    assert resume.find(load([*SHORT, f"runs={tmp_path}", f"resume={finished}"])) == finished
+
+
+def test_a_run_killed_in_its_test_is_only_tested_again(tmp_path, finished, capsys):
+    expected = {path.name: path.read_bytes() for path in (finished / "checkpoints").iterdir()}
+    metrics = json.loads((finished / "result.json").read_text())["metrics"]
+    curves = history(finished)
+    unfinish(finished)
+    capsys.readouterr()
+    result = train(tmp_path, "resume=auto")
+    assert f"goes on {finished}" in capsys.readouterr().out
+    assert (result.folder, result.metrics) == (finished, metrics)
+    assert {path.name: path.read_bytes() for path in (finished / "checkpoints").iterdir()} == expected
+    assert history(finished) == curves
+    assert ended(finished) == "FINISHED"
+
+
+def test_a_run_without_a_state_begins_again_in_its_folder(tmp_path, finished):
+    metrics = json.loads((finished / "result.json").read_text())["metrics"]
+    unfinish(finished)
+    for state in states(finished):
+        state.unlink()
+    (finished / "checkpoints" / "best.safetensors").unlink()
+    assert train(tmp_path, "resume=auto").metrics == metrics
+
+
+def test_a_folder_of_another_config_is_refused_with_the_first_difference(tmp_path, finished):
+    with pytest.raises(ConfigError) as error:
+        train(tmp_path, f"resume={finished}", "model.width=7")
+    assert str(error.value) == f"resume: {finished} is a run of another config: model.width is 256 there and 7 here."
+
+
+@pytest.mark.parametrize("value", ["aut", "no such folder"])
+def test_what_is_no_run_is_refused(tmp_path, value):
+    with pytest.raises(ConfigError, match=f"^resume: must be auto, none or the folder of a run. Received: '{value}'"):
+        train(tmp_path, f"resume={value}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_changed_data_are_refused(tmp_path, finished):
+    unfinish(finished)
+    (finished / "data.json").write_text('{"fingerprint": "000000000000"}')
+    with pytest.raises(DataError, match=r"fingerprint must be 000000000000. Received: 5ed0c0c6320d"):
+        train(tmp_path, "resume=auto")
+
+
+def test_a_run_that_another_process_writes_is_refused(tmp_path, finished):
+    unfinish(finished)
+    other = Journal(finished)
+    try:
+        with pytest.raises(ConfigError, match="another process is writing this run"):
+            train(tmp_path, "resume=auto")
+    finally:
+        other.close()
+
+
+def test_journals_that_are_none_are_passed_over(tmp_path, finished):
+    for name, text in (("a", ""), ("b", "nothing\n"), ("c", '{"kind": "start", "time": 1}\n'), ("d", "[]\n")):
+        folder = tmp_path / f"mlp-digits-{name}"
+        folder.mkdir()
+        (folder / "journal.jsonl").write_text(text)
+    assert resume.find(load([*SHORT, f"runs={tmp_path}", "resume=auto"])) == finished
