@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from dlframe import plugins
-from dlframe.config import LISTS
+from dlframe.config import LISTS, OPTIONS
 from dlframe.registry import GROUPS, read_source
 from dlframe.settings import settings
 
@@ -53,9 +53,14 @@ MAY_IMPORT = {
     "config": {"machine", "parameter", "plugins", "registry", "settings", "types", "yaml_files"},
     "catalogue": {"config", "parameter", "plugins", "registry", "settings", "types"},
     "report": {"config", "types"},
-    "learner": {"tasks.base", "types"},
-    "fit": {"checkpoint", "config", "learner", "loader", "progress", "registry", "slim", "tasks.base", "types"},
-    "run_folder": {"config", "environment", "figures", "journal", "tasks.base", "types"},
+    "signals": set(),
+    "memory": set(),
+    "keeper": {"checkpoint", "config", "journal", "signals", "types"},
+    "snapshot": {"learner"},
+    "learner": {"checkpoint", "keeper", "snapshot", "tasks.base", "types"},
+    "resume": {"config", "journal", "run_folder", "types"},
+    "fit": {"checkpoint", "config", "keeper", "learner", "memory", "loader", "progress", "registry", "slim", "tasks.base", "types"},
+    "run_folder": {"config", "environment", "figures", "journal", "keeper", "tasks.base", "types"},
     "train": {
         *(
             "checkpoint",
@@ -64,13 +69,17 @@ MAY_IMPORT = {
             "environment",
             "fit",
             "journal",
+            "keeper",
             "registry",
             "report",
+            "resume",
             "run_folder",
+            "signals",
             "tasks.base",
         ),
         *("tracking", "types"),
     },
+    "verify": {"checkpoint", "config", "journal", "keeper", "run_folder", "signals", "train", "types"},
     "grid": {"config", "report", "run_folder", "statistics", "tracking", "train", "types"},
     "predict": {"checkpoint", "config", "tasks.base", "types"},
     "cli": EVERYTHING,
@@ -81,7 +90,7 @@ MAY_IMPORT = {
 KNOWN_TO = {
     "hydra": {"yaml_files", "config"},
     "omegaconf": {"yaml_files", "config"},
-    "lightning": {"learner", "fit", "progress", "slim", "callbacks"},
+    "lightning": {"learner", "snapshot", "fit", "progress", "slim", "callbacks"},
     "mlflow": {"tracking"},
     "matplotlib": {"figures"},
     "tqdm": {"progress"},
@@ -270,7 +279,7 @@ def repeated(path: Path) -> Iterator[str]:
         for key, name in item.items() if isinstance(item, dict) else ():
             chosen[key.removeprefix("override ").split("@")[0].strip("/").split("/")[0]] = name
     for key, value in values.items():
-        if key in ("trainer", "tracking"):
+        if key in OPTIONS:
             found = [(key, settings.get(key), value)]
         elif key in LISTS:
             found = [(f"{key}.{name}", GROUPS[key].get(name), options or {}) for name, options in value.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -61,3 +62,28 @@ def test_a_batch_holds_the_samples_of_its_index():
     for chunk in batches(seed=3):
         for batch in chunk:
             assert batch.inputs[:, 0].tolist() == batch.index.tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_an_epoch_goes_on_where_it_was_left_with_any_workers(workers, done):
+    loader = batches(n=29, seed=3, epoch=2, chunk=2, workers=workers)
+    whole = indices(batches(n=29, seed=3, epoch=2))
+    loader.place = lambda: Place(torch.device("cpu"), epoch=2, batches=done)
+    assert indices(loader) == whole[done:]
+
+
+def test_workers_end_with_the_iteration():
+    before = threading.active_count()
+    iterator = iter(batches(n=1000, seed=3, workers=2))
+    next(iterator)
+    assert threading.active_count() > before
+    iterator.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_of_a_worker_is_the_iterations():
+    loader = batches(seed=3, workers=2)
+    loader.split.inputs = loader.split.inputs[:5]
+    with pytest.raises(IndexError, match="out of range"):
+        list(loader)

@@ -9,11 +9,12 @@ import pytest
 
 from dlframe import resume
 from dlframe.config import load
+from dlframe.grid import run_grid
 from dlframe.journal import Journal, ended, history
 from dlframe.keeper import states
 from dlframe.run_folder import identity
-from dlframe.train import run
-from dlframe.types import ConfigError, DataError
+from dlframe.train import rescore, run
+from dlframe.types import CheckpointError, ConfigError, DataError
 
 SHORT = ["model=mlp", "epochs=2", "tracking=none"]
 
@@ -126,3 +127,41 @@ def test_journals_that_are_none_are_passed_over(tmp_path, finished):
         folder.mkdir()
         (folder / "journal.jsonl").write_text(text)
     assert resume.find(load([*SHORT, f"runs={tmp_path}", "resume=auto"])) == finished
+
+
+def test_the_last_state_can_be_scored_too(tmp_path, finished):
+    best = json.loads((finished / "result.json").read_text())["metrics"]
+    curves = history(finished)
+    assert rescore(finished, "best").metrics == rescore(finished).metrics == best
+    last = rescore(finished, "last").metrics
+    assert (last == best) == (curves["val/accuracy"][1][1] > curves["val/accuracy"][0][1])
+    assert last == rescore(finished, str(states(finished)[0])).metrics
+    states(finished)[0].unlink()
+    with pytest.raises(CheckpointError, match=r"has no state of its training\. Try: checkpoint=best"):
+        rescore(finished, "last")
+
+
+def test_a_grid_goes_on_too(tmp_path, capsys):
+    cells = [*SHORT, f"runs={tmp_path}", "seed=0,1", "resume=auto"]
+    assert run_grid(cells) == 0
+    folders = sorted(tmp_path.glob("mlp-*"))
+    unfinish(folders[1])
+    before = (folders[0] / "journal.jsonl").read_bytes()
+    first = capsys.readouterr().out.splitlines()[-3:]
+    assert run_grid(cells) == 0
+    again = capsys.readouterr().out.splitlines()[-3:]
+    assert sorted(tmp_path.glob("mlp-*")) == folders
+    assert (folders[0] / "journal.jsonl").read_bytes() == before
+    assert [line.split(",")[0] for line in again] == [line.split(",")[0] for line in first]
+
+
+def test_other_versions_are_told(tmp_path, finished, capsys):
+    unfinish(finished)
+    file = finished / "environment.json"
+    described = json.loads(file.read_text())
+    torch = described["packages"]["torch"]
+    described["packages"]["torch"] = "1.0"
+    file.write_text(json.dumps(described))
+    train(tmp_path, "resume=auto")
+    said = f"warning: other versions than when the run began, numbers may differ: torch 1.0 then, {torch} now\n"
+    assert capsys.readouterr().err == said

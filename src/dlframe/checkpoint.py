@@ -1,8 +1,8 @@
 """Checkpoints are data: one safetensors file, tensors and JSON, whole or not there. Nothing is unpickled.
 
-A checkpoint holds a tree of dicts, lists and tuples whose leaves are tensors, NumPy arrays, numbers, texts, booleans and
-None: what PyTorch's `state_dict` methods give. Tensors keep their memory order, because a fused optimizer step reads its
-state in the order of the weights.
+A checkpoint holds a tree of dicts, lists and tuples whose leaves are tensors, their types, NumPy arrays, numbers, texts,
+booleans and None: what PyTorch's `state_dict` methods give. Tensors keep their memory order, because a fused optimizer
+step reads its state in the order of the weights.
 """
 
 from __future__ import annotations
@@ -145,6 +145,8 @@ def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, (np.ndarray, np.generic)) and node.dtype.kind in "biuf":
         tensors[name] = torch.from_numpy(np.array(node))
         return {KIND: "array", "name": name}
+    if isinstance(node, torch.dtype):
+        return {KIND: "dtype", "name": str(node).removeprefix("torch.")}
     if isinstance(node, Mapping):
         items = [(key, _packed(value, f"{name}/{key}" if name else str(key), tensors)) for key, value in node.items()]
         if all(isinstance(key, str) for key, _ in items) and KIND not in node:
@@ -186,6 +188,8 @@ def _unpacked(node: Any, tensors: Mapping[str, Tensor]) -> Any:
             return {key: _unpacked(value, tensors) for key, value in node["items"]}
         case "float":
             return float(node["value"])
+        case "dtype" if isinstance(dtype := getattr(torch, node["name"], None), torch.dtype):
+            return dtype
     raise ValueError(f"unknown kind {node[KIND]!r}")
 
 

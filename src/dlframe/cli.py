@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlframe.environment import is_main
+from dlframe.signals import Stopped
 from dlframe.types import ConfigError, DlframeError, nearest
 
 HELP = """dlframe: config-driven deep learning with honest tables
@@ -15,9 +16,11 @@ HELP = """dlframe: config-driven deep learning with honest tables
 python -m dlframe [KEY=VALUE ...]             train, test, keep everything
 python -m dlframe -m model=cnn,rnn seed=0,1   a grid: every combination, in one process
 python -m dlframe test RUN                    score a finished run again from its folder
+python -m dlframe verify-resume model=cnn     kill that training at random, continue it: is the end the same to the bit?
 python -m dlframe list [GROUP]                what can be chosen, and where it comes from
 python -m dlframe show model=cnn              the options of a choice: type, range, default, meaning
 python -m dlframe ui [port=5000]              the MLflow pages of the runs in this folder
+python -m dlframe sync [RUN ...]              deliver to MLflow what it has not got of these runs, or of all
 
 Choices  task model data augmentation optimizer scheduler callback trainer tracking experiment
          model=rnn  optimizer=sgd  augmentation=[flip,crop]  trainer=gpu  experiment=...
@@ -39,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_main():
             print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -64,7 +69,8 @@ def _verb(arguments: list[str]) -> int:
         except UnicodeEncodeError:
             raise ConfigError(f"{os.fsencode(argument)!r}: must be UTF-8.") from None
     verb = arguments.pop(0) if arguments and "=" not in arguments[0] else "train"
-    verbs = {"train": _train, "test": _test, "list": _list, "show": _show, "ui": _ui}
+    verbs = {"train": _train, "test": _test, "list": _list, "show": _show, "ui": _ui, "sync": _sync}
+    verbs["verify-resume"] = _verify_resume
     if verb not in verbs:
         raise ConfigError(f"{verb!r}: must be key=value or a verb.{nearest(verb, verbs)} See: python -m dlframe --help")
     if grid:
@@ -111,8 +117,7 @@ def _test(arguments: list[str]) -> int:
     options = load_options("test", arguments[1:])
     from dlframe.train import rescore
 
-    checkpoint = Path(options["checkpoint"]) if options["checkpoint"] else None
-    rescore(Path(arguments[0]), checkpoint, options["plugin_paths"])
+    rescore(Path(arguments[0]), options["checkpoint"], options["plugin_paths"])
     return 0
 
 
@@ -138,3 +143,26 @@ def _ui(arguments: list[str]) -> int:
     uri = store_uri(options["uri"], options["runs"])
     ui(uri, artifact_root(options["runs"]), options["host"], options["port"], options["open"])
     return 0
+
+
+def _sync(arguments: list[str]) -> int:
+    from dlframe.config import load_options, store_uri
+    from dlframe.tracking import sync
+
+    folders = [a for a in arguments if "=" not in a or Path(a).is_dir()]
+    options = load_options("sync", [a for a in arguments if a not in folders])
+    uri = options["uri"] and store_uri(options["uri"], options["runs"])
+    return sync([Path(folder) for folder in folders], runs=Path(options["runs"]), uri=uri)
+
+
+def _verify_resume(arguments: list[str]) -> int:
+    from dlframe.config import load_options
+    from dlframe.settings import settings
+
+    parameters = settings.get("verify_resume").parameters
+    own = [a for a in arguments if a.partition("=")[0] in parameters]
+    options = load_options("verify_resume", own)
+    _warn_of_plugins()
+    from dlframe.verify import verify
+
+    return verify([a for a in arguments if a not in own], kills=options["kills"], seed=options["kill_seed"])

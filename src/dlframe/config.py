@@ -19,15 +19,17 @@ from dlframe import plugins
 from dlframe.machine import check_machine
 from dlframe.parameter import REQUIRED, Parameter, parts
 from dlframe.registry import GROUPS, Entry, Registry
-from dlframe.settings import Run, Tracking, Trainer, settings
+from dlframe.settings import Checkpoint, Run, Tracking, Trainer, settings
 from dlframe.types import ConfigError, DataSpec, nearest
 
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups that hold only YAML files."""
-VERBS = ("train", "test", "list", "show", "ui")
+VERBS = ("train", "test", "list", "show", "ui", "sync", "verify-resume")
 LISTS = ("augmentation", "callback")
 """Groups of which a run takes any number, in order."""
-NESTED = (*GROUPS, "trainer", "tracking", "players")
+OPTIONS = ("trainer", "tracking", "checkpoint")
+"""Groups of options that belong to no entry."""
+NESTED = (*GROUPS, *OPTIONS, "players")
 """Keys that hold options."""
 
 
@@ -39,6 +41,7 @@ class Config:
     run: Run
     trainer: Trainer
     tracking: Tracking
+    checkpoint: Checkpoint
     overrides: tuple[str, ...] = ()
 
     def entry(self, group: str) -> Entry:
@@ -172,6 +175,19 @@ def store_uri(uri: str, runs: str) -> str:
     return f"sqlite:///{(Path(runs) / 'mlflow.db').resolve()}" if uri in ("", "sqlite") else uri
 
 
+def _check_no_secret(uri: str) -> None:
+    """Refuse an address that holds a user's secret, since a run keeps and shows its config."""
+    scheme, _, rest = uri.lower().strip().partition("://")
+    user, _, _ = rest.rpartition("@")
+    rule = "tracking.uri: must hold no user name, password or token, as a run keeps its config."
+    if scheme in ("http", "https") and re.search(r"[@?#]", rest):
+        told = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        raise ConfigError(f"{rule} Set {told} in the environment.", "tracking.uri")
+    if (":" in user and scheme != "sqlite") or re.search(r"[?&;#][^=]*(pass|pwd|token|secret|key|auth|cred)", rest):
+        told = "from its own environment or file (PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
+        raise ConfigError(f"{rule} A database's driver reads the password {told}.", "tracking.uri")
+
+
 def artifact_root(runs: str) -> str:
     """Where a store in the folder of runs keeps its artifacts."""
     return str((Path(runs) / "artifacts").resolve())
@@ -225,12 +241,13 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             check_name(group, options["name"], GROUPS[group].entries)
     run = {key: value for key, value in values.items() if key in run_options}
     checked: dict[str, Any] = {key: p.check(run.get(key, p.default), key) for key, p in run_options.items()}
-    for group in ("trainer", "tracking"):
+    for group in OPTIONS:
         entry, options = settings.get(group), values.get(group, {})
         for option in options:
             if option not in entry.parameters:
                 raise _unknown(f"{group}.{option}", entry.parameters, group)
         checked[group] = entry.check(options, group)
+    _check_no_secret(checked["tracking"]["uri"])
     for group, registry in GROUPS.items():
         if group not in LISTS:
             own_task = GROUPS["model"].get(values["model"]["name"]).facts["task"] if group == "task" else ""
@@ -255,6 +272,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
         run=Run(**{key: checked[key] for key in run_options}),
         trainer=Trainer(**checked["trainer"]),
         tracking=Tracking(**checked["tracking"]),
+        checkpoint=Checkpoint(**checked["checkpoint"]),
         overrides=overrides,
     )
     _fits(config)
@@ -267,9 +285,9 @@ def _players(players: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str
     for player, options in players.items():
         key = f"players.{player}"
         if player not in known:
-            count = "one player" if len(known) == 1 else f"{len(known)} players"
+            count = {0: "no player", 1: "one player: "}.get(len(known), f"{len(known)} players: ")
             raise ConfigError(
-                f"{key}: model={checked['model']['name']} has {count}: {', '.join(known)}. Received: '{player}'.", key
+                f"{key}: model={checked['model']['name']} has {count}{', '.join(known)}. Received: '{player}'.", key
             )
         if not isinstance(options, Mapping):
             raise ConfigError(f"{key}: must hold options of optimizer={optimizer.name}. Received: {options!r}.", key)
@@ -307,6 +325,12 @@ def _fits(config: Config) -> None:
         if monitor and monitor not in logged:
             hint = nearest(monitor, logged)
             raise ConfigError(f"{key}: must be a metric that task={task.name} logs. Received: '{monitor}'.{hint}", key)
+    if config.run.batch_size == "auto" and (config.trainer.devices != 1 or config.trainer.num_nodes > 1):
+        raise ConfigError(
+            "batch_size: auto takes one process, as several would have to agree. Try: batch_size=64", "batch_size"
+        )
+    if not task.facts["players"] and config.trainer.devices != 1:
+        raise ConfigError(f"trainer.devices: model={model.name} has no player, and learns in one process. Try: trainer=cpu")
     check_machine(config.trainer)
 
 
@@ -320,6 +344,8 @@ def _given(overrides: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"{text}: must be key=value, after the verb if there is one ({', '.join(VERBS)}).")
         if key.split(".")[0] not in (NESTED if "." in key else known_keys()):
             raise _unknown(key, known_keys())
+        if re.search(r"[\x00-\x1f\x7f-\x9f]", raw):
+            raise ConfigError(f"{key}: must hold no control characters. Received: {raw!r}.", key)
         given[key] = raw
     return given
 
@@ -393,7 +419,7 @@ def _parameters(key: str) -> list[Parameter]:
         entries = [settings.get("run")]
     elif path[0] in GROUPS:
         entries = list(GROUPS[path[0]])
-    elif path[0] in ("trainer", "tracking"):
+    elif path[0] in OPTIONS:
         entries = [settings.get(path[0])]
     return [entry.parameters[option] for entry in entries if option in entry.parameters]
 
@@ -500,11 +526,16 @@ def _resolved(values: dict[str, Any]) -> dict[str, Any]:
             yield from walk(child, f"{key}.{name}".lstrip("."))
 
     references = [(key, text) for key, text in walk(values, "") if "${" in text]
-    for key, text in references:
-        if re.search(r"\$\{[^}]*:", text):
-            raise ConfigError(f"{key}: a reference may name another option only. Received: {text!r}.", key)
     if not references:
         return values
+    from dlframe.yaml_files import REFERENCE, REFERENCES
+
+    for key, text in references:
+        if "${" in REFERENCE.sub("", text):
+            raise ConfigError(f"{key}: a reference may name another option only. Received: {text!r}.", key)
+    if (count := sum(text.count("${") for _, text in references)) > REFERENCES:
+        key = references[0][0]
+        raise ConfigError(f"{key}: a config may hold {REFERENCES} references. Received: {count}.", key)
     try:
         return OmegaConf.to_container(OmegaConf.create(_filled(values)), resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
@@ -522,7 +553,7 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
         return {n: p.default for n, p in known.parameters.items() if p.default is not REQUIRED} | dict(options)
 
     filled = over(settings, "run", values)
-    for group in (*GROUPS, "trainer", "tracking"):
+    for group in (*GROUPS, *OPTIONS):
         options = values.get(group, {})
         if group in LISTS:
             filled[group] = {name: over(GROUPS[group], name, given) for name, given in options.items()}

@@ -23,19 +23,24 @@ def describe(*, changed: bool) -> dict[str, Any]:
     Args:
         changed: Whether tracked files differ from the commit, as `changes` has told.
     """
-    try:
-        requirements = importlib.metadata.requires("dlframe") or []
-    except importlib.metadata.PackageNotFoundError:
-        requirements = []  # run from its source, not installed
-    names = {re.split(r"[^A-Za-z0-9_.-]", text)[0] for text in requirements if "extra ==" not in text} | {"dlframe"}
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "packages": {name: _version(name) for name in sorted(names)},
+        "packages": versions(),
         "git": git(changed),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of dlframe and of what it depends on; None of what is not installed."""
+    try:
+        requirements = importlib.metadata.requires("dlframe") or []
+    except importlib.metadata.PackageNotFoundError:
+        requirements = []  # run from its source, not installed
+    names = {re.split(r"[^A-Za-z0-9_.-]", text)[0] for text in requirements if "extra ==" not in text} | {"dlframe"}
+    return {name: _version(name) for name in sorted(names)}
 
 
 def _version(name: str) -> str | None:

@@ -129,8 +129,6 @@ def _train(config: Config, dataset: Dataset, keeper: Keeper) -> tuple[Learner, T
         keeper=keeper,
     )
     trainer = _trainer(config, learner, callbacks)
-    # Lightning's own would start a collective in the middle of whatever runs, and leave with status 0.
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     loader = _batches(config, dataset.train, learner, trainer, shuffle=True, unlabelled=facts["unlabelled"])
     loader.chunk = learner.chunk or 1
     with keeper.signals.waiting():
@@ -220,7 +218,7 @@ def _sees_batches(callback: Callback) -> bool:
 def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = ()) -> Trainer:
     options = config.trainer
     shown = [Progress()] if sys.stderr.isatty() else []
-    return Trainer(
+    trainer = Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
@@ -238,6 +236,23 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    # Signals are ours: Lightning's handler starts a collective in the middle of whatever runs and leaves with status 0, and
+    # asking all processes about it costs each step.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
+
+
+class Sharded(FSDPStrategy):
+    """FSDP for a learner that steps by itself: a backward pass may not lie within the wrapper's forward pass.
+
+    So the step is not called through the wrapper; the learner calls the loss through it.
+    """
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self.precision_plugin.train_step_context():
+            assert self.lightning_module
+            return self.lightning_module.training_step(*args, **kwargs)
 
 
 def _strategy(config: Config, learner: Learner) -> str | Strategy:
@@ -245,7 +260,7 @@ def _strategy(config: Config, learner: Learner) -> str | Strategy:
         case "ddp":
             return DDPStrategy(find_unused_parameters=len(learner.players) > 1)
         case "fsdp":
-            return FSDPStrategy(state_dict_type="full")
+            return Sharded(state_dict_type="full")
     return "auto"
 
 
@@ -265,4 +280,5 @@ def _batches(
         unlabelled=unlabelled,
         chunk=1 if shuffle else EVALUATION_CHUNK,
         limit=config.trainer.limit_steps,
+        workers=config.trainer.workers,
     )

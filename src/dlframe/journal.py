@@ -77,6 +77,16 @@ class Journal:
         """Append the values that metrics have at an optimizer step."""
         self.write("metrics", step=step, values=values)
 
+    def sync(self) -> bool:
+        """Have all records on the disk, as far as it takes them; whether it took all."""
+        self._append(b"")
+        try:
+            os.fsync(self.descriptor)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                return False
+        return not self._waiting
+
     def close(self) -> str:
         """Write what waits and let another process write; a second call does nothing.
 

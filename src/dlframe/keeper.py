@@ -130,8 +130,8 @@ class RunKeeper(Keeper):
         self._epoch, self._time = facts["epoch"], time.monotonic()
         step = self.step = facts["step"]
         self._write_best()
-        if self._unwritten:
-            return  # a state must not outrun the best weights that it counts on
+        if self._unwritten or not self.journal.sync():
+            return  # a state must not outrun the best weights and the metrics that it counts on
         facts = {"kind": "state", "model": self.model, "best": self._best, "seconds": self.seconds, **facts}
         try:
             checkpoint.save(self.folder / FOLDER / f"state-{step:09d}.safetensors", tree, facts)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -220,7 +221,7 @@ class Learner(LightningModule):
         for number, (player, optimizer) in enumerate(zip(self.players, optimizers, strict=True)):
             if len(self.players) > 1:
                 self.toggle_optimizer(optimizer)
-            loss = self.task.loss(batch, player)
+            loss = self._loss(batch, player)
             usable = self._usable(loss, number, optimizer)
             if usable:
                 self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
@@ -238,6 +239,17 @@ class Learner(LightningModule):
                     scheduler.step()
             if at.steps % self.log_every == 0:
                 self._log_losses()
+
+    def _loss(self, batch: Batch, player: str) -> Tensor:
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, FSDPStrategy):
+            return self.task.loss(batch, player)
+        # Through the wrapper, which gathers the weights.
+        return strategy._forward_redirection(strategy.model, self, "task_loss", batch, player)
+
+    def task_loss(self, batch: Batch, player: str) -> Tensor:
+        """The task's own, as a method that a wrapper can call in the place of `forward`."""
+        return self.task.loss(batch, player)
 
     @torch.no_grad()
     def _observe(self, batch: Batch) -> None:
@@ -300,7 +312,9 @@ class Learner(LightningModule):
         rate = self.trainer.optimizers[number].param_groups[-1]["lr"]
         player = f" of the {self.players[number]}" if len(self.players) > 1 else ""
         gradient = "" if norm is None else f", gradient norm {norm:g}"
-        what = f"the loss{player} is {loss:g} at step {step} (epoch {self.current_epoch + 1}, learning rate {rate:.3g}{gradient})."
+        what = (
+            f"the loss{player} is {loss:g} at step {step} (epoch {self.current_epoch + 1}, learning rate {rate:.3g}{gradient})."
+        )
         return TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
 
     def _check_weights(self) -> None:

@@ -16,7 +16,9 @@ try:
 except ImportError:  # Windows
     resource = None
 
-SAID = re.compile("out of memory|not enough memory|can't allocate memory|[Cc]annot allocate memory|bad_alloc|size calculation overflow")
+SAID = re.compile(
+    "out of memory|not enough memory|can't allocate memory|[Cc]annot allocate memory|bad_alloc|size calculation overflow"
+)
 """What torch's allocators say."""
 
 SHARE = 0.9

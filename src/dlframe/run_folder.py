@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -134,6 +135,18 @@ def check_data(folder: Path, dataset: Dataset) -> None:
             f"data={dataset.spec.name}: has changed since the run: fingerprint must be {fingerprint}. "
             f"Received: {dataset.fingerprint}."
         )
+
+
+def warn_of_versions(folder: Path) -> None:
+    """Say on stderr which packages are not those with which a run began: its numbers may then differ."""
+    try:
+        before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["packages"]
+        now = environment.versions()
+        changed = [f"{name} {before[name]} then, {now[name]} now" for name in sorted(before) if before[name] != now.get(name)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if changed:
+        print(f"warning: other versions than when the run began, numbers may differ: {'; '.join(changed)}", file=sys.stderr)
 
 
 def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:

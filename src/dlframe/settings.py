@@ -76,6 +76,7 @@ class Trainer:
         detect_anomaly: Say which operation made a NaN in the backward pass. Slow.
         limit_steps: Batches of each epoch, of validation and of the test; 0 for all of them.
         threads: CPU threads of one process; 0 leaves the choice to torch.
+        workers: Threads that gather batches ahead, for data on a disk that is slower than the training.
     """
 
     accelerator: Literal["cpu", "gpu", "tpu"] = "cpu"
@@ -88,6 +89,7 @@ class Trainer:
     detect_anomaly: bool = False
     limit_steps: Natural = 0
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
+    workers: Annotated[int, Interval(ge=0, le=1024)] = 0
 
 
 @settings.register("checkpoint")
@@ -124,11 +126,11 @@ class Test:
     """Scoring a finished run again.
 
     Args:
-        checkpoint: Another checkpoint than the run's best; empty for that.
+        checkpoint: The run's "best" weights, its "last", or the path of another checkpoint.
         plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
     """
 
-    checkpoint: str = ""
+    checkpoint: str = "best"
     plugin_paths: tuple[str, ...] = ()
 
 

@@ -1,6 +1,6 @@
 """Import torch and Lightning as this project wants them.
 
-Without what Lightning only looks for: torchmetrics imports SciPy's signal tools and pyplot if they are there. And with
+Without what torchmetrics only looks for and imports if it is there: SciPy's signal tools, pyplot, transformers. And with
 OpenMP threads that soon sleep when they have to wait. They spin for long by default, each on a processor of its own, which on
 a busy machine keeps the very thread away that they wait for: a small network then trains several times slower.
 """
@@ -41,5 +41,5 @@ def hidden(*packages: str) -> Iterator[None]:
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-with hidden("scipy", "matplotlib"):
+with hidden("scipy", "matplotlib", "transformers", "librosa", "onnxruntime", "pesq", "pystoi", "gammatone"):
     import lightning.pytorch  # noqa: F401

@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
+from torch.optim import Optimizer
 
 if TYPE_CHECKING:
     from dlframe.learner import Learner
@@ -37,12 +41,13 @@ def take(learner: Learner) -> dict[str, Any]:
 def put_back(learner: Learner, tree: Mapping[str, Any]) -> None:
     """Set everything but the random numbers as it was."""
     trainer = learner.trainer
-    learner.task.load_state_dict(tree["task"])
+    with _whole(learner):
+        learner.task.load_state_dict(tree["task"])
     parameters = dict(learner.task.named_parameters())
     for name, gradient in tree["gradients"].items():
         parameters[name].grad = gradient.to(parameters[name].device)
     for optimizer, state in zip(trainer.optimizers, tree["optimizers"], strict=True):
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(_shard(learner, optimizer, state))
     for scheduler, state in zip(learner.schedulers, tree["schedulers"], strict=True):
         scheduler.load_state_dict(state)
     for key, callback in _callbacks(learner).items():
@@ -73,6 +78,22 @@ def weights(learner: Learner) -> dict[str, Tensor]:
     """The task's weights and buffers, whole under any strategy."""
     state = learner.trainer.strategy.lightning_module_state_dict()
     return {name.removeprefix("task."): tensor for name, tensor in state.items()}
+
+
+def _whole(learner: Learner) -> AbstractContextManager[Any]:
+    """Within, the weights that a sharded strategy has parted are whole, and parted again afterwards."""
+    if isinstance(learner.trainer.strategy, FSDPStrategy):
+        return FullyShardedDataParallel.summon_full_params(learner.trainer.strategy.model)
+    return nullcontext()
+
+
+def _shard(learner: Learner, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The part of an optimizer's whole state that belongs to this process."""
+    strategy = learner.trainer.strategy
+    if not isinstance(strategy, FSDPStrategy):
+        return state
+    named = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, strategy.model)
+    return FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, optimizer, named)
 
 
 def _callbacks(learner: Learner) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from dlframe import checkpoint, report, resume, run_folder
 from dlframe.config import Config, load_saved, store_uri
 from dlframe.data.splits import hide_labels
 from dlframe.environment import is_main
-from dlframe.journal import Journal, ended
-from dlframe.keeper import BEST, Keeper, RunKeeper
+from dlframe.journal import NO_ROOM, Journal, ended
+from dlframe.keeper import BEST, Keeper, RunKeeper, states
 from dlframe.signals import Signals, Stopped
 from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Result
 
@@ -65,12 +65,12 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
             return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Keeper(signals))
         keeper = _begin(config, dataset, folder, tracking_uri, signals)
         tracker = None
-        if tracking_uri:
-            from dlframe.tracking import Tracker
-
-            tracker = Tracker.start(keeper.folder)
         status, message = "FAILED", ""
         try:
+            if tracking_uri:
+                from dlframe.tracking import Tracker
+
+                tracker = Tracker.start(keeper.folder)
             result = _train(config, dataset, keeper.folder, keeper)
             status = "FINISHED"
         except (KeyboardInterrupt, Stopped):
@@ -79,6 +79,9 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
             raise
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                told = f"{keeper.folder}: cannot be written: {os.strerror(error.errno)}"
+                raise DataError(f"{told}. Make room; {report.stopped(config, keeper.step)}") from error
             raise
         finally:
             del os.environ[FOLDER_VARIABLE]
@@ -96,6 +99,7 @@ def _begin(config: Config, dataset: Dataset, folder: Path | None, tracking_uri: 
     """A new run in a folder of its own, or the one in `folder` again."""
     if folder:
         run_folder.check_data(folder, dataset)
+        run_folder.warn_of_versions(folder)
     keeper_folder = folder or run_folder.new_folder(config)
     journal = Journal(keeper_folder)
     os.environ[FOLDER_VARIABLE] = str(keeper_folder)
@@ -111,12 +115,12 @@ def _told(result: Result, pending: list[Tracker] | None) -> Result:
     return result
 
 
-def rescore(folder: Path, weights: Path | None = None, plugin_paths: Sequence[str] = ()) -> Result:
+def rescore(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -> Result:
     """Score a finished run again from its folder.
 
     Args:
         folder: The run's folder.
-        weights: Another checkpoint than the run's best.
+        weights: "best", which is the default, "last", or another checkpoint's path.
         plugin_paths: Plugins that the run used, beside ./plugins and the installed ones.
 
     Raises:
@@ -126,7 +130,7 @@ def rescore(folder: Path, weights: Path | None = None, plugin_paths: Sequence[st
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"test: {folder} is no run: it has no config.yaml. Runs are in runs/.")
     config = load_saved(folder / "config.yaml", plugin_paths)
-    path = weights or folder / BEST
+    path = _weights(folder, weights)
     own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
     if own != model:
         raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
@@ -147,6 +151,18 @@ def rescore(folder: Path, weights: Path | None = None, plugin_paths: Sequence[st
     result.overrides = overrides
     print(report.closing(result), flush=True)
     return result
+
+
+def _weights(folder: Path, checkpoint: str) -> Path:
+    """Which file of a run, or elsewhere, is meant."""
+    match checkpoint:
+        case "" | "best":
+            return folder / BEST
+        case "last":
+            if not (kept := states(folder)):
+                raise CheckpointError(f"checkpoint: {folder} has no state of its training. Try: checkpoint=best")
+            return kept[0]
+    return Path(checkpoint)
 
 
 def _train(config: Config, dataset: Dataset, folder: Path, keeper: Keeper) -> Result:

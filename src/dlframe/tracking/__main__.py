@@ -1,8 +1,7 @@
-"""Delivers a run: `python -m dlframe.tracking RUN_FOLDER`. The writer process is this with --follow."""
+"""The writer process of a run: `python -m dlframe.tracking RUN_FOLDER`, with a pipe from the run as standard input."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -10,13 +9,16 @@ import threading
 import time
 from pathlib import Path
 
-from dlframe.tracking.tracker import QUIET, deliver, lock
-from dlframe.types import TrackingError
+from dlframe.tracking.position import beginning
+from dlframe.tracking.sync import close_dead
+from dlframe.tracking.tracker import QUIET, lock
 
 INTERVAL_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0
 PATIENCE_SECONDS = 20.0
 """How long the writer goes on trying after its run has ended."""
+SWEEP_SECONDS = 5.0
+"""How long it then goes on closing other runs."""
 
 
 def follow(folder: Path) -> bool:
@@ -41,14 +43,19 @@ def follow(folder: Path) -> bool:
     with lock(folder):
         delivery = Delivery(folder, live=True)
         delay, deadline = 0.0, None
+        sweeper = threading.Thread(target=sweep, args=(folder,), daemon=True)
         while True:
             last = ended.is_set() or os.getppid() != parent
+            if last and deadline is None:
+                deadline = time.monotonic() + PATIENCE_SECONDS
             if delivery.attempt(close=last):
+                if not sweeper.ident:
+                    sweeper.start()
                 if last:
+                    sweeper.join(SWEEP_SECONDS)
                     return True
                 delay = 0.0
-            elif last:
-                deadline = deadline or time.monotonic() + PATIENCE_SECONDS
+            elif deadline is not None:
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(INTERVAL_SECONDS)
@@ -57,24 +64,18 @@ def follow(folder: Path) -> bool:
             ended.wait(delay or INTERVAL_SECONDS)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser("python -m dlframe.tracking", description="Deliver a run to MLflow.")
-    parser.add_argument("folder", type=Path, help="the run's folder")
-    parser.add_argument("--follow", action="store_true", help="go on until standard input ends")
-    arguments = parser.parse_args()
+def sweep(folder: Path) -> None:
+    """Close the runs beside this one that died, in a thread: this run's delivery does not wait for theirs."""
+    if start := beginning(folder):
+        for line in close_dead(folder, start["uri"]):
+            print(time.strftime("%Y-%m-%d %H:%M:%S"), line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
     os.environ.update(QUIET)
-    if arguments.follow:
-        status = 0 if follow(arguments.folder) else 1
-        os._exit(status)  # the run waits, and freeing all that MLflow has imported takes longer than delivering
-    try:
-        message = deliver(arguments.folder)
-    except TrackingError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if message:
-        print(message)
-    return 1 if message else 0
+    status = 0 if follow(Path(sys.argv[1])) else 1
+    os._exit(status)  # the run waits, and freeing all that MLflow has imported takes longer than delivering
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import platform
@@ -11,7 +12,6 @@ import tempfile
 import time
 import traceback
 import uuid
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,19 @@ import numpy as np
 from filelock import FileLock
 from mlflow import MlflowClient, pyfunc
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils import rest_utils
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.rest_utils import verify_rest_response
+from mlflow.utils.uri import is_local_uri
 
 from dlframe import __version__, journal
 from dlframe.tracking.position import Position, beginning
-from dlframe.tracking.store import artifact_location, sqlite_file
+from dlframe.tracking.store import artifact_location
+from dlframe.tracking.trust import sqlite_file
+from dlframe.types import TrackingError
 
 Record = dict[str, Any]
 
@@ -56,11 +62,14 @@ class Delivery:
     Args:
         folder: The run folder.
         live: The run goes on: let it be RUNNING again where the writer of an earlier process closed it as KILLED.
+            Not live, it may be a stranger's: an experiment that it makes has its artifacts in the folder of runs.
+        confined: The store may be a stranger's too: what it says where artifacts go is followed within that folder only.
     """
 
-    def __init__(self, folder: Path, *, live: bool = False) -> None:
+    def __init__(self, folder: Path, *, live: bool = False, confined: bool = False) -> None:
         self.folder = folder
         self.live = live
+        self.confined = confined
         self.position = Position.load(folder)
         self.client: MlflowClient | None = None
         self.earlier: dict[tuple[str, int], float] = {}
@@ -80,7 +89,8 @@ class Delivery:
             if (why := reason(error)) != self.position.error:
                 self._log(traceback.format_exc())
                 self.position.error = why
-                self.position.save(self.folder)
+                with contextlib.suppress(OSError):  # a full disk
+                    self.position.save(self.folder)
             self.client = None  # the next attempt looks first whether the store and the run are still there
             return False
         if self.position.error:
@@ -117,10 +127,12 @@ class Delivery:
             database.parent.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(start["uri"])
         # Two processes that make a new SQLite store at once break it.
-        with FileLock(f"{database}.lock") if database else nullcontext():
+        with FileLock(f"{database}.lock") if database else contextlib.nullcontext():
             client = MlflowClient(start["uri"])
             if self.position.uri != start["uri"] or self._removed(client):
                 self.position = Position(uri=start["uri"], key=uuid.uuid4().hex)
+            elif not self._on_record():
+                self.position.offset = self.position.refused = 0
             if not self.position.run_id:
                 self.position.experiment_id = self._experiment(client, start)
         if self.live and self.position.status == "KILLED":
@@ -132,22 +144,31 @@ class Delivery:
         return client
 
     def _removed(self, client: MlflowClient) -> bool:
-        """Whether somebody has deleted the run from the store: then all of it is delivered again, as a new run."""
+        """Whether the run is no longer in the store, or not ours: then all of it is delivered again, as a new run."""
         if not self.position.run_id:
             return False
         try:
-            return client.get_run(self.position.run_id).info.lifecycle_stage == "deleted"
+            run = client.get_run(self.position.run_id)
+            return run.info.lifecycle_stage == "deleted" or run.data.tags.get(KEY_TAG) != self.position.key
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return True
 
+    def _on_record(self) -> bool:
+        """Whether what is delivered is what the journal holds. In a power failure a disk may lose the end of a file."""
+        delivered = (self.position.offset, self.position.time)
+        return delivered == (0, 0) or any((end, r["time"]) == delivered for r, end in journal.follow(self.folder))
+
     def _experiment(self, client: MlflowClient, start: Record) -> str:
         name = start["experiment"]
         found = client.get_experiment_by_name(name)
         if not found:
+            location = artifact_location(start.get("artifact_root"), name)
+            if not self.live:
+                check_location(location or "", self.folder.parent)
             try:
-                return client.create_experiment(name, artifact_location(start.get("artifact_root"), name))
+                return client.create_experiment(name, location)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -184,7 +205,7 @@ class Delivery:
             for i in range(0, len(metrics), METRICS_PER_CALL):
                 client.log_batch(self.position.run_id, metrics=metrics[i : i + METRICS_PER_CALL])
         except MlflowException as error:
-            if error.error_code not in FINAL:
+            if not self._is_final(client, error):
                 raise
             if len(batch) > 1:
                 for item in batch:
@@ -201,7 +222,7 @@ class Delivery:
             except Refusal as error:
                 self._refuse(record, error)
             except MlflowException as error:
-                if error.error_code not in FINAL or record["kind"] == "start":
+                if record["kind"] == "start" or not self._is_final(client, error):
                     raise
                 self._refuse(record, error)
         self._done(record, end)
@@ -209,6 +230,9 @@ class Delivery:
     def _start(self, client: MlflowClient, record: Record, end: int) -> None:
         """Make the run, or rejoin it."""
         position = self.position
+        kinds = {"time": int, "run_name": str, "tags": dict, "parameters": dict}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]:
+            raise Refusal(f"the run's beginning has no proper {', '.join(wrong)}")
         tags = {"mlflow.user": user(), "mlflow.source.type": "LOCAL", **record["tags"], KEY_TAG: position.key}
         if position.run_id:
             run = client.get_run(position.run_id)
@@ -221,6 +245,7 @@ class Delivery:
             first = {name: tags[name] for name in ("mlflow.user", KEY_TAG)}
             run = found[0] if found else client.create_run(position.experiment_id, record["time"], first, record["run_name"])
             position.run_id = run.info.run_id
+        self._confine(run.info.artifact_uri)
         position.status = "RUNNING"
         self._tags(client, tags)
         texts = {clean(name): str(value) for name, value in record["parameters"].items()}
@@ -238,17 +263,18 @@ class Delivery:
             client.log_batch(self.position.run_id, tags=rows[i : i + TAGS_PER_CALL])
 
     def _artifact(self, client: MlflowClient, record: Record, end: int) -> None:
-        path = self.folder / record["path"]
+        self._confine(client.get_run(self.position.run_id).info.artifact_uri if self.confined else "")
+        path, target = inside(self.folder, record.get("path")), record.get("to") or None
+        if target and (not isinstance(target, str) or {"", ".", ".."} & set(target.split("/")) or "\\" in target):
+            raise Refusal(f"an artifact must be put below the run's own. Received: {target!r}")
         if path.is_dir():
-            client.log_artifacts(self.position.run_id, str(path), record.get("to") or None)
-        elif path.is_file():
-            client.log_artifact(self.position.run_id, str(path), record.get("to") or None)
+            client.log_artifacts(self.position.run_id, str(path), target)
         else:
-            raise Refusal(f"{path} is not there")
+            client.log_artifact(self.position.run_id, str(path), target)
 
     def _model(self, client: MlflowClient, record: Record, end: int) -> None:
         """Log the model folder as a pyfunc model that `dlframe.predict` loads: no pickle in it."""
-        source = self.folder / record["path"]
+        source = inside(self.folder, record.get("path"))
         try:
             signature = read_signature(source / "signature.json")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -260,6 +286,7 @@ class Delivery:
         model = found[0] if found else client.create_logged_model(experiment, "model", run_id, {RECORD_TAG: str(end)})
         if model.status == LoggedModelStatus.READY:
             return
+        self._confine(model.artifact_location)
         described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
         described.signature = signature
         # pyfunc.save_model would do the same, after looking through every installed package for seconds.
@@ -282,6 +309,16 @@ class Delivery:
         client.set_terminated(self.position.run_id, record["status"], record["time"])
         self.position.status = record["status"]
 
+    def _is_final(self, client: MlflowClient, error: MlflowException) -> bool:
+        """Whether a second attempt will not change it."""
+        of_a_proxy = error.error_code == "BAD_REQUEST" and not isinstance(error, RestException)
+        # To a run that somebody has deleted everything is refused.
+        return error.error_code in FINAL and not of_a_proxy and not self._removed(client)
+
+    def _confine(self, location: str | None) -> None:
+        if self.confined:
+            check_location(location or "", self.folder.parent)
+
     def _refuse(self, record: Record, error: Exception) -> None:
         self.position.refused += 1
         self.position.reason = reason(error)
@@ -294,7 +331,48 @@ class Delivery:
 
     def _log(self, text: str) -> None:
         if self.live:
-            print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a full disk
+                print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def verify_not_empty(response: Any, endpoint: str, expected_status: int = 200) -> Any:
+    """MLflow's own check, which takes an empty answer for success: that nothing was found, or that something is taken.
+
+    Its server gives none; but an answer that breaks off in its head looks like one.
+    """
+    if response.status_code == 200 and not response.content:
+        raise MlflowException(f"{endpoint}: the answer breaks off")
+    return verify_rest_response(response, endpoint, expected_status)
+
+
+rest_utils.verify_rest_response = verify_not_empty
+
+
+def check_location(uri: str, runs: Path) -> None:
+    """Refuse to write artifacts to a folder of this machine other than the folder of runs.
+
+    Raises:
+        TrackingError: It is one.
+    """
+    if uri and is_local_uri(uri) and not Path(local_file_uri_to_path(uri)).resolve().is_relative_to(runs.resolve()):
+        raise TrackingError(f"artifacts would go to {uri}, which is not in {runs}")
+
+
+def inside(folder: Path, text: Any) -> Path:
+    """The file or folder in a run's folder that a record names.
+
+    Raises:
+        Refusal: It is not there, or leads out of the run's folder, by its name or by a link: a journal may be a stranger's.
+    """
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise Refusal(f"an artifact must be named. Received: {text!r}")
+    root, path = folder.resolve(), folder / text
+    for place in (path, *path.rglob("*")):
+        if not place.resolve().is_relative_to(root):
+            raise Refusal(f"{str(place)!r} leads out of the run's folder, and is not sent")
+        if not place.is_dir() and not place.is_file():
+            raise Refusal(f"{place} is not there" if not place.exists() else f"{place} is no file")
+    return path
 
 
 def clean(name: str) -> str:

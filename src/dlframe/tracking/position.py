@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+import re
+import shlex
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,19 @@ class Position:
         """
         path = folder / FILE
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            position = cls(**json.loads(path.read_text(encoding="utf-8")))
+            if position.is_sound():
+                return position
         except FileNotFoundError:
             return cls()
-        except (ValueError, TypeError):
-            raise TrackingError(f"{path} is damaged. Remove it to deliver the whole run again, as a new one") from None
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise TrackingError(f"{path} is damaged. Remove it to deliver the whole run again, as a new one")
+
+    def is_sound(self) -> bool:
+        """Whether every value is of its kind. The key becomes part of a query."""
+        kinds = all(type(value) is type(default) for value, default in zip(astuple(self), astuple(Position()), strict=True))
+        return kinds and self.offset >= 0 and re.fullmatch("[0-9a-f]*", self.key) is not None
 
     def save(self, folder: Path) -> None:
         """Replace the file in one step."""
@@ -69,20 +79,43 @@ class Position:
 
 def beginning(folder: Path) -> dict[str, Any] | None:
     """The journal's last "start" that names a store; None for a run that is not tracked."""
-    starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and record.get("uri")]
+    starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and store_of(record)]
     return starts[-1] if starts else None
 
 
-def outstanding(folder: Path) -> str:
-    """One sentence about what MLflow has not got of a run; empty if it has everything."""
+def store_of(start: dict[str, Any]) -> str:
+    """The store that a "start" names; empty for none."""
+    uri = start.get("uri")
+    return uri if isinstance(uri, str) else ""
+
+
+def owes(folder: Path) -> bool:
+    """Whether MLflow has not got everything of a run, its end included. Of a run that is delivered, no journal is read."""
     position = Position.load(folder)
+    open_end = position.status in ("", "RUNNING") or bool(position.error)
+    if not open_end and position.offset == (folder / journal.FILE).stat().st_size:
+        return False
+    first = next(journal.follow(folder), None)
+    if not position.uri and not (first and store_of(first[0])):
+        return False
+    return open_end or next(journal.follow(folder, position.offset), None) is not None
+
+
+def outstanding(folder: Path, position: Position | None = None) -> str:
+    """One sentence about what MLflow has not got of a run; empty if it has everything.
+
+    Args:
+        folder: The run folder.
+        position: How far delivery has come, where that could not be noted in the folder.
+    """
+    position = position or Position.load(folder)
     if not beginning(folder):
         return ""
     waiting = sum(1 for _ in journal.follow(folder, position.offset))
     why = f" ({position.error})" if position.error else ""
     if waiting or position.error:
         records = "1 record waits" if waiting == 1 else f"{waiting} records wait"
-        command = f"python -m dlframe.tracking {folder}"
+        command = f"python -m dlframe sync {shlex.quote(str(folder))}"
         return f"MLflow did not take everything yet: {records} in {folder / journal.FILE}{why}. Deliver: {command}"
     if position.refused:
         records = "1 record" if position.refused == 1 else f"{position.refused} records"

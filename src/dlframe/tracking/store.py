@@ -17,15 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dlframe.tracking.tracker import QUIET
+from dlframe.tracking.trust import sqlite_file
 from dlframe.types import TrackingError
 
 START_SECONDS = 90
 """How long `mlflow server` may take to answer."""
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store; None for another kind of store."""
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
 
 
 def address(uri: str) -> str:

@@ -11,13 +11,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dlframe import journal
-from dlframe.tracking.position import Position, outstanding
+from dlframe.tracking.position import beginning, outstanding, owes
+from dlframe.tracking.trust import check_store, is_known, remember
 from dlframe.types import TrackingError
 
 QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # The writer has a back-off of its own; MLflow's would hold a batch for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -35,9 +37,11 @@ class Tracker:
     @classmethod
     def start(cls, folder: Path) -> Tracker:
         """Start the writer of a run folder: best before torch is imported, with the journal's "start" written."""
+        if start := beginning(folder):
+            remember(folder, start["uri"])
         with (folder / "tracking.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "dlframe.tracking", "--follow", str(folder)],
+                [sys.executable, "-m", "dlframe.tracking", str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -74,27 +78,32 @@ def lock(folder: Path) -> FileLock:
     return FileLock(folder / ".tracking.lock")
 
 
-def deliver(folder: Path) -> str:
+def deliver(folder: Path, *, uri: str = "") -> str:
     """Send what MLflow has not got of a run, and close it as KILLED if it died.
+
+    Args:
+        folder: The run folder, perhaps a stranger's.
+        uri: A store that may be written to wherever it is.
 
     Returns:
         Nothing, or one sentence about what MLflow still has not got.
 
     Raises:
-        TrackingError: There is no run in the folder, or its `tracking.json` is damaged.
+        TrackingError: There is no run in the folder, its `tracking.json` is damaged, or it names a store of a stranger.
     """
     if not (folder / journal.FILE).exists():
         raise TrackingError(f"{folder} holds no run: there is no {journal.FILE} in it")
-    position = Position.load(folder)
-    waiting = next(journal.follow(folder, position.offset), None)
-    if waiting is None and position.status != "RUNNING":
+    start = beginning(folder)
+    if not start or not owes(folder):
         return outstanding(folder)
+    check_store(folder, start["uri"], allowed=uri)
     os.environ.update(QUIET)
     from dlframe.tracking.delivery import Delivery
 
     try:
         with lock(folder).acquire(timeout=0):
-            Delivery(folder).attempt(close=not journal.being_written(folder))
+            delivery = Delivery(folder, confined=not is_known(start["uri"], allowed=uri))
+            delivery.attempt(close=not journal.being_written(folder))
     except Timeout:
         return f"{folder}: another process is delivering this run"
-    return outstanding(folder)
+    return outstanding(folder, delivery.position)
