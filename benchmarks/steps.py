@@ -14,8 +14,9 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from torch.nn import functional
 from dlframe import checkpoint, plugins
 from dlframe.config import Config, load
 from dlframe.fit import build_task, fit
+from dlframe.keeper import Keeper
 from dlframe.registry import callbacks
 from dlframe.tasks.base import Task
 from dlframe.train import load_data
@@ -103,7 +105,7 @@ class Interleave(Callback):
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         self.start = time.perf_counter(), time.process_time()
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_validation_start(self, trainer, pl_module) -> None:
         self.end = time.perf_counter(), time.process_time()
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
@@ -123,11 +125,22 @@ def with_callback(callback: Callback) -> list[str]:
     return ["callback=[measure]"]
 
 
+class Best(Keeper):
+    """Keeps the best weights only."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def keep_best(self, weights: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        checkpoint.save(self.path, weights, facts)
+
+
 def fit_without_files(config: Config, dataset: Dataset) -> None:
     """Train as a run does, the best weights kept in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         best = Path(folder) / "best.safetensors"
-        fit(config, dataset, best, lambda state, facts: checkpoint.save(best, state, facts), None)
+        fit(config, dataset, Best(best), best)
 
 
 def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, float]]]:

@@ -24,6 +24,9 @@ from dlframe.types import Batch, TrainingError
 CHUNK_SECONDS = 0.1
 """Work in one chunk: long against the Trainer's own cost of a step, short against a progress bar's patience."""
 
+AGREE_BATCHES = 16
+"""Batches between two questions to all processes: on GPUs each makes them wait for one another."""
+
 
 def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str, Any]]:
     """Parameter groups of a network: its own, if it has a say in learning rates, split by what weight decay applies to.
@@ -146,6 +149,7 @@ class Learner(LightningModule):
         self._bad_player = 0
         self._durations: list[float] = []
         self._resumed: Mapping[str, Any] | None = None
+        self._several = False
 
     def configure_optimizers(self) -> list[Optimizer]:
         assert self.make_optimizer, "a learner without optimizers can only be tested"
@@ -166,7 +170,8 @@ class Learner(LightningModule):
     def on_fit_start(self) -> None:
         """Go on from the state that the keeper has, the same in every process."""
         self.generator = torch.Generator(self.device)
-        if self.trainer.world_size > 1:
+        self._several = self.trainer.world_size > 1
+        if self._several:
             # The weights were drawn alike in all processes; from here on dropout and the like must not be.
             torch.manual_seed(self.seed * self.trainer.world_size + self.global_rank)
         path = self.trainer.strategy.broadcast(str(self.keeper.newest() or ""))
@@ -179,18 +184,20 @@ class Learner(LightningModule):
         progress.ready = progress.started = progress.processed = progress.completed = self.at.epoch
         if self.at.done:
             self.trainer.should_stop = True
-            snapshot.put_back_random(self, tree)
+            snapshot.put_back_late(self, tree)
         else:
             self._resumed = tree
 
     def on_train_epoch_start(self) -> None:
+        resumed, self._resumed = self._resumed, None
+        if resumed and not self.at.position:
+            snapshot.put_back_late(self, resumed)  # before what an epoch begins with, as it was saved before
         self.generator.manual_seed(((self.seed << 20) + self.current_epoch) * self.trainer.world_size + self.global_rank)
         for module in self.task.modules():
             if callable(hook := getattr(module, "start_epoch", None)):
                 hook(self.current_epoch, self.trainer.max_epochs)
-        if self._resumed:
-            snapshot.put_back_random(self, self._resumed)
-            self._resumed = None
+        if resumed and self.at.position:
+            snapshot.put_back_late(self, resumed)
 
     def training_step(self, chunk: list[Batch], batch_idx: int) -> None:
         started = time.perf_counter()
@@ -225,9 +232,7 @@ class Learner(LightningModule):
             usable = self._usable(loss, number, optimizer)
             if usable:
                 self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
-                name = "train/loss" if len(self.players) == 1 else f"train/loss/{player}"
-                count, total = at.losses.get(name, (0, 0.0))
-                at.losses[name] = (count + 1, total + loss.detach())
+                self._count_loss("train/loss" if len(self.players) == 1 else f"train/loss/{player}", loss.detach())
             if full and (usable or any(p.grad is not None for group in optimizer.param_groups for p in group["params"])):
                 self._step(optimizer)
             if len(self.players) > 1:
@@ -239,6 +244,10 @@ class Learner(LightningModule):
                     scheduler.step()
             if at.steps % self.log_every == 0:
                 self._log_losses()
+
+    def _count_loss(self, name: str, loss: Tensor) -> None:
+        count, total = self.at.losses.get(name, (0, None))
+        self.at.losses[name] = (count + 1, loss if total is None else total + loss)
 
     def _loss(self, batch: Batch, player: str) -> Tensor:
         strategy = self.trainer.strategy
@@ -274,19 +283,20 @@ class Learner(LightningModule):
         Raises:
             TrainingError: It is not finite, and the run stops at that.
         """
-        if self.on_nan == "stop" and self.device.type != "cpu":
+        if self.on_nan == "stop" and loss.is_cuda:
             self._unchecked.append((self.at.steps + 1, number, loss.detach()))
             return True
-        finite = loss.detach().isfinite()
-        if self.trainer.world_size > 1 and self.on_nan == "skip":
-            finite = finite.to(torch.uint8)
-            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        finite = math.isfinite(loss.item())
+        if self._several and self.on_nan == "skip":
+            everywhere = torch.tensor(finite, dtype=torch.uint8, device=self.device)
+            torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
+            finite = bool(everywhere)
         if finite:
             return True
         if self.on_nan == "skip":
             self.at.skipped += 1
             return False
-        if self.trainer.world_size > 1:
+        if self._several:
             # The others wait for this gradient, and hear of it in the pause.
             self._bad_player = number + 1
             return True
@@ -302,7 +312,7 @@ class Learner(LightningModule):
             return
         finite = torch.stack([loss for _, _, loss in unchecked]).isfinite().tolist()
         for (step, number, loss), good in zip(unchecked, finite, strict=True):
-            if not good and self.trainer.world_size > 1:
+            if not good and self._several:
                 self._bad_player = number + 1
             elif not good:
                 raise self._not_finite(number, step, loss.item())
@@ -332,8 +342,10 @@ class Learner(LightningModule):
         In the middle of an accumulation, and between an epoch's last batch and its validation, both wait.
         """
         at = self.at
+        if self._several and self.device.type != "cpu" and at.position and at.batches % AGREE_BATCHES:
+            return
         number, due = self.keeper.signals.received, self.keeper.due(at.steps, at.epoch)
-        if self.trainer.world_size > 1:
+        if self._several:
             wishes = torch.tensor([number, due, self._bad_player], device=self.device)
             torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
             number, due, bad = wishes.tolist()
@@ -341,8 +353,11 @@ class Learner(LightningModule):
                 raise self._not_finite(bad - 1, at.steps)
         if not (number or due or at.done):
             return
-        if at.position and (at.batches % self.accumulate or at.position >= self._batches_in_epoch()):
+        accumulates = at.batches % self.accumulate > 0
+        if at.position and (accumulates or at.position >= self._batches_in_epoch()):
             return
+        if accumulates and isinstance(self.trainer.strategy, FSDPStrategy):
+            return  # each process has a part of the gradients only
         self._check_losses()
         self._check_weights()
         tree = {"standing": vars(at), **snapshot.take(self)}
@@ -403,6 +418,9 @@ class Learner(LightningModule):
 
     def test_step(self, chunk: list[Batch], batch_idx: int) -> None:
         self.validation_step(chunk, batch_idx)
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients of an accumulation that goes on over the end of an epoch."""
 
     def on_validation_epoch_end(self) -> None:
         at = self.at

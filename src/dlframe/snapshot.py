@@ -39,13 +39,10 @@ def take(learner: Learner) -> dict[str, Any]:
 
 
 def put_back(learner: Learner, tree: Mapping[str, Any]) -> None:
-    """Set everything but the random numbers as it was."""
+    """Set everything as it was, but for what `put_back_late` does."""
     trainer = learner.trainer
     with _whole(learner):
         learner.task.load_state_dict(tree["task"])
-    parameters = dict(learner.task.named_parameters())
-    for name, gradient in tree["gradients"].items():
-        parameters[name].grad = gradient.to(parameters[name].device)
     for optimizer, state in zip(trainer.optimizers, tree["optimizers"], strict=True):
         optimizer.load_state_dict(_shard(learner, optimizer, state))
     for scheduler, state in zip(learner.schedulers, tree["schedulers"], strict=True):
@@ -60,8 +57,11 @@ def put_back(learner: Learner, tree: Mapping[str, Any]) -> None:
     standing.losses = {name: (n, total.to(learner.device)) for name, (n, total) in standing.losses.items()}
 
 
-def put_back_random(learner: Learner, tree: Mapping[str, Any]) -> None:
-    """Set this process's random numbers as they were."""
+def put_back_late(learner: Learner, tree: Mapping[str, Any]) -> None:
+    """Set what the Trainer resets when it starts as it was: gradients, and this process's random numbers."""
+    parameters = dict(learner.task.named_parameters())
+    for name, gradient in tree["gradients"].items():
+        parameters[name].grad = gradient.to(parameters[name].device)
     # Clones, since a generator takes its state from the beginning of a storage only.
     own = {name: states[learner.global_rank].clone() for name, states in tree["random"].items()}
     (gauss,) = own["python_gauss"].tolist()

@@ -15,7 +15,7 @@ from dlframe.data.splits import hide_labels
 from dlframe.environment import is_main
 from dlframe.journal import NO_ROOM, Journal, ended
 from dlframe.keeper import BEST, Keeper, RunKeeper, states
-from dlframe.signals import Signals, Stopped
+from dlframe.signals import Signals, Stopped, die_with_parent
 from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Result
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     dataset = load_data(config)
     with Signals() as signals:
         if not is_main():
+            die_with_parent()
             return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Keeper(signals))
         keeper = _begin(config, dataset, folder, tracking_uri, signals)
         tracker = None
