@@ -11,17 +11,19 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback
 
 from dlframe import plugins
 from dlframe.config import load
-from dlframe.fit import build_task
+from dlframe.fit import build_task, fit
+from dlframe.keeper import MemoryKeeper
 from dlframe.tasks.base import Task
 from dlframe.train import load_data
 from dlframe.types import Batch, Split
-from steps import CASES, OPTIONS, Hand, Textbook, fit_without_files, with_callback
+from steps import CASES, OPTIONS, Hand, Textbook, with_callback
 
 TARGETS = {"mlp": (0.97, 16), "cnn": (0.85, 50)}
 """Accuracy to reach, and the steps between two validations."""
@@ -61,7 +63,7 @@ def race(case: str, seed: int) -> dict[str, tuple[float, float, int]]:
     watch = Race(target)
     config = load([*CASES[case], *OPTIONS, *with_callback(watch), "epochs=60", f"trainer.limit_steps={steps}", f"seed={seed}"])
     dataset = load_data(config)
-    fit_without_files(config, dataset)
+    fit(config, dataset, MemoryKeeper(), Path())
     task = build_task(config, dataset)
     if case == "cnn":
         task.model = Textbook(task.model)

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +22,10 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.nn import functional
 
-from dlframe import checkpoint, plugins
-from dlframe.config import Config, load
+from dlframe import plugins
+from dlframe.config import load
 from dlframe.fit import build_task, fit
-from dlframe.keeper import Keeper
+from dlframe.keeper import MemoryKeeper
 from dlframe.registry import callbacks
 from dlframe.tasks.base import Task
 from dlframe.train import load_data
@@ -125,24 +123,6 @@ def with_callback(callback: Callback) -> list[str]:
     return ["callback=[measure]"]
 
 
-class Best(Keeper):
-    """Keeps the best weights only."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-
-    def keep_best(self, weights: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-        checkpoint.save(self.path, weights, facts)
-
-
-def fit_without_files(config: Config, dataset: Dataset) -> None:
-    """Train as a run does, the best weights kept in a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        best = Path(folder) / "best.safetensors"
-        fit(config, dataset, Best(best), best)
-
-
 def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, float]]]:
     """Rounds of timings of one case, the first two left out: the first steps pay for what is made once."""
     interleave = Interleave()
@@ -159,7 +139,7 @@ def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, f
         if name == "plain" and case == "cnn":
             task.model = Textbook(task.model)
         interleave.loops[name] = Hand(task, dataset, size, steps, players=players, tuned=name == "tuned")
-    fit_without_files(config, dataset)
+    fit(config, dataset, MemoryKeeper(), Path())
     return interleave.rounds[2:]
 
 

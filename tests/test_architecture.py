@@ -59,7 +59,19 @@ MAY_IMPORT = {
     "snapshot": {"learner"},
     "learner": {"checkpoint", "keeper", "snapshot", "tasks.base", "types"},
     "resume": {"config", "journal", "run_folder", "types"},
-    "fit": {"checkpoint", "config", "keeper", "learner", "memory", "loader", "progress", "registry", "slim", "tasks.base", "types"},
+    "fit": {
+        "checkpoint",
+        "config",
+        "keeper",
+        "learner",
+        "memory",
+        "loader",
+        "progress",
+        "registry",
+        "slim",
+        "tasks.base",
+        "types",
+    },
     "run_folder": {"config", "environment", "figures", "journal", "keeper", "tasks.base", "types"},
     "train": {
         *(

@@ -272,7 +272,7 @@ def test_an_entry_that_is_gone_is_told():
 @pytest.mark.parametrize("path", ["it's a=b, ü.st", "'quoted'"])
 def test_the_path_of_a_checkpoint_may_hold_anything(path):
     assert load_options("test", [f"checkpoint={path}"])["checkpoint"] == path.strip("'")
-    assert load_options("test", [])["checkpoint"] == ""
+    assert load_options("test", [])["checkpoint"] == "best"
 
 
 def test_the_store_is_in_the_folder_of_runs():

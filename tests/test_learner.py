@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from dlframe import checkpoint
 from dlframe.config import load
 from dlframe.journal import ended, history
-from dlframe.keeper import states
+from dlframe.keeper import BEST, states
 from dlframe.learner import parameter_groups
 from dlframe.tasks.adversarial import Adversarial
 from dlframe.tasks.classification import Classification
@@ -128,3 +129,19 @@ def test_a_callback_that_sees_batches_sees_each(tmp_path):
         "        assert len(batch) == 1, 'several batches in one step of the Trainer'\n"
     )
     train(tmp_path / "runs", f"plugin_paths={tmp_path / 'counting.py'}", "callback=counting", "chunk=8", "epochs=1")
+
+
+def test_an_epoch_whose_scores_are_nan_is_never_the_best(tmp_path, monkeypatch):
+    own, count = Classification.score, itertools.count()
+
+    def score(self, batch):
+        scores = own(self, batch)
+        return {**scores, "probability": scores["probability"] * (math.nan if next(count) < nan_calls else 1.0)}
+
+    monkeypatch.setattr(Classification, "score", score)
+    nan_calls = 2  # the first of two epochs: 360 samples, in two batches
+    result = train(tmp_path)
+    assert checkpoint.read_facts(result.folder / BEST)["epoch"] == 1
+    nan_calls = 10**6
+    with pytest.raises(TrainingError, match=r"^the validation's scores were NaN in every epoch"):
+        train(tmp_path)

@@ -12,7 +12,7 @@ from tests.conftest import dlframe
 from dlframe import memory
 from dlframe.config import load
 from dlframe.journal import read
-from dlframe.train import run
+from dlframe.train import rescore, run
 
 HUGE = 2**44
 """Bytes that no machine has."""
@@ -49,7 +49,7 @@ def test_auto_keeps_the_optimizer_step_as_large(tmp_path, capsys):
     whole = run(load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}", "batch_size=128"]))
     found = run(load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}", "batch_size=auto", "accumulate=2"]))
     assert "batch_size=auto: batch_size=128 accumulate=1\n" in capsys.readouterr().err
-    assert found.metrics == whole.metrics
+    assert found.metrics == whole.metrics == rescore(found.folder).metrics
     (note,) = [record for record in read(found.folder) if record["kind"] == "note"]
     assert (note["name"], note["value"]) == ("batch_size", 128)
 

@@ -92,7 +92,9 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if metadata.get("sha256") != _checksum(tensors, metadata):
         raise CheckpointError(f"{path}: the checkpoint is damaged: its content is not what its checksum says.")
     try:
-        return _unpacked(json.loads(metadata["tree"]), tensors), facts
+        if not isinstance(tree := _unpacked(json.loads(metadata["tree"]), tensors), dict):
+            raise ValueError("its tree is none")
+        return tree, facts
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged: {error}") from None
 
@@ -104,7 +106,10 @@ def weights(path: Path) -> dict[str, Tensor]:
         CheckpointError: As `load`.
     """
     tree, facts = load(path)
-    return tree["task"] if facts.get("kind") == "state" else tree
+    found = tree.get("task") if facts.get("kind") == "state" else tree
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: the checkpoint is damaged: it holds no weights.")
+    return found
 
 
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -119,11 +124,9 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
         hint = nearest(name, (tensors if name in own else own).keys())
         raise CheckpointError(f"{path}: is of another model: it {side} tensor '{name}'.{hint}")
     for name, tensor in tensors.items():
-        if hasattr(own[name], "shape") and own[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: is of another model: '{name}' must have shape {tuple(own[name].shape)}. "
-                f"Received: {tuple(tensor.shape)}."
-            )
+        shapes = [tuple(x.shape) if hasattr(x, "shape") else type(x).__name__ for x in (own[name], tensor)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(f"{path}: is of another model: '{name}' must have shape {shapes[0]}. Received: {shapes[1]}.")
     module.load_state_dict(tensors)
 
 
@@ -201,7 +204,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -217,6 +220,8 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def _read(path: Path, framework: str, content: Callable[[Any], Any]) -> tuple[dict[str, str], Any]:
     from safetensors import SafetensorError, safe_open
 
+    if path.is_fifo():
+        raise CheckpointError(f"{path}: must be a file. Received: a pipe.")
     try:
         with open(path, "rb") as file:
             head = file.read(9)

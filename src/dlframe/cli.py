@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_main():
             print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
         return 2
+    except MemoryError:
+        print("error: out of memory. Try smaller data, such as data.size, or a machine with more.", file=sys.stderr)
+        return 2
     except Stopped as stopped:
         return 128 + stopped.number
     except KeyboardInterrupt:

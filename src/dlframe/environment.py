@@ -60,7 +60,8 @@ def git(changed: bool) -> dict[str, Any]:
 
 def changes() -> str:
     """The difference between the tracked files and the commit."""
-    return _git("diff", "HEAD")
+    # No programs that the repository's own configuration names.
+    return _git("-c", "core.fsmonitor=false", "diff", "--no-ext-diff", "--no-textconv", "HEAD")
 
 
 def _git(*arguments: str) -> str:

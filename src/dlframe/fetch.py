@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
+import lzma
 import os
 import queue
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -56,6 +59,12 @@ with command.main_context():
             file.write(chunk)
 """
 
+BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, RuntimeError, ValueError, TypeError),
+)
+"""What the readers of archives raise; a TypeError is tarfile's, of a gzip head that ends early."""
+
 _unreachable: dict[str, str] = {}
 """Hosts that did not answer in this process, and what they said: asked once, not once for every file."""
 
@@ -89,6 +98,20 @@ class Package:
 def cache() -> Path:
     """The folder that keeps what was fetched: DLFRAME_DATA, or ~/.cache/dlframe."""
     return Path(os.environ.get("DLFRAME_DATA") or "~/.cache/dlframe").expanduser()
+
+
+def expanded(path: str) -> Path:
+    """A path that the user gave, "~" replaced.
+
+    Raises:
+        DataError: No file or folder can have that name.
+    """
+    try:
+        place = Path(path).expanduser()
+        place.is_file()
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"data.path: {getattr(error, 'strerror', error)}. Received: {path[:100]!r}") from None
+    return place
 
 
 @contextmanager
@@ -282,7 +305,7 @@ def _extract(archive: Path, targets: Mapping[str, Path]) -> None:
                     found[path] += 1
                     with source() as reader, target.open("wb") as file:
                         _copy(reader, file, f"{archive.name}: {path}")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, ValueError) as error:
+    except BROKEN as error:
         raise DataError(f"{archive.name}: cannot be unpacked: {error}") from None
     for path, count in found.items():
         if count != 1:
@@ -311,18 +334,27 @@ def _seek_data(file: IO[bytes]) -> None:
     """Move to the data.tar of a Debian package, whose outer archive is ar's."""
     while header := file.read(60):
         size = int(header[48:58])
+        if size < 0:
+            raise ValueError("it is no Debian package")
         if header.startswith(b"data.tar"):
             return
         file.seek(size + size % 2, os.SEEK_CUR)
     raise ValueError("it holds no data.tar")
 
 
-def _copy(source: Any, target: IO[bytes], name: str) -> None:
-    size = 0
+def content(source: Any, name: object, limit: int) -> bytes:
+    """What is left to read of an open file; `DataError` where that is more than `limit` bytes: a few may unpack to many."""
+    whole = io.BytesIO()
+    _copy(source, whole, name, limit)
+    return whole.getvalue()
+
+
+def _copy(source: Any, target: IO[bytes], name: object, limit: int = 0) -> None:
+    size, limit = 0, limit or LARGEST
     while chunk := source.read(1 << 20):
         size += len(chunk)
-        if size > LARGEST:
-            raise DataError(f"{name}: holds more than {LARGEST / 1e9:.3g} GB")
+        if size > limit:
+            raise DataError(f"{name}: holds more than {limit / 1e9:.3g} GB")
         target.write(chunk)
 
 

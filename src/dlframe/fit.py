@@ -37,6 +37,8 @@ QUIET = (
 )
 """Advice of Lightning's that does not apply: data are in memory, and every process computes the same metrics."""
 
+EVALUATION_BATCH = 256
+"""Samples at most; with small training batches four times as many as in those, which without gradients need no more memory."""
 EVALUATION_CHUNK = 16
 AUTO_BATCH = 64
 """Samples in one optimizer step with `batch_size=auto`, times `accumulate`."""
@@ -183,20 +185,35 @@ def _too_large(config: Config, dataset: Dataset, said: str) -> str:
 
 def _put_best_back(learner: Learner, trainer: Trainer, best: Path) -> None:
     if learner.at.best is None:
-        raise TrainingError(f"{learner.monitor} was finite in no epoch, so none was the best. Try a smaller optimizer.lr.")
+        raise TrainingError(
+            "the validation's scores were NaN in every epoch, so none was the best. Try a smaller optimizer.lr."
+        )
     path = Path(trainer.strategy.broadcast(str(best)))
-    trainer.strategy.barrier()
-    checkpoint.restore(learner.task, learner.keeper.held() or checkpoint.weights(path), path)
+    held = learner.keeper.held()
+    trainer.strategy.barrier()  # by now the first process has written them
+    checkpoint.restore(learner.task, held or checkpoint.weights(path), path)
 
 
-def evaluate(config: Config, dataset: Dataset, task: Task) -> Scores:
-    """Score the test split."""
+def evaluate(config: Config, dataset: Dataset, path: Path) -> tuple[Task, Scores]:
+    """Score the test split with the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: It is damaged, or another model's.
+        TrainingError: Memory does not suffice.
+    """
     _prepare(config)
-    learner = Learner(task, players=(), channels_last=config.trainer.channels_last)
-    trainer = _trainer(config, learner)
-    trainer.test(learner, _batches(config, dataset.test, learner, trainer), verbose=False)
-    task.cpu().eval()
-    return learner.scores
+    tensors = checkpoint.weights(path)
+    try:
+        task = build_task(config, dataset, restored=True)
+        checkpoint.restore(task, tensors, path)
+        learner = Learner(task, players=(), channels_last=config.trainer.channels_last)
+        trainer = _trainer(config, learner)
+        trainer.test(learner, _batches(config, dataset.test, learner, trainer), verbose=False)
+    except Exception as error:
+        if not memory.ran_out(error):
+            raise
+        raise TrainingError(f"{path}: the model of this run does not fit into memory.") from error
+    return task.cpu().eval(), learner.scores
 
 
 def _prepare(config: Config) -> None:
@@ -271,10 +288,11 @@ def _batches(
         done = learner.at.position if shuffle else 0
         return Place(learner.device, trainer.global_rank, trainer.world_size, trainer.current_epoch, done)
 
-    assert isinstance(config.run.batch_size, int)
+    size = config.run.batch_size
+    assert isinstance(size, int)
     return Batches(
         split,
-        config.run.batch_size if shuffle else max(256, config.run.batch_size),
+        size if shuffle else min(4 * size, EVALUATION_BATCH),
         place=place,
         seed=config.run.seed if shuffle else None,
         unlabelled=unlabelled,

@@ -38,7 +38,7 @@ class Keeper:
         """Take the weights of an epoch that is the best so far."""
 
     def held(self) -> Mapping[str, Tensor] | None:
-        """The best weights, where they could be kept in memory only."""
+        """The best weights, where they are in memory only."""
         return None
 
     def due(self, step: int, epoch: int) -> bool:
@@ -60,11 +60,25 @@ class Keeper:
         return None
 
 
-class RunKeeper(Keeper):
+class MemoryKeeper(Keeper):
+    """Keeps the best weights, in memory."""
+
+    weights: Mapping[str, Tensor] | None = None
+
+    def keep_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        # Copies, for training goes on to change the weights.
+        self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
+
+    def held(self) -> Mapping[str, Tensor] | None:
+        return self.weights
+
+
+class RunKeeper(MemoryKeeper):
     """Keeps a run in its folder.
 
-    What cannot be written, because a disk is full, is said once and tried again at the next occasion: training goes on,
-    and the checkpoints before are whole. The best weights are held in memory until then.
+    The best weights are written with the next state, which counts on them: to write them at each epoch that is the best so
+    far would cost more than a short epoch may. What cannot be written, because a disk is full, is said once and tried again
+    at the next occasion: training goes on, and the checkpoints before are whole.
 
     Args:
         config: What runs.
@@ -85,7 +99,7 @@ class RunKeeper(Keeper):
         self._epoch = 0
         self._time = self.started
         self._best: dict[str, Any] | None = None
-        self._unwritten: tuple[Mapping[str, Tensor], dict[str, Any]] | None = None
+        self._facts: dict[str, Any] = {}
         self._failed = False
 
     @property
@@ -97,24 +111,24 @@ class RunKeeper(Keeper):
         self.journal.metrics(step, metrics)
 
     def keep_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        self._unwritten = (weights, {"kind": "best", "model": self.model, **facts})
-        self._write_best()
+        super().keep_best(weights, facts)
+        self._facts = {"kind": "best", "model": self.model, **facts}
 
-    def _write_best(self) -> None:
-        if not self._unwritten:
+    def write_best(self) -> None:
+        """Write the best weights, unless they are written."""
+        if self.weights is None:
             return
-        weights, facts = self._unwritten
         try:
-            self._best = {"step": facts["step"], "sha256": checkpoint.save(self.folder / BEST, weights, facts)}
-            self._unwritten = None
+            checksum = checkpoint.save(self.folder / BEST, self.weights, self._facts)
         except CheckpointError as error:
-            # A copy, for training goes on to change the weights.
-            self._unwritten = ({name: tensor.detach().clone() for name, tensor in weights.items()}, facts)
             self._warn(error)
+            return
+        self._best = {"step": self._facts["step"], "sha256": checksum}
+        self.weights = None
 
     def held(self) -> Mapping[str, Tensor] | None:
-        self._write_best()
-        return self._unwritten[0] if self._unwritten else None
+        self.write_best()
+        return self.weights
 
     def due(self, step: int, epoch: int) -> bool:
         """In steps and in epochs: at every multiple, wherever a run was stopped and continued."""
@@ -129,8 +143,8 @@ class RunKeeper(Keeper):
     def save(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self._epoch, self._time = facts["epoch"], time.monotonic()
         step = self.step = facts["step"]
-        self._write_best()
-        if self._unwritten or not self.journal.sync():
+        self.write_best()
+        if self.weights is not None or not self.journal.sync():
             return  # a state must not outrun the best weights and the metrics that it counts on
         facts = {"kind": "state", "model": self.model, "best": self._best, "seconds": self.seconds, **facts}
         try:
@@ -151,8 +165,7 @@ class RunKeeper(Keeper):
         self.journal.write("note", name=name, value=value)
 
     def recall(self, name: str) -> int | None:
-        notes = [r for r in read(self.folder) if r["kind"] == "note" and r.get("name") == name]
-        return int(notes[-1]["value"]) if notes else None
+        return recalled(self.folder, name)
 
     def newest(self) -> Path | None:
         """The newest state that is whole; damaged ones are named and passed over."""
@@ -163,11 +176,12 @@ class RunKeeper(Keeper):
                 _, facts = checkpoint.load(path)
                 self._check_best(path, facts["best"])
             except CheckpointError as error:
-                print(f"warning: {error} The one before it is used.", file=sys.stderr, flush=True)
+                print(f"warning: {error} An earlier state is used, if there is one.", file=sys.stderr, flush=True)
                 continue
             self._best = facts["best"]
             self.step, self._epoch, self._time = facts["step"], facts["epoch"], time.monotonic()
             self.started -= facts["seconds"]
+            print(f"goes on after step {self.step:,}, in epoch {self._epoch + 1}", flush=True)
             return path
         return None
 
@@ -180,3 +194,9 @@ class RunKeeper(Keeper):
 def states(folder: Path) -> list[Path]:
     """The training states in a run folder, the newest first."""
     return sorted((folder / FOLDER).glob("state-*.safetensors"), reverse=True)
+
+
+def recalled(folder: Path, name: str) -> int | None:
+    """What a run noted last under a name."""
+    values = [record.get("value") for record in read(folder) if record["kind"] == "note" and record.get("name") == name]
+    return values[-1] if values and isinstance(values[-1], int) else None

@@ -181,7 +181,7 @@ class Learner(LightningModule):
         self.at = Standing(**tree["standing"])
         snapshot.put_back(self, tree)
         progress = self.trainer.fit_loop.epoch_progress.current
-        progress.ready = progress.started = progress.processed = progress.completed = self.at.epoch
+        vars(progress).update(dict.fromkeys(("ready", "started", "processed", "completed"), self.at.epoch))
         if self.at.done:
             self.trainer.should_stop = True
             snapshot.put_back_late(self, tree)
@@ -250,11 +250,12 @@ class Learner(LightningModule):
         self.at.losses[name] = (count + 1, loss if total is None else total + loss)
 
     def _loss(self, batch: Batch, player: str) -> Tensor:
-        strategy = self.trainer.strategy
+        strategy: Any = self.trainer.strategy
         if not isinstance(strategy, FSDPStrategy):
             return self.task.loss(batch, player)
         # Through the wrapper, which gathers the weights.
-        return strategy._forward_redirection(strategy.model, self, "task_loss", batch, player)
+        redirect: Any = strategy._forward_redirection
+        return redirect(strategy.model, self, "task_loss", batch, player)
 
     def task_loss(self, batch: Batch, player: str) -> Tensor:
         """The task's own, as a method that a wrapper can call in the place of `forward`."""
@@ -429,7 +430,8 @@ class Learner(LightningModule):
         self.keeper.report(at.steps, at.metrics)
         value = at.metrics[self.monitor]
         better = at.best is None or (value < at.best if self.mode == "min" else value > at.best)
-        if math.isfinite(value) and better:
+        sound = math.isfinite(value) and not any(s.is_floating_point() and s.isnan().any() for s in self.scores.values())
+        if sound and better:
             at.best = value
             # Collective under a sharded strategy: every process takes part.
             self.keeper.keep_best(snapshot.weights(self), {"epoch": self.current_epoch, "step": at.steps, self.monitor: value})

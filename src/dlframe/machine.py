@@ -20,6 +20,8 @@ def check_machine(trainer: Trainer) -> None:
     if trainer.devices < 1 and (trainer.devices == 0 or trainer.accelerator == "cpu"):
         rule = "int >= 1 on a CPU" if trainer.accelerator == "cpu" else "int >= 1, or -1 for all"
         raise ConfigError(f"trainer.devices: must be {rule}. Received: {trainer.devices}.", "trainer.devices")
+    if trainer.accelerator == "cpu" and trainer.devices > (most := max(8, os.cpu_count() or 1)):
+        raise ConfigError(f"trainer.devices: must be at most {most} here. Received: {trainer.devices}.", "trainer.devices")
     if trainer.accelerator == "gpu":
         if not (gpus := gpus_here()):
             raise ConfigError("trainer.accelerator: 'gpu' needs a GPU, and this machine shows none. Try: trainer=cpu")

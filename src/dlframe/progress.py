@@ -15,8 +15,9 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.train_dataloader is not None:
+            standing: Any = pl_module.at
             total = trainer.train_dataloader.steps(trainer.world_size) * (trainer.max_epochs or 0)
-            self.bar = tqdm(initial=pl_module.at.batches, total=total, unit=" batches", dynamic_ncols=True, leave=False)
+            self.bar = tqdm(initial=standing.batches, total=total, unit=" batches", dynamic_ncols=True, leave=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list, batch_idx: int

@@ -69,4 +69,6 @@ def closing(result: Result) -> str:
 def _single(override: str) -> str:
     """An override that means the same in a grid, where a comma would part values."""
     key, _, raw = override.partition("=")
-    return override if len(expand([override])) == 1 else f"{key}='{raw}'"
+    # The override may be a stranger's: its plugins are left alone, and a range is not counted out.
+    same = key == "plugin_paths" or ("(" not in raw and len(expand([override])) == 1)
+    return override if same else f"{key}='{raw}'"

@@ -82,22 +82,24 @@ def weights(learner: Learner) -> dict[str, Tensor]:
 
 def _whole(learner: Learner) -> AbstractContextManager[Any]:
     """Within, the weights that a sharded strategy has parted are whole, and parted again afterwards."""
-    if isinstance(learner.trainer.strategy, FSDPStrategy):
-        return FullyShardedDataParallel.summon_full_params(learner.trainer.strategy.model)
+    strategy = learner.trainer.strategy
+    if isinstance(strategy, FSDPStrategy) and strategy.model:
+        return FullyShardedDataParallel.summon_full_params(strategy.model)
     return nullcontext()
 
 
 def _shard(learner: Learner, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """The part of an optimizer's whole state that belongs to this process."""
     strategy = learner.trainer.strategy
-    if not isinstance(strategy, FSDPStrategy):
+    if not isinstance(strategy, FSDPStrategy) or not strategy.model:
         return state
     named = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, strategy.model)
     return FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, optimizer, named)
 
 
 def _callbacks(learner: Learner) -> dict[str, Any]:
-    return {f"{i}.{type(callback).__name__}": callback for i, callback in enumerate(learner.trainer.callbacks)}
+    callbacks: list[Any] = learner.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its parts
+    return {f"{i}.{type(callback).__name__}": callback for i, callback in enumerate(callbacks)}
 
 
 def _global_step(learner: Learner) -> Any:

@@ -78,7 +78,7 @@ class Source:
         self.path = path
         try:
             self.tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError, OSError) as error:
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
             line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             raise RegistrationError(f"{path}{line}: cannot be read: {getattr(error, 'msg', error)}") from None
         self.scope = TYPES | ALIASES
@@ -110,7 +110,7 @@ class Source:
                         try:
                             name = literal(decorator.args[0], {})
                             facts = {str(k.arg): literal(k.value, {}) for k in decorator.keywords}
-                        except (ValueError, IndexError):
+                        except (ValueError, IndexError, RecursionError):
                             message = f"{where}: the name and the facts of a registration must be literals"
                             raise RegistrationError(message) from None
                         yield Registration(variable, name, facts, node, where, self)

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from dlframe.config import Config, load_saved, store_uri
 from dlframe.data.splits import hide_labels
 from dlframe.environment import is_main
 from dlframe.journal import NO_ROOM, Journal, ended
-from dlframe.keeper import BEST, Keeper, RunKeeper, states
+from dlframe.keeper import BEST, Keeper, RunKeeper, recalled, states
 from dlframe.signals import Signals, Stopped, die_with_parent
 from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Result
 
@@ -86,6 +87,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
             raise
         finally:
             del os.environ[FOLDER_VARIABLE]
+            keeper.write_best()
             keeper.journal.write("end", status=status, message=message)
             if lost := keeper.journal.close():
                 print(f"warning: {lost}", file=sys.stderr)
@@ -131,22 +133,24 @@ def rescore(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"test: {folder} is no run: it has no config.yaml. Runs are in runs/.")
     config = load_saved(folder / "config.yaml", plugin_paths)
+    if config.run.batch_size == "auto":
+        config = replace(config, run=replace(config.run, batch_size=recalled(folder, "batch_size") or 1))
     path = _weights(folder, weights)
     own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
     if own != model:
         raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
     try:
         overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
+        if not all(text.isprintable() and "=" in text for text in overrides):
+            raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
     dataset = load_data(config)
     run_folder.check_data(folder, dataset)
     print(report.opening(config, dataset, None), flush=True)
-    from dlframe.fit import build_task, evaluate
+    from dlframe.fit import evaluate
 
-    task = build_task(config, dataset, restored=True)
-    checkpoint.restore(task, checkpoint.weights(path), path)
-    scores = evaluate(config, dataset, task)
+    task, scores = evaluate(config, dataset, path)
     result = _result(config, dataset, task, scores, folder)
     result.seconds = time.perf_counter() - started
     result.overrides = overrides

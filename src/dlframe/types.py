@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 class DlframeError(Exception):
     """A mistake that the user can mend: one line that names key, rule, value received and the nearest valid name."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())  # parts of it may be a stranger's words
 
 
 class ConfigError(DlframeError):
@@ -45,6 +49,12 @@ class TrainingError(DlframeError):
 
 class TrackingError(DlframeError):
     """A tracking store that does not answer."""
+
+
+def printable(text: str) -> str:
+    """Text with escapes for what a terminal obeys: control characters, and those that turn the direction of writing."""
+    hidden = {c for c in text if unicodedata.category(c) == "Cc" or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"}
+    return "".join(repr(c)[1:-1] if c in hidden else c for c in text) if hidden else text
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -109,7 +109,8 @@ def _regular(config: Config, overrides: Sequence[str]) -> list[str]:
         return []
     train = load_data(config).train
     samples = len(train) if config.entry("task").facts["unlabelled"] else int((train.targets != UNLABELLED).sum())
-    batches = math.ceil(samples / config.run.batch_size)
+    size = config.run.batch_size
+    batches = math.ceil(samples / (64 if isinstance(size, str) else size))
     batches = min(batches, config.trainer.limit_steps or batches)
     steps = batches * config.run.epochs // config.run.accumulate
     return ["checkpoint.unit=steps", f"checkpoint.every={max(1, steps // STATES)}"]

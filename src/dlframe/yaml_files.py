@@ -19,10 +19,22 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlframe.registry import GROUPS
-from dlframe.types import ConfigError
+from dlframe.types import ConfigError, printable
 
 WHOLE = ("", "experiment", "task")
 """Groups whose files speak of the whole config, whether or not they say `# @package _global_`."""
+
+LARGEST = 2**18
+"""Bytes of a file: a hundred times a long config, and no more than can be read within seconds."""
+
+REFERENCE = re.compile(r"\$\{[\w.\[\]]+\}")
+"""All that may stand for a value: the name of another option. Anything else in `${}` could read the environment."""
+
+REFERENCES = 20
+"""References in a config: more could stand for gigabytes, each doubling the one before."""
+
+LONGEST = 10_000
+"""Characters of a value."""
 
 places: dict[str, str] = {}
 """Dotted key, or a group that a defaults list chooses from -> "file:line" in the file read last that sets it."""
@@ -32,14 +44,17 @@ def read(file: Path, package: str = "") -> dict[Any, Any]:
     """The content of a file, {} of an empty one; where it sets what, below `package`, is entered in `places`.
 
     Raises:
-        ConfigError: It is no UTF-8, no YAML or no mapping, gives a key twice, holds an alias, or speaks of Hydra itself.
+        ConfigError: It is no UTF-8, no YAML or no mapping, too large, gives a key twice, speaks of Hydra itself, or holds an
+            alias, control characters, or a reference to more than an option.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-        if (root := yaml.compose(text, Loader=_Loader)) is None:
+        if (root := yaml.compose(text := _text(file), Loader=_Loader)) is None:
             return {}
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{file}: must hold keys with values. Received: a {root.id}.")
+        for key, node in _scalars(root, package):
+            if fault := _fault(node, "defaults" in key.split(".")):
+                raise ConfigError(f"{file}:{node.start_mark.line + 1}: {key}: {fault}")
         if package:
             places.setdefault(package, str(file))
         for key, node in _walk(root, package):
@@ -62,6 +77,16 @@ def read(file: Path, package: str = "") -> dict[Any, Any]:
     return content
 
 
+def _text(file: Path) -> str:
+    if file.exists() and not file.is_file():  # a pipe would never end
+        raise ConfigError(f"{file}: must be a file.")
+    with file.open("rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ConfigError(f"{file}: must have at most {LARGEST:,} bytes.")
+    return content.decode()
+
+
 class _Loader(yaml.SafeLoader):
     """Reads no aliases: by them a few lines can stand for gigabytes."""
 
@@ -81,6 +106,37 @@ def _walk(node: yaml.Node, key: str) -> Iterator[tuple[str, yaml.Node]]:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _walk(value, key)
+
+
+def _scalars(node: yaml.Node, key: str) -> Iterator[tuple[str, yaml.ScalarNode]]:
+    """The names and the values below `node`, each with the dotted key that it stands at."""
+    if isinstance(node, yaml.ScalarNode):
+        yield key, node
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _scalars(value, key)
+    elif isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = f"{key}.{printable(str(name.value)[:100])}".lstrip(".")
+            yield from _scalars(name, inner)
+            yield from _scalars(value, inner)
+
+
+def _fault(node: yaml.ScalarNode, in_defaults: bool) -> str:
+    """Why a name or a value is refused; nothing where it is not."""
+    if len(node.value) > LONGEST:
+        return f"must have at most {LONGEST:,} characters. Received: {len(node.value):,}."
+    if printable(node.value) != node.value:
+        return f"must hold no control characters. Received: {node.value!r}."
+    if "${" in REFERENCE.sub("", node.value):
+        return f"a reference may name another option only. Received: {node.value!r}."
+    if node.tag == "tag:yaml.org,2002:merge":
+        return "a merge (<<) must be written out."
+    if in_defaults and re.search(r"\bhydra\b", node.value):
+        return "how Hydra itself runs is not for a config to say."
+    if node.tag.endswith((":int", ":float")) and len(node.value) > 100:  # too long to be shown in any message
+        return "must be a number of at most 100 digits."
+    return ""
 
 
 class YamlFolder(ConfigSource):

@@ -124,7 +124,6 @@ def test_a_run_that_is_killed_while_it_decodes_leaves_nothing_half_done(tmp_path
     assert image_folder(path=str(folder), size=200).fingerprint == after_kill
 
 
-@pytest.mark.xfail(reason="image_folder writes into a memory map that has no room of its own yet", strict=True)
 def test_a_disk_that_is_too_small_for_the_decoded_images(
     small_disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlframe import checkpoint, plugins
+from dlframe import plugins
 from dlframe.config import load
 from dlframe.data.digits import digits
 from dlframe.fit import build_task, fit
+from dlframe.keeper import MemoryKeeper
 from dlframe.loader import Batches, Place
 from dlframe.registry import augmentations, models, tasks
 from dlframe.tasks.adversarial import FeatureNetwork, frechet_distance, unsupervised
@@ -150,8 +151,8 @@ def few_steps(tmp_path: Path, *overrides: str, steps: int = 3):
     """Some steps of the learner, and a task that has taken none."""
     config = load(["model=gan", "model.width=8", "optimizer=sgd", "optimizer.lr=0.05", "scheduler=constant", *overrides])
     config = load([*config.overrides, "epochs=1", f"trainer.limit_steps={steps}", "tracking=none", f"runs={tmp_path}"])
-    data, best = load_data(config), tmp_path / "best.safetensors"
-    fitted = fit(config, data, best, lambda state, facts: checkpoint.save(best, state, facts), None)
+    data = load_data(config)
+    fitted = fit(config, data, MemoryKeeper(), tmp_path)
     return fitted.task, build_task(config, data), data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,14 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.data.decoded import decoded, stamp
-from dlframe.data.splits import statistics, stratified
+from dlframe.data.splits import PARTS, image_set, statistics, stratified
+from dlframe.fetch import expanded
 from dlframe.registry import Count, data
-from dlframe.types import DataError, Dataset, DataSpec, Split, nearest
+from dlframe.types import DataError, Dataset, nearest, printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow may open. Not among them: EPS, for which it runs a program."""
 
-PARTS = ("train", "validation", "test")
 SPELLINGS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 Samples = list[tuple[Path, str]]
@@ -47,7 +47,7 @@ def image_folder(
         color: Three channels or one.
         on_error: What a file that is no image or a broken one does: end the run, or be left out and counted.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     listing = _listing(folder)
     files = [file for samples in listing.values() for file, _ in samples]
     options = (size, color, on_error)
@@ -56,21 +56,17 @@ def image_folder(
     except OSError as error:
         raise DataError(f"image_folder: {error.filename} cannot be read: {error.strerror}") from None
     name = f"image_folder-{stamp([], folder.resolve(), *options)}"
-    arrays, facts = decoded(name, key, partial(_decode, folder, listing, *options))
-    if skipped := facts["skipped"]:
+    build = partial(_decode, folder, listing, *options)
+    dataset, skipped = decoded(name, key, build, partial(_stored, str(folder)))
+    if skipped:
         named = "; ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
         print(f"image_folder: {len(skipped)} of {len(files)} files left out: {named}", file=sys.stderr)
-    train, validation, test = (Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids"))) for part in PARTS)
-    spec = DataSpec(
-        "image_folder",
-        "image",
-        "class",
-        train.inputs.shape[1:],
-        tuple(facts["classes"]),
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
-    )
-    return Dataset(spec, train, validation, test, str(folder), facts["splits"])
+    return dataset
+
+
+def _stored(source: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> tuple[Dataset, list[str]]:
+    """The data set, and what was left out."""
+    return image_set("image_folder", arrays, facts, source), [_printable(text) for text in facts["skipped"]]
 
 
 def _listing(folder: Path) -> dict[str, Samples]:
@@ -80,10 +76,10 @@ def _listing(folder: Path) -> dict[str, Samples]:
             raise DataError(f"data.path: must be a folder. Received: {folder}")
         beside = [f.name for f in _folders(folder.parent)] if folder.parent.is_dir() else []
         raise DataError(f"data.path: there is no folder {folder}.{nearest(folder.name, beside)}")
-    given = {f.name: f for f in _folders(folder) if f.name in SPELLINGS}
-    if not ("train" in given and _folders(given["train"])):
-        return {"": _samples(folder)}
-    listing = {name: _samples(above) for name, above in given.items()}
+    given = {f.name: f for f in _folders(folder, folder) if f.name in SPELLINGS}
+    if not ("train" in given and _folders(given["train"], folder)):
+        return {"": _samples(folder, folder)}
+    listing = {name: _samples(above, folder) for name, above in given.items()}
     known = {label for _, label in listing["train"]}
     for name, samples in listing.items():
         for file, label in samples:
@@ -110,13 +106,21 @@ def _split(folder: Path, listing: dict[str, Samples]) -> tuple[dict[str, Samples
     return _cut(folder, samples, (0.6, 0.2, 0.2)), "stratified 60/20/20" + (f" of {name}" if name else "")
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+def _folders(folder: Path, root: Path | None = None) -> list[Path]:
+    """The folders in `folder`; `DataError` where one is a link that leads out of `root`: it could list the whole disk."""
+    try:
+        found = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"image_folder: {folder} cannot be read: {error.strerror}") from None
+    for place in found:
+        if root and place.is_symlink() and not place.resolve().is_relative_to(root.resolve()):
+            raise DataError(f"image_folder: {place} is a link that leads out of {root}. Put the folder in its place")
+    return found
 
 
-def _samples(folder: Path) -> Samples:
+def _samples(folder: Path, root: Path) -> Samples:
     """Every file below the class folders of `folder`, in the order of their paths; hidden files are passed over."""
-    classes = _folders(folder)
+    classes = _folders(folder, root)
     if not classes:
         raise DataError(f"image_folder: {folder} has no sub-folders; images belong in {folder}/CLASS/")
     if len(classes) == 1:
@@ -151,24 +155,25 @@ def _decode(root: Path, listing: dict[str, Samples], size: int, color: str, on_e
 
     print(f"Decoding {sum(map(len, listing.values())):,} images of {root} (once)", file=sys.stderr, flush=True)
     skipped: list[str] = []
+    top = root.resolve()
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if on_error == "skip":
             # A pass of its own, so that what is left is split in proportion.
-            listing = {name: _readable(root, name, samples, skipped, pool) for name, samples in listing.items()}
+            listing = {name: _readable(root, top, name, samples, skipped, pool) for name, samples in listing.items()}
         parts, splits = _split(root, listing)
         classes = sorted({label for _, label in parts["train"]})
         facts: dict[str, Any] = {"classes": classes, "splits": splits, "skipped": skipped}
         for part, samples in parts.items():
             shape = (len(samples), 3 if color == "rgb" else 1, size, size)
-            inputs = np.lib.format.open_memmap(folder / f"{part}-inputs.npy", mode="w+", dtype=np.uint8, shape=shape)
-            rows = pool.map(lambda sample: _image(sample[0], size, color), samples)
+            inputs = _room(folder / f"{part}-inputs.npy", shape)
+            rows = pool.map(lambda sample: _image(sample[0], size, color, top), samples)
             for i, ((file, _), row) in enumerate(zip(samples, rows, strict=True)):
                 if isinstance(row, str):
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise DataError(
-                        f"image_folder: {_printable(file.relative_to(root))} {row} ({root}). "
+                        f"image_folder: {_printable(file.relative_to(root))} {_printable(row)} ({root}). "
                         f"Remove it, or leave such files out: data.on_error=skip"
                     )
                 inputs[i] = row
@@ -182,10 +187,19 @@ def _decode(root: Path, listing: dict[str, Samples], size: int, color: str, on_e
     return facts
 
 
-def _readable(root: Path, name: str, samples: Samples, skipped: list[str], pool: ThreadPoolExecutor) -> Samples:
+def _room(file: Path, shape: tuple[int, ...]) -> np.memmap:
+    """An array in a file, its room on the disk taken: without, writing to it on a full disk would kill the process."""
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return array
+
+
+def _readable(root: Path, top: Path, name: str, samples: Samples, skipped: list[str], pool: ThreadPoolExecutor) -> Samples:
     """The samples that can be decoded; the others are added to `skipped`."""
     kept = []
-    for sample, row in zip(samples, pool.map(lambda sample: _image(sample[0], 1, "grey"), samples), strict=True):
+    for sample, row in zip(samples, pool.map(lambda sample: _image(sample[0], 1, "grey", top), samples), strict=True):
         if isinstance(row, str):
             skipped.append(f"{_printable(sample[0].relative_to(root))} {row}")
         else:
@@ -195,16 +209,20 @@ def _readable(root: Path, name: str, samples: Samples, skipped: list[str], pool:
     return kept
 
 
-def _printable(path: Path) -> str:
-    """A path as text: it may hold bytes that are none, with which no table of predictions could be written."""
-    return path.as_posix().encode(errors="backslashreplace").decode()
+def _printable(path: Path | str) -> str:
+    """A path as text: it may hold bytes that are none, which no table of predictions takes, or that a terminal obeys."""
+    return printable(str(path).encode(errors="backslashreplace").decode())
 
 
-def _image(file: Path, size: int, color: str) -> np.ndarray | str:
-    """(channels, size, size) uint8, or what is wrong with the file."""
+def _image(file: Path, size: int, color: str, top: Path) -> np.ndarray | str:
+    """(channels, size, size) uint8, or what is wrong with the file; `top` is the folder, resolved, that it must lie in."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
+        if not file.resolve().is_relative_to(top):
+            return "is a link that leads out of the folder"
+        if not file.is_file():  # a pipe would never end
+            return "is no file" if file.exists() else "is a link that leads nowhere"
         with Image.open(file, formats=FORMATS) as image:
             if image.mode.startswith("I;16"):
                 # Pillow would clip 16 bits at 255 instead of scaling them.
@@ -215,6 +233,8 @@ def _image(file: Path, size: int, color: str) -> np.ndarray | str:
         return "is not an image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise.
         return f"is broken: {error}"
     return pixels.transpose(2, 0, 1) if color == "rgb" else pixels[None]

@@ -6,6 +6,7 @@ import gzip
 import json
 import struct
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.data.decoded import decoded, stamp
-from dlframe.data.splits import check, statistics, stratified
-from dlframe.fetch import Package, cache, download, members
+from dlframe.data.splits import check, image_set, statistics, stratified
+from dlframe.fetch import BROKEN, Package, cache, content, download, expanded, members
 from dlframe.registry import data
 from dlframe.types import DataError, Dataset, DataSpec, Split
+
+LARGEST = 2**30
+"""Bytes of one file of a set, unpacked; the largest has 154 million."""
 
 Where = Literal["any", "official", "package"]
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -54,12 +58,13 @@ def read_idx(files: Sequence[Path]) -> Arrays:
 
 def _idx(path: Path, dimensions: int) -> np.ndarray:
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        magic, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            whole = content(file, path, LARGEST)
+        magic, *shape = struct.unpack_from(f">{1 + dimensions}I", whole)
         if magic != 0x0800 + dimensions:
             raise ValueError(f"its magic number is {magic:#06x}, not {0x0800 + dimensions:#06x}")
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error) as error:
+        return np.frombuffer(whole, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise DataError(f"{path} is no IDX file of {dimensions} dimensions: {error}") from None
 
 
@@ -69,7 +74,7 @@ def read_cifar(files: Sequence[Path], *, train: tuple[str, ...], test: str, labe
     The Python version is a pickle and is not read. One file is the archive, several are its members.
     """
     try:
-        contents = {file.name: file.read_bytes() for file in files} if len(files) > 1 else _unpacked(files[0])
+        contents = _contents(files) if len(files) > 1 else _unpacked(files[0])
         parts = []
         for names in (train, (test,)):
             records = np.frombuffer(b"".join(contents[name] for name in names), np.uint8)
@@ -77,23 +82,36 @@ def read_cifar(files: Sequence[Path], *, train: tuple[str, ...], test: str, labe
             parts += [records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1]]
         images, labels, test_images, test_labels = parts
         return images, labels, test_images, test_labels
-    except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
+    except (OSError, KeyError, *BROKEN) as error:
         raise DataError(f"{files[0].parent}: not CIFAR's binary version: {error}") from None
 
 
+def _contents(files: Sequence[Path]) -> dict[str, bytes]:
+    contents = {}
+    for path in files:
+        with path.open("rb") as file:
+            contents[path.name] = content(file, path, LARGEST)
+    return contents
+
+
 def _unpacked(archive: Path) -> dict[str, bytes]:
-    with tarfile.open(archive, mode="r:*") as tar:
-        return {Path(m.name).name: reader.read() for m in tar if m.isreg() and (reader := tar.extractfile(m))}
+    """The batches of an archive, by name; one that comes twice is the last."""
+    with tarfile.open(archive, mode="r|*") as tar:
+        batches = ((Path(m.name).name, tar.extractfile(m)) for m in tar if m.isreg() and m.name.endswith(".bin"))
+        return {name: content(file, f"{archive}: {name}", LARGEST) for name, file in batches if file}
 
 
 def read_cifar_png(files: Sequence[Path]) -> Arrays:
     """Five training sheets and a test sheet, each row of pixels an image, then the two lists of labels."""
     from PIL import Image
 
-    sheets = [np.asarray(Image.open(file).convert("RGB")).reshape(-1, 32, 32, 3) for file in files[:6]]
-    images = [sheet.transpose(0, 3, 1, 2) for sheet in sheets]
-    train, test = (np.array(json.loads(file.read_text()), np.int64) for file in files[6:])
-    return np.concatenate(images[:5]), train, images[5], test
+    try:
+        sheets = [Image.open(file, formats=["PNG"]).convert("RGB") for file in files[:6]]
+        images = [np.asarray(sheet).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2) for sheet in sheets]
+        train, test = (np.array(json.loads(file.read_text()), np.int64) for file in files[6:])
+        return np.concatenate(images[:5]), train, images[5], test
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise.
+        raise DataError(f"{files[0].parent}: not CIFAR as PNG sheets: {error}") from None
 
 
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -277,21 +295,21 @@ def load(name: str, path: str | None, where: Where) -> Dataset:
     Raises:
         DataError: No source can be had, or what it gives is not the set.
     """
-    classes, _ = SETS[name]
+    read = partial(_dataset, name)
     if path is None:
-        arrays, facts = decoded(name, "1", lambda folder: _fetch(name, where, folder))
-    else:
-        files, source = _given(name, Path(path).expanduser())
-        arrays, facts = decoded(
-            f"{name}-{stamp([], files[0].parent.resolve())}",
-            stamp(files),
-            lambda folder: _store(name, source.read(files), str(files[0].parent), folder),
-        )
-    train, validation, test = (
-        Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids"))) for part in ("train", "validation", "test")
+        return decoded(name, "2", lambda folder: _fetch(name, where, folder), read)
+    files, source = _given(name, expanded(path))
+    folder = str(files[0].parent)
+    return decoded(
+        f"{name}-{stamp([], files[0].parent.resolve())}",
+        stamp(files),
+        lambda stored: _store(name, source.read(files), folder, stored),
+        read,
     )
-    spec = DataSpec(name, "image", "class", train.inputs.shape[1:], classes, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
-    return Dataset(spec, train, validation, test, facts["source"], "official test, validation 10 % of train")
+
+
+def _dataset(name: str, arrays: Mapping[str, np.ndarray], facts: dict[str, Any]) -> Dataset:
+    return image_set(name, arrays, {**facts, "classes": SETS[name][0]}, str(facts["source"]))
 
 
 def _given(name: str, folder: Path) -> tuple[list[Path], Source]:
@@ -327,15 +345,15 @@ def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
 
 def _store(name: str, arrays: Arrays, source: str, folder: Path) -> dict[str, Any]:
     """Write the three splits as they are used, so that a later run maps them without copying."""
-    images, labels, test_images, test_labels = arrays
-    official = Split(images, labels.astype(np.int64), np.arange(len(labels)))
-    test = Split(test_images, test_labels.astype(np.int64), np.arange(len(test_labels)))
+    inputs, labels, test_inputs, test_labels = arrays
+    official = Split(inputs, labels.astype(np.int64), np.arange(len(labels)))
+    test = Split(test_inputs, test_labels.astype(np.int64), np.arange(len(test_labels)))
     classes = SETS[name][0]
-    spec = DataSpec(name, "image", "class", images.shape[1:], classes)
+    spec = DataSpec(name, "image", "class", inputs.shape[1:], classes)
     check(Dataset(spec, official, official, test, source, ""))
     train, validation = (official.take(index) for index in stratified(official.targets, (0.9, 0.1), names=classes))
     for part, split in (("train", train), ("validation", validation), ("test", test)):
         for kind in ("inputs", "targets", "ids"):
             np.save(folder / f"{part}-{kind}.npy", np.ascontiguousarray(getattr(split, kind)), allow_pickle=False)
     mean, std = statistics(train.inputs)
-    return {"source": source, "mean": mean, "std": std}
+    return {"source": source, "mean": mean, "std": std, "splits": "official test, validation 10 % of train"}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from dlframe.types import UNLABELLED, DataError, Dataset, Split
+from dlframe.types import UNLABELLED, DataError, Dataset, DataSpec, Split
+
+PARTS = ("train", "validation", "test")
 
 
 def stratified(
@@ -72,17 +75,38 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(means), tuple(deviations)
 
 
+def image_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], source: str) -> Dataset:
+    """The data set whose splits were stored as "train-inputs", "train-targets", "train-ids" and so on.
+
+    Raises:
+        DataError: The arrays are no images with class numbers, or `check` refuses them.
+        KeyError: An array is missing, or one of the facts: classes, mean, std and splits.
+    """
+    train, validation, test = (Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids"))) for part in PARTS)
+    for split in (train, validation, test):
+        if (split.inputs.dtype, split.inputs.ndim, split.targets.dtype, split.targets.ndim) != (np.uint8, 4, np.int64, 1):
+            raise DataError(f"{name}: is not stored as images with class numbers")
+    shape, classes = train.inputs.shape[1:], tuple(map(str, facts["classes"]))
+    mean, std = (tuple(float(value) for value in facts[fact]) for fact in ("mean", "std"))
+    if not len(mean) == len(std) == shape[0]:
+        raise DataError(f"{name}: has {shape[0]} channels. Received: {len(mean)} means, {len(std)} deviations")
+    spec = DataSpec(name, "image", "class", shape, classes, mean=mean, std=std)
+    return check(Dataset(spec, train, validation, test, source, str(facts["splits"])))
+
+
 def check(dataset: Dataset) -> Dataset:
-    """The data set itself, if every split has samples and every class number is one of its classes.
+    """The data set itself, if every split has samples of its shape and every class number is one of its classes.
 
     Raises:
         DataError: Names the data set, the split, the sample, the value and the allowed range.
     """
     name, classes = dataset.spec.name, len(dataset.spec.classes)
-    for part in ("train", "validation", "test"):
+    for part in PARTS:
         split: Split = getattr(dataset, part)
         if not len(split) == len(split.targets) == len(split.ids) or not len(split):
             raise DataError(f"{name}: {part} has {len(split)} inputs, {len(split.targets)} targets and {len(split.ids)} ids")
+        if split.inputs.shape[1:] != dataset.spec.shape or 0 in dataset.spec.shape:
+            raise DataError(f"{name}: inputs of {part} have shape {split.inputs.shape[1:]}, not {dataset.spec.shape}")
         if not classes:
             continue
         lowest = UNLABELLED if part == "train" else 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import math
+import zlib
 from datetime import date, datetime
 from pathlib import Path
 from typing import Literal
@@ -12,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from dlframe.data.splits import by_time
-from dlframe.fetch import Package, members
+from dlframe.fetch import Package, content, expanded, members
 from dlframe.registry import Count, data
 from dlframe.types import DataError, Dataset, DataSpec, Split, nearest
 
@@ -25,6 +27,9 @@ ARCH = Package(
     "NCSA, published market prices",
     build="cp311-cp311-manylinux2014_x86_64",
 )
+
+LARGEST = 10**8
+"""Bytes of a file, unpacked: ten thousand years of prices."""
 
 FILES = ["sp500.csv.gz", "nasdaq.csv.gz"]
 
@@ -80,7 +85,7 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
     Raises:
         DataError: The file cannot be had or read, or is too short for a window and a horizon in every split.
     """
-    file = Path(path).expanduser() if path else members(ARCH, FILES)[FILES.index(f"{name}.csv.gz")]
+    file = expanded(path) if path is not None else members(ARCH, FILES)[FILES.index(f"{name}.csv.gz")]
     days, values = read_prices(file, COLUMNS[features])
     parts = by_time(len(days), (0.7, 0.1, 0.2))
     needed = [window + horizon, horizon, horizon]
@@ -103,7 +108,7 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
         mean=tuple(map(float, seen.mean(0))),
         std=tuple(map(float, std)),
     )
-    source = f"{file if path else 'pip arch'}, {days[0]} to {days[-1]}"
+    source = f"{file if path is not None else 'pip arch'}, {days[0]} to {days[-1]}"
     return Dataset(spec, train, validation, test, source, "by time 70/10/20")
 
 
@@ -119,22 +124,29 @@ def read_prices(file: Path, columns: tuple[str, ...]) -> tuple[list[str], np.nda
     """Days (ISO 8601) in ascending order, and (days, columns) float64, from a CSV file that may be gzipped."""
     rows = {}
     try:
-        with gzip.open(file, "rt", newline="") if file.suffix == ".gz" else file.open(newline="") as text:
-            reader = csv.DictReader(text)
-            names = {name.strip().lower(): name for name in reader.fieldnames or ()}
-            for column in ("date", *columns):
-                if column not in names:
-                    raise DataError(f"{file}: there is no column '{column}'.{nearest(column, names)}")
-            for row in reader:
-                where = f"{file}, line {reader.line_num}"
-                day = _day(row[names["date"]], where)
-                if day in rows:
-                    raise DataError(f"{where}: the day {day} occurs twice")
-                rows[day] = [_number(row[names[column]], column, where) for column in columns]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(_text(file), newline=""))
+        names = {name.strip().lower(): name for name in reader.fieldnames or ()}
+        known = [name for name in names if name.isprintable() and len(name) <= 40]
+        for column in ("date", *columns):
+            if column not in names:
+                raise DataError(f"{file}: there is no column '{column}'.{nearest(column, known)}")
+        for row in reader:
+            where = f"{file}, line {reader.line_num}"
+            day = _day(row[names["date"]], where)
+            if day in rows:
+                raise DataError(f"{where}: the day {day} occurs twice")
+            rows[day] = [_number(row[names[column]], column, where) for column in columns]
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise DataError(f"{file}: cannot be read: {error}") from None
     days = sorted(rows)
     return days, np.array([rows[day] for day in days]).reshape(-1, len(columns))
+
+
+def _text(file: Path) -> str:
+    if file.exists() and not file.is_file():  # a pipe would never end
+        raise DataError(f"{file}: must be a file")
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        return content(stream, file, LARGEST).decode("utf-8-sig")
 
 
 def _day(text: str, where: str) -> str:
@@ -145,7 +157,7 @@ def _day(text: str, where: str) -> str:
     try:
         return datetime.strptime(text, "%m/%d/%Y").date().isoformat()
     except (ValueError, TypeError):
-        raise DataError(f"{where}: the date must be 2018-12-31 or 12/31/2018. Received: {text!r}") from None
+        raise DataError(f"{where}: the date must be 2018-12-31 or 12/31/2018. Received: {_short(text)}") from None
 
 
 def _number(text: str, column: str, where: str) -> float:
@@ -153,6 +165,10 @@ def _number(text: str, column: str, where: str) -> float:
         value = float(text)
     except (ValueError, TypeError):
         value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{where}: '{column}' must be a number. Received: {text!r}")
+    if not abs(value) < 1e30:  # the square, which the deviation needs, would be no number
+        raise DataError(f"{where}: '{column}' must be a number. Received: {_short(text)}")
     return value
+
+
+def _short(text: object) -> str:
+    return repr(text if len(str(text)) <= 40 else f"{str(text)[:40]}...")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import tarfile
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -206,12 +209,15 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_form(path)
         with warnings.catch_warnings(action="ignore"):  # torch remarks on pickle's version before it refuses the file.
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: is damaged, or a pickle of more than tensors, which could run code; it is refused."
         ) from None
+    except CheckpointError:
+        raise
     except PermissionError:
         raise CheckpointError(f"{path}: cannot be read: permission denied.") from None
     except Exception:  # Whatever the readers stumble on in a damaged file: a KeyError, an end of file, their own errors.
@@ -221,7 +227,24 @@ def read(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         raise CheckpointError(f"{path}: must hold tensors by name. Received: {type(content).__name__}")
+    for name, tensor in content.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            raise CheckpointError(f"{path}: must hold plain tensors of numbers. Received: '{name}', which is none.")
     return content
+
+
+def _check_form(path: Path) -> None:
+    """Refuse what torch would unpack: its oldest form, a tar archive; and members larger than the file, which none saves."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    with contextlib.suppress(tarfile.TarError), tarfile.open(path, mode="r:"):
+        head = b""
+    if not head.startswith((b"PK", b"\x80")):
+        raise CheckpointError(f"{path}: is damaged or truncated.")
+    if head == b"PK":
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise CheckpointError(f"{path}: is damaged, or made to unpack to more than it holds; it is refused.")
 
 
 def from_hub(architecture: str) -> Path:

@@ -277,7 +277,7 @@ class Delivery:
         source = inside(self.folder, record.get("path"))
         try:
             signature = read_signature(source / "signature.json")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise Refusal(f"{source / 'signature.json'}: {error}") from None
         run_id = self.position.run_id
         experiment = self.position.experiment_id

@@ -64,7 +64,7 @@ class Position:
     def is_sound(self) -> bool:
         """Whether every value is of its kind. The key becomes part of a query."""
         kinds = all(type(value) is type(default) for value, default in zip(astuple(self), astuple(Position()), strict=True))
-        return kinds and self.offset >= 0 and re.fullmatch("[0-9a-f]*", self.key) is not None
+        return kinds and 0 <= self.offset < 2**63 and re.fullmatch("[0-9a-f]*", self.key) is not None
 
     def save(self, folder: Path) -> None:
         """Replace the file in one step."""

@@ -1,0 +1,119 @@
+"""What the journal and the checkpoints cost: epochs with and without them, interleaved in one training: A B C A B C ...
+
+    python benchmarks/checkpoints.py [digits fashion_mnist] [--rounds 15] [--steps 0]
+
+"kept" is an epoch of the cnn with all that a run keeps by default: its metrics in the journal, and the best weights, which
+here every epoch writes anew. "often" also saves the whole state every 10 steps. A ratio is the median over rounds of an
+epoch's time to that of the epoch without, by wall clock and by CPU time; an epoch is `--steps` steps (0: all), validation
+included. By default a state is saved once a minute: the last column adds the time of one state over a minute to "kept".
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+
+from dlframe import plugins
+from dlframe.config import Config, load
+from dlframe.fit import fit
+from dlframe.journal import Journal
+from dlframe.keeper import BEST, RunKeeper
+from dlframe.registry import callbacks
+from dlframe.signals import Signals
+from dlframe.train import load_data
+
+MODES = ("without", "kept", "often")
+OFTEN_STEPS = 10
+
+
+class Switched(RunKeeper):
+    """A keeper of which an epoch has all, the last states left out, or nothing."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        super().__init__(config, folder, Journal(folder), Signals())
+        self.mode = MODES[0]
+        self.asked = 0.0
+        self.seconds_of_states: list[float] = []
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.mode != "without":
+            super().report(step, metrics)
+
+    def keep_best(self, weights: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        if self.mode != "without":
+            super().keep_best(weights, facts)
+
+    def due(self, step: int, epoch: int) -> bool:
+        self.asked = time.perf_counter()
+        return self.mode == "often" and step % OFTEN_STEPS == 0
+
+    def save(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        super().save(tree, facts)
+        self.seconds_of_states.append(time.perf_counter() - self.asked)
+
+
+class Interleave(Callback):
+    """Switches the keeper at each epoch, and takes the times."""
+
+    def __init__(self, keeper: Switched) -> None:
+        self.keeper = keeper
+        self.marks: list[tuple[float, float]] = []
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        pl_module.at.best = None
+        self.keeper.mode = MODES[len(self.marks) % len(MODES)]
+        self.marks.append((time.perf_counter(), time.process_time()))
+
+    def rounds(self) -> list[dict[str, tuple[float, float]]]:
+        """Wall and CPU seconds of each mode's epoch; of the first two rounds none, which pay for what is made once."""
+        spent = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(self.marks[:-1], self.marks[1:], strict=True)]
+        size = len(MODES)
+        return [dict(zip(MODES, spent[i : i + size], strict=True)) for i in range(2 * size, len(spent) - size + 1, size)]
+
+
+def measure(data: str, rounds: int, steps: int) -> None:
+    options = ["model=cnn", f"data={data}", f"epochs={(rounds + 2) * len(MODES) + 1}", f"trainer.limit_steps={steps}"]
+    with tempfile.TemporaryDirectory() as folder:
+        keeper = Switched(load(options), Path(folder))
+        interleave = Interleave(keeper)
+        callbacks.entries.pop("measure", None)
+
+        @callbacks.register("measure")
+        def _measure() -> Callback:
+            """Measures."""
+            return interleave
+
+        config = load([*options, "callback=[measure]"])
+        fit(config, load_data(config), keeper, Path(folder) / BEST)
+    times = interleave.rounds()
+    state = statistics.median(keeper.seconds_of_states)
+    ratios = [statistics.median(r[mode][i] / r["without"][i] for r in times) for mode in MODES[1:] for i in (0, 1)]
+    epoch = 1000 * statistics.median(r["without"][0] for r in times)
+    print(f"{data:<16}{epoch:>10.0f}", *(f"{ratio:>11.4f}" for ratio in ratios), end="")
+    print(f"{1000 * state:>12.1f}{ratios[0] + state / 60:>12.4f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", default=["digits", "fashion_mnist"])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=0)
+    options = parser.parse_args()
+    plugins.discover()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'data':<16}{'ms/epoch':>10}{'kept wall':>12}{'kept CPU':>12}{'often wall':>12}{'often CPU':>12}", end="")
+    print(f"{'ms/state':>12}{'by default':>12}")
+    for data in options.data:
+        measure(data, options.rounds, options.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,602 @@
+"""Damaged and hostile input for every file reader of the package, made by changing files that are right.
+
+    python benchmarks/fuzz.py minutes=60 seed=0 folder=fuzz [readers=journal,image] [rss=4]
+
+A reader must give a value or a `DlframeError`. Anything else is a crash, and so are more than ten seconds for one input, more
+than `rss` gigabytes of memory beyond what the imports take, and the death of the process: the input is kept in `folder`, with
+the traceback beside it. The readers run in a process of their own, which is started again after a death; where it stood is
+in `folder/now`. Ends with the number of inputs of each reader, and status 1 if anything crashed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 10
+"""Seconds for one input. What Python cannot interrupt is ended after twice as many."""
+
+WORDS = rb"""
+\ ' " [ ] { } ( ) : , - * &a *a <<: !!set !!binary !!python/name:os.system ? | > --- ... %s ~ ??? null true NaN -Infinity
+1e999 -1 0 1:1:1 =cmd ${ ${name} ${oc.env:HOME} ${${name}} _target_ hydra defaults override ../ /etc/passwd /dev/zero
+\u0000 \ud800 name kind values step time uri path format facts shape dtype data_offsets __metadata__ Literal[ tuple[
+Annotated[int, lambda: *args =... @models.
+"""
+TOKENS = [*WORDS.split(), *(bytes([n]) for n in range(33)), b"\xff", b"\xef\xbb\xbf", b"\x1b[2J", b"def f():\n", b"class A:\n"]
+TOKENS += [b"9" * 30, b"9" * 5000, b"0x" + b"f" * 5000, b"[" * 3000, b"(" * 300, b'{"a":' * 3000]
+NUMBERS = [*range(3), *(2**n - d for n in (7, 8, 15, 16, 31, 32, 63, 64) for d in (0, 1))]
+NAMES = ("a", "c", "train", "valid", ".x", "é", "\x1b[2J", "a b", "\udcff", "x.png", "y.png", "Thumbs.db", "n" * 300)
+VALUES = [None, True, 0, -1, 1e308, 2**63, 10**400, float("nan"), "", "x", "../x", "\0", "\x1b[2J", "\ud800"]
+VALUES += [[], {}, [[]], {"a": 1}, [0] * 2000]
+
+
+@dataclass
+class Reader:
+    """One way into the package.
+
+    Attributes:
+        file: Name of the file that is read.
+        seeds: Contents that are right.
+        read: Reads the file.
+        around: Other files that `read` needs beside it, left as they are.
+        shapes: Changes of the file's own structure, beside those of its bytes.
+        allowed: Errors, besides `DlframeError`, that the reader says it raises.
+        right: Whether the seeds are files that can be read.
+    """
+
+    file: str
+    seeds: list[bytes]
+    read: Callable[[Path], Any]
+    around: dict[str, bytes] = field(default_factory=dict)
+    shapes: tuple[Callable[[bytes, random.Random], bytes], ...] = ()
+    allowed: tuple[type[Exception], ...] = ()
+    right: bool = True
+
+
+# --- changes
+
+
+def flip(content: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 8, 64)) if changed else 0):
+        changed[rng.randrange(len(changed))] = rng.randrange(256)
+    return bytes(changed)
+
+
+def cut(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content) + 1)]
+
+
+def remove(content: bytes, rng: random.Random) -> bytes:
+    start = rng.randrange(len(content) + 1)
+    return content[:start] + content[start + rng.choice((1, 4, 100)) :]
+
+
+def insert(content: bytes, rng: random.Random) -> bytes:
+    place = rng.randrange(len(content) + 1)
+    return content[:place] + rng.choice(TOKENS) + content[place:]
+
+
+def overwrite(content: bytes, rng: random.Random) -> bytes:
+    place = rng.randrange(len(content) + 1)
+    token = rng.choice(TOKENS)
+    return content[:place] + token + content[place + len(token) :]
+
+
+def number(content: bytes, rng: random.Random) -> bytes:
+    place, form = rng.randrange(len(content) + 1), rng.choice("<>") + rng.choice("BHIQ")
+    value = struct.pack(form, rng.choice(NUMBERS) % 256 ** struct.calcsize(form))
+    return content[:place] + value + content[place + len(value) :]
+
+
+def repeat(content: bytes, rng: random.Random) -> bytes:
+    start = rng.randrange(len(content) + 1)
+    piece = content[start : start + rng.choice((1, 10, 1000))]
+    return content[:start] + piece * rng.choice((2, 3, 50)) + content[start:]
+
+
+def lines(content: bytes, rng: random.Random) -> bytes:
+    rows = content.split(b"\n")
+    i, j = rng.randrange(len(rows)), rng.randrange(len(rows))
+    rows[i] = rng.choice((rows[j], rows[j] + rows[i], b" " * rng.randrange(8) + rows[i].lstrip(), b""))
+    return b"\n".join(rows)
+
+
+BYTES = (flip, cut, remove, insert, overwrite, number, repeat, lines)
+
+
+def changed_value(value: Any, rng: random.Random) -> Any:
+    """The value with one of its parts, however deep, replaced, removed or doubled."""
+    if isinstance(value, (dict, list)) and value and rng.random() < 0.8:
+        places = list(value) if isinstance(value, dict) else range(len(value))
+        place = rng.choice(list(places))
+        value = value.copy()
+        match rng.randrange(6):
+            case 0:
+                del value[place]
+            case 1 if isinstance(value, dict):
+                value[rng.choice((*map(str, places), "x", "_target_", "\x1b[2J", ""))] = value.pop(place)
+            case _:
+                value[place] = changed_value(value[place], rng)
+        return value
+    return rng.choice(VALUES)
+
+
+def in_json(content: bytes, rng: random.Random) -> bytes:
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.dumps(changed_value(json.loads(content), rng)).encode("utf-8", "surrogatepass")
+    return content
+
+
+def in_json_line(content: bytes, rng: random.Random) -> bytes:
+    rows = content.split(b"\n")
+    i = rng.randrange(len(rows))
+    rows[i] = in_json(rows[i], rng)
+    return b"\n".join(rows)
+
+
+def in_header(content: bytes, rng: random.Random) -> bytes:
+    """The JSON header of a safetensors file, its length mended."""
+    if len(content) < 8 or (size := struct.unpack("<Q", content[:8])[0]) > len(content):
+        return content
+    header = in_json(content[8 : 8 + size], rng)
+    return struct.pack("<Q", len(header)) + header + content[8 + size :]
+
+
+def in_facts(content: bytes, rng: random.Random) -> bytes:
+    """What dlframe keeps as JSON in the header, its checksum mended: anybody can compute it."""
+    from dlframe import checkpoint
+
+    with contextlib.suppress(Exception):
+        size = struct.unpack("<Q", content[:8])[0]
+        header = json.loads(content[8 : 8 + size])
+        metadata = header["__metadata__"]
+        key = rng.choice(("facts", "tree"))
+        metadata[key] = in_json(metadata[key].encode(), rng).decode()
+        from safetensors.torch import load
+
+        metadata["sha256"] = checkpoint._checksum(load(content), metadata)
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + content[8 + size :]
+    return content
+
+
+def in_yaml(content: bytes, rng: random.Random) -> bytes:
+    import yaml
+
+    with contextlib.suppress(Exception):
+        return yaml.safe_dump(changed_value(yaml.safe_load(content), rng), allow_unicode=True).encode()
+    return content
+
+
+def in_archive(content: bytes, rng: random.Random) -> bytes:
+    """The content of one member of a zip or a tar, or its name."""
+    members: list[tuple[str, bytes]] = []
+    with contextlib.suppress(Exception), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+        target = io.BytesIO()
+        i = rng.randrange(len(members))
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(target, "w", rng.choice((0, 8))) as new:
+            for j, (name, data) in enumerate(members):
+                new.writestr(
+                    rng.choice((name, "../x", "/x", "")) if i == j else name, rng.choice(BYTES)(data, rng) if i == j else data
+                )
+        return target.getvalue()
+    return content
+
+
+def squeezed(content: bytes, rng: random.Random) -> bytes:
+    """Unpacked, changed and packed again."""
+    import gzip
+
+    with contextlib.suppress(Exception):
+        return gzip.compress(rng.choice(BYTES)(gzip.decompress(content), rng), 1)
+    return content
+
+
+# --- what is right
+
+
+def bytes_of(write: Callable[[Any], Any]) -> bytes:
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+def sample_run(folder: Path) -> Path:
+    """A finished run, tracked: the seeds of most readers."""
+    command = [sys.executable, "-m", "dlframe", "model=mlp", "model.width=4", "epochs=2", "trainer.threads=1"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (run,) = (folder / "runs").glob("mlp-*")
+    return run
+
+
+def images() -> list[bytes]:
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 9, 3), dtype=np.uint8)
+    tagged = Image.Exif()
+    tagged[0x0112] = 6
+    picture = Image.fromarray(pixels)
+    seeds = [bytes_of(lambda b, f=form: picture.save(b, f)) for form in ("PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG")]
+    seeds.append(bytes_of(lambda b: picture.save(b, "JPEG", exif=tagged, progressive=True)))
+    seeds.append(bytes_of(lambda b: picture.convert("P").save(b, "PNG", transparency=0)))
+    seeds.append(bytes_of(lambda b: Image.fromarray(pixels[..., 0].astype(np.uint16) * 99).save(b, "PNG")))
+    seeds.append(bytes_of(lambda b: picture.save(b, "TIFF", compression="tiff_lzw")))
+    seeds.append(bytes_of(lambda b: picture.save(b, "GIF", save_all=True, append_images=[picture.rotate(90)])))
+    seeds.append(bytes_of(lambda b: picture.convert("CMYK").save(b, "JPEG")))
+    return seeds
+
+
+def tar_of(members: dict[str, bytes], mode: str) -> bytes:
+    def write(buffer: io.BytesIO) -> None:
+        with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+    return bytes_of(write)
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    def write(buffer: io.BytesIO) -> None:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+
+    return bytes_of(write)
+
+
+def deb_of(content: bytes) -> bytes:
+    parts = b"!<arch>\n"
+    for name, data in (("debian-binary", b"2.0\n"), ("data.tar.gz", content)):
+        parts += f"{name:<16}{0:<12}{0:<6}{0:<6}{644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+    return parts
+
+
+def readers(folder: Path) -> dict[str, Reader]:
+    """Every reader of the package, by name."""
+    import gzip
+    from functools import partial
+
+    import numpy as np
+    import torch
+    from mlflow.exceptions import MlflowException
+
+    import dlframe
+    from dlframe import checkpoint, fetch, journal, run_folder
+    from dlframe.config import load, load_options, load_saved
+    from dlframe.data import image_folder as folders
+    from dlframe.data.decoded import decoded
+    from dlframe.data.digits import digits
+    from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
+    from dlframe.data.stocks import COLUMNS, read_prices
+    from dlframe.models import backbone
+    from dlframe.predict import Predictor, read_spec
+    from dlframe.registry import read_source
+    from dlframe.tracking.delivery import read_signature
+    from dlframe.tracking.position import Position, outstanding
+
+    run = sample_run(folder)
+    model = {file.name: file.read_bytes() for file in (run / "model").iterdir()}
+    config = (run / "config.yaml").read_bytes()
+    lines_of_run, dataset = (run / "journal.jsonl").read_bytes(), digits()
+    best, state = (
+        (run / "checkpoints" / "best.safetensors").read_bytes(),
+        max((run / "checkpoints").glob("state-*")).read_bytes(),
+    )
+    package = Path(dlframe.__file__).parent
+    conf = next(place for place in (package / "conf", package.parent.parent / "conf") if place.is_dir())
+    yamls = [file.read_bytes() for file in sorted(conf.glob("experiment/*.yaml"))]
+    yamls.append(b"defaults:\n  - override /model: mlp\nepochs: 2\nmodel:\n  width: 8\nname: ${model.width}-x\n")
+    idx = [
+        struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+        for split in (dataset.train, dataset.test)
+        for array in (split.inputs[:100, 0], split.targets[:100].astype(np.uint8))
+    ]
+    idx_names = list(SETS["mnist"][1][1].files)
+    packed = {f"{name}.gz": gzip.compress(content) for name, content in zip(idx_names, idx, strict=True)}
+    rest = dict(zip(idx_names[1:], idx[1:], strict=True))
+    batch = b"".join(bytes([label]) + bytes(3072) for label in range(3))
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)]
+    cifar = partial(read_cifar, train=tuple(names), test="test_batch.bin", label_bytes=1)
+    members = dict.fromkeys([f"c/{name}" for name in (*names, "test_batch.bin")], batch)
+    sheet = bytes_of(lambda b: folders_image(np.zeros((96, 32, 3), np.uint8)).save(b, "PNG"))
+    sheets = {f"s{i}.png": sheet for i in range(1, 6)}
+    labels = {"train.json": b"[0, 1, 2]", "test.json": b"[0]"}
+    prices = b"Date,Open,High,Low,Close,Volume\n" + b"".join(b"2000-01-%02d,1,2.5,0.5,1.5,100\n" % day for day in range(1, 29))
+    weights = {"layer.weight": torch.zeros(3, 2), "layer.bias": torch.ones(3)}
+    old = bytes_of(lambda b: torch.save(weights, b, _use_new_zipfile_serialization=False))
+    toy = {"a/data.bin": b"data" * 100, "b.txt": b"text"}
+    source = [file.read_bytes() for file in sorted(package.glob("*/*.py")) if b".register(" in file.read_bytes()]
+    np.save(folder / "x.npy", np.arange(6))
+    npy = (folder / "x.npy").read_bytes()
+    facts = json.dumps({"key": "k", "facts": {"a": [1, 2]}, "arrays": ["x"]}).encode()
+
+    pictures = images()
+
+    def overrides(file: Path) -> object:
+        return load(file.read_bytes().decode(errors="replace").split("\n"))
+
+    def options(file: Path) -> object:
+        return load_options("ui", file.read_bytes().decode(errors="replace").split("\n"))
+
+    def follow(file: Path) -> object:
+        return [journal.read(file.parent), journal.history(file.parent), journal.ended(file.parent)]
+
+    def position(file: Path) -> object:
+        return [Position.load(file.parent), outstanding(file.parent)]
+
+    def archive(file: Path) -> object:
+        return fetch._extract(file, {"data.bin": file.with_name("data.bin")})
+
+    def cache(file: Path) -> object:
+        os.environ["DLFRAME_DATA"] = str(file.parent.parent.parent)
+
+        def build(place: Path) -> dict[str, Any]:
+            np.save(place / "x.npy", np.arange(6))
+            return {"a": [1, 2]}
+
+        return decoded("toy", "k", build, lambda arrays, given: (arrays["x"].sum(), given["a"]))
+
+    def listing(file: Path) -> object:
+        """A folder of images, with other things in it as the bytes say."""
+        rng = random.Random(file.read_bytes())
+        top = file.with_name("photos")
+        shutil.rmtree(top, ignore_errors=True)
+        parts = rng.choice(([""], [""], ["train", "test"], ["train", "val", "test"]))
+        places = [top / part / label for part in parts for label in ("a", "b")]
+        for place in places:
+            place.mkdir(parents=True)
+            for number in range(rng.randrange(3, 6)):
+                (place / f"{number}.png").write_bytes(rng.choice(pictures))
+        for _ in range(rng.choice((0, 1, 1, 2, 5))):
+            place = rng.choice([top, *places]) / rng.choice(NAMES)
+            with contextlib.suppress(OSError, UnicodeError):
+                match 9 if os.path.lexists(place) else rng.randrange(5):
+                    case 0:
+                        place.symlink_to(rng.choice(("/usr/share", "..", "a", "/dev/zero", "nowhere", place.name, str(top))))
+                    case 1:
+                        os.mkfifo(place)
+                    case 2:
+                        place.mkdir()
+                        places.append(place)
+                    case 3:
+                        place.write_bytes(rng.choice(pictures))
+                    case 4:
+                        place.write_bytes(b"")
+        os.environ["DLFRAME_DATA"] = str(file.with_name("cache"))
+        shutil.rmtree(file.with_name("cache"), ignore_errors=True)
+        return folders.image_folder(path=str(top), size=4, on_error=rng.choice(("raise", "skip")))
+
+    def batches(file: Path) -> object:
+        return cifar([file.with_name(name) for name in (*names, "test_batch.bin")])
+
+    def png_sheets(file: Path) -> object:
+        return read_cifar_png([file.with_name(name) for name in (*sheets, "s1.png", "train.json", "test.json")])
+
+    def model_of(file: Path) -> object:
+        return Predictor(file.parent)
+
+    def stored(file: Path) -> object:
+        os.environ["DLFRAME_DATA"] = str(file.with_name("cache"))
+        shutil.rmtree(file.with_name("cache"), ignore_errors=True)
+        return mnist(path=str(file.parent))
+
+    yaml = (in_yaml, insert, lines)
+    header = (in_header, in_facts)
+    result, told, sent = ((run / name).read_bytes() for name in ("result.json", "data.json", "tracking.json"))
+    tars = [tar_of(members, mode) for mode in ("w:gz", "w", "w:xz")]
+    archives = [*(tar_of(toy, mode) for mode in ("w:gz", "w", "w:bz2", "w:xz")), zip_of(toy), deb_of(tar_of(toy, "w:gz"))]
+    of_mlflow = (OSError, ValueError, KeyError, TypeError, RecursionError, MlflowException)
+    return {
+        "experiment": Reader("conf/experiment/x.yaml", yamls, lambda _: load(["experiment=x"]), {}, yaml),
+        "overrides": Reader(
+            "x", [b"model=mlp\nseed=3\noptimizer.lr=0.1", b"augmentation=[flip,crop]\nname=${runs}"], overrides
+        ),
+        "options": Reader("x", [b"port=5000\nopen=true", b"runs=x"], options),
+        "saved config": Reader("config.yaml", [config], load_saved, {}, yaml),
+        "checkpoint": Reader("x.safetensors", [best, state], checkpoint.load, {}, header),
+        "facts": Reader("x.safetensors", [best, state], checkpoint.read_facts, {}, header),
+        "best weights": Reader("x.safetensors", [best, state], checkpoint.weights, {}, header),
+        "journal": Reader("journal.jsonl", [lines_of_run], follow, {}, (in_json_line,)),
+        "position": Reader("tracking.json", [sent], position, {"journal.jsonl": lines_of_run}, (in_json,)),
+        "delivered": Reader("journal.jsonl", [lines_of_run], position, {"tracking.json": b'{"offset": 9}'}, (in_json_line,)),
+        "result": Reader("result.json", [result], lambda file: run_folder.read_result(file.parent), {}, (in_json,)),
+        "data of a run": Reader("data.json", [told], lambda file: run_folder.check_data(file.parent, dataset), {}, (in_json,)),
+        "spec": Reader("spec.json", [model["spec.json"]], read_spec, {}, (in_json,)),
+        "signature": Reader("signature.json", [model["signature.json"]], read_signature, {}, (in_json,), of_mlflow),
+        "model's spec": Reader("spec.json", [model["spec.json"]], model_of, model, (in_json,)),
+        "model's config": Reader("config.yaml", [model["config.yaml"]], model_of, model, yaml),
+        "model's weights": Reader("weights.safetensors", [model["weights.safetensors"]], model_of, model, header),
+        "image": Reader("x.png", pictures, lambda file: folders._image(file, 4, "rgb", file.parent.resolve())),
+        "image folder": Reader("x", [bytes([i]) * 8 for i in range(64)], listing, right=False),
+        "idx": Reader(idx_names[0], [idx[0]], stored, rest),
+        "idx labels": Reader(idx_names[1], [idx[1]], stored, {**rest, idx_names[0]: idx[0]}),
+        "idx, packed": Reader(f"{idx_names[0]}.gz", [packed[f"{idx_names[0]}.gz"]], stored, packed, (squeezed,)),
+        "cifar": Reader(names[0], [batch], batches, dict.fromkeys((*names, "test_batch.bin"), batch)),
+        "cifar, packed": Reader("x.tgz", tars, lambda file: cifar([file]), {}, (squeezed,)),
+        "cifar sheet": Reader("s1.png", [sheet], png_sheets, {**sheets, **labels}),
+        "cifar labels": Reader("train.json", [labels["train.json"]], png_sheets, {**sheets, **labels}, (in_json,)),
+        "prices": Reader("x.csv", [prices], lambda file: read_prices(file, COLUMNS["ohlcv"])),
+        "prices, packed": Reader(
+            "x.csv.gz", [gzip.compress(prices)], lambda file: read_prices(file, COLUMNS["close"]), {}, (squeezed,)
+        ),
+        "cache": Reader("decoded/toy/x.npy", [npy], cache, {"decoded/toy/facts.json": facts}),
+        "cached facts": Reader("decoded/toy/facts.json", [facts], cache, {"decoded/toy/x.npy": npy}, (in_json,)),
+        # `members`, which calls it, tells an OSError.
+        "archive": Reader("x.tgz", archives, archive, {}, (in_archive, squeezed), (OSError,)),
+        "weights": Reader("x.pt", [bytes_of(partial(torch.save, weights)), old], backbone.read, {}, (in_archive,)),
+        "weights as safetensors": Reader("x.safetensors", [best], backbone.read, {}, (in_header,)),
+        "plugin": Reader("x.py", source, read_source, {}, (insert, lines)),
+    }
+
+
+def folders_image(pixels: Any) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(pixels)
+
+
+# --- the process that reads
+
+
+class TooLong(BaseException):
+    """Of the alarm; no reader may catch it."""
+
+
+def alarm(*_: object) -> None:
+    raise TooLong
+
+
+def work(folder: Path, seed: int, deadline: float, only: list[str], gigabytes: float) -> None:
+    """Read until the deadline; counts go to `counts.json`, crashes to a folder each."""
+    import torch
+
+    from dlframe import plugins
+    from dlframe.types import DlframeError
+
+    torch.set_num_threads(1)
+    plugins.discover()
+    place = folder / f"worker-{seed}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    os.chdir(place)
+    every = {name: reader for name, reader in readers(place).items() if not only or name in only}
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = used + int(gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    signal.signal(signal.SIGALRM, alarm)
+    trace = (folder / f"death-{seed}.txt").open("w")
+    faulthandler.enable(trace)
+    rng = random.Random(seed)
+    counts: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    known: set[str] = set()
+    spent = dict.fromkeys(every, 0.0)
+    """Seconds of each reader: all get the same, so that the quick ones read more."""
+    for reader in every.values():  # what is right must be read
+        for content in reader.seeds if reader.right else ():
+            reader.read(laid_out(place, reader, content))
+    warnings.simplefilter("ignore")
+    os.dup2(trace.fileno(), 2)  # libraries in C have their say there
+    while time.time() < deadline:
+        name = min(spent, key=lambda name: spent[name])
+        reader, started = every[name], time.perf_counter()
+        content = rng.choice(reader.seeds)
+        for _ in range(rng.choice((1, 1, 1, 2, 4))):
+            changes = reader.shapes if reader.shapes and rng.random() < 0.5 else BYTES
+            content = rng.choice(changes)(content, rng)
+        content = content[: 2**21]
+        counts[name] += 1
+        try:
+            file = laid_out(place, reader, content)
+            (folder / "now").write_text(f"{name}\n{file}\n")
+            faulthandler.dump_traceback_later(2 * PATIENCE, exit=True, file=trace)
+            signal.alarm(PATIENCE)
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                reader.read(file)
+        except (DlframeError, *reader.allowed) as error:
+            refused[name] += 1
+            if "\n" in str(error):
+                known.add(crash(folder, name, content, error, known))
+        except (Exception, TooLong, SystemExit) as error:
+            known.add(crash(folder, name, content, error, known))
+        finally:
+            signal.alarm(0)
+            faulthandler.cancel_dump_traceback_later()
+            spent[name] += time.perf_counter() - started
+        if sum(counts.values()) % 200 == 0:
+            (folder / f"counts-{seed}.json").write_text(json.dumps({name: [n, refused[name]] for name, n in counts.items()}))
+    (folder / f"counts-{seed}.json").write_text(json.dumps({name: [n, refused[name]] for name, n in counts.items()}))
+
+
+def laid_out(place: Path, reader: Reader, content: bytes) -> Path:
+    """The file with this content, and what belongs beside it, in a folder of the reader's own; a config where one stands."""
+    top = place if reader.file.startswith("conf/") else place / f"reader-{id(reader)}"
+    for name, data in (*reader.around.items(), (reader.file, content)):
+        file = top / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return top / reader.file
+
+
+def crash(folder: Path, name: str, content: bytes, error: BaseException, known: set[str]) -> str:
+    """Keep the input of a crash, once for each line that it comes from; what identifies it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "/dlframe/" in frame.filename]
+    where = f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "?"
+    identity = f"{name}: {type(error).__name__} at {where}"
+    if identity not in known:
+        print(f"CRASH {identity}: {str(error)[:200]!r}", flush=True)
+        number = len(list(folder.glob("crash-*.input")))
+        (folder / f"crash-{number}.input").write_bytes(content)
+        text = "".join(traceback.format_exception(error))
+        (folder / f"crash-{number}.txt").write_text(f"{identity}\n{text}", errors="backslashreplace")
+    return identity
+
+
+# --- the process that watches
+
+
+def main() -> int:
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    folder = Path(given.get("folder", "fuzz")).absolute()
+    only = given.get("readers", "").split(",") if given.get("readers") else []
+    seed, gigabytes = int(given.get("seed", 0)), float(given.get("rss", 4))
+    if "deadline" in given:
+        work(folder, seed, float(given["deadline"]), only, gigabytes)
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.time() + 60 * float(given.get("minutes", 60))
+    deaths = 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DLFRAME_PLUGINS": "none"}
+    while time.time() < deadline - 1:
+        arguments = [*sys.argv[1:], f"folder={folder}", f"seed={seed}", f"deadline={deadline}"]
+        done = subprocess.run([sys.executable, __file__, *arguments], env=environment, check=False)
+        if done.returncode:
+            deaths += 1
+            name, file, *_ = ((folder / "now").read_text() if (folder / "now").exists() else "start\n\n").split("\n")
+            print(f"DEATH {name}: the process ended with {done.returncode}; see death-{seed}.txt", flush=True)
+            if file and Path(file).is_file():
+                shutil.copy(file, folder / f"death-{seed}.input")
+            if name == "start" or deaths > 50:
+                break
+        seed += 1000
+    total: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for file in folder.glob("counts-*.json"):
+        for name, (n, refusals) in json.loads(file.read_text()).items():
+            total[name] += n
+            errors[name] += refusals
+    for name, n in sorted(total.items()):
+        print(f"{name:<24}{n:>10,} inputs, {errors[name]:>10,} refused")
+    crashes = len(list(folder.glob("crash-*.input")))
+    print(f"{sum(total.values()):,} inputs, {crashes} crashes, {deaths} deaths; in {folder}")
+    return int(bool(crashes or deaths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
