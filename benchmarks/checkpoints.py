@@ -2,10 +2,11 @@
 
     python benchmarks/checkpoints.py [digits fashion_mnist] [--rounds 15] [--steps 0]
 
-"kept" is an epoch of the cnn with all that a run keeps by default: its metrics in the journal, and the best weights, which
-here every epoch writes anew. "often" also saves the whole state every 10 steps. A ratio is the median over rounds of an
-epoch's time to that of the epoch without, by wall clock and by CPU time; an epoch is `--steps` steps (0: all), validation
-included. By default a state is saved once a minute: the last column adds the time of one state over a minute to "kept".
+"kept" is an epoch of the cnn with all that a run keeps by default: its metrics in the journal, and a copy of the best weights,
+which here every epoch takes anew. "often" also saves the whole state, and the best weights with it, every 10 steps. A ratio
+is the median over rounds of an epoch's time to that of the epoch without, by wall clock and by CPU time; an epoch is `--steps`
+steps (0: all), validation included. By default a state is saved once a minute: the last column adds the time of one state over
+a minute to "kept".
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import until
 
 from dlframe.cli import main
 from dlframe.journal import Journal
@@ -38,23 +39,6 @@ def begin(folder: Path, uri: str, **fields: Any) -> Journal:
     root = "" if uri.startswith("http") else str(folder.parent / "artifacts")
     journal.write("start", **{**start, "uri": uri, "artifact_root": root, **fields})
     return journal
-
-
-def until(happened: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for it."""
-    deadline = time.monotonic() + seconds
-    while not (result := happened()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return result
-
-
-@pytest.fixture(scope="session", autouse=True)
-def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where it is noted which stores this user has used."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        yield
 
 
 @pytest.fixture(scope="session")

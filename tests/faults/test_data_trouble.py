@@ -112,7 +112,7 @@ def test_a_run_does_not_notice_that_its_data_are_removed(tmp_path: Path, cache: 
     assert journal.history(run)["train/loss"][-1][0] > last
 
 
-def test_a_run_that_is_killed_while_it_decodes_leaves_nothing_half_done(tmp_path: Path, cache: Path) -> None:
+def test_a_run_that_is_killed_while_it_decodes_leaves_nothing_half_done(tmp_path: Path, cache: Path, capsys) -> None:
     folder = photos(tmp_path / "photos", 400, side=200)
     script = "import sys; from dlframe.data.image_folder import image_folder; image_folder(path=sys.argv[1], size=200)"
     with subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.DEVNULL) as process:
@@ -120,8 +120,31 @@ def test_a_run_that_is_killed_while_it_decodes_leaves_nothing_half_done(tmp_path
         process.send_signal(signal.SIGKILL)
     assert not list(cache.glob("decoded/*/facts.json"))
     after_kill = image_folder(path=str(folder), size=200).fingerprint
+    assert "was killed while it read" in capsys.readouterr().err
     shutil.rmtree(cache)
     assert image_folder(path=str(folder), size=200).fingerprint == after_kill
+    assert "was killed while it read" not in capsys.readouterr().err
+
+
+def test_a_decoder_that_kills_the_process_is_told_with_its_file(tmp_path: Path, cache: Path, capsys) -> None:
+    folder = photos(tmp_path / "photos", 100)
+    bad = sorted(folder.rglob("*.png"))[17]
+    script = (
+        "import signal, sys, threading\n"
+        "from dlframe.data import image_folder\n"
+        "own = image_folder._image\n"
+        "def crashes(file, *rest):\n"
+        "    if str(file) == sys.argv[2]:\n"
+        "        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)\n"
+        "    return own(file, *rest)\n"
+        "image_folder._image = crashes\n"
+        "image_folder.image_folder(path=sys.argv[1], size=8)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", script, str(folder), str(bad)], capture_output=True, check=False)
+    assert died.returncode == -signal.SIGSEGV
+    image_folder(path=str(folder), size=8)
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "was killed while it read" in line)
+    assert str(bad) in said
 
 
 def test_a_disk_that_is_too_small_for_the_decoded_images(

@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.conftest import dlframe
+from tests.conftest import dlframe, until
 from tests.faults.proxy import Mode, Proxy
 
 from dlframe import journal
@@ -23,15 +21,6 @@ from dlframe.tracking.store import free, silent
 from dlframe.tracking.tracker import QUIET
 
 os.environ.update(QUIET)
-
-
-def until(happened: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for it."""
-    deadline = time.monotonic() + seconds
-    while not (result := happened()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return result
 
 
 @pytest.fixture(scope="module")

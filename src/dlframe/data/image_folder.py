@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,12 @@ SPELLINGS = {"train": "train", "validation": "validation", "valid": "validation"
 
 Samples = list[tuple[Path, str]]
 """Files with the names of their classes."""
+
+THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""That decode."""
+
+SLOT = 4096
+"""Bytes of a path."""
 
 
 @data.register("image_folder", inputs="image", target="class")
@@ -149,6 +157,42 @@ def _cut(folder: Path, samples: Samples, fractions: Sequence[float]) -> dict[str
     return {part: [samples[i] for i in index] for part, index in zip(PARTS, parts, strict=False)}
 
 
+class Reading:
+    """Which file each thread reads, in a memory map: that outlives a process which a decoder, or the lack of memory, kills.
+
+    Args:
+        path: The map's file. Where there is one, the last process died, and what it read is said on stderr.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.slot = threading.local()
+        self.numbers = itertools.count()
+
+    def __enter__(self) -> Reading:
+        if self.path.is_file():
+            rows = self.path.read_bytes()[: THREADS * SLOT]
+            files = [rows[i : i + SLOT].rstrip(b"\0") for i in range(0, len(rows), SLOT)]
+            named = ", ".join(sorted({_printable(os.fsdecode(file)) for file in files if file}))
+            print(f"image_folder: the process that decoded before was killed while it read {named}", file=sys.stderr)
+        self.map = np.memmap(self.path, np.uint8, "w+", shape=(THREADS, SLOT))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def noted(self, read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        """`read`, which first leaves word of its file."""
+
+        def noting(file: Path) -> Any:
+            if not hasattr(self.slot, "number"):
+                self.slot.number = next(self.numbers) % THREADS
+            self.map[self.slot.number] = np.frombuffer(os.fsencode(file)[:SLOT].ljust(SLOT, b"\0"), np.uint8)
+            return read(file)
+
+        return noting
+
+
 def _decode(root: Path, listing: dict[str, Samples], size: int, color: str, on_error: str, folder: Path) -> dict[str, Any]:
     """Decode every file into the arrays of its split, written where they stay."""
     from PIL import Image
@@ -156,19 +200,20 @@ def _decode(root: Path, listing: dict[str, Samples], size: int, color: str, on_e
     print(f"Decoding {sum(map(len, listing.values())):,} images of {root} (once)", file=sys.stderr, flush=True)
     skipped: list[str] = []
     top = root.resolve()
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), Reading(folder.with_suffix(".reading")) as reading, ThreadPoolExecutor(THREADS) as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if on_error == "skip":
             # A pass of its own, so that what is left is split in proportion.
-            listing = {name: _readable(root, top, name, samples, skipped, pool) for name, samples in listing.items()}
+            glance = reading.noted(lambda file: _image(file, 1, "grey", top))
+            listing = {name: _readable(root, name, samples, skipped, pool, glance) for name, samples in listing.items()}
         parts, splits = _split(root, listing)
         classes = sorted({label for _, label in parts["train"]})
         facts: dict[str, Any] = {"classes": classes, "splits": splits, "skipped": skipped}
         for part, samples in parts.items():
             shape = (len(samples), 3 if color == "rgb" else 1, size, size)
             inputs = _room(folder / f"{part}-inputs.npy", shape)
-            rows = pool.map(lambda sample: _image(sample[0], size, color, top), samples)
+            rows = pool.map(reading.noted(lambda file: _image(file, size, color, top)), [file for file, _ in samples])
             for i, ((file, _), row) in enumerate(zip(samples, rows, strict=True)):
                 if isinstance(row, str):
                     pool.shutdown(wait=False, cancel_futures=True)
@@ -196,10 +241,17 @@ def _room(file: Path, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def _readable(root: Path, top: Path, name: str, samples: Samples, skipped: list[str], pool: ThreadPoolExecutor) -> Samples:
+def _readable(
+    root: Path,
+    name: str,
+    samples: Samples,
+    skipped: list[str],
+    pool: ThreadPoolExecutor,
+    glance: Callable[[Path], np.ndarray | str],
+) -> Samples:
     """The samples that can be decoded; the others are added to `skipped`."""
     kept = []
-    for sample, row in zip(samples, pool.map(lambda sample: _image(sample[0], 1, "grey", top), samples), strict=True):
+    for sample, row in zip(samples, pool.map(glance, [file for file, _ in samples]), strict=True):
         if isinstance(row, str):
             skipped.append(f"{_printable(sample[0].relative_to(root))} {row}")
         else:
