@@ -60,12 +60,7 @@ def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> T
     return config.build("task", spec=dataset.spec, model=model)
 
 
-def fit(
-    config: Config,
-    dataset: Dataset,
-    keeper: Keeper,
-    best: Path,
-) -> Fitted:
+def fit(config: Config, dataset: Dataset, keeper: Keeper, best: Path) -> Fitted:
     """Train, put the best epoch's weights back, and score the test split.
 
     Args:

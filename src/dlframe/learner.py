@@ -150,6 +150,7 @@ class Learner(LightningModule):
         self._durations: list[float] = []
         self._resumed: Mapping[str, Any] | None = None
         self._several = False
+        self._sharded = False
 
     def configure_optimizers(self) -> list[Optimizer]:
         assert self.make_optimizer, "a learner without optimizers can only be tested"
@@ -171,6 +172,7 @@ class Learner(LightningModule):
         """Go on from the state that the keeper has, the same in every process."""
         self.generator = torch.Generator(self.device)
         self._several = self.trainer.world_size > 1
+        self._sharded = isinstance(self.trainer.strategy, FSDPStrategy)
         if self._several:
             # The weights were drawn alike in all processes; from here on dropout and the like must not be.
             torch.manual_seed(self.seed * self.trainer.world_size + self.global_rank)
@@ -250,12 +252,11 @@ class Learner(LightningModule):
         self.at.losses[name] = (count + 1, loss if total is None else total + loss)
 
     def _loss(self, batch: Batch, player: str) -> Tensor:
-        strategy: Any = self.trainer.strategy
-        if not isinstance(strategy, FSDPStrategy):
+        if not self._sharded:
             return self.task.loss(batch, player)
+        strategy: Any = self.trainer.strategy
         # Through the wrapper, which gathers the weights.
-        redirect: Any = strategy._forward_redirection
-        return redirect(strategy.model, self, "task_loss", batch, player)
+        return strategy._forward_redirection(strategy.model, self, "task_loss", batch, player)
 
     def task_loss(self, batch: Batch, player: str) -> Tensor:
         """The task's own, as a method that a wrapper can call in the place of `forward`."""
@@ -357,7 +358,7 @@ class Learner(LightningModule):
         accumulates = at.batches % self.accumulate > 0
         if at.position and (accumulates or at.position >= self._batches_in_epoch()):
             return
-        if accumulates and isinstance(self.trainer.strategy, FSDPStrategy):
+        if accumulates and self._sharded:
             return  # each process has a part of the gradients only
         self._check_losses()
         self._check_weights()

@@ -98,17 +98,17 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     return _told(result, pending)
 
 
-def _begin(config: Config, dataset: Dataset, folder: Path | None, tracking_uri: str, signals: Signals) -> RunKeeper:
-    """A new run in a folder of its own, or the one in `folder` again."""
-    if folder:
-        run_folder.check_data(folder, dataset)
-        run_folder.warn_of_versions(folder)
-    keeper_folder = folder or run_folder.new_folder(config)
-    journal = Journal(keeper_folder)
-    os.environ[FOLDER_VARIABLE] = str(keeper_folder)
-    print(report.opening(config, dataset, keeper_folder, again=bool(folder)), flush=True)
-    run_folder.write_beginning(config, dataset, keeper_folder, journal, tracking_uri)
-    return RunKeeper(config, keeper_folder, journal, signals)
+def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: str, signals: Signals) -> RunKeeper:
+    """A new run in a folder of its own, or the one that is in the folder `before` again."""
+    if before:
+        run_folder.check_data(before, dataset)
+        run_folder.warn_of_versions(before)
+    folder = before or run_folder.new_folder(config)
+    journal = Journal(folder)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    print(report.opening(config, dataset, folder, again=bool(before)), flush=True)
+    run_folder.write_beginning(config, dataset, folder, journal, tracking_uri)
+    return RunKeeper(config, folder, journal, signals)
 
 
 def _told(result: Result, pending: list[Tracker] | None) -> Result:
