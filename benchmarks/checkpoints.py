@@ -5,9 +5,9 @@
 "kept" is an epoch of the cnn with all that a run keeps by default: its metrics in the journal, and a copy of the best weights,
 which here every epoch takes anew. "often" also saves the whole state, and the best weights with it, every 10 steps. A ratio
 is the median over rounds of an epoch's time to that of the epoch without, by wall clock and by CPU time; an epoch is `--steps`
-steps (0: all), validation included. Such ratios are no surer than the machine is quiet; so the time that a "kept" epoch spends in
-the keeper is measured too. The last column is what a run pays by default: one, and the share of that time, and of a state in each
-minute.
+steps (0: all), validation included. Such ratios are no surer than the machine is quiet; so the time that a "kept" epoch spends
+in the keeper is measured too. The last column is what a run pays by default: one, and the share of that time, and of a state
+in each minute.
 """
 
 from __future__ import annotations
