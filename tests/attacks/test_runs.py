@@ -334,3 +334,15 @@ def test_a_run_keeps_no_secret(strangers_run: Path) -> None:
     files = [file for file in strangers_run.parent.rglob("*") if file.is_file()]
     assert {"changes.diff", "environment.json", "tracking.log", "mlflow.db", "MLmodel"} <= {file.name for file in files}
     assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
+
+
+@pytest.mark.parametrize("dtype", [",", "f4,f4", "(2,)f4", "", 3, None, ["f4"]])
+def test_a_signature_names_a_type_and_no_more(tmp_path, dtype):
+    """NumPy reads a small language where the name of a type stands."""
+    from dlframe.tracking.delivery import read_signature
+
+    file = tmp_path / "signature.json"
+    sides = {"inputs": {"dtype": dtype, "shape": [-1, 3]}, "outputs": {"dtype": "float32", "shape": [-1, 3]}}
+    file.write_text(json.dumps(sides))
+    with pytest.raises((ValueError, TypeError)):
+        read_signature(file)

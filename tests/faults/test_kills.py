@@ -163,7 +163,9 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(server, whole, which, dam
     if (which, damage) == ("newest", Path.unlink):
         assert warnings == []
     else:
-        assert all(line.startswith(expected) and line.endswith("The one before it is used.") for line in warnings)
+        assert all(
+            line.startswith(expected) and line.endswith("An earlier state is used, if there is one.") for line in warnings
+        )
         assert len(warnings) == passed
     assert compare(whole(*MLP).folder, folder).difference == ""
 

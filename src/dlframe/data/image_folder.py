@@ -286,7 +286,7 @@ def _image(file: Path, size: int, color: str, top: Path) -> np.ndarray | str:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
     except MemoryError:
-        raise
+        return "needs more memory than there is"
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise.
         return f"is broken: {error}"
     return pixels.transpose(2, 0, 1) if color == "rgb" else pixels[None]

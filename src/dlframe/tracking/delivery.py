@@ -407,6 +407,8 @@ def reason(error: BaseException) -> str:
 def read_signature(path: Path) -> ModelSignature:
     """{"inputs": {"dtype": "uint8", "shape": [-1, 1, 8, 8]}, "outputs": ...} as MLflow's signature."""
     sides = json.loads(path.read_text(encoding="utf-8"))
+    if not all(re.fullmatch(r"\w+", side["dtype"]) for side in (sides["inputs"], sides["outputs"])):
+        raise ValueError("a dtype must be the name of one")  # NumPy would read a small language
     inputs, outputs = (
         Schema([TensorSpec(np.dtype(side["dtype"]), tuple(side["shape"]))]) for side in (sides["inputs"], sides["outputs"])
     )
