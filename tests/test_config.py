@@ -269,6 +269,15 @@ def test_an_entry_that_is_gone_is_told():
         load_saved(Path("config.yaml"))
 
 
+def test_a_saved_config_may_call_an_augmentation_anything():
+    saved = "task: {name: classification}\nmodel: {name: cnn}\ndata: {name: digits}\noptimizer: {name: adamw}\n"
+    Path("config.yaml").write_text(
+        f"{saved}scheduler: {{name: constant}}\naugmentation: {{true: {{name: flip}}, false: {{}}}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"^config\.yaml: augmentation\.False: 'False' is not among the chosen: \[True\]"):
+        load_saved(Path("config.yaml"))
+
+
 @pytest.mark.parametrize("path", ["it's a=b, ü.st", "'quoted'"])
 def test_the_path_of_a_checkpoint_may_hold_anything(path):
     assert load_options("test", [f"checkpoint={path}"])["checkpoint"] == path.strip("'")

@@ -257,7 +257,8 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
         checked[group] = {}
         for name, options in values.get(group, {}).items():
             if not isinstance(options, Mapping) or "name" not in options:
-                chosen = ",".join(n for n, o in values[group].items() if isinstance(o, Mapping) and "name" in o)
+                name = str(name)  # in a stranger's file it may be anything
+                chosen = ",".join(str(n) for n, o in values[group].items() if isinstance(o, Mapping) and "name" in o)
                 raise ConfigError(
                     f"{group}.{name}: '{name}' is not among the chosen: [{chosen}]. "
                     f"Try: {group}=[{','.join(filter(None, (chosen, name)))}]",
