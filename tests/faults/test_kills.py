@@ -237,10 +237,12 @@ def test_a_second_signal_stops_at_once(server, tmp_path):
 def test_a_run_is_continued_by_one_process_at_a_time(server, whole, tmp_path):
     first = server.start([*ALWAYS, *LONG], tmp_path)
     until(lambda: trains(tmp_path), first)
+    first.send(signal.SIGSTOP)  # or it might end before the second has begun
     second = server.start([*ALWAYS, *LONG, f"runs={tmp_path / 'runs'}", "resume=auto"], tmp_path / "second")
     assert second.status() == 2
     folder = tmp_path / "runs" / the_run(tmp_path).name
     assert second.said() == f"error: {folder}: another process is writing this run. Wait for it, or stop it.\n"
+    first.send(signal.SIGCONT)
     assert first.status() == 0, first.said()
     assert compare(whole(*LONG).folder, folder) == Comparison(1, "")
 
