@@ -23,6 +23,7 @@ from dlframe.learner import Learner, parameter_groups
 from dlframe.loader import Batches, Place
 from dlframe.progress import Progress
 from dlframe.registry import GROUPS
+from dlframe.settings import AUTO_BATCH
 from dlframe.tasks.base import Scores, Task
 from dlframe.types import Dataset, Split, TrainingError
 
@@ -40,8 +41,6 @@ QUIET = (
 EVALUATION_BATCH = 256
 """Samples at most; with small training batches four times as many as in those, which without gradients need no more memory."""
 EVALUATION_CHUNK = 16
-AUTO_BATCH = 64
-"""Samples in one optimizer step with `batch_size=auto`, times `accumulate`."""
 
 
 @dataclass

@@ -207,6 +207,8 @@ class Learner(LightningModule):
             if number:
                 self._pause()
             batch = self._prepared(batch)
+            self.at.batches += 1
+            self.at.position += 1
             if self.players:
                 self._move(batch)
             else:
@@ -224,8 +226,6 @@ class Learner(LightningModule):
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         at = self.at
-        at.batches += 1
-        at.position += 1
         full = at.batches % self.accumulate == 0
         for number, (player, optimizer) in enumerate(zip(self.players, optimizers, strict=True)):
             if len(self.players) > 1:
@@ -265,8 +265,6 @@ class Learner(LightningModule):
     @torch.no_grad()
     def _observe(self, batch: Batch) -> None:
         """One batch for a task without players."""
-        self.at.batches += 1
-        self.at.position += 1
         self.at.steps += 1
         self.task.observe(batch)
 

@@ -11,6 +11,9 @@ from dlframe.registry import Count, Natural, NonNegative, Positive, Registry
 
 settings = Registry("settings")
 
+AUTO_BATCH = 64
+"""Samples in one optimizer step with `batch_size=auto`, times `accumulate`."""
+
 
 @settings.register("run")
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from dlframe import checkpoint, journal
 from dlframe.config import Config, load
 from dlframe.keeper import BEST, states
 from dlframe.run_folder import RESULT, new_folder
+from dlframe.settings import AUTO_BATCH
 from dlframe.signals import Signals
 from dlframe.train import load_data
 from dlframe.types import UNLABELLED, ConfigError, DlframeError
@@ -110,7 +111,7 @@ def _regular(config: Config, overrides: Sequence[str]) -> list[str]:
     train = load_data(config).train
     samples = len(train) if config.entry("task").facts["unlabelled"] else int((train.targets != UNLABELLED).sum())
     size = config.run.batch_size
-    batches = math.ceil(samples / (64 if isinstance(size, str) else size))
+    batches = math.ceil(samples / (AUTO_BATCH if isinstance(size, str) else size))
     batches = min(batches, config.trainer.limit_steps or batches)
     steps = batches * config.run.epochs // config.run.accumulate
     return ["checkpoint.unit=steps", f"checkpoint.every={max(1, steps // STATES)}"]

@@ -8,29 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import dlframe
+from tests.conftest import dlframe, until
 from tests.faults.conftest import SmallDisk
 
 from dlframe import journal
 from dlframe.data.image_folder import image_folder
 from dlframe.types import DataError
-
-
-def until(happened: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for it."""
-    deadline = time.monotonic() + seconds
-    while not (result := happened()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-    return result
 
 
 def photos(folder: Path, count: int, side: int = 8) -> Path:
