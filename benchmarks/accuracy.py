@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback
 
-from dlframe import plugins
 from dlframe.config import load
-from dlframe.fit import build_task, fit
-from dlframe.keeper import MemoryKeeper
+from dlframe.engine.fit import build_task, fit
+from dlframe.jobs.train import load_data
+from dlframe.registry import plugins
+from dlframe.runs.recorder import MemoryKeeper
 from dlframe.tasks.base import Task
-from dlframe.train import load_data
 from dlframe.types import Batch, Split
 from steps import CASES, OPTIONS, Hand, Textbook, with_callback
 

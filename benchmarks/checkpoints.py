@@ -23,14 +23,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from dlframe import plugins
 from dlframe.config import Config, load
-from dlframe.fit import fit
-from dlframe.journal import Journal
-from dlframe.keeper import BEST, RunKeeper
-from dlframe.registry import callbacks
-from dlframe.signals import Signals
-from dlframe.train import load_data
+from dlframe.engine.fit import fit
+from dlframe.jobs.train import load_data
+from dlframe.registry import callbacks, plugins
+from dlframe.runs.journal import Journal
+from dlframe.runs.recorder import BEST, RunKeeper
+from dlframe.runs.signals import Signals
 
 MODES = ("without", "kept", "often")
 OFTEN_STEPS = 10

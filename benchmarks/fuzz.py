@@ -165,7 +165,7 @@ def in_header(content: bytes, rng: random.Random) -> bytes:
 
 def in_facts(content: bytes, rng: random.Random) -> bytes:
     """What dlframe keeps as JSON in the header, its checksum mended: anybody can compute it."""
-    from dlframe import checkpoint
+    from dlframe.storage import checkpoint
 
     with contextlib.suppress(Exception):
         size = struct.unpack("<Q", content[:8])[0]
@@ -286,16 +286,17 @@ def readers(folder: Path) -> dict[str, Reader]:
     from mlflow.exceptions import MlflowException
 
     import dlframe
-    from dlframe import checkpoint, fetch, journal, run_folder
     from dlframe.config import load, load_options, load_saved
     from dlframe.data import image_folder as folders
-    from dlframe.data.decoded import decoded
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
     from dlframe.data.stocks import COLUMNS, read_prices
     from dlframe.models import backbone
-    from dlframe.predict import Predictor, read_spec
     from dlframe.registry import read_source
+    from dlframe.runs import journal, run_directory
+    from dlframe.runs.exported_model import Predictor, read_spec
+    from dlframe.storage import checkpoint, fetch
+    from dlframe.storage.decoded import decoded
     from dlframe.tracking.delivery import read_signature
     from dlframe.tracking.position import Position, outstanding
 
@@ -424,8 +425,10 @@ def readers(folder: Path) -> dict[str, Reader]:
         "journal": Reader("journal.jsonl", [lines_of_run], follow, {}, (in_json_line,)),
         "position": Reader("tracking.json", [sent], position, {"journal.jsonl": lines_of_run}, (in_json,)),
         "delivered": Reader("journal.jsonl", [lines_of_run], position, {"tracking.json": b'{"offset": 9}'}, (in_json_line,)),
-        "result": Reader("result.json", [result], lambda file: run_folder.read_result(file.parent), {}, (in_json,)),
-        "data of a run": Reader("data.json", [told], lambda file: run_folder.check_data(file.parent, dataset), {}, (in_json,)),
+        "result": Reader("result.json", [result], lambda file: run_directory.read_result(file.parent), {}, (in_json,)),
+        "data of a run": Reader(
+            "data.json", [told], lambda file: run_directory.check_data(file.parent, dataset), {}, (in_json,)
+        ),
         "spec": Reader("spec.json", [model["spec.json"]], read_spec, {}, (in_json,)),
         "signature": Reader("signature.json", [model["signature.json"]], read_signature, {}, (in_json,), of_mlflow),
         "model's spec": Reader("spec.json", [model["spec.json"]], model_of, model, (in_json,)),
@@ -475,7 +478,7 @@ def work(folder: Path, seed: int, deadline: float, only: list[str], gigabytes: f
     """Read until the deadline; counts go to `counts.json`, crashes to a folder each."""
     import torch
 
-    from dlframe import plugins
+    from dlframe.registry import plugins
     from dlframe.types import DlframeError
 
     torch.set_num_threads(1)

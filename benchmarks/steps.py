@@ -22,13 +22,12 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.nn import functional
 
-from dlframe import plugins
 from dlframe.config import load
-from dlframe.fit import build_task, fit
-from dlframe.keeper import MemoryKeeper
-from dlframe.registry import callbacks
+from dlframe.engine.fit import build_task, fit
+from dlframe.jobs.train import load_data
+from dlframe.registry import callbacks, plugins
+from dlframe.runs.recorder import MemoryKeeper
 from dlframe.tasks.base import Task
-from dlframe.train import load_data
 from dlframe.types import Batch, Dataset
 
 CASES = {

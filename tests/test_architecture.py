@@ -12,117 +12,53 @@ from typing import Any
 import pytest
 import yaml
 
-from dlframe import plugins
 from dlframe.config import LISTS, OPTIONS
-from dlframe.registry import GROUPS, read_source
-from dlframe.settings import settings
+from dlframe.config.settings import settings
+from dlframe.registry import GROUPS, plugins, read_source
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "dlframe"
 FILES = sorted(SOURCE.rglob("*.py"))
 NAMES = [file.relative_to(SOURCE).as_posix() for file in FILES]
+MODULES = {"dlframe." + name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in NAMES}
 
-ENTRY = {"registry", "types"}
-EVERYTHING = {"everything"}
-MAY_IMPORT = {
-    "types": set(),
-    "statistics": set(),
-    "environment": set(),
-    "progress": set(),
-    "slim": set(),
-    "parameter": {"types"},
-    "source": {"parameter", "types"},
-    "registry": {"parameter", "source", "types"},
-    "journal": {"types"},
-    "fetch": {"types"},
-    "checkpoint": {"types"},
-    "loader": {"types"},
-    "figures": {"statistics"},
-    "tracking": {"journal", "types"},
-    "tasks": {*ENTRY, "statistics", "figures"},
-    "models": {*ENTRY, "checkpoint", "fetch"},
-    "data": {*ENTRY, "fetch"},
-    "augmentations": ENTRY,
-    "optimizers": ENTRY,
-    "schedulers": ENTRY,
-    "callbacks": ENTRY,
-    "plugins": {"registry", "types"},
-    "yaml_files": {"registry", "types"},
-    "settings": {"registry"},
-    "machine": {"settings", "types"},
-    "config": {"machine", "parameter", "plugins", "registry", "settings", "types", "yaml_files"},
-    "catalogue": {"config", "parameter", "plugins", "registry", "settings", "types"},
-    "report": {"config", "types"},
-    "signals": set(),
-    "memory": set(),
-    "keeper": {"checkpoint", "config", "journal", "signals", "types"},
-    "snapshot": {"learner"},
-    "learner": {"checkpoint", "keeper", "snapshot", "tasks.base", "types"},
-    "resume": {"config", "journal", "run_folder", "types"},
-    "fit": {
-        "checkpoint",
-        "config",
-        "keeper",
-        "learner",
-        "memory",
-        "loader",
-        "progress",
-        "registry",
-        "settings",
-        "slim",
-        "tasks.base",
-        "types",
-    },
-    "run_folder": {"config", "environment", "figures", "journal", "keeper", "tasks.base", "types"},
-    "train": {
-        *(
-            "checkpoint",
-            "config",
-            "data.splits",
-            "environment",
-            "fit",
-            "journal",
-            "keeper",
-            "registry",
-            "report",
-            "resume",
-            "run_folder",
-            "signals",
-            "tasks.base",
-        ),
-        *("tracking", "types"),
-    },
-    "verify": {"checkpoint", "config", "journal", "keeper", "run_folder", "settings", "signals", "train", "types"},
-    "grid": {"config", "report", "run_folder", "statistics", "tracking", "train", "types"},
-    "predict": {"checkpoint", "config", "tasks.base", "types"},
-    "cli": EVERYTHING,
-    "__main__": {"cli"},
-}
-"""What each file or folder of the package may import of it. A new file gets a line; the fewer names, the better."""
+LAYERS = (
+    "types",
+    "statistics",
+    "registry",
+    "config",
+    "storage",
+    "readers",
+    "plots",
+    ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks"),
+    "runs",
+    "tracking",
+    "engine",
+    "reports",
+    "jobs",
+    "serving",
+    "inspection",
+    "cli",
+)
+"""The folders of the package: each imports only from those before it. What entries are kept in do not know one another."""
+
+ORDER = {folder: i for i, layer in enumerate(LAYERS) for folder in ([layer] if isinstance(layer, str) else layer)}
+"""Folder -> its layer."""
+
+ENTRIES = {"types", "statistics", "registry", "storage", "readers", "plots"}
+"""What a file of registered entries may know: what a plugin can."""
 
 KNOWN_TO = {
-    "hydra": {"yaml_files", "config"},
-    "omegaconf": {"yaml_files", "config"},
-    "lightning": {"learner", "snapshot", "fit", "progress", "slim", "callbacks"},
+    "hydra": {"config"},
+    "omegaconf": {"config"},
+    "lightning": {"engine", "callbacks"},
     "mlflow": {"tracking"},
-    "matplotlib": {"figures"},
-    "tqdm": {"progress"},
+    "matplotlib": {"plots"},
+    "tqdm": {"engine"},
 }
-"""The only files and folders that may import these packages."""
+"""The only folders that may import these packages."""
 
-WITHOUT_TORCH = {
-    "types",
-    "registry",
-    "statistics",
-    "journal",
-    "fetch",
-    "plugins",
-    "config",
-    "yaml_files",
-    "catalogue",
-    "report",
-    "tracking",
-}
+WITHOUT_TORCH = {"types", "statistics", "registry", "config", "readers", "reports", "tracking", "inspection", "cli"}
 
 
 def part(name: str) -> str:
@@ -140,32 +76,63 @@ def running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports(nodes: Iterator[ast.AST] | list[ast.AST]) -> set[str]:
-    """The modules that import statements name; of `from dlframe import x`, dlframe.x."""
+    """The modules that import statements name; of `from dlframe.a import b`, dlframe.a.b where that is one."""
     found = set()
     for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: write the whole name of what is imported"
-            found |= {f"{node.module}.{a.name}" for a in node.names} if node.module == "dlframe" else {str(node.module)}
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= below if node.module == "dlframe" else (below & MODULES) or {str(node.module)}
     return found
 
 
 TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in zip(NAMES, FILES, strict=True)}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "__init__.py"])
-def test_imports_only_what_lies_below(name):
+def test_the_root_holds_folders_only():
+    assert {name for name in NAMES if "/" not in name} == {"__init__.py", "__main__.py"}
+    assert {part(name) for name in NAMES if "/" in name} <= ORDER.keys()
+
+
+@pytest.mark.parametrize("folder", ORDER)
+def test_a_folder_of_machinery_is_small(folder):
+    if isinstance(LAYERS[ORDER[folder]], str):
+        assert len([name for name in NAMES if part(name) == folder and not name.endswith("__init__.py")]) <= 8
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "/" in name])
+def test_imports_only_from_layers_above(name):
     own = part(name)
-    assert own in MAY_IMPORT, f"{name} is new: say in MAY_IMPORT what it may know"
-    allowed = MAY_IMPORT[own]
     for module in imports(running(TREES[name])):
         if not module.startswith("dlframe.") or module == "dlframe.__version__":
             continue
-        target = module.removeprefix("dlframe.")
-        if part(target.replace(".", "/")) == own:
+        target = module.split(".")[1]
+        if target == own:
             continue
-        assert allowed is EVERYTHING or target in allowed or target.split(".")[0] in allowed, f"{name} imports {module}"
+        assert ORDER[target] < ORDER[own], f"{name} imports {module}"
+        if not isinstance(LAYERS[ORDER[own]], str):
+            assert target in ENTRIES, f"{name} imports {module}"
+
+
+def test_no_two_files_import_each_other():
+    graph = {
+        "dlframe." + name.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): imports(running(tree))
+        for name, tree in TREES.items()
+    }
+
+    def reached(module: str, seen: tuple[str, ...]) -> None:
+        assert module not in seen, f"a cycle: {' -> '.join([*seen[seen.index(module) :], module])}"
+        if module not in done:
+            for other in graph.get(module, ()):
+                if other in graph:
+                    reached(other, (*seen, module))
+            done.add(module)
+
+    done: set[str] = set()
+    for module in graph:
+        reached(module, ())
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "/" in name])
@@ -193,7 +160,7 @@ def test_data_imports_torch_only_where_it_is_needed(name):
 
 
 def test_the_command_line_and_the_data_load_nothing_heavy():
-    code = "import sys, dlframe.cli, dlframe.config, dlframe.plugins\ndlframe.plugins.discover()\n"
+    code = "import sys, dlframe.cli, dlframe.config, dlframe.registry.plugins\ndlframe.registry.plugins.discover()\n"
     code += "import dlframe.data.digits; dlframe.data.digits.digits()\n"
     code += "print(*({'torch', 'lightning', 'mlflow', 'matplotlib', 'pandas', 'scipy', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"

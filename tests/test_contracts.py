@@ -23,9 +23,9 @@ from sklearn.datasets import load_digits, load_sample_images
 from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dlframe import fetch, plugins
-from dlframe.parameter import REQUIRED, parts
-from dlframe.registry import GROUPS, Entry
+from dlframe.registry import GROUPS, Entry, plugins
+from dlframe.registry.parameters import REQUIRED, parts
+from dlframe.storage import fetch
 from dlframe.types import UNLABELLED, Batch, ConfigError, Dataset, DataSpec, Split
 
 plugins.discover()

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlframe import checkpoint
 from dlframe.config import load
-from dlframe.journal import history
-from dlframe.keeper import states
+from dlframe.jobs.train import rescore, run
 from dlframe.registry import GROUPS
+from dlframe.runs.journal import history
+from dlframe.runs.recorder import states
+from dlframe.storage import checkpoint
 from dlframe.tasks.classification import Classification
-from dlframe.train import rescore, run
 from dlframe.types import TrainingError
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -16,17 +16,17 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlframe import journal, plugins
 from dlframe.config import check, expand, load, load_saved
-from dlframe.data.decoded import decoded
+from dlframe.config.settings import settings as options
+from dlframe.config.yaml_files import read
 from dlframe.data.digits import digits
-from dlframe.predict import read_spec
-from dlframe.registry import GROUPS, Entry, Registry, read_source
-from dlframe.run_folder import check_data, read_result, write_result
-from dlframe.settings import settings as options
+from dlframe.registry import GROUPS, Entry, Registry, plugins, read_source
+from dlframe.runs import journal
+from dlframe.runs.exported_model import read_spec
+from dlframe.runs.run_directory import check_data, read_result, write_result
+from dlframe.storage.decoded import decoded
 from dlframe.tracking import Position
 from dlframe.types import DlframeError, Estimate, Result, nearest
-from dlframe.yaml_files import read
 
 plugins.discover()
 DIGITS = digits()

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from dlframe import plugins
 from dlframe.cli import main
-from dlframe.registry import models
+from dlframe.registry import models, plugins
 from dlframe.types import ConfigError, DataSpec
 
 FOLDER = Path(__file__).parent

@@ -11,9 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional
 
-from dlframe import plugins
 from dlframe.cli import main
-from dlframe.registry import optimizers
+from dlframe.registry import optimizers, plugins
 
 FOLDER = Path(__file__).parent
 plugins.discover([str(FOLDER)])

@@ -18,9 +18,9 @@ import pytest
 import torch
 from tests.attacks.conftest import BOMB, Bomb, shown
 
-from dlframe import checkpoint
 from dlframe.cli import main
 from dlframe.models.backbone import read
+from dlframe.storage import checkpoint
 from dlframe.types import CheckpointError
 
 PICKLE = "is a pickle, which could run code, and is refused."

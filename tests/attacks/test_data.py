@@ -22,12 +22,12 @@ import pytest
 from PIL import Image
 from tests.attacks.conftest import BOMB, SECRET, shown
 
-from dlframe import fetch
 from dlframe.data import image_sets, stocks
 from dlframe.data.image_folder import image_folder
 from dlframe.data.image_sets import cifar10, mnist
 from dlframe.data.stocks import sp500
-from dlframe.fetch import Package, member
+from dlframe.storage import fetch
+from dlframe.storage.fetch import Package, member
 from dlframe.types import DataError
 
 

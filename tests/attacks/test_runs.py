@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from tests.attacks.conftest import BOMB, SECRET, shown
 
 from dlframe.cli import main
-from dlframe.predict import Predictor, _load_pyfunc
-from dlframe.run_folder import read_result
+from dlframe.runs.exported_model import Predictor, _load_pyfunc
+from dlframe.runs.run_directory import read_result
 from dlframe.tracking import Position, deliver
 from dlframe.types import DataError, DlframeError, TrackingError
 

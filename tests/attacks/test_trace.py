@@ -24,7 +24,7 @@ def look(event, arguments):
         seen["libraries"].append(arguments[0])
 
 sys.addaudithook(look)
-import dlframe.slim, torch
+import dlframe.engine.import_setup, torch
 
 load = torch.load
 def watched(*arguments, **options):

@@ -9,8 +9,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits, load_sample_image
 
 from dlframe.augmentations import operations
-from dlframe.plugins import discover
 from dlframe.registry import augmentations
+from dlframe.registry.plugins import discover
 from dlframe.types import UNLABELLED, Batch, ConfigError, DataSpec
 
 discover()

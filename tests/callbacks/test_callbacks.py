@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dlframe.plugins import discover
 from dlframe.registry import callbacks
+from dlframe.registry.plugins import discover
 
 discover()
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlframe import fetch
 from dlframe.data import image_sets
 from dlframe.data.digits import digits
 from dlframe.data.image_sets import SETS, cifar10, cifar100, fashion_mnist, mnist
+from dlframe.storage import fetch
 from dlframe.types import DataError
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -25,12 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlframe import checkpoint, journal, plugins
 from dlframe.config import load
-from dlframe.keeper import states
-from dlframe.registry import GROUPS
+from dlframe.jobs.verify_resume import compare
+from dlframe.registry import GROUPS, plugins
+from dlframe.runs import journal
+from dlframe.runs.recorder import states
+from dlframe.storage import checkpoint
 from dlframe.types import CheckpointError
-from dlframe.verify import compare
 
 ROOT = Path(__file__).parent.parent.parent
 CALLS = {"write": "os", "fsync": "os", "replace": "os", "unlink": "os", "save_file": "safetensors.torch"}
@@ -340,11 +341,11 @@ def serve() -> None:
 
 
 def _import_everything() -> None:
-    ours = ("cli", "figures", "fit", "train")
+    ours = ("cli", "plots", "engine.fit", "jobs.train")
     for module in (*(f"dlframe.{name}" for name in ours), "PIL.features", "pyarrow.parquet", "scipy.stats", "timm.optim"):
         importlib.import_module(module)
     # A figure takes longer than the training, and decides nothing.
-    vars(importlib.import_module("dlframe.figures"))["save"] = lambda figure, path: path.touch()
+    vars(importlib.import_module("dlframe.plots"))["save"] = lambda figure, path: path.touch()
     plugins.discover()
     for registry in GROUPS.values():
         for entry in registry:

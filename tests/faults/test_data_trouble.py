@@ -16,8 +16,8 @@ from PIL import Image
 from tests.conftest import dlframe, until
 from tests.faults.conftest import SmallDisk
 
-from dlframe import journal
 from dlframe.data.image_folder import image_folder
+from dlframe.runs import journal
 from dlframe.types import DataError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.faults.conftest import SmallDisk
 
-from dlframe.journal import FILE, Journal, history, read
+from dlframe.runs.journal import FILE, Journal, history, read
 from dlframe.tracking import Position, deliver
 
 
@@ -123,7 +123,7 @@ def test_a_limit_on_file_sizes_is_a_full_disk_too(tmp_path: Path) -> None:
     """Needs no rights, unlike a disk of our own."""
     script = """if True:
         import resource, sys
-        from dlframe.journal import Journal
+        from dlframe.runs.journal import Journal
         journal = Journal(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
         for step in range(1000):

@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.faults.conftest import SmallDisk
 
 from dlframe.config import load
-from dlframe.journal import ended, history
-from dlframe.keeper import states
-from dlframe.train import run
+from dlframe.jobs.train import run
+from dlframe.runs.journal import ended, history
+from dlframe.runs.recorder import states
 
 SMALL = ["model=mlp", "model.width=8", "tracking=none", "checkpoint.every=20", "checkpoint.unit=steps", "checkpoint.keep=2"]
 

@@ -27,9 +27,10 @@ from tests.faults.matrix import (
     trial,
 )
 
-from dlframe import checkpoint, journal
-from dlframe.keeper import BEST, states
-from dlframe.verify import Comparison, compare
+from dlframe.jobs.verify_resume import Comparison, compare
+from dlframe.runs import journal
+from dlframe.runs.recorder import BEST, states
+from dlframe.storage import checkpoint
 
 SAMPLED = {
     *(

@@ -14,11 +14,10 @@ import pytest
 from tests.conftest import dlframe, until
 from tests.faults.proxy import Mode, Proxy
 
-from dlframe import journal
-from dlframe.journal import Journal
+from dlframe.runs import journal
+from dlframe.runs.journal import Journal
 from dlframe.tracking import Position, Tracker, deliver
-from dlframe.tracking.store import free, silent
-from dlframe.tracking.tracker import QUIET
+from dlframe.tracking.store import QUIET, free, silent
 
 os.environ.update(QUIET)
 

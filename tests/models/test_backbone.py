@@ -18,9 +18,9 @@ from safetensors.torch import save, save_file
 from sklearn.datasets import load_digits, load_sample_images
 from torch.nn import functional
 
-from dlframe import fetch
 from dlframe.models import backbone
 from dlframe.models.backbone import PACKAGES, Backbone
+from dlframe.storage import fetch
 from dlframe.types import CheckpointError, ConfigError, DataSpec
 
 DIGITS = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"), mean=(0.3,), std=(0.37,))

@@ -4,8 +4,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
-from dlframe import plugins
-from dlframe.registry import models
+from dlframe.registry import models, plugins
 from dlframe.types import DataSpec
 
 plugins.discover()

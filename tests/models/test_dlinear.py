@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlframe import plugins
-from dlframe.registry import models
+from dlframe.registry import models, plugins
 from dlframe.types import DataSpec
 
 plugins.discover()

@@ -5,8 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from dlframe import plugins
-from dlframe.registry import models
+from dlframe.registry import models, plugins
 from dlframe.types import DataSpec
 
 plugins.discover()

@@ -1,7 +1,6 @@
 from torch import nn
 
-from dlframe import plugins
-from dlframe.registry import models
+from dlframe.registry import models, plugins
 from dlframe.types import DataSpec
 
 plugins.discover()

@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from dlframe import plugins
-from dlframe.parameter import literals
-from dlframe.registry import models
+from dlframe.registry import models, plugins
+from dlframe.registry.parameters import literals
 from dlframe.types import DataSpec
 
 plugins.discover()

@@ -2,8 +2,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from dlframe import plugins
-from dlframe.registry import models
+from dlframe.registry import models, plugins
 from dlframe.types import DataSpec
 
 plugins.discover()

@@ -7,8 +7,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from dlframe.plugins import discover
 from dlframe.registry import optimizers
+from dlframe.registry.plugins import discover
 from dlframe.types import ConfigError
 
 discover()

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dlframe.plugins import discover
 from dlframe.registry import schedulers
+from dlframe.registry.plugins import discover
 
 discover()
 NAMES = [entry.name for entry in schedulers if entry.origin == "dlframe"]

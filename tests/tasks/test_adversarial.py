@@ -7,15 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlframe import plugins
 from dlframe.config import load
 from dlframe.data.digits import digits
-from dlframe.fit import build_task, fit
-from dlframe.keeper import MemoryKeeper
-from dlframe.loader import Batches, Place
-from dlframe.registry import augmentations, models, tasks
+from dlframe.engine.fit import build_task, fit
+from dlframe.engine.loader import Batches, Place
+from dlframe.jobs.train import load_data
+from dlframe.registry import augmentations, models, plugins, tasks
+from dlframe.runs.recorder import MemoryKeeper
 from dlframe.tasks.adversarial import FeatureNetwork, frechet_distance, unsupervised
-from dlframe.train import load_data
 from dlframe.types import UNLABELLED, Batch
 
 plugins.discover()

@@ -7,9 +7,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 from torch.nn import functional
 
-from dlframe import plugins
 from dlframe.data.digits import digits
-from dlframe.registry import tasks
+from dlframe.registry import plugins, tasks
 from dlframe.types import UNLABELLED, Batch, Dataset, DataSpec, Split
 
 plugins.discover()

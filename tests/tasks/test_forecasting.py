@@ -8,8 +8,7 @@ from sklearn.metrics import mean_absolute_error, mean_absolute_percentage_error,
 from torch import nn
 from torch.nn import functional
 
-from dlframe import plugins
-from dlframe.registry import models, tasks
+from dlframe.registry import models, plugins, tasks
 from dlframe.statistics.intervals import bootstrap
 from dlframe.types import Batch, Dataset, DataSpec, Split
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlframe.data.splits import check, statistics, stratified
+from dlframe.readers.splits import check, statistics, stratified
 from dlframe.registry import data
 from dlframe.types import DataError, Dataset, DataSpec, Split
 

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlframe.data.decoded import decoded, stamp
-from dlframe.data.splits import PARTS, image_set, statistics, stratified
-from dlframe.fetch import expanded
+from dlframe.readers.splits import PARTS, image_set, statistics, stratified
 from dlframe.registry import Count, data
+from dlframe.storage.decoded import decoded, stamp
+from dlframe.storage.fetch import expanded
 from dlframe.types import DataError, Dataset, nearest, printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlframe.data.decoded import decoded, stamp
-from dlframe.data.splits import check, image_set, statistics, stratified
-from dlframe.fetch import BROKEN, Package, cache, content, download, expanded, members
+from dlframe.readers.splits import check, image_set, statistics, stratified
 from dlframe.registry import data
+from dlframe.storage.decoded import decoded, stamp
+from dlframe.storage.fetch import BROKEN, Package, cache, content, download, expanded, members
 from dlframe.types import DataError, Dataset, DataSpec, Split
 
 LARGEST = 2**30

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from dlframe.data.splits import by_time
-from dlframe.fetch import Package, content, expanded, members
+from dlframe.readers.splits import by_time
 from dlframe.registry import Count, data
+from dlframe.storage.fetch import Package, content, expanded, members
 from dlframe.types import DataError, Dataset, DataSpec, Split, nearest
 
 ARCH = Package(

@@ -19,9 +19,9 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlframe.checkpoint import restore
-from dlframe.fetch import Package, member
 from dlframe.registry import Count, Positive, models
+from dlframe.storage.checkpoint import restore
+from dlframe.storage.fetch import Package, member
 from dlframe.types import CheckpointError, ConfigError, DataSpec, nearest
 
 PACKAGES = {

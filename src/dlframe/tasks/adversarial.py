@@ -118,9 +118,9 @@ class Adversarial(Classification):
         return (torch.cat(parts).float() * 255).round().byte().numpy(force=True)
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
-        from dlframe import figures
+        from dlframe import plots
 
-        return {**super().figures(scores, dataset), "generated": figures.grid(self.drawn(64))}
+        return {**super().figures(scores, dataset), "generated": plots.grid(self.drawn(64))}
 
     def finish(self, dataset: Dataset) -> dict[str, float]:
         """The Fréchet distances from the test images to generated ones and to training images, as many of each."""

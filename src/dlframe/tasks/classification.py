@@ -94,17 +94,17 @@ class Classification(Task):
         }
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
-        from dlframe import figures
+        from dlframe import plots
 
         probability, target = scores["probability"].numpy(), scores["target"].numpy()
         prediction, confidence = probability.argmax(1), probability.max(1)
         matrix = np.zeros((len(self.spec.classes),) * 2, dtype=int)
         np.add.at(matrix, (target, prediction), 1)
         drawn = {
-            "confusion_matrix": figures.confusion(matrix, self.spec.classes),
-            "reliability": figures.reliability(confidence, prediction == target),
+            "confusion_matrix": plots.confusion(matrix, self.spec.classes),
+            "reliability": plots.reliability(confidence, prediction == target),
         }
         if self.spec.inputs == "image":
             images = dataset.test.inputs[scores["index"].numpy()]
-            drawn["samples"] = figures.samples(images, target, prediction, confidence, self.spec.classes)
+            drawn["samples"] = plots.samples(images, target, prediction, confidence, self.spec.classes)
         return drawn

@@ -104,11 +104,11 @@ class Forecasting(Task):
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
         """The forecast and the last value over the truth, in the order of time."""
-        from dlframe import figures
+        from dlframe import plots
 
         target, prediction, last = (scores[name].numpy() for name in ("target", "prediction", "last"))
         last = np.broadcast_to(last[:, None], target.shape)
-        return {"forecast": figures.forecast(target, prediction, last, title=self.spec.name)}
+        return {"forecast": plots.forecast(target, prediction, last, title=self.spec.name)}
 
 
 def rmse(prediction: np.ndarray, target: np.ndarray) -> float:

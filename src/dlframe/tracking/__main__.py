@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from dlframe.tracking.position import beginning
+from dlframe.tracking.store import QUIET
 from dlframe.tracking.sync import close_dead
-from dlframe.tracking.tracker import QUIET, lock
+from dlframe.tracking.tracker import lock
 
 INTERVAL_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0

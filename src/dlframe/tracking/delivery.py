@@ -28,7 +28,8 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import verify_rest_response
 from mlflow.utils.uri import is_local_uri
 
-from dlframe import __version__, journal
+from dlframe import __version__
+from dlframe.runs import journal
 from dlframe.tracking.position import Position, beginning
 from dlframe.tracking.store import artifact_location
 from dlframe.tracking.trust import sqlite_file
@@ -273,7 +274,7 @@ class Delivery:
             client.log_artifact(self.position.run_id, str(path), target)
 
     def _model(self, client: MlflowClient, record: Record, end: int) -> None:
-        """Log the model folder as a pyfunc model that `dlframe.predict` loads: no pickle in it."""
+        """Log the model folder as a pyfunc model that `dlframe.runs.exported_model` loads: no pickle in it."""
         source = inside(self.folder, record.get("path"))
         try:
             signature = read_signature(source / "signature.json")
@@ -290,7 +291,7 @@ class Delivery:
         described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
         described.signature = signature
         # pyfunc.save_model would do the same, after looking through every installed package for seconds.
-        pyfunc.add_to_model(described, "dlframe.predict", data="data", python_env="python_env.yaml")
+        pyfunc.add_to_model(described, "dlframe.runs.exported_model", data="data", python_env="python_env.yaml")
         environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
         with tempfile.TemporaryDirectory() as scratch:
             described.save(str(Path(scratch, "MLmodel")))

@@ -10,7 +10,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlframe import journal
+from dlframe.runs import journal
 from dlframe.types import TrackingError
 
 FILE = "tracking.json"

@@ -16,9 +16,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dlframe.tracking.tracker import QUIET
 from dlframe.tracking.trust import sqlite_file
 from dlframe.types import TrackingError
+
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # The writer has a back-off of its own; MLflow's would hold a batch for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+"""Environment of a process that imports MLflow: no chatter, no network but the store's."""
 
 START_SECONDS = 90
 """How long `mlflow server` may take to answer."""

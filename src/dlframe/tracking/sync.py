@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dlframe import journal
+from dlframe.runs import journal
 from dlframe.tracking.position import Position, beginning, owes
 from dlframe.tracking.store import reachable
 from dlframe.tracking.tracker import deliver

@@ -10,21 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dlframe import journal
+from dlframe.runs import journal
 from dlframe.tracking.position import beginning, outstanding, owes
+from dlframe.tracking.store import QUIET
 from dlframe.tracking.trust import check_store, is_known, remember
 from dlframe.types import TrackingError
-
-QUIET = {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # The writer has a back-off of its own; MLflow's would hold a batch for minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
-"""Environment of a process that imports MLflow: no chatter, no network but the store's."""
 
 
 class Tracker:

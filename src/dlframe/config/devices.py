@@ -1,0 +1,61 @@
+"""What a run asks of the machine, looked at without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+
+from dlframe.config.settings import Trainer
+from dlframe.types import ConfigError
+
+
+def check_machine(trainer: Trainer) -> None:
+    """Refuse devices that this machine does not have.
+
+    Raises:
+        ConfigError: Names the option of the trainer.
+    """
+    if trainer.devices < 1 and (trainer.devices == 0 or trainer.accelerator == "cpu"):
+        rule = "int >= 1 on a CPU" if trainer.accelerator == "cpu" else "int >= 1, or -1 for all"
+        raise ConfigError(f"trainer.devices: must be {rule}. Received: {trainer.devices}.", "trainer.devices")
+    if trainer.accelerator == "cpu" and trainer.devices > (most := max(8, os.cpu_count() or 1)):
+        raise ConfigError(f"trainer.devices: must be at most {most} here. Received: {trainer.devices}.", "trainer.devices")
+    if trainer.accelerator == "gpu":
+        if not (gpus := gpus_here()):
+            raise ConfigError("trainer.accelerator: 'gpu' needs a GPU, and this machine shows none. Try: trainer=cpu")
+        if trainer.devices > gpus:
+            raise ConfigError(f"trainer.devices: must be at most {gpus} here. Received: {trainer.devices}.", "trainer.devices")
+    if trainer.accelerator == "tpu" and importlib.util.find_spec("torch_xla") is None:
+        raise ConfigError(
+            "trainer.accelerator: 'tpu' needs torch_xla on a TPU machine. Try: python -m pip install 'dlframe[tpu]'"
+        )
+    if trainer.strategy == "fsdp" and trainer.accelerator == "cpu":
+        raise ConfigError("trainer.strategy: 'fsdp' needs GPUs. Try: trainer=fsdp, or trainer=ddp on a CPU")
+    if trainer.num_nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise ConfigError(
+            f"trainer.num_nodes: {trainer.num_nodes} machines need MASTER_ADDR, MASTER_PORT and NODE_RANK on each. "
+            "Try: torchrun --nnodes=... -m dlframe ..."
+        )
+
+
+def gpus_here() -> int:
+    """The GPUs that a driver shows, asked without torch."""
+    import ctypes
+    import platform
+
+    if sys.platform == "darwin":
+        return int(platform.machine() == "arm64")
+    for library, count in (
+        ("libcuda.so.1", "cuDeviceGetCount"),
+        ("nvcuda.dll", "cuDeviceGetCount"),
+        ("libamdhip64.so", "hipGetDeviceCount"),
+    ):
+        with contextlib.suppress(OSError, AttributeError):
+            driver, number = ctypes.CDLL(library), ctypes.c_int(0)
+            if count.startswith("cu"):
+                driver.cuInit(0)
+            if getattr(driver, count)(ctypes.byref(number)) == 0 and number.value > 0:
+                return number.value
+    return 0

@@ -1,0 +1,135 @@
+"""Everything that decides how a training goes on: weights, optimizers, schedules, callbacks, random numbers.
+
+`take` and `put_back` are each called by every process of a run, since some of it lies in all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from dlframe.engine.learner import Learner
+
+
+def take(learner: Learner) -> dict[str, Any]:
+    """The state of a training between two batches, as a tree that a checkpoint holds."""
+    trainer = learner.trainer
+    return {
+        "task": weights(learner),
+        "gradients": {name: p.grad for name, p in learner.task.named_parameters() if p.grad is not None},
+        "optimizers": [trainer.strategy.optimizer_state(optimizer) for optimizer in trainer.optimizers],
+        "schedulers": [scheduler.state_dict() for scheduler in learner.schedulers],
+        "callbacks": {key: callback.state_dict() for key, callback in _callbacks(learner).items()},
+        "augmentations": {key: augmentation.state_dict() for key, augmentation in _augmentations(learner).items()},
+        "precision": trainer.precision_plugin.state_dict(),
+        "global_step": vars(_global_step(learner)),
+        "random": _gathered(learner, _random(learner)),
+    }
+
+
+def put_back(learner: Learner, tree: Mapping[str, Any]) -> None:
+    """Set everything as it was, but for what `put_back_late` does."""
+    trainer = learner.trainer
+    with _whole(learner):
+        learner.task.load_state_dict(tree["task"])
+    for optimizer, state in zip(trainer.optimizers, tree["optimizers"], strict=True):
+        optimizer.load_state_dict(_shard(learner, optimizer, state))
+    for scheduler, state in zip(learner.schedulers, tree["schedulers"], strict=True):
+        scheduler.load_state_dict(state)
+    for key, callback in _callbacks(learner).items():
+        callback.load_state_dict(tree["callbacks"].get(key, {}))
+    for key, augmentation in _augmentations(learner).items():
+        augmentation.load_state_dict(tree["augmentations"][key])
+    trainer.precision_plugin.load_state_dict(tree["precision"])
+    vars(_global_step(learner)).update(tree["global_step"])
+    standing = learner.at
+    standing.losses = {name: (n, total.to(learner.device)) for name, (n, total) in standing.losses.items()}
+
+
+def put_back_late(learner: Learner, tree: Mapping[str, Any]) -> None:
+    """Set what the Trainer resets when it starts as it was: gradients, and this process's random numbers."""
+    parameters = dict(learner.task.named_parameters())
+    for name, gradient in tree["gradients"].items():
+        parameters[name].grad = gradient.to(parameters[name].device)
+    # Clones, since a generator takes its state from the beginning of a storage only.
+    own = {name: states[learner.global_rank].clone() for name, states in tree["random"].items()}
+    (gauss,) = own["python_gauss"].tolist()
+    random.setstate((3, tuple(own["python"].tolist()), None if math.isnan(gauss) else gauss))
+    position, has_gauss, gauss = own["numpy_rest"].tolist()
+    np.random.set_state(("MT19937", own["numpy"].numpy().astype(np.uint32), int(position), int(has_gauss), gauss))
+    torch.set_rng_state(own["torch"])
+    learner.generator.set_state(own["augmentation"])
+    if "cuda" in own:
+        torch.cuda.set_rng_state(own["cuda"], learner.device)
+
+
+def weights(learner: Learner) -> dict[str, Tensor]:
+    """The task's weights and buffers, whole under any strategy."""
+    state = learner.trainer.strategy.lightning_module_state_dict()
+    return {name.removeprefix("task."): tensor for name, tensor in state.items()}
+
+
+def _whole(learner: Learner) -> AbstractContextManager[Any]:
+    """Within, the weights that a sharded strategy has parted are whole, and parted again afterwards."""
+    strategy = learner.trainer.strategy
+    if isinstance(strategy, FSDPStrategy) and strategy.model:
+        return FullyShardedDataParallel.summon_full_params(strategy.model)
+    return nullcontext()
+
+
+def _shard(learner: Learner, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The part of an optimizer's whole state that belongs to this process."""
+    strategy = learner.trainer.strategy
+    if not isinstance(strategy, FSDPStrategy) or not strategy.model:
+        return state
+    named = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, strategy.model)
+    return FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, optimizer, named)
+
+
+def _callbacks(learner: Learner) -> dict[str, Any]:
+    callbacks: list[Any] = learner.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its parts
+    return {f"{i}.{type(callback).__name__}": callback for i, callback in enumerate(callbacks)}
+
+
+def _global_step(learner: Learner) -> Any:
+    """The Trainer's own count of optimizer steps, which callbacks read."""
+    return learner.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+
+
+def _augmentations(learner: Learner) -> dict[str, Any]:
+    return {str(i): a for i, a in enumerate(learner.augmentations) if hasattr(a, "state_dict")}
+
+
+def _random(learner: Learner) -> dict[str, Tensor]:
+    """The states of all generators of this process, as tensors whose shapes are the same in every process."""
+    _, python, gauss = random.getstate()
+    _, key, position, has_gauss, cached = np.random.get_state()
+    states = {
+        "python": torch.tensor(python),
+        "python_gauss": torch.tensor([math.nan if gauss is None else gauss], dtype=torch.float64),
+        "numpy": torch.from_numpy(np.asarray(key).astype(np.int64)),
+        "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
+        "torch": torch.get_rng_state(),
+        "augmentation": learner.generator.get_state(),
+    }
+    if learner.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(learner.device)
+    return states
+
+
+def _gathered(learner: Learner, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By name, the states of all processes: (processes, ...)."""
+    if learner.trainer.world_size == 1:
+        return {name: state.unsqueeze(0) for name, state in states.items()}
+    return {name: learner.trainer.strategy.all_gather(state.to(learner.device)) for name, state in states.items()}

@@ -1,0 +1,1 @@
+"""What a command runs: one training, a grid, a verification."""

@@ -1,0 +1,211 @@
+"""One run, from a checked config to a result: data, folder, journal, training, test."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlframe.config import Config, load_saved, store_uri
+from dlframe.readers.splits import hide_labels
+from dlframe.reports import terminal
+from dlframe.runs import resume, run_directory
+from dlframe.runs.environment import is_main
+from dlframe.runs.journal import NO_ROOM, Journal, ended
+from dlframe.runs.recorder import BEST, Keeper, RunKeeper, recalled, states
+from dlframe.runs.signals import Signals, Stopped, die_with_parent
+from dlframe.storage import checkpoint
+from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Result
+
+if TYPE_CHECKING:
+    from dlframe.tasks.base import Scores, Task
+    from dlframe.tracking import Tracker
+
+FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
+"""Tells the processes that Lightning starts which folder the run has."""
+
+
+def load_data(config: Config) -> Dataset:
+    """The data of a run, labels hidden as asked."""
+    dataset = config.build("data")
+    for name in ("train", "validation", "test"):
+        split, classes = getattr(dataset, name), dataset.spec.classes
+        if not len(split):
+            raise DataError(f"data={dataset.spec.name}: the {name} split is empty.")
+        if classes and (wrong := split.targets[(split.targets < UNLABELLED) | (split.targets >= len(classes))]).size:
+            raise DataError(
+                f"data={dataset.spec.name}: a label must be 0 to {len(classes) - 1}, or {UNLABELLED} where hidden. "
+                f"Received: {wrong[0]} in the {name} split."
+            )
+    if config.run.labels_per_class is not None:
+        dataset = hide_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
+    return dataset
+
+
+def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
+    """Train, test, keep everything; or go on with a run that was stopped, where `config.run.resume` says so.
+
+    Args:
+        config: What to run.
+        pending: Takes the tracker, to be waited for later, and keeps the last lines from the terminal: for a grid.
+
+    Raises:
+        DlframeError: Something that the user can mend.
+        Stopped: Ctrl-C or SIGTERM. The state of the training is saved.
+    """
+    run_directory.check_writable(config.run.runs)
+    folder = resume.find(config) if is_main() else None
+    if folder and ended(folder) == "FINISHED" and (folder / run_directory.RESULT).is_file():
+        return _told(run_directory.read_result(folder), pending)
+    tracking_uri = _tracking_uri(config)
+    dataset = load_data(config)
+    with Signals() as signals:
+        if not is_main():
+            die_with_parent()
+            return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Keeper(signals))
+        keeper = _begin(config, dataset, folder, tracking_uri, signals)
+        tracker = None
+        status, message = "FAILED", ""
+        try:
+            if tracking_uri:
+                from dlframe.tracking import Tracker
+
+                tracker = Tracker.start(keeper.folder)
+            result = _train(config, dataset, keeper.folder, keeper)
+            status = "FINISHED"
+        except (KeyboardInterrupt, Stopped):
+            status, message = "KILLED", "interrupted"
+            print(terminal.stopped(config, keeper.step), file=sys.stderr, flush=True)
+            raise
+        except BaseException as error:
+            message = f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                told = f"{keeper.folder}: cannot be written: {os.strerror(error.errno)}"
+                raise DataError(f"{told}. Make room; {terminal.stopped(config, keeper.step)}") from error
+            raise
+        finally:
+            del os.environ[FOLDER_VARIABLE]
+            keeper.write_best()
+            keeper.journal.write("end", status=status, message=message)
+            if lost := keeper.journal.close():
+                print(f"warning: {lost}", file=sys.stderr)
+            if tracker and pending is not None:
+                pending.append(tracker)
+            elif tracker and (late := tracker.wait()):
+                print(late, file=sys.stderr)
+    return _told(result, pending)
+
+
+def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: str, signals: Signals) -> RunKeeper:
+    """A new run in a folder of its own, or the one that is in the folder `before` again."""
+    if before:
+        run_directory.check_data(before, dataset)
+        run_directory.warn_of_versions(before)
+    folder = before or run_directory.new_folder(config)
+    journal = Journal(folder)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    print(terminal.opening(config, dataset, folder, again=bool(before)), flush=True)
+    run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
+    return RunKeeper(config, folder, journal, signals)
+
+
+def _told(result: Result, pending: list[Tracker] | None) -> Result:
+    """The result, also in the terminal, unless it is one of a grid's."""
+    if pending is None:
+        print(terminal.closing(result), flush=True)
+    return result
+
+
+def rescore(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -> Result:
+    """Score a finished run again from its folder.
+
+    Args:
+        folder: The run's folder.
+        weights: "best", which is the default, "last", or another checkpoint's path.
+        plugin_paths: Plugins that the run used, beside ./plugins and the installed ones.
+
+    Raises:
+        DlframeError: The folder holds no run, or its data or checkpoint are not what they were.
+    """
+    started = time.perf_counter()
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"test: {folder} is no run: it has no config.yaml. Runs are in runs/.")
+    config = load_saved(folder / "config.yaml", plugin_paths)
+    if config.run.batch_size == "auto":
+        config = replace(config, run=replace(config.run, batch_size=recalled(folder, "batch_size") or 1))
+    path = _weights(folder, weights)
+    own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
+    if own != model:
+        raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
+    try:
+        overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
+        if not all(text.isprintable() and "=" in text for text in overrides):
+            raise ValueError("overrides.txt holds something else than overrides")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: is damaged: {error}") from None
+    dataset = load_data(config)
+    run_directory.check_data(folder, dataset)
+    print(terminal.opening(config, dataset, None), flush=True)
+    from dlframe.engine.fit import evaluate
+
+    task, scores = evaluate(config, dataset, path)
+    result = _result(config, dataset, task, scores, folder)
+    result.seconds = time.perf_counter() - started
+    result.overrides = overrides
+    print(terminal.closing(result), flush=True)
+    return result
+
+
+def _weights(folder: Path, checkpoint: str) -> Path:
+    """Which file of a run, or elsewhere, is meant."""
+    match checkpoint:
+        case "" | "best":
+            return folder / BEST
+        case "last":
+            if not (kept := states(folder)):
+                raise CheckpointError(f"checkpoint: {folder} has no state of its training. Try: checkpoint=best")
+            return kept[0]
+    return Path(checkpoint)
+
+
+def _train(config: Config, dataset: Dataset, folder: Path, keeper: Keeper) -> Result:
+    from dlframe.engine.fit import fit
+
+    fitted = fit(config, dataset, keeper, folder / BEST)
+    result = _result(config, dataset, fitted.task, fitted.scores, folder)
+    keeper.report(fitted.steps, {f"test/{name}": value for name, value in result.metrics.items()})
+    if isinstance(keeper, RunKeeper):
+        run_directory.write_end(config, dataset, fitted.task, fitted.scores, folder, keeper.journal)
+        result.seconds = keeper.seconds
+        result.overrides = config.overrides
+        run_directory.write_result(result, folder, keeper.journal)
+    return result
+
+
+def _result(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path | None) -> Result:
+    metrics = task.metrics(scores) | task.finish(dataset)
+    headline = config.entry("task").facts["monitor"]
+    return Result(
+        folder=folder,
+        headline=headline,
+        metrics=metrics,
+        interval=task.interval(headline, scores),
+        baseline=task.baseline(dataset),
+        samples=len(dataset.test),
+    )
+
+
+def _tracking_uri(config: Config) -> str:
+    """The store's address, checked to answer; empty for none."""
+    if config.tracking.uri == "none":
+        return ""
+    uri = store_uri(config.tracking.uri, config.run.runs)
+    if is_main():
+        from dlframe.tracking import reachable
+
+        reachable(uri)
+    return uri

@@ -1,0 +1,39 @@
+"""Names for classes: what a plugin imports.
+
+`@models.register("cnn")` on a class or a function makes `model=cnn` a choice of the config, and each keyword-only parameter
+an option.
+"""
+
+from dlframe.registry.entries import Entry, Registry
+from dlframe.registry.groups import (
+    GROUPS,
+    augmentations,
+    callbacks,
+    data,
+    models,
+    optimizers,
+    read_source,
+    schedulers,
+    tasks,
+)
+from dlframe.registry.parameters import Count, Fraction, Natural, NonNegative, Positive, Probability
+
+__all__ = [
+    "GROUPS",
+    "Count",
+    "Entry",
+    "Fraction",
+    "Natural",
+    "NonNegative",
+    "Positive",
+    "Probability",
+    "Registry",
+    "augmentations",
+    "callbacks",
+    "data",
+    "models",
+    "optimizers",
+    "read_source",
+    "schedulers",
+    "tasks",
+]

@@ -1,0 +1,56 @@
+"""The groups of a config, and the entries that a source file registers in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dlframe.registry.entries import Entry, Registry
+from dlframe.registry.signatures import Source
+from dlframe.types import RegistrationError, nearest
+
+tasks = Registry(
+    "task",
+    injected=("spec", "model"),
+    facts={
+        "targets": ("class",),
+        "metrics": {"loss": "min"},
+        "monitor": "loss",
+        "players": ("model",),
+        "unlabelled": False,
+    },
+)
+models = Registry("model", injected=("spec",), facts={"inputs": ("image",), "targets": ("class",), "task": ""})
+data = Registry("data", facts={"inputs": "image", "target": "class"})
+augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("image",), "targets": ()})
+optimizers = Registry("optimizer", injected=("params",), required=("lr",))
+schedulers = Registry("scheduler", injected=("optimizer", "steps"))
+callbacks = Registry("callback")
+
+GROUPS: dict[str, Registry] = {r.group: r for r in (tasks, models, data, augmentations, optimizers, schedulers, callbacks)}
+_VARIABLES: dict[str, Registry] = {
+    "tasks": tasks,
+    "models": models,
+    "data": data,
+    "augmentations": augmentations,
+    "optimizers": optimizers,
+    "schedulers": schedulers,
+    "callbacks": callbacks,
+}
+
+
+def read_source(path: Path) -> list[tuple[Registry, Entry]]:
+    """The entries that the top level of a Python file registers, found by parsing it.
+
+    Raises:
+        RegistrationError: The file cannot be parsed, or an entry breaks a rule of the registry.
+    """
+    source = Source(path)
+    names = source.imported("dlframe.registry")
+    found = []
+    for r in source.registrations():
+        registry = _VARIABLES.get(names.get(r.variable, r.variable))
+        if registry:
+            found.append((registry, registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)))
+        elif "Did you mean" in (hint := nearest(r.variable, _VARIABLES)):
+            raise RegistrationError(f"{r.where}: '{r.variable}' is no registry of dlframe.{hint}")
+    return found

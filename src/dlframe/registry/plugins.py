@@ -1,0 +1,173 @@
+"""Where entries come from: the built-ins, installed distributions, `./plugins`, `plugin_paths`. All by the same call.
+
+Files are parsed, not imported: a module runs when an entry of its own is built. A plugin is code and is run with the
+user's rights; `DLFRAME_PLUGINS=none` leaves out all but the built-ins.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlframe.registry import GROUPS, Entry, Registry, read_source
+from dlframe.types import ConfigError, RegistrationError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks")
+"""The sub-packages of dlframe that hold entries."""
+
+broken: dict[str, str] = {}
+"""Plugin name -> what is wrong with it. The rest goes on working."""
+
+_seen: set[Path] = set()
+
+
+def discover(plugin_paths: Sequence[str] = ()) -> None:
+    """Fill the registries.
+
+    A fault in an installed plugin or in one of `./plugins` is kept in `broken`; a fault in one that `plugin_paths` names
+    is raised.
+
+    Raises:
+        ConfigError: A path of `plugin_paths` does not exist, or plugins are switched off.
+        RegistrationError: A plugin of `plugin_paths` cannot be registered.
+    """
+    package = Path(__file__).parent.parent
+    for folder in FOLDERS:
+        _read(sorted((package / folder).glob("[!_]*.py")), "dlframe", f"dlframe.{folder}", _import)
+    if os.environ.get("DLFRAME_PLUGINS") == "none":
+        if plugin_paths:
+            raise ConfigError("plugin_paths: must be empty where DLFRAME_PLUGINS=none is set.")
+        return
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group="dlframe.plugins"):
+        _tolerate(point.name, lambda point=point: _read_installed(point))
+    local = Path("plugins")
+    for path in sorted(local.iterdir()) if local.is_dir() else []:
+        if not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix == ".py"):
+            _tolerate(path.stem, lambda path=path: _read_path(path))
+    for text in plugin_paths:
+        path = Path(text)
+        if not text or not (path.is_dir() or (path.is_file() and path.suffix == ".py")):
+            raise ConfigError(f"plugin_paths: must be a folder or a .py file. Received: {text!r}.")
+        _read_path(path)
+
+
+def _tolerate(name: str, read: Callable[[], None]) -> None:
+    try:
+        read()
+    except RegistrationError as error:
+        broken[name] = str(error)
+
+
+def _read_path(path: Path) -> None:
+    """A plugin is a Python file, or a folder of them; its tests are left alone."""
+    path = path.resolve()
+    folder, files = path.parent, [path]
+    parents: list[tuple[str, Path | None]] = [("dlframe_plugins", None)]
+    package = "dlframe_plugins." + re.sub(r"\W", "_", str(path))
+    if path.is_dir():
+        folder, files = path, [f for f in sorted(path.glob("*.py")) if not f.name.startswith(("test_", "conftest"))]
+    initial = path / "__init__.py"
+    parents.append((package, initial if initial.is_file() else None))
+
+    def import_(module: str, file: Path) -> None:
+        """By place, so that a file may have any name; `from .other import ...` finds what lies beside it."""
+        for name, source in (*parents, (module, file)):
+            if name not in sys.modules:
+                _import_file(name, source, folder)
+
+    _read(files, path.stem, package, lambda module, file: _guarded(path.stem, folder, lambda: import_(module, file)))
+
+
+def _import_file(name: str, source: Path | None, folder: Path) -> None:
+    """Import `source` under a name; without a source an empty package whose modules are sought in `folder`."""
+    if source is None:
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [str(folder)] if "." in name else []
+        return
+    search = [str(folder)] if source.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, source, submodule_search_locations=search)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[name])
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _read_installed(point: EntryPoint) -> None:
+    """A plugin is the module or the package that an entry point names. It is found without importing what is above it."""
+    top, *below = point.module.split(".")
+    spec = importlib.util.find_spec(top) if top else None
+    roots = [Path(root, *below) for root in (spec.submodule_search_locations or () if spec else ())]
+    places = [file for root in roots for file in (root / "__init__.py", root.with_suffix(".py"))]
+    if spec and spec.origin and not below:
+        places = [Path(spec.origin)]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise RegistrationError(f"{point.module} is not installed")
+    package, files = point.module.rpartition(".")[0], [file]
+    if file.name == "__init__.py":
+        package, files = point.module, sorted(file.parent.glob("*.py"))
+    _read(files, point.name, package, lambda module, _: _guarded(point.name, file.parent, lambda: _import(module)))
+
+
+def _read(files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None]) -> None:
+    """Register what the files hold: all of it, or nothing."""
+    added: list[tuple[Registry, Entry]] = []
+    fresh = [file for file in files if file not in _seen]
+    try:
+        for file in fresh:
+            module = package if file.name == "__init__.py" else f"{package}.{file.stem}".lstrip(".")
+            for registry, entry in read_source(file):
+                registry.add(replace(entry, origin=origin, load=functools.partial(load, module, file)))
+                added.append((registry, entry))
+    except RegistrationError:
+        for registry, entry in added:
+            del registry.entries[entry.name]
+        raise
+    _seen.update(fresh)
+
+
+def _import(module: str, _: Path | None = None) -> None:
+    importlib.import_module(module)
+
+
+def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
+    """Import a plugin; a `RegistrationError` that has the line of the plugin's own which failed."""
+    try:
+        run()
+    except RegistrationError:
+        raise
+    except (Exception, SystemExit) as error:
+        line = ""
+        trace = error.__traceback__
+        while trace:
+            if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
+                line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: "
+            trace = trace.tb_next
+        fault = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{fault}") from error
+
+
+def preload(chosen: Iterable[tuple[str, str]]) -> None:
+    """Import the plugins among the (group, name) pairs, so that one which fails does so before any work is done."""
+    for group, name in chosen:
+        entry = GROUPS[group].get(name)
+        if entry.origin != "dlframe" and entry.load:
+            entry.load()

@@ -1,0 +1,184 @@
+"""Signatures read from syntax. No code of the file runs: a small language of types and literals is all that is known."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
+
+from dlframe.registry import parameters
+from dlframe.registry.parameters import REQUIRED, TYPES
+from dlframe.types import RegistrationError
+
+ALIASES = {name: value for name, value in vars(parameters).items() if typing.get_origin(value) is Annotated}
+"""`Count`, `Fraction` and the like, as a file imports them."""
+
+Row = tuple[str, Any, Any]
+"""Name, annotation and default of a parameter; an annotation or a default that is not there is `REQUIRED`."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A class or function at the top level of a file, with one `@variable.register("name", fact=...)` above it."""
+
+    variable: str
+    name: Any
+    facts: dict[str, Any]
+    node: ast.ClassDef | ast.FunctionDef
+    where: str
+    file: Source
+
+    @property
+    def doc(self) -> str:
+        return ast.get_docstring(self.node) or ""
+
+    def rows(self, injected: tuple[str, ...]) -> Iterator[Row]:
+        """The parameters but for `self`; the types of `injected` ones are not looked at.
+
+        Raises:
+            ValueError: (name of the parameter, what is wrong with it).
+        """
+        function = self.node if isinstance(self.node, ast.FunctionDef) else self.file.initializer(self.node)
+        if function is None:
+            return
+        arguments = function.args
+        if variable := arguments.vararg or arguments.kwarg:
+            raise ValueError(variable.arg, "is a variable list; every option needs a name and a type")
+        positional = (arguments.posonlyargs + arguments.args)[0 if function is self.node else 1 :]
+        missing = [None] * max(0, len(positional) - len(arguments.defaults))
+        defaults = [*missing, *arguments.defaults[max(0, len(arguments.defaults) - len(positional)) :], *arguments.kw_defaults]
+        for argument, default in zip([*positional, *arguments.kwonlyargs], defaults, strict=True):
+            if argument.arg in injected:
+                yield argument.arg, REQUIRED, REQUIRED
+                continue
+            try:
+                annotation = resolve(argument.annotation, self.file.scope) if argument.annotation else REQUIRED
+                value = literal(default, self.file.scope) if default else REQUIRED
+            except (ValueError, TypeError, SyntaxError, IndexError, RecursionError) as error:
+                raise ValueError(argument.arg, f"cannot be read from the source: {error}") from None
+            yield argument.arg, annotation, value
+
+
+class Source:
+    """A Python file, parsed.
+
+    Raises:
+        RegistrationError: It cannot be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
+            line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+            raise RegistrationError(f"{path}{line}: cannot be read: {getattr(error, 'msg', error)}") from None
+        self.scope = TYPES | ALIASES
+        for node in self.tree.body:
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+                self.scope[node.targets[0].id] = node.value
+        self.classes = {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef)}
+
+    def imported(self, module: str) -> dict[str, str]:
+        """What the file imports from `module`: the name it has here -> the name it has there."""
+        nodes = [node for node in self.tree.body if isinstance(node, ast.ImportFrom) and node.module == module]
+        return {alias.asname or alias.name: alias.name for node in nodes for alias in node.names}
+
+    def registrations(self) -> Iterator[Registration]:
+        """Every class and function that a `register` decorator stands above.
+
+        Raises:
+            RegistrationError: A name or a fact is not a literal.
+        """
+        for node in self.tree.body:
+            if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                continue
+            where = f"{self.path}:{node.lineno}"
+            for decorator in node.decorator_list:
+                match decorator:
+                    case ast.Call(
+                        func=ast.Attribute(value=ast.Name(id=variable) | ast.Attribute(attr=variable), attr="register")
+                    ):
+                        try:
+                            name = literal(decorator.args[0], {})
+                            facts = {str(k.arg): literal(k.value, {}) for k in decorator.keywords}
+                        except (ValueError, IndexError, RecursionError):
+                            message = f"{where}: the name and the facts of a registration must be literals"
+                            raise RegistrationError(message) from None
+                        yield Registration(variable, name, facts, node, where, self)
+
+    def initializer(self, node: ast.ClassDef) -> ast.FunctionDef | None:
+        """The `__init__` of a class, its own or that of a base in the same file."""
+        for item in node.body:
+            if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                return item
+        bases = [self.classes[b.id] for b in node.bases if isinstance(b, ast.Name) and b.id in self.classes]
+        return next(filter(None, map(self.initializer, bases)), None)
+
+
+def literal(node: ast.AST, scope: dict[str, Any]) -> Any:
+    """The value of a literal, or of a name that stands for one; ValueError for anything else."""
+    if isinstance(node, ast.Name) and isinstance(scope.get(node.id), ast.AST):
+        node = scope[node.id]
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise ValueError(f"'{ast.unparse(node)}' is not a literal") from None
+
+
+def resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
+    """The type that an annotation's syntax stands for. A small language: no code of the file runs."""
+    match node:
+        case ast.Constant(value=None):
+            return None
+        case ast.Constant(value=str(text)):
+            return resolve(ast.parse(text, mode="eval").body, scope)
+        case ast.Name(id=name) if name in scope:
+            value = scope[name]
+            return resolve(value, scope) if isinstance(value, ast.AST) else value
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return typing.Union[resolve(left, scope), resolve(right, scope)]  # noqa: UP007
+        case ast.Subscript(value=ast.Name(id=kind) | ast.Attribute(attr=kind), slice=inner):
+            items = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
+            if kind == "Literal":
+                return Literal[tuple(literal(item, {}) for item in items)]
+            if kind == "Annotated":
+                return Annotated[(resolve(items[0], scope), *(interval(item) for item in items[1:]))]
+            if kind in ("tuple", "list") and items:
+                inside = [... if isinstance(i, ast.Constant) and i.value is ... else resolve(i, scope) for i in items]
+                return list[inside[0]] if kind == "list" else tuple[tuple(inside)]
+    raise ValueError(f"'{ast.unparse(node)}' is not int, float, str, bool, Literal, Annotated or a list of these")
+
+
+def interval(node: ast.AST) -> Interval:
+    """The range that `Interval(gt=0)` stands for."""
+    match node:
+        case ast.Call(func=ast.Name(id="Interval") | ast.Attribute(attr="Interval"), args=[], keywords=keywords):
+            bounds = {str(k.arg): literal(k.value, {}) for k in keywords}
+            if all(type(bound) in (int, float) for bound in bounds.values()):
+                return Interval(**bounds)
+    raise ValueError(f"'{ast.unparse(node)}' is not an Interval(...)")
+
+
+def meanings(doc: str) -> dict[str, str]:
+    """The `Args:` section of a Google-style docstring: name -> meaning."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", inspect.cleandoc(doc), re.MULTILINE)
+    if not section:
+        return {}
+    lines = textwrap.dedent(section[1]).split("\n")
+    found: dict[str, str] = {}
+    current = ""
+    for line in lines:
+        if head := re.match(r"(\w+)(?: \(.*?\))?: (.*)", line):
+            current, found[head[1]] = head[1], head[2].strip()
+        elif current and line.strip():
+            found[current] += " " + line.strip()
+    return found

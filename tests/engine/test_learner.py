@@ -1,0 +1,147 @@
+"""Parameter groups; losses and weights that are not finite; tasks without players; callbacks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dlframe.config import load
+from dlframe.engine.learner import parameter_groups
+from dlframe.jobs.train import rescore, run
+from dlframe.runs.journal import ended, history
+from dlframe.runs.recorder import BEST, states
+from dlframe.storage import checkpoint
+from dlframe.tasks.adversarial import Adversarial
+from dlframe.tasks.classification import Classification
+from dlframe.types import TrainingError
+
+
+def test_decay_skips_norms_and_biases():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    decayed, spared = parameter_groups(network, lr=0.1, decay="weights")
+    assert [p.ndim for p in decayed["params"]] == [4, 2]
+    assert [p.ndim for p in spared["params"]] == [1, 1, 1, 1]
+    assert spared["weight_decay"] == 0
+    assert "weight_decay" not in decayed
+    (everything,) = parameter_groups(network, lr=0.1, decay="all")
+    assert len(everything["params"]) == 6
+
+
+def test_a_network_may_scale_its_own_rates():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(2, 2, bias=False), nn.Linear(2, 2)
+
+        def parameter_groups(self) -> list[dict]:
+            return [
+                {"params": list(self.body.parameters()), "lr_scale": 0.1},
+                {"params": list(self.head.parameters()), "lr_scale": 1.0},
+            ]
+
+    groups = parameter_groups(Two(), lr=1.0, decay="weights")
+    assert [(g["lr"], len(g["params"]), g.get("weight_decay")) for g in groups] == [(0.1, 1, None), (1, 1, None), (1, 1, 0)]
+
+
+def train(tmp_path: Path, *overrides: str):
+    return run(load(["model=mlp", "epochs=2", "tracking=none", f"runs={tmp_path}", *overrides]))
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Makes the loss of some steps, counted from 1 over all players, something that is not finite."""
+
+    def at(spoilt: dict[int, float], task: type = Classification) -> None:
+        count = itertools.count(1)
+        own = task.loss
+        monkeypatch.setattr(task, "loss", lambda *a: own(*a) * spoilt.get(next(count), 1.0))
+
+    return at
+
+
+def test_a_run_stops_at_the_step_whose_loss_is_not_finite(tmp_path, spoil):
+    spoil({21: math.inf})
+    with pytest.raises(TrainingError) as error:
+        train(tmp_path, "checkpoint.every=10", "checkpoint.unit=steps")
+    assert re.fullmatch(
+        r"the loss is inf at step 21 \(epoch 2, learning rate [\d.e-]+, gradient norm (inf|nan)\)\. The checkpoints before are "
+        r"kept\. Try a smaller optimizer\.lr, clip=1, or on_nan=skip to leave such batches out\.",
+        str(error.value),
+    )
+    (folder,) = tmp_path.iterdir()
+    assert [state.name for state in states(folder)] == ["state-000000020.safetensors", "state-000000010.safetensors"]
+    assert ended(folder) == "FAILED"
+
+
+def test_the_message_names_the_player(tmp_path, spoil):
+    spoil({6: math.nan}, Adversarial)
+    with pytest.raises(TrainingError, match=r"^the loss of the generator is nan at step 3 \(epoch 1"):
+        train(tmp_path, "model=gan")
+
+
+def test_batches_without_a_finite_loss_can_be_left_out(tmp_path, spoil):
+    spoil({3: math.nan, 20: math.inf})
+    result = train(tmp_path, "on_nan=skip", "log_every=1")
+    curves = history(result.folder)
+    assert curves["train/skipped"] == [(17, 1.0), (34, 2.0)]
+    assert [step for step, _ in curves["train/loss"]] == [step for step in range(1, 35) if step not in (3, 20)]
+    assert result.metrics["accuracy"] > 0.5
+
+
+def test_an_accumulation_goes_on_without_the_batch_that_is_left_out(tmp_path, spoil):
+    spoil({2: math.nan})
+    result = train(tmp_path, "on_nan=skip", "accumulate=2", "log_every=1", "epochs=1")
+    assert [step for step, _ in history(result.folder)["train/loss"]] == list(range(1, 9))
+
+
+def test_weights_that_are_not_finite_are_neither_kept_nor_scored(tmp_path, monkeypatch):
+    def ruin(self, batch, player):
+        with torch.no_grad():
+            next(self.parameters()).fill_(math.inf)
+        return torch.ones((), requires_grad=True)
+
+    monkeypatch.setattr(Classification, "loss", ruin)
+    with pytest.raises(TrainingError, match=r"^the weights are no longer finite after step 17 \(epoch 1\)\."):
+        train(tmp_path)
+    assert [state for folder in tmp_path.iterdir() for state in states(folder)] == []
+
+
+def test_a_task_without_players_learns_by_what_it_observes(tmp_path):
+    result = train(tmp_path, "model=lda", "epochs=1")
+    assert result.metrics["accuracy"] > 0.93
+    assert rescore(result.folder).metrics == result.metrics
+
+
+def test_a_callback_that_sees_batches_sees_each(tmp_path):
+    (tmp_path / "counting.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "from dlframe.registry import callbacks\n\n"
+        "@callbacks.register('counting')\n"
+        "class Counting(Callback):\n"
+        '    """Counts."""\n\n'
+        "    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):\n"
+        "        assert len(batch) == 1, 'several batches in one step of the Trainer'\n"
+    )
+    train(tmp_path / "runs", f"plugin_paths={tmp_path / 'counting.py'}", "callback=counting", "chunk=8", "epochs=1")
+
+
+def test_an_epoch_whose_scores_are_nan_is_never_the_best(tmp_path, monkeypatch):
+    own, count = Classification.score, itertools.count()
+
+    def score(self, batch):
+        scores = own(self, batch)
+        return {**scores, "probability": scores["probability"] * (math.nan if next(count) < nan_calls else 1.0)}
+
+    monkeypatch.setattr(Classification, "score", score)
+    nan_calls = 2  # the first of two epochs: 360 samples, in two batches
+    result = train(tmp_path)
+    assert checkpoint.read_facts(result.folder / BEST)["epoch"] == 1
+    nan_calls = 10**6
+    with pytest.raises(TrainingError, match=r"^the validation's scores were NaN in every epoch"):
+        train(tmp_path)

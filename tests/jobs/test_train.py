@@ -1,0 +1,255 @@
+"""The main job, end to end, on real data."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from tests.conftest import dlframe
+
+from dlframe.config import load
+from dlframe.data.digits import digits
+from dlframe.jobs.train import rescore, run
+from dlframe.runs.exported_model import Predictor
+from dlframe.runs.run_directory import BEST
+from dlframe.storage import checkpoint
+
+
+def train(tmp_path: Path, *overrides: str):
+    """A short run of the small model without a tracker."""
+    return run(load(["model=mlp", "epochs=2", "tracking=none", f"runs={tmp_path}", *overrides]))
+
+
+def weights(result) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in checkpoint.load(result.folder / BEST)[0].items()}
+
+
+def same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> bool:
+    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
+
+
+def test_the_first_command_reaches_98_percent(default_run):
+    done, folder = default_run
+    first, *last = done.stdout.splitlines()
+    assert first.startswith(
+        "cnn on digits: 1,078 + 360 + 359 samples to train, validate, test; image 1x8x8, 10 classes; "
+        "split stratified 60/20/20; scikit-learn, offline; data 5ed0c0c6320d; on cpu; in runs/cnn-digits-"
+    )
+    result = json.loads((folder / "result.json").read_text())
+    assert result["metrics"]["accuracy"] >= 0.98
+    shown = re.search(r"test accuracy ([\d.]+) % \(95 % interval ([\d.]+) to ([\d.]+) %, 359 samples\)", last[0])
+    assert shown
+    assert float(shown[1]) == pytest.approx(100 * result["metrics"]["accuracy"], abs=0.005)
+    assert float(shown[2]) < float(shown[1]) < float(shown[3])
+    assert "majority class 10.31 %" in last[0]
+    assert [line.split()[0] for line in last[-4:-2]] == ["run", "next"]
+    assert last[-1].strip() == "python -m dlframe ui"
+    assert done.stderr == ""
+
+
+def test_the_run_folder_holds_everything(default_run):
+    _, folder = default_run
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names >= {
+        "config.yaml",
+        "data.json",
+        "environment.json",
+        "journal.jsonl",
+        "predictions.parquet",
+        "result.json",
+        "checkpoints/best.safetensors",
+        "figures/confusion_matrix.png",
+        "figures/learning_curve.png",
+        "figures/reliability.png",
+        "figures/samples.png",
+    }
+    assert json.loads((folder / "environment.json").read_text())["packages"].keys() >= {"torch", "lightning", "mlflow"}
+
+
+def test_predictions_give_the_accuracy(default_run):
+    _, folder = default_run
+    table = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
+    assert list(table) == ["id", "target", "prediction", "score", "probabilities"]
+    data = digits()
+    assert sorted(table["id"]) == sorted(data.test.ids.tolist())
+    right = [t == p for t, p in zip(table["target"], table["prediction"], strict=True)]
+    assert np.mean(right) == json.loads((folder / "result.json").read_text())["metrics"]["accuracy"]
+
+
+def test_a_finished_run_is_scored_again_to_the_bit(default_run):
+    """In a fresh process, as a user does: how torch shares its work among threads may differ after other work."""
+    _, folder = default_run
+    code = "import json, sys; from pathlib import Path; from dlframe.jobs.train import rescore; "
+    code += "print(json.dumps(rescore(Path(sys.argv[1])).metrics))"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == json.loads((folder / "result.json").read_text())["metrics"]
+
+
+def test_a_run_is_scored_again_without_the_weights_that_it_began_with(tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    file = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    backbone = ["model=backbone", "model.architecture=test_resnet", f"model.weights={file}", "model.image_size=32"]
+    result = train(tmp_path, *backbone, "epochs=1")
+    file.unlink()
+    assert rescore(result.folder).metrics == result.metrics
+    assert Predictor(result.folder / "model").predict(digits().test.inputs[:3]).shape == (3, 10)
+
+
+def test_the_tracker_has_it_all(default_run):
+    import mlflow
+
+    _, folder = default_run
+    home = folder.parent.resolve()
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    (experiment,) = (e for e in client.search_experiments() if e.name != "Default")
+    (tracked,) = client.search_runs([experiment.experiment_id])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["model.width"] == str(load([]).values["model"]["width"])
+    result = json.loads((folder / "result.json").read_text())
+    assert tracked.data.metrics["test/accuracy"] == result["metrics"]["accuracy"]
+    curve = client.get_metric_history(tracked.info.run_id, "val/accuracy")
+    assert len(curve) == load([]).run.epochs
+    artifacts = {item.path for item in client.list_artifacts(tracked.info.run_id)}
+    assert artifacts >= {"config.yaml", "environment.json", "figures", "predictions.parquet"}
+
+
+def test_the_tracked_model_predicts_what_the_run_predicted(default_run):
+    import mlflow
+
+    _, folder = default_run
+    home = folder.parent.resolve()
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    (path,) = (home / "artifacts").glob("*/models/*/artifacts")
+    model = mlflow.pyfunc.load_model(str(path))
+    table = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
+    test = digits().test
+    order = np.argsort(test.ids)
+    predicted = model.predict(test.inputs[order])
+    known = np.array(table["probabilities"], dtype=np.float32)[np.argsort(table["id"])]
+    np.testing.assert_allclose(predicted, known, atol=1e-6)
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("chunk", ["7", "0"])
+def test_the_chunk_changes_nothing(tmp_path, chunk):
+    options = ["augmentation=[affine,mixup]", "log_every=3"]
+    one = train(tmp_path, "chunk=1", *options)
+    other = train(tmp_path, f"chunk={chunk}", *options)
+    assert same(weights(one), weights(other))
+    assert one.metrics == other.metrics
+
+
+def test_the_seed_decides(tmp_path):
+    one, again, other = (train(tmp_path, f"seed={seed}") for seed in (3, 3, 4))
+    assert same(weights(one), weights(again))
+    assert not same(weights(one), weights(other))
+
+
+def test_accumulated_batches_make_the_large_batch(tmp_path):
+    options = ["optimizer=sgd", "scheduler=constant", "model.dropout=0", "augmentation=[]", "trainer.limit_steps=8"]
+    large = train(tmp_path, "batch_size=64", *options)
+    small = train(tmp_path, "batch_size=32", "accumulate=2", "trainer.limit_steps=16", *options[:-1])
+    for name, tensor in weights(large).items():
+        np.testing.assert_allclose(tensor, weights(small)[name], atol=2e-5)
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    options = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1", "scheduler=constant", "trainer.limit_steps=1"]
+    still = train(tmp_path, "clip=1e-6", "epochs=1", *options)
+    moved = train(tmp_path, "epochs=1", *options)
+    distance = sum(float(np.square(a - weights(moved)[n]).sum()) for n, a in weights(still).items()) ** 0.5
+    assert distance > 1e-2
+
+
+def test_hidden_labels_are_not_trained_on(tmp_path):
+    result = train(tmp_path, "labels_per_class=4", "batch_size=16", "log_every=1", "epochs=1")
+    steps = [json.loads(line) for line in (result.folder / "journal.jsonl").read_text().splitlines()]
+    assert sum("train/loss" in record.get("values", {}) for record in steps) == 40 // 16 + 1
+
+
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
+def test_two_processes_reach_the_accuracy_of_one(tmp_path, launcher):
+    module = ["torch.distributed.run", "--nproc-per-node=2", "-m"] if launcher == "torchrun" else []
+    options = ["model=mlp", "epochs=8", "tracking=none"]
+    done = dlframe(*options, "trainer=ddp", cwd=tmp_path, module=module)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    one = run(load([*options, f"runs={tmp_path / 'one'}"]))
+    assert one.interval.low <= result["metrics"]["accuracy"] <= one.interval.high
+    ids = pyarrow.parquet.read_table(folder / "predictions.parquet")["id"].to_pylist()
+    assert sorted(ids) == sorted(digits().test.ids.tolist())
+    assert done.stdout.count("\nrun  ") == 1
+
+
+def test_a_grid_goes_on_after_a_failure(tmp_path):
+    done = dlframe("-m", "model=mlp,nope", "seed=range(2)", "epochs=1", "tracking=none", cwd=tmp_path)
+    assert done.returncode == 1
+    rows = done.stdout[done.stdout.index("\ncell ") :].strip().splitlines()[1:]
+    assert [row.split()[:3] for row in rows] == [
+        ["model=mlp", "seed=0", "accuracy"],
+        ["model=mlp", "seed=1", "accuracy"],
+        ["model=nope", "seed=0", "FAILED"],
+        ["model=nope", "seed=1", "FAILED"],
+        ["model=mlp", "accuracy", rows[-1].split()[2]],
+    ]
+    values = [float(row.split()[3]) for row in rows[:2]]
+    assert float(rows[-1].split()[2]) == pytest.approx(np.mean(values), abs=0.011)
+    assert rows[-1].endswith(", mean of 2 seeds")
+
+
+def test_paths_may_hold_anything(tmp_path):
+    name = "a=b 'c' \"d\" é,[x]"
+    done = dlframe("model=mlp", "epochs=1", "tracking=none", f"runs={name}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / name).iterdir()
+    again = dlframe("test", str(folder), f"checkpoint={folder / BEST}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    score = re.compile(r"test accuracy .*? %\)?,")
+    assert score.search(again.stdout)[0] == score.search(done.stdout)[0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.precision=bf16-true"],
+        ["trainer.precision=64-true"],
+        ["trainer.deterministic=true"],
+        ["trainer.channels_last=false", "model=cnn", "model.width=4"],
+        ["scheduler=plateau", "callback=[ema,early_stopping]"],
+        ["trainer=debug"],
+        ["monitor=val/loss"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_options_of_the_trainer_run(tmp_path, overrides):
+    assert train(tmp_path, "epochs=1", *overrides).metrics["accuracy"] > 0.1
+
+
+def test_a_terminal_shows_a_bar(tmp_path):
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (40, 120))
+    command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=2", "tracking=none"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=child)
+    os.close(child)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux tells that the other end is closed
+        while piece := os.read(parent, 4096):
+            shown += piece
+    os.close(parent)
+    assert process.wait() == 0
+    assert b"| 0/34 [" in shown
+    assert b"epoch 1, val/accuracy" in shown

@@ -1,0 +1,171 @@
+"""Figures of real data: what they say, that they fit, and that the same figure gives the same bytes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix
+from sklearn.naive_bayes import GaussianNB
+
+from dlframe import plots
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Images, targets, predictions and confidence of a naive Bayes classifier on the second half of the digits."""
+    inputs, targets = load_digits(return_X_y=True)
+    probability = GaussianNB(var_smoothing=0.01).fit(inputs[:900], targets[:900]).predict_proba(inputs[900:])
+    images = (inputs[900:] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return images, targets[900:], probability.argmax(1), probability.max(1)
+
+
+def texts(figure):
+    """Every non-empty text of a figure."""
+    return [t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_text()]
+
+
+def size(figure, path):
+    plots.save(figure, path)
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_learning_curve_has_a_panel_a_metric_and_a_line_a_split():
+    curves = {"train/loss": 2.0, "val/loss": 3.0, "val/accuracy": 1.0, "train/lr": 0.1}
+    figure = plots.learning_curve({name: [(22 * i, top / i) for i in (1, 2, 3)] for name, top in curves.items()})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy"]
+    train, val = figure.axes[0].lines
+    assert (train.get_label(), val.get_label()) == ("train", "val")
+    assert train.get_xydata().tolist() == [[22, 2], [44, 1], [66, 2 / 3]]
+    assert figure.axes[0].get_xlabel() == "optimizer step"
+
+
+def test_learning_curve_of_one_epoch_shows_a_point_and_of_none_an_empty_figure(tmp_path):
+    figure = plots.learning_curve({"val/loss": [(22, 0.5)], "val/accuracy": [(22, float("nan"))]})
+    assert figure.axes[0].lines[0].get_marker() == "o"
+    assert size(figure, tmp_path / "one.png") == (1152, 432)
+    assert size(plots.learning_curve({}), tmp_path / "none.png") == (768, 432)
+
+
+def test_learning_curve_shows_the_loss_of_each_player():
+    losses = {"train/loss/generator": 0.7, "train/loss/discriminator": 1.3, "val/accuracy": 0.9}
+    figure = plots.learning_curve({name: [(22, loss)] for name, loss in losses.items()})
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["accuracy", "loss/discriminator", "loss/generator"]
+
+
+def test_confusion_of_the_digits_shows_every_count(digits):
+    _, targets, predictions, _ = digits
+    matrix = confusion_matrix(targets, predictions)
+    figure = plots.confusion(matrix, [str(i) for i in range(10)])
+    axes = figure.axes[0]
+    assert [int(t.get_text()) for t in axes.texts] == matrix[matrix > 0].tolist()
+    assert axes.get_title(loc="left") == f"{(targets == predictions).sum()} of 897 right"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+
+
+@pytest.mark.parametrize("classes", [2, 100])
+def test_confusion_fits_long_and_foreign_names_and_leaves_the_counts_out_where_there_is_no_room(classes, tmp_path):
+    names = [f"$^_{i} кошка 猫 of a very long name" for i in range(classes)]
+    figure = plots.confusion(np.eye(classes, dtype=int) * 7, names)
+    assert len(figure.axes[0].texts) == (2 if classes == 2 else 0)
+    assert figure.axes[0].get_xticklabels()[0].get_text() == "$^_0 кошка 猫 of a v…"
+    assert len(figure.axes[0].get_xticks()) == min(classes, 50)
+    width, _ = size(figure, tmp_path / "confusion.png")
+    assert width <= 1668
+
+
+def test_reliability_of_the_digits_is_as_computed(digits):
+    _, targets, predictions, confidence = digits
+    figure = plots.reliability(confidence, targets == predictions)
+    upper, lower = figure.axes
+    counts = [bar.get_height() for bar in lower.patches]
+    assert sum(counts) == 897
+    assert len(counts) == 15
+    last = confidence > 14 / 15
+    points = upper.lines[1].get_xydata()
+    assert points[-1] == pytest.approx([confidence[last].mean(), (targets == predictions)[last].mean()])
+    assert upper.get_title(loc="left").startswith("expected calibration error 0.")
+
+
+def test_samples_are_the_least_confident_mistakes_and_some_right_ones_with_their_labels(digits):
+    images, targets, predictions, confidence = digits
+    figure = plots.samples(images, targets, predictions, confidence, [f"digit {i}" for i in range(10)])
+    mistakes = np.flatnonzero(targets != predictions)
+    first = mistakes[confidence[mistakes].argmin()]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[0] == f"digit {predictions[first]}\nnot digit {targets[first]}\n{confidence[first]:.0%}"
+    assert np.array_equal(figure.axes[0].images[0].get_array(), images[first, 0])
+    assert sum("not" in title for title in titles) == 16
+    assert len(titles) == 24
+    assert any(f"least confident 16 of {len(mistakes)} mistakes, and 8 that are right" in t for t in texts(figure))
+
+
+def test_samples_without_a_mistake_or_without_a_right_one(digits):
+    images, targets, _, confidence = digits
+    names = [str(i) for i in range(10)]
+    right = plots.samples(images[:5], targets[:5], targets[:5], confidence[:5], names)
+    assert sum(bool(axes.get_title()) for axes in right.axes) == 5
+    wrong = plots.samples(images[:1], targets[:1], (targets[:1] + 1) % 10, confidence[:1], names)
+    assert sum(bool(axes.get_title()) for axes in wrong.axes) == 1
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (26, 26)), (2, (26, 26)), (3, (26, 26, 3))])
+def test_grid_lays_images_row_by_row_on_white(digits, channels, shape):
+    images = np.repeat(digits[0][:8], channels, axis=1)
+    (axes,) = plots.grid(images).axes
+    field = np.asarray(axes.images[0].get_array()).reshape(*shape[:2], -1)[..., 0]
+    assert axes.images[0].get_array().shape == shape
+    assert np.array_equal(field[:8, 9:17], images[1, 0])
+    assert (field[18:, 18:] == 255).all()
+    assert (field[8] == 255).all()
+
+
+def test_grid_takes_floats(digits, tmp_path):
+    assert size(plots.grid(digits[0][:4].astype(np.float32) / 255), tmp_path / "grid.png") == (720, 720)
+
+
+def test_forecast_shows_the_last_step_ahead_and_each_error():
+    """The mean grey of the digits in their order, as a series."""
+    values = load_digits().data.mean(1)
+    target = np.stack([values[1:-1], values[2:]], 1)
+    naive = np.stack([values[:-2]] * 2, 1)
+    dates = np.datetime64("2017-01-02") + np.arange(len(target))
+    figure = plots.forecast(target, target + 0.5, naive, dates=dates, title="ink", unit="mean grey")
+    upper, lower = figure.axes
+    assert upper.get_title(loc="left") == "ink, 2 steps ahead"
+    assert upper.get_ylabel() == "mean grey"
+    assert upper.lines[0].get_ydata().tolist() == target[:, 1].tolist()
+    rmse = np.sqrt(np.mean((values[:-2] - values[2:]) ** 2))
+    assert [line.get_label() for line in upper.lines] == ["truth", f"baseline, RMSE {rmse:.4g}", "forecast, RMSE 0.5"]
+    assert lower.lines[1].get_ydata() == pytest.approx(0.5)
+    assert lower.get_xlabel() == "date"
+
+
+def test_forecast_takes_one_value_a_sample(tmp_path):
+    figure = plots.forecast([1.0, 2.0, 4.0], [1.0, 2.0, 3.0], [1.0, 1.0, 2.0])
+    assert figure.axes[0].get_title(loc="left") == "one step ahead"
+    assert size(figure, tmp_path / "forecast.png") == (1080, 624)
+
+
+def test_the_same_figure_gives_the_same_bytes(digits, tmp_path):
+    for name in ("first.png", "second.png"):
+        plots.save(plots.reliability(digits[3], digits[1] == digits[2]), tmp_path / name)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    with Image.open(tmp_path / "first.png") as image:
+        assert set(image.info) == {"dpi"}
+
+
+def test_no_global_state_of_matplotlib_is_touched():
+    code = """
+import sys, matplotlib
+before = matplotlib.rcParams.copy()
+from dlframe import plots
+plots.confusion([[1, 0], [0, 1]], ["a", "b"])
+assert matplotlib.rcParams.copy() == before
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,202 @@
+"""Where entries may come from besides dlframe. Each case in a process of its own: what is registered stays registered."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = '''
+import numpy as np
+from dlframe.registry import Count, data
+from dlframe.types import Dataset, DataSpec, Split
+
+
+@data.register("{name}", inputs="image", target="class")
+def {name}(*, size: Count = 8) -> Dataset:
+    """Noise named {name}.
+
+    Args:
+        size: Height and width in pixels.
+    """
+    split = Split(np.zeros((4, 1, size, size), np.uint8), np.array([0, 1, 0, 1]), np.arange(4))
+    spec = DataSpec("{name}", "image", "class", (1, size, size), ("a", "b"), mean=(0.5,), std=(0.5,))
+    return Dataset(spec, split, split, split, "{name} of " + __name__.rpartition(".")[2], "none")
+'''
+
+BUILD = """
+import sys
+from dlframe.registry import plugins
+from dlframe.config import GROUPS, load
+from dlframe.types import DlframeError
+try:
+    config = load(sys.argv[1:])
+except DlframeError as error:
+    sys.exit(str(error))
+dataset = config.build("data")
+print(GROUPS["data"].get(dataset.spec.name).origin, dataset.source, *dataset.spec.shape, sep="|")
+print(*plugins.broken.items(), sep="|")
+assert "torch" not in sys.modules
+"""
+
+
+def plugin(file: Path, name: str = "noise", before: str = "") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(before + SOURCE.format(name=name), encoding="utf-8")
+    return file
+
+
+def python(code: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def built(*arguments: str, cwd: Path, **environment: str) -> list[str]:
+    """What the data are built to, and what is broken; or why not."""
+    done = python(BUILD, *arguments, cwd=cwd, **environment)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout.splitlines() or [done.stderr.strip()]
+
+
+@pytest.mark.parametrize(
+    ("file", "choice", "expected"),
+    [
+        ("plugins/mine.py", "", "mine|noise of mine|1|8|8"),
+        ("plugins/mine/any.py", "", "mine|noise of any|1|8|8"),
+        ("plugins/mine/__init__.py", "", "mine|noise of _tmp_plugins_mine|1|8|8"),
+        ("elsewhere/mine.py", "plugin_paths=elsewhere/mine.py", "mine|noise of mine|1|8|8"),
+        ("elsewhere/mine.py", "plugin_paths=[elsewhere]", "elsewhere|noise of mine|1|8|8"),
+        ("a b, é='c'/my-own.v2.py", "plugin_paths=a b, é='c'/my-own.v2.py", "my-own.v2|noise of v2|1|8|8"),
+        ("a b, é='c'/my-own.v2.py", "plugin_paths=[\"a b, é='c'\"]", "a b, é='c'|noise of v2|1|8|8"),
+    ],
+)
+def test_a_file_or_a_folder_is_a_plugin(file, choice, expected, tmp_path):
+    plugin(tmp_path / file)
+    line, broken = built(*filter(None, [choice]), "data=noise", cwd=tmp_path)
+    if file.endswith("__init__.py"):
+        line = line.replace(str(tmp_path).replace("/", "_").replace("-", "_"), "_tmp")
+    assert (line, broken) == (expected, "")
+
+
+def test_options_of_a_plugin_are_options(tmp_path):
+    plugin(tmp_path / "plugins" / "mine.py")
+    assert built("data=noise", "data.size=16", cwd=tmp_path)[0] == "mine|noise of mine|1|16|16"
+    assert built("data=noise", "data.size=0", cwd=tmp_path) == ["data.size: must be int >= 1. Received: 0."]
+
+
+def test_two_paths_may_have_one_name_and_one_path_may_be_given_twice(tmp_path):
+    for folder, name in (("a", "left"), ("b", "right")):
+        plugin(tmp_path / folder / "plugin.py", name)
+    paths = "plugin_paths=[a/plugin.py,b/plugin.py,a/plugin.py]"
+    assert built(paths, "data=left", cwd=tmp_path)[0] == "plugin|left of plugin|1|8|8"
+    assert built(paths, "data=right", cwd=tmp_path)[0] == "plugin|right of plugin|1|8|8"
+
+
+def test_the_files_of_a_folder_import_one_another(tmp_path):
+    (tmp_path / "plugins" / "mine").mkdir(parents=True)
+    (tmp_path / "plugins" / "mine" / "__init__.py").write_text("from .sizes import SIZE\n")
+    (tmp_path / "plugins" / "mine" / "sizes.py").write_text("SIZE = 3\n")
+    plugin(
+        tmp_path / "plugins" / "mine" / "any.py",
+        before="from . import SIZE\nfrom .sizes import SIZE as same\nassert same == SIZE == 3\n",
+    )
+    assert built("data=noise", cwd=tmp_path)[0] == "mine|noise of any|1|8|8"
+
+
+def test_tests_hidden_files_and_what_is_no_python_are_left_alone(tmp_path):
+    plugin(tmp_path / "plugins" / "mine" / "any.py")
+    for name in ("mine/test_any.py", "mine/conftest.py", "_private.py", ".hidden.py"):
+        (tmp_path / "plugins" / name).write_text("def\n")
+    (tmp_path / "plugins" / "README.md").write_text("def\n")
+    assert built("data=noise", cwd=tmp_path) == ["mine|noise of any|1|8|8", ""]
+
+
+def test_nothing_of_a_plugin_runs_before_an_entry_of_it_is_chosen(tmp_path):
+    plugin(tmp_path / "plugins" / "mine.py", before="open('ran', 'w')\n")
+    assert built("data=digits", cwd=tmp_path)[1] == ""
+    for arguments in (["list"], ["show", "data=noise"]):
+        done = python("import sys; from dlframe.cli import main; sys.exit(main(sys.argv[1:]))", *arguments, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "noise" in done.stdout
+    assert not (tmp_path / "ran").exists()
+    built("data=noise", cwd=tmp_path)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_plugin_is_left_out_whole(tmp_path):
+    """An entry whose plugin is broken further on would be half a plugin."""
+    first = plugin(tmp_path / "plugins" / "mine" / "a.py", "one")
+    second = plugin(tmp_path / "plugins" / "mine" / "b.py", "digits")
+    line, broken = built("data=digits", cwd=tmp_path)
+    assert line.startswith("dlframe|")
+    assert "already registered by dlframe" in broken
+    assert str(second) in broken
+    assert built("data=one", cwd=tmp_path)[0].startswith("data=one: no such data.")
+    second.unlink()
+    assert built("data=one", cwd=tmp_path) == ["mine|one of a|1|8|8", ""]
+    assert first.exists()
+
+
+def distribution(site: Path, **points: str) -> None:
+    """An installed distribution with entry points, and nothing else."""
+    info = site / "something-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: something\nVersion: 1\n")
+    lines = "".join(f"{name} = {module}\n" for name, module in points.items())
+    (info / "entry_points.txt").write_text(f"[dlframe.plugins]\n{lines}")
+
+
+@pytest.mark.parametrize(
+    ("file", "module", "source"),
+    [
+        ("single.py", "single", "single"),
+        ("package/__init__.py", "package", "package"),
+        ("package/any.py", "package", "any"),
+        ("package/below/any.py", "package.below.any", "any"),
+    ],
+)
+def test_an_installed_distribution_brings_entries(file, module, source, tmp_path):
+    site = tmp_path / "site"
+    plugin(site / file)
+    for folder in {"package", "package/below"} & {str(parent) for parent in Path(file).parents}:
+        (site / folder / "__init__.py").touch()
+    distribution(site, brought=module)
+    assert built("data=noise", cwd=tmp_path, PYTHONPATH=str(site)) == [f"brought|noise of {source}|1|8|8", ""]
+    refusal = built("data=noise", cwd=tmp_path, PYTHONPATH=str(site), DLFRAME_PLUGINS="none")
+    assert refusal[0].startswith("data=noise: no such data.")
+
+
+def test_what_is_above_an_entry_point_is_not_imported_to_find_it(tmp_path):
+    site = tmp_path / "site"
+    plugin(site / "package" / "any.py")
+    (site / "package" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    distribution(site, brought="package.any")
+    assert built("data=digits", cwd=tmp_path, PYTHONPATH=str(site))[1] == ""
+    assert built("data=noise", cwd=tmp_path, PYTHONPATH=str(site)) == [
+        f"plugin 'brought' cannot be imported: {site}/package/__init__.py:1: RuntimeError: imported"
+    ]
+
+
+@pytest.mark.parametrize("module", ["nowhere", "nowhere.at.all", "json.nowhere"])
+def test_an_entry_point_to_nowhere_is_left_out(module, tmp_path):
+    distribution(tmp_path / "site", gone=module)
+    line, broken = built("data=digits", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert line.startswith("dlframe|")
+    assert broken == f"('gone', '{module} is not installed')"
+
+
+def test_none_leaves_out_all_but_the_built_ins(tmp_path):
+    plugin(tmp_path / "plugins" / "mine.py")
+    assert built("data=noise", cwd=tmp_path, DLFRAME_PLUGINS="none")[0].startswith("data=noise: no such data.")
+    assert built("plugin_paths=plugins", cwd=tmp_path, DLFRAME_PLUGINS="none") == [
+        "plugin_paths: must be empty where DLFRAME_PLUGINS=none is set."
+    ]

@@ -1,0 +1,167 @@
+"""Which run a command continues, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dlframe.runs import resume
+from dlframe.config import load
+from dlframe.jobs.grid import run_grid
+from dlframe.runs.journal import Journal, ended, history
+from dlframe.runs.recorder import states
+from dlframe.runs.run_directory import identity
+from dlframe.jobs.train import rescore, run
+from dlframe.types import CheckpointError, ConfigError, DataError
+
+SHORT = ["model=mlp", "epochs=2", "tracking=none"]
+
+
+def train(tmp_path: Path, *overrides: str):
+    return run(load([*SHORT, f"runs={tmp_path}", *overrides]))
+
+
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    return train(tmp_path).folder
+
+
+def unfinish(folder: Path) -> None:
+    """As a run that was killed after its last epoch looks."""
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(line for line in lines if '"kind": "end"' not in line))
+    (folder / "result.json").unlink()
+
+
+def test_a_finished_run_is_shown_and_not_trained_again(tmp_path, finished, capsys):
+    before = (finished / "journal.jsonl").read_bytes()
+    result = train(tmp_path, "resume=auto")
+    assert result.folder == finished
+    assert result.metrics == json.loads((finished / "result.json").read_text())["metrics"]
+    assert (finished / "journal.jsonl").read_bytes() == before
+    assert f"run  {finished}" in capsys.readouterr().out
+
+
+def test_another_config_begins_anew(tmp_path, finished):
+    assert train(tmp_path, "resume=auto", "seed=1").folder != finished
+    assert train(tmp_path).folder != finished
+
+
+@pytest.mark.parametrize("option", ["checkpoint.every=3", "checkpoint.keep=1", "chunk=2", "tracking=none"])
+def test_options_that_change_no_number_do_not_make_another_config(option):
+    assert identity(load([*SHORT, option]).values) == identity(load(SHORT).values)
+
+
+@pytest.mark.parametrize(
+    "option", ["seed=1", "epochs=3", "model.width=8", "optimizer.lr=0.1", "trainer.threads=1", "log_every=7"]
+)
+def test_options_that_may_change_a_number_do(option):
+    assert identity(load([*SHORT, option]).values) != identity(load(SHORT).values)
+
+
+def test_of_several_runs_the_newest_goes_on(tmp_path, finished):
+    newest = train(tmp_path).folder
+    unfinish(finished)
+    assert resume.find(load([*SHORT, f"runs={tmp_path}", "resume=auto"])) == newest
+    assert resume.find(load([*SHORT, f"runs={tmp_path}", f"resume={finished}"])) == finished
+
+
+def test_a_run_killed_in_its_test_is_only_tested_again(tmp_path, finished, capsys):
+    expected = {path.name: path.read_bytes() for path in (finished / "checkpoints").iterdir()}
+    metrics = json.loads((finished / "result.json").read_text())["metrics"]
+    curves = history(finished)
+    unfinish(finished)
+    capsys.readouterr()
+    result = train(tmp_path, "resume=auto")
+    assert f"goes on {finished}" in capsys.readouterr().out
+    assert (result.folder, result.metrics) == (finished, metrics)
+    assert {path.name: path.read_bytes() for path in (finished / "checkpoints").iterdir()} == expected
+    assert history(finished) == curves
+    assert ended(finished) == "FINISHED"
+
+
+def test_a_run_without_a_state_begins_again_in_its_folder(tmp_path, finished):
+    metrics = json.loads((finished / "result.json").read_text())["metrics"]
+    unfinish(finished)
+    for state in states(finished):
+        state.unlink()
+    (finished / "checkpoints" / "best.safetensors").unlink()
+    assert train(tmp_path, "resume=auto").metrics == metrics
+
+
+def test_a_folder_of_another_config_is_refused_with_the_first_difference(tmp_path, finished):
+    with pytest.raises(ConfigError) as error:
+        train(tmp_path, f"resume={finished}", "model.width=7")
+    assert str(error.value) == f"resume: {finished} is a run of another config: model.width is 256 there and 7 here."
+
+
+@pytest.mark.parametrize("value", ["aut", "no such folder"])
+def test_what_is_no_run_is_refused(tmp_path, value):
+    with pytest.raises(ConfigError, match=f"^resume: must be auto, none or the folder of a run. Received: '{value}'"):
+        train(tmp_path, f"resume={value}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_changed_data_are_refused(tmp_path, finished):
+    unfinish(finished)
+    (finished / "data.json").write_text('{"fingerprint": "000000000000"}')
+    with pytest.raises(DataError, match=r"fingerprint must be 000000000000. Received: 5ed0c0c6320d"):
+        train(tmp_path, "resume=auto")
+
+
+def test_a_run_that_another_process_writes_is_refused(tmp_path, finished):
+    unfinish(finished)
+    other = Journal(finished)
+    try:
+        with pytest.raises(ConfigError, match="another process is writing this run"):
+            train(tmp_path, "resume=auto")
+    finally:
+        other.close()
+
+
+def test_journals_that_are_none_are_passed_over(tmp_path, finished):
+    for name, text in (("a", ""), ("b", "nothing\n"), ("c", '{"kind": "start", "time": 1}\n'), ("d", "[]\n")):
+        folder = tmp_path / f"mlp-digits-{name}"
+        folder.mkdir()
+        (folder / "journal.jsonl").write_text(text)
+    assert resume.find(load([*SHORT, f"runs={tmp_path}", "resume=auto"])) == finished
+
+
+def test_the_last_state_can_be_scored_too(tmp_path, finished):
+    best = json.loads((finished / "result.json").read_text())["metrics"]
+    curves = history(finished)
+    assert rescore(finished, "best").metrics == rescore(finished).metrics == best
+    last = rescore(finished, "last").metrics
+    assert (last == best) == (curves["val/accuracy"][1][1] > curves["val/accuracy"][0][1])
+    assert last == rescore(finished, str(states(finished)[0])).metrics
+    states(finished)[0].unlink()
+    with pytest.raises(CheckpointError, match=r"has no state of its training\. Try: checkpoint=best"):
+        rescore(finished, "last")
+
+
+def test_a_grid_goes_on_too(tmp_path, capsys):
+    cells = [*SHORT, f"runs={tmp_path}", "seed=0,1", "resume=auto"]
+    assert run_grid(cells) == 0
+    folders = sorted(tmp_path.glob("mlp-*"))
+    unfinish(folders[1])
+    before = (folders[0] / "journal.jsonl").read_bytes()
+    first = capsys.readouterr().out.splitlines()[-3:]
+    assert run_grid(cells) == 0
+    again = capsys.readouterr().out.splitlines()[-3:]
+    assert sorted(tmp_path.glob("mlp-*")) == folders
+    assert (folders[0] / "journal.jsonl").read_bytes() == before
+    assert [line.split(",")[0] for line in again] == [line.split(",")[0] for line in first]
+
+
+def test_other_versions_are_told(tmp_path, finished, capsys):
+    unfinish(finished)
+    file = finished / "environment.json"
+    described = json.loads(file.read_text())
+    torch = described["packages"]["torch"]
+    described["packages"]["torch"] = "1.0"
+    file.write_text(json.dumps(described))
+    train(tmp_path, "resume=auto")
+    said = f"warning: other versions than when the run began, numbers may differ: torch 1.0 then, {torch} now\n"
+    assert capsys.readouterr().err == said

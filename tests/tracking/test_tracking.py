@@ -1,0 +1,673 @@
+"""Tracking: what a run writes to its journal is in MLflow, all of it, once, whoever is killed."""
+
+import json
+import math
+import os
+import platform
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import until
+
+from dlframe.cli import main
+from dlframe.runs.journal import Journal
+from dlframe.tracking import Position, Tracker, deliver, reachable
+from dlframe.tracking.sync import close_dead
+from dlframe.tracking.tracker import QUIET
+from dlframe.types import TrackingError
+
+os.environ.update(QUIET)
+
+
+def begin(folder: Path, uri: str, **fields: Any) -> Journal:
+    """A run folder's journal with its first line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder)
+    start = {"run_name": folder.name, "experiment": "classification", "parameters": {"model": "cnn"}, "tags": {}}
+    root = "" if uri.startswith("http") else str(folder.parent / "artifacts")
+    journal.write("start", **{**start, "uri": uri, "artifact_root": root, **fields})
+    return journal
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a store that two runs, started at once, have made."""
+    folder = tmp_path_factory.mktemp("störe = 1")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    runs = [folder / name for name in ("first", "second")]
+    trackers = []
+    for run in runs:
+        journal = begin(run, uri)
+        trackers.append(Tracker.start(run))
+        journal.metrics(1, {"loss": 0.5})
+        journal.write("end", status="FINISHED", message="")
+    for run, tracker in zip(runs, trackers, strict=True):
+        assert tracker.wait(120) == ""
+        assert Position.load(run).status == "FINISHED"
+    return uri
+
+
+class Seen:
+    """What MLflow has of the run in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        self.position = Position.load(folder)
+        self.client = MlflowClient(self.position.uri)
+        self.run = self.client.get_run(self.position.run_id)
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """(step, value) of every point, in the order in which they were logged."""
+        points = self.client.get_metric_history(self.run.info.run_id, name)
+        return [(point.step, point.value) for point in points]
+
+    def runs(self) -> list[str | None]:
+        """The names of the experiment's runs."""
+        return [run.info.run_name for run in self.client.search_runs([self.run.info.experiment_id])]
+
+
+def test_everything_arrives(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    run = tmp_path / "über = 'all'"
+    long = {"five": "x" * 5000, "seven": "y" * 7000}
+    journal = begin(run, store, parameters={"lr": 0.1, **long}, tags={"mlflow.source.git.commit": "a1b2"})
+    values = [math.sin(step) for step in range(1500)]
+    for step, value in enumerate(values):
+        journal.metrics(step, {"train/loss": value})
+    journal.metrics(1500, {"nothing": math.nan, "precision@10": 0.25})
+    (run / "figures").mkdir()
+    (run / "figures" / "curve.png").write_bytes(b"png")
+    journal.write("artifact", path="figures/curve.png", to="figures")
+    (run / "model").mkdir()
+    (run / "model" / "weights").write_bytes(b"1234")
+    sides = {"inputs": {"dtype": "uint8", "shape": [-1, 1, 8, 8]}, "outputs": {"dtype": "float32", "shape": [-1, 10]}}
+    (run / "model" / "signature.json").write_text(json.dumps(sides))
+    journal.write("model", path="model")
+    journal.write("end", status="FINISHED", message="")
+    assert deliver(run, uri=store) == ""
+
+    seen = Seen(run)
+    assert seen.run.info.status == "FINISHED"
+    assert seen.run.info.run_name == run.name
+    assert seen.curve("train/loss") == list(enumerate(values))
+    assert math.isnan(seen.curve("nothing")[0][1])
+    assert seen.curve("precision_10") == [(1500, 0.25)]
+    assert seen.run.data.params == {"lr": "0.1", "five": long["five"], "seven": long["seven"][:6000]}
+    assert seen.run.data.tags["mlflow.source.git.commit"] == "a1b2"
+    artifacts = Path(mlflow.artifacts.download_artifacts(run_id=seen.run.info.run_id, tracking_uri=store))
+    assert json.loads((artifacts / "parameters.json").read_text())["seven"] == long["seven"]
+    assert (artifacts / "figures" / "curve.png").read_bytes() == b"png"
+
+    stub: Any = ModuleType("dlframe.runs.exported_model")
+    stub._load_pyfunc = lambda path: Weights(Path(path))
+    monkeypatch.setitem(sys.modules, "dlframe.runs.exported_model", stub)
+    mlflow.set_tracking_uri(store)
+    model = mlflow.pyfunc.load_model(f"runs:/{seen.run.info.run_id}/model")
+    assert model.predict(np.zeros((2, 1, 8, 8), np.uint8)).shape == (2, 4)
+    with pytest.raises(mlflow.MlflowException, match="uint8"):
+        model.predict(np.zeros((2, 1, 8, 8)))
+
+
+class Weights:
+    """A model with as many classes as there are bytes in its file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.classes = len((folder / "weights").read_bytes())
+
+    def predict(self, inputs: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        return np.zeros((len(inputs), self.classes), np.float32)
+
+
+def test_a_killed_run_is_closed_as_killed_with_all_its_metrics(store: str, tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    begin(run, store)
+    script = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from dlframe.runs.journal import Journal
+        from dlframe.tracking import Tracker
+        journal, tracker = Journal(Path(sys.argv[1])), Tracker.start(Path(sys.argv[1]))
+        for step in range(500):
+            journal.metrics(step, {"loss": step / 7})
+        assert not {"mlflow", "torch"} & set(sys.modules)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert subprocess.run([sys.executable, "-c", script, str(run)]).returncode == -signal.SIGKILL
+
+    until(lambda: Position.load(run).status == "KILLED")
+    seen = Seen(run)
+    assert seen.run.info.status == "KILLED"
+    assert seen.run.info.end_time == Position.load(run).time
+    assert seen.curve("loss") == [(step, step / 7) for step in range(500)]
+
+
+def test_another_writer_goes_on_for_a_killed_one(store: str, tmp_path: Path) -> None:
+    run = tmp_path / "killed writer"
+    journal = begin(run, store)
+    tracker = Tracker.start(run)
+    journal.metrics(0, {"loss": 0.0})
+    until(lambda: Position.load(run).status == "RUNNING")
+    tracker.process.send_signal(signal.SIGINT)
+    tracker.process.send_signal(signal.SIGTERM)
+    journal.metrics(1, {"loss": 1.0})
+    until(lambda: Seen(run).curve("loss") == [(0, 0.0), (1, 1.0)])
+    tracker.process.kill()
+    tracker.process.wait()
+    for step in range(2, 200):
+        journal.metrics(step, {"loss": float(step)})
+    journal.write("end", status="FAILED", message="ValueError: no")
+
+    assert tracker.wait(60) == ""
+    seen = Seen(run)
+    assert seen.run.info.status == "FAILED"
+    assert seen.run.data.tags["dlframe.message"] == "ValueError: no"
+    assert seen.curve("loss") == [(step, float(step)) for step in range(200)]
+
+
+def test_what_is_delivered_again_changes_nothing(store: str, tmp_path: Path) -> None:
+    """As after a kill between MLflow's answer and the note of it."""
+    run = tmp_path / "again"
+    journal = begin(run, store)
+    for step in range(100):
+        journal.metrics(step, {"loss": float(step), "nothing": math.nan})
+    (run / "model").mkdir()
+    side = {"dtype": "float32", "shape": [-1, 3]}
+    (run / "model" / "signature.json").write_text(json.dumps({"inputs": side, "outputs": side}))
+    journal.write("model", path="model")
+    assert deliver(run, uri=store) == ""
+    assert Seen(run).run.info.status == "RUNNING", "this process still writes"
+    journal.write("end", status="FINISHED", message="")
+    journal.close()
+    assert deliver(run, uri=store) == ""
+
+    done = Position.load(run)
+    Position(uri=done.uri, key=done.key).save(run)
+    assert deliver(run, uri=store) == ""
+    assert Position.load(run) == done
+    seen = Seen(run)
+    assert seen.runs().count("again") == 1
+    assert seen.curve("loss") == [(step, float(step)) for step in range(100)]
+    assert len(seen.curve("nothing")) == 100
+    assert seen.run.outputs
+    assert len(seen.run.outputs.model_outputs) == 1
+
+
+def test_a_resumed_run_is_the_same_run(store: str, tmp_path: Path) -> None:
+    run = tmp_path / "resumed"
+    journal = begin(run, store, parameters={"epochs": 1})
+    for step in range(10):
+        journal.metrics(step, {"loss": step / 3, "nothing": math.nan})
+    journal.close()
+    assert deliver(run, uri=store) == ""
+    assert Seen(run).run.info.status == "KILLED"
+    identifier = Position.load(run).run_id
+
+    # From the checkpoint at step 5, with one value that has changed, as on a GPU.
+    journal = begin(run, store, parameters={"epochs": 2, "new": "yes"})
+    time.sleep(0.002)
+    for step in range(5, 15):
+        journal.metrics(step, {"loss": step / 3 + (step == 9), "nothing": math.nan})
+    assert deliver(run, uri=store) == ""
+    seen = Seen(run)
+    assert seen.run.info.run_id == identifier
+    assert seen.run.info.status == "RUNNING"
+    assert seen.run.data.params == {"epochs": "1", "new": "yes"}
+    assert sorted(seen.curve("loss")) == sorted([(step, step / 3) for step in range(15)] + [(9, 4.0)])
+    assert len(seen.curve("nothing")) == 15
+
+
+def test_a_run_that_was_deleted_is_delivered_as_a_new_one(store: str, tmp_path: Path) -> None:
+    run = tmp_path / "deleted"
+    journal = begin(run, store)
+    journal.metrics(1, {"loss": 1.0})
+    assert deliver(run, uri=store) == ""
+    first = Seen(run)
+    first.client.delete_run(first.run.info.run_id)
+    journal.metrics(2, {"loss": 0.5})
+    assert deliver(run, uri=store) == ""
+    second = Seen(run)
+    assert second.run.info.run_id != first.run.info.run_id
+    assert second.curve("loss") == [(1, 1.0), (2, 0.5)]
+
+    second.position.run_id = "0" * 32  # of a store that has been made anew
+    second.position.save(run)
+    journal.metrics(3, {"loss": 0.1})
+    assert deliver(run, uri=store) == ""
+    assert Seen(run).curve("loss") == [(1, 1.0), (2, 0.5), (3, 0.1)]
+
+
+def test_what_mlflow_will_never_take_is_said_and_the_rest_delivered(store: str, tmp_path: Path) -> None:
+    run = tmp_path / "refused"
+    journal = begin(run, store)
+    journal.write("artifact", path="nothing.png", to="")
+    journal.metrics(1, {"loss": 1.0, "/bad//name": 1.0})
+    journal.metrics(2, {"loss": 0.5})
+    journal.write("end", status="FINISHED", message="")
+    said = deliver(run, uri=store)
+    assert said.startswith(f"MLflow refused 2 records of {run / 'journal.jsonl'}: ")
+    assert Seen(run).curve("loss") == [(2, 0.5)]
+    assert Seen(run).run.info.status == "FINISHED"
+
+
+def test_a_run_without_a_store_owes_nothing(tmp_path: Path) -> None:
+    begin(tmp_path, "").metrics(1, {"loss": 1.0})
+    assert deliver(tmp_path) == ""
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError) as error:
+        deliver(tmp_path)
+    assert str(error.value) == f"{tmp_path} holds no run: there is no journal.jsonl in it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "3",
+        '{"offset": -1}',
+        '{"offset": "0"}',
+        '{"offset": true}',
+        '{"key": "a\' OR 1"}',
+        '{"run_id": null}',
+        '{"colour": 1}',
+        100_000 * "[",
+        "\0",
+    ],
+)
+def test_a_damaged_position_is_named(tmp_path: Path, text: str) -> None:
+    begin(tmp_path, "sqlite:///nowhere.db")
+    (tmp_path / "tracking.json").write_text(text)
+    with pytest.raises(TrackingError) as error:
+        deliver(tmp_path)
+    path = tmp_path / "tracking.json"
+    assert str(error.value) == f"{path} is damaged. Remove it to deliver the whole run again, as a new one"
+
+
+def runs_of(store: str, *names: str) -> Path:
+    """A folder of runs beside the store, each with one value that is to be delivered."""
+    runs = Path(store.removeprefix("sqlite:///")).parent / names[0]
+    for name in names[1:]:
+        journal = begin(runs / name, store, artifact_root=str(runs / "artifacts"))
+        journal.metrics(1, {"loss": 0.5})
+        journal.write("end", status="FINISHED", message="")
+    return runs
+
+
+def test_sync_delivers_what_is_outstanding(store: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    runs = runs_of(store, "synced", "first", "second")
+    begin(runs / "dead", store, artifact_root="").metrics(1, {"loss": 1.0})
+    begin(runs / "untracked", "").metrics(1, {"loss": 1.0})
+    (runs / "no run").mkdir()
+    alive = begin(runs / "alive", store)
+
+    assert main(["sync", f"runs={runs}", f"uri={store}"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{runs}/alive: another process is writing this run, and delivers it",
+        f"{runs}/dead: delivered, KILLED",
+        f"{runs}/first: delivered, FINISHED",
+        f"{runs}/second: delivered, FINISHED",
+        "delivered: 3 runs; still waiting: 1 run",
+    ]
+    assert all(Seen(runs / name).curve("loss") == [(1, 0.5)] for name in ("first", "second"))
+    assert Seen(runs / "dead").run.info.status == "KILLED"
+    assert not (runs / "alive" / "tracking.json").exists()
+
+    alive.close()
+    assert main(["sync", f"{runs}/alive", f"{runs}/first", f"uri={store}"]) == 0
+    assert capsys.readouterr().out == f"{runs}/alive: delivered, KILLED\ndelivered: 1 run\n"
+    assert main(["sync", f"runs={runs}"]) == 0
+    assert capsys.readouterr().out == "delivered: 0 runs\n"
+
+
+def test_sync_says_what_was_refused(store: str, capsys: pytest.CaptureFixture) -> None:
+    run = runs_of(store, "refusing", "run") / "run"
+    Journal(run).write("artifact", path="nothing.png", to="")
+    assert main(["sync", str(run), f"uri={store}"]) == 0
+    said, count = capsys.readouterr().out.splitlines()
+    assert said == f"MLflow refused 1 record of {run / 'journal.jsonl'}: {run / 'nothing.png'} is not there"
+    assert count == "delivered: 1 run"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nothing", "sync: nothing is no run: it has no journal.jsonl. Runs are in runs."),
+        ("runs=nothing", "runs: must be a folder of runs. Received: 'nothing'."),
+        ("prot=1", "prot: no such option. Choose from: runs, uri. See: python -m dlframe show sync"),
+    ],
+)
+def test_sync_of_nothing(arguments: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["sync", *arguments.split()]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_a_run_of_another_machine_is_left_alone_unless_named(store: str, capsys: pytest.CaptureFixture) -> None:
+    runs = runs_of(store, "elsewhere", "ended")
+    begin(runs / "gone", store, host="another", artifact_root="")
+    assert main(["sync", f"runs={runs}", f"uri={store}"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"{runs}/gone: runs on another, or died there. To deliver it from here: name it"
+    assert main(["sync", f"{runs}/gone", f"uri={store}"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{runs}/gone: delivered, KILLED"
+
+
+def test_damage_in_one_run_keeps_no_other_from_being_delivered(store: str, capsys: pytest.CaptureFixture) -> None:
+    runs = runs_of(store, "damaged", "damaged", "sound")
+    (runs / "damaged" / "tracking.json").write_text("{")
+    assert main(["sync", f"runs={runs}", f"uri={store}"]) == 1
+    path = runs / "damaged" / "tracking.json"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path} is damaged. Remove it to deliver the whole run again, as a new one",
+        f"{runs}/sound: delivered, FINISHED",
+        "delivered: 1 run; still waiting: 1 run",
+    ]
+
+
+def stranger(folder: Path, uri: str, **fields: Any) -> Path:
+    """A run folder that came from somebody else."""
+    run = folder / "downloads" / "run"
+    begin(run, uri, **fields).write("end", status="FINISHED", message="")
+    return run
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:///{0}/elsewhere.db",
+        "sqlite:///{0}/downloads/../elsewhere.db",
+        "sqlite:///{0}/downloads/link.db",
+        "sqlite:///file:{0}/elsewhere.db?uri=true",
+        "sqlite:///relative.db",
+        "sqlite://",
+        "file://{0}/elsewhere.db",
+        "http://127.0.0.1:9",
+        "postgresql://127.0.0.1:9/elsewhere",
+    ],
+)
+def test_a_store_that_a_stranger_names_is_refused(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = uri.format(tmp_path)
+    run = stranger(tmp_path, uri)
+    (run.parent / "link.db").symlink_to(tmp_path / "elsewhere.db")
+    monkeypatch.chdir(run.parent)
+    assert main(["sync", str(run)]) == 1
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == (
+        f"{run}: names the store {uri}, which no run of yours has used. "
+        f"If you trust it: python -m dlframe sync {run} uri={shlex.quote(uri)}"
+    )
+    assert not (tmp_path / "elsewhere.db").exists()
+    assert not (run / "tracking.json").exists()
+
+
+def test_a_store_that_is_named_by_the_user_too_is_used(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    uri = f"sqlite:///{tmp_path}/elsewhere.db"
+    run = stranger(tmp_path, uri)
+    assert main(["sync", str(run), f"uri={uri}"]) == 0
+    assert Seen(run).run.info.status == "FINISHED"
+
+
+def test_a_terminal_is_not_commanded_by_what_a_stranger_wrote(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = stranger(tmp_path, "http://\x1b]0;title\x07\x9b2J")
+    assert main(["sync", str(run)]) == 1
+    assert not {"\x1b", "\x07", "\x9b"} & set(capsys.readouterr().out)
+
+
+def test_artifacts_of_a_stranger_stay_in_the_folder_of_runs(tmp_path: Path) -> None:
+    """Neither the run's own folder for artifacts nor that of a store that came with it may lie elsewhere."""
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/downloads/mlflow.db"
+    outside = tmp_path / "home"
+    run = stranger(tmp_path, uri, artifact_root=str(outside))
+    assert f"(artifacts would go to {outside.as_uri()}/classification, which is not in {run.parent})" in deliver(run)
+    MlflowClient(uri).create_experiment("classification", outside.as_uri())
+    (run / "profile").write_text("alias")
+    Journal(run).write("artifact", path="profile", to="")
+    assert f"(artifacts would go to {outside.as_uri()}/" in deliver(run)
+    assert not outside.exists()
+    assert deliver(run, uri=uri) == "", "a store that the user names may"
+    assert list(outside.glob("**/profile"))
+
+
+def test_a_run_that_a_stranger_claims_is_not_written_to(store: str, tmp_path: Path) -> None:
+    own = begin(tmp_path / "own", store)
+    own.write("end", status="FINISHED", message="")
+    assert deliver(tmp_path / "own", uri=store) == ""
+    mine = Position.load(tmp_path / "own")
+    run = stranger(tmp_path, store)
+    Journal(run).metrics(1, {"loss": 666.0})
+    Position(uri=store, key="0", experiment_id=mine.experiment_id, run_id=mine.run_id).save(run)
+    assert deliver(run, uri=store) == ""
+    assert Position.load(run).run_id != mine.run_id
+    assert Seen(tmp_path / "own").run.data.metrics == {}
+
+
+def test_a_journal_that_lost_its_end_is_delivered_again(store: str, tmp_path: Path) -> None:
+    """As after a power failure: what was delivered is longer than what the disk has."""
+    run = tmp_path / "power"
+    journal = begin(run, store)
+    for step in range(100):
+        journal.metrics(step, {"loss": step / 3})
+    assert deliver(run, uri=store) == ""
+    journal.close()
+    path = run / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-1000])
+    journal = begin(run, store)
+    for step in range(80, 300):
+        journal.metrics(step, {"loss": step / 3, "later": float(step)})
+    assert deliver(run, uri=store) == ""
+    assert set(Seen(run).curve("loss")) == {(step, step / 3) for step in range(300)}
+    assert Seen(run).curve("later") == [(step, float(step)) for step in range(80, 300)]
+
+
+def test_a_run_whose_processes_are_gone_is_closed_at_the_next_start(store: str, tmp_path: Path) -> None:
+    runs = runs_of(store, "next start")
+    begin(runs / "killed", store, artifact_root="", host=platform.node()).close()
+    script = """if True:
+        import os, signal, sys, time
+        from pathlib import Path
+        from dlframe.runs.journal import Journal
+        from dlframe.tracking import Position, Tracker
+        folder = Path(sys.argv[1])
+        journal, tracker = Journal(folder), Tracker.start(folder)
+        while Position.load(folder).status != "RUNNING":
+            time.sleep(0.05)
+        for step in range(500):
+            journal.metrics(step, {"loss": step / 7})
+        tracker.process.kill()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert subprocess.run([sys.executable, "-c", script, str(runs / "killed")]).returncode == -signal.SIGKILL
+    assert Position.load(runs / "killed").status == "RUNNING"
+    begin(runs / "never delivered", store, artifact_root="").metrics(1, {"loss": 1.0})
+    begin(runs / "elsewhere", store, artifact_root="", host="another machine")
+    alive = begin(runs / "alive", store, artifact_root="")
+    begin(runs / "stranger's", "http://127.0.0.1:9", artifact_root="")
+    (runs / "damaged").mkdir()
+    begin(runs / "damaged", store)
+    (runs / "damaged" / "tracking.json").write_text("{")
+
+    journal = begin(runs / "next", store, artifact_root="")
+    tracker = Tracker.start(runs / "next")
+    until(lambda: all(Position.load(runs / name).status == "KILLED" for name in ("killed", "never delivered")))
+    seen = Seen(runs / "killed")
+    assert seen.run.info.status == "KILLED"
+    assert seen.curve("loss") == [(step, step / 7) for step in range(500)]
+    journal.write("end", status="FINISHED", message="")
+    assert tracker.wait(60) == ""
+    log = (runs / "next" / "tracking.log").read_text()
+    assert f"{runs}/killed: delivered, KILLED" in log
+    assert f"{runs}/damaged/tracking.json is damaged" in log
+    assert "stranger's" not in log
+    assert not any((runs / name / "tracking.json").exists() for name in ("elsewhere", "alive", "stranger's"))
+    alive.close()
+
+
+def test_a_thousand_runs_that_are_delivered_cost_no_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Position(uri="sqlite:///mlflow.db", status="FINISHED", offset=9).save(tmp_path)
+    for number in range(1000):
+        run = tmp_path / str(number)
+        run.mkdir()
+        (run / "journal.jsonl").write_text("not read\n")
+        (run / "tracking.json").write_bytes((tmp_path / "tracking.json").read_bytes())
+    monkeypatch.setattr("dlframe.runs.journal.follow", None)
+    assert list(close_dead(tmp_path / "new", "sqlite:///mlflow.db")) == []
+
+
+class Teapot(BaseHTTPRequestHandler):
+    """Another server on MLflow's port."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_server_that_does_not_answer(closed_port: int) -> None:
+    with pytest.raises(TrackingError) as error:
+        reachable(f"http://me:secret@127.0.0.1:{closed_port}/")
+    assert str(error.value) == (
+        f"tracking.uri: no MLflow server at http://127.0.0.1:{closed_port} (Connection refused). "
+        f"Start one: mlflow server --port {closed_port} --backend-store-uri sqlite:///mlflow.db"
+    )
+
+
+def test_a_server_that_is_not_mlflow() -> None:
+    with HTTPServer(("127.0.0.1", 0), Teapot) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(TrackingError, match=r"^tracking\.uri: no MLflow server at .* \(something else answers there\)"):
+            reachable(f"http://127.0.0.1:{server.server_port}")
+        thread.join()
+
+
+def test_stores_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database")
+    reachable(f"sqlite:///{tmp_path}/new/mlflow.db")
+    with pytest.raises(TrackingError) as error:
+        reachable(f"sqlite:///{tmp_path}/notes.txt")
+    assert str(error.value) == (
+        f"tracking.uri: {tmp_path}/notes.txt is not an SQLite database. Received: sqlite:///{tmp_path}/notes.txt"
+    )
+    with pytest.raises(TrackingError) as error:
+        reachable(f"sqlite:///{tmp_path}/notes.txt/mlflow.db")
+    assert str(error.value) == (
+        f"tracking.uri: {tmp_path}/notes.txt cannot be written. Received: sqlite:///{tmp_path}/notes.txt/mlflow.db"
+    )
+    with pytest.raises(TrackingError) as error:
+        reachable("./mlruns")
+    assert str(error.value) == "tracking.uri: must be sqlite:///PATH or http(s)://HOST:PORT. Received: ./mlruns"
+
+
+class Server:
+    """A real MLflow server."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.uri = f"http://127.0.0.1:{port}"
+        options = ["--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination", str(folder / "served")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            start_new_session=True,
+        )
+
+    def up(self) -> bool:
+        try:
+            reachable(self.uri)
+        except TrackingError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def servers(store: str, closed_port: int) -> Iterator[Callable[[], Server]]:
+    """Starts a server; a second call starts it again, at the same address."""
+    started: list[Server] = []
+
+    def start() -> Server:
+        started.append(Server(Path(store.removeprefix("sqlite:///")).parent, closed_port))
+        until(started[-1].up)
+        return started[-1]
+
+    yield start
+    started[-1].kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_started_again_gets_everything(servers: Callable[[], Server], tmp_path: Path) -> None:
+    run = tmp_path / "served"
+    server = servers()
+    journal = begin(run, server.uri, experiment="served", parameters={f"p{i}": "ü" * 6000 for i in range(30)})
+    tracker = Tracker.start(run)
+    for step in range(3000):
+        journal.metrics(step, {"loss": step / 3, "nothing": math.nan})
+        if step == 1000:
+            until(lambda: Position.load(run).offset > 200_000)
+            server.kill()
+        if step == 2000:
+            until(lambda: Position.load(run).error == "Connection refused")
+            (run / "figure.png").write_bytes(b"png")
+            journal.write("artifact", path="figure.png", to="figures")
+            servers()
+    journal.write("end", status="FINISHED", message="")
+    assert tracker.wait(60) == ""
+    seen = Seen(run)
+    assert seen.curve("loss") == [(step, step / 3) for step in range(3000)]
+    assert len(seen.curve("nothing")) == 3000
+    assert seen.run.data.params["p29"] == "ü" * 6000
+    assert [file.path for file in seen.client.list_artifacts(seen.run.info.run_id, "figures")] == ["figures/figure.png"]
+
+
+@pytest.mark.slow
+def test_what_a_server_missed_is_delivered_later(servers: Callable[[], Server], closed_port: int, tmp_path: Path) -> None:
+    run = tmp_path / "late"
+    journal = begin(run, f"http://127.0.0.1:{closed_port}", experiment="served")
+    tracker = Tracker.start(run)
+    journal.metrics(1, {"loss": 1.0})
+    journal.write("end", status="FINISHED", message="")
+    said = tracker.wait(10)
+    assert said == (
+        f"MLflow did not take everything yet: 3 records wait in {run / 'journal.jsonl'} (Connection refused). "
+        f"Deliver: python -m dlframe sync {run}"
+    )
+    journal.close()
+    tracker.process.kill()
+    tracker.process.wait()
+    servers()
+    assert deliver(run) == ""
+    assert Seen(run).curve("loss") == [(1, 1.0)]
+    assert Seen(run).run.info.status == "FINISHED"
