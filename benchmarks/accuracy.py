@@ -20,7 +20,7 @@ from dlframe.config import load
 from dlframe.engine.fit import build_task, fit
 from dlframe.jobs.train import load_data
 from dlframe.registry import plugins
-from dlframe.runs.recorder import MemoryKeeper
+from dlframe.runs.recorder import InMemoryRecorder
 from dlframe.tasks.base import Task
 from dlframe.types import Batch, Split
 from steps import CASES, OPTIONS, Hand, Textbook, with_callback
@@ -63,7 +63,7 @@ def race(case: str, seed: int) -> dict[str, tuple[float, float, int]]:
     watch = Race(target)
     config = load([*CASES[case], *OPTIONS, *with_callback(watch), "epochs=60", f"trainer.limit_steps={steps}", f"seed={seed}"])
     dataset = load_data(config)
-    fit(config, dataset, MemoryKeeper(), Path())
+    fit(config, dataset, InMemoryRecorder(), Path())
     task = build_task(config, dataset)
     if case == "cnn":
         task.model = Textbook(task.model)

@@ -6,7 +6,7 @@
 which here every epoch takes anew. "often" also saves the whole state, and the best weights with it, every 10 steps. A ratio
 is the median over rounds of an epoch's time to that of the epoch without, by wall clock and by CPU time; an epoch is `--steps`
 steps (0: all), validation included. Such ratios are no surer than the machine is quiet; so the time that a "kept" epoch spends
-in the keeper is measured too. The last column is what a run pays by default: one, and the share of that time, and of a state
+in the recorder is measured too. The last column is what a run pays by default: one, and the share of that time, and of a state
 in each minute.
 """
 
@@ -28,15 +28,15 @@ from dlframe.engine.fit import fit
 from dlframe.jobs.train import load_data
 from dlframe.registry import callbacks, plugins
 from dlframe.runs.journal import Journal
-from dlframe.runs.recorder import BEST, RunKeeper
+from dlframe.runs.recorder import BEST, RunRecorder
 from dlframe.runs.signals import Signals
 
 MODES = ("without", "kept", "often")
 OFTEN_STEPS = 10
 
 
-class Switched(RunKeeper):
-    """A keeper of which an epoch has all, the last states left out, or nothing."""
+class Switched(RunRecorder):
+    """A recorder of which an epoch has all, the last states left out, or nothing."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         super().__init__(config, folder, Journal(folder), Signals())
@@ -45,23 +45,23 @@ class Switched(RunKeeper):
         self.seconds_inside = 0.0
         self.seconds_of_states: list[float] = []
 
-    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.mode != "without":
             started = time.perf_counter()
             super().report(step, metrics)
             self._count(started)
 
-    def keep_best(self, weights: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+    def save_best(self, weights: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
         if self.mode != "without":
             started = time.perf_counter()
-            super().keep_best(weights, facts)
+            super().save_best(weights, facts)
             self._count(started)
 
     def _count(self, started: float) -> None:
         if self.mode == "kept":
             self.seconds_inside += time.perf_counter() - started
 
-    def due(self, step: int, epoch: int) -> bool:
+    def should_save(self, step: int, epoch: int) -> bool:
         self.asked = time.perf_counter()
         return self.mode == "often" and step % OFTEN_STEPS == 0
 
@@ -71,15 +71,15 @@ class Switched(RunKeeper):
 
 
 class Interleave(Callback):
-    """Switches the keeper at each epoch, and takes the times."""
+    """Switches the recorder at each epoch, and takes the times."""
 
-    def __init__(self, keeper: Switched) -> None:
-        self.keeper = keeper
+    def __init__(self, recorder: Switched) -> None:
+        self.recorder = recorder
         self.marks: list[tuple[float, float]] = []
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         pl_module.at.best = None
-        self.keeper.mode = MODES[len(self.marks) % len(MODES)]
+        self.recorder.mode = MODES[len(self.marks) % len(MODES)]
         self.marks.append((time.perf_counter(), time.process_time()))
 
     def rounds(self) -> list[dict[str, tuple[float, float]]]:
@@ -92,8 +92,8 @@ class Interleave(Callback):
 def measure(data: str, rounds: int, steps: int) -> None:
     options = ["model=cnn", f"data={data}", f"epochs={(rounds + 2) * len(MODES) + 1}", f"trainer.limit_steps={steps}"]
     with tempfile.TemporaryDirectory() as folder:
-        keeper = Switched(load(options), Path(folder))
-        interleave = Interleave(keeper)
+        recorder = Switched(load(options), Path(folder))
+        interleave = Interleave(recorder)
         callbacks.entries.pop("measure", None)
 
         @callbacks.register("measure")
@@ -102,12 +102,12 @@ def measure(data: str, rounds: int, steps: int) -> None:
             return interleave
 
         config = load([*options, "callback=[measure]"])
-        fit(config, load_data(config), keeper, Path(folder) / BEST)
+        fit(config, load_data(config), recorder, Path(folder) / BEST)
     times = interleave.rounds()
-    state = statistics.median(keeper.seconds_of_states)
+    state = statistics.median(recorder.seconds_of_states)
     ratios = [statistics.median(r[mode][i] / r["without"][i] for r in times) for mode in MODES[1:] for i in (0, 1)]
     epoch = statistics.median(r["without"][0] for r in times)
-    inside = keeper.seconds_inside / (rounds + 2)
+    inside = recorder.seconds_inside / (rounds + 2)
     print(f"{data:<16}{1000 * epoch:>10.0f}", *(f"{ratio:>11.4f}" for ratio in ratios), end="")
     print(f"{1000 * inside:>12.2f}{1000 * state:>12.1f}{1 + inside / epoch + state / 60:>12.4f}", flush=True)
 

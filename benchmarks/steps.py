@@ -26,7 +26,7 @@ from dlframe.config import load
 from dlframe.engine.fit import build_task, fit
 from dlframe.jobs.train import load_data
 from dlframe.registry import callbacks, plugins
-from dlframe.runs.recorder import MemoryKeeper
+from dlframe.runs.recorder import InMemoryRecorder
 from dlframe.tasks.base import Task
 from dlframe.types import Batch, Dataset
 
@@ -138,7 +138,7 @@ def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, f
         if name == "plain" and case == "cnn":
             task.model = Textbook(task.model)
         interleave.loops[name] = Hand(task, dataset, size, steps, players=players, tuned=name == "tuned")
-    fit(config, dataset, MemoryKeeper(), Path())
+    fit(config, dataset, InMemoryRecorder(), Path())
     return interleave.rounds[2:]
 
 

@@ -24,7 +24,7 @@ def look(event, arguments):
         seen["libraries"].append(arguments[0])
 
 sys.addaudithook(look)
-import dlframe.engine.import_setup, torch
+import dlframe.engine.internals, torch
 
 load = torch.load
 def watched(*arguments, **options):

@@ -16,7 +16,7 @@ from dlframe.engine.fit import fit
 from dlframe.jobs.train import load_data
 from dlframe.jobs.verify_resume import difference
 from dlframe.registry import GROUPS, plugins
-from dlframe.runs.recorder import Keeper
+from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.types import Dataset
 
@@ -35,26 +35,26 @@ def few_digits() -> Dataset:
     return dataset
 
 
-class Every(Keeper):
+class Every(Recorder):
     """Keeps the state after every step, and goes on from one that is given."""
 
     def __init__(self, folder: Path, start: Path | None = None, best: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.folder, self.start, self.best = folder, start, best
 
-    def keep_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         self.best = {name: tensor.clone() for name, tensor in weights.items()}
 
-    def held(self) -> Mapping[str, Tensor] | None:
+    def best_weights(self) -> Mapping[str, Tensor] | None:
         return self.best
 
-    def due(self, step: int, epoch: int) -> bool:
+    def should_save(self, step: int, epoch: int) -> bool:
         return True
 
     def save(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         checkpoint.save(self.folder / str(facts["step"]), tree, facts)
 
-    def newest(self) -> Path | None:
+    def latest_checkpoint(self) -> Path | None:
         return self.start
 
 
@@ -69,7 +69,7 @@ def goes_on(tmp_path: Path, *overrides: str, start: int = 5, end: int = 8) -> No
     later = [str(step) for step in range(start + 1, end + 1)]
     assert sorted(path.name for path in heir.folder.iterdir()) == later
     for name in later:
-        expected, received = (checkpoint.load(keeper.folder / name)[0] for keeper in (whole, heir))
+        expected, received = (checkpoint.load(recorder.folder / name)[0] for recorder in (whole, heir))
         assert difference(expected, received) is None
 
 

@@ -11,29 +11,29 @@ from dlframe.storage import checkpoint
 from dlframe.runs import recorder
 from dlframe.config import load
 from dlframe.runs.journal import Journal
-from dlframe.runs.recorder import BEST, RunKeeper, states
+from dlframe.runs.recorder import BEST, RunRecorder, states
 from dlframe.runs.signals import Signals
 from dlframe.types import CheckpointError
 
 
 @pytest.fixture
 def kept(tmp_path):
-    """Makes the keeper of a run in a folder, with options of `checkpoint`."""
+    """Makes the recorder of a run in a folder, with options of `checkpoint`."""
     journals = []
 
-    def make(*options: str, folder: Path = tmp_path) -> RunKeeper:
+    def make(*options: str, folder: Path = tmp_path) -> RunRecorder:
         for journal in journals:
             journal.close()
         config = load(["model=mlp", *(f"checkpoint.{option}" for option in options)])
         journals.append(Journal(folder))
-        return RunKeeper(config, folder, journals[-1], Signals())
+        return RunRecorder(config, folder, journals[-1], Signals())
 
     yield make
     for journal in journals:
         journal.close()
 
 
-def save(run: RunKeeper, step: int, epoch: int = 0) -> None:
+def save(run: RunRecorder, step: int, epoch: int = 0) -> None:
     run.save({"step": torch.tensor(step)}, {"step": step, "epoch": epoch})
 
 
@@ -62,7 +62,7 @@ def test_steps_and_epochs_are_due_at_their_multiples(kept, unit, every, due):
     run = kept(f"unit={unit}", f"every={every}")
     found = []
     for step in range(1, 10):
-        if run.due(step, step // 4):
+        if run.should_save(step, step // 4):
             save(run, step, step // 4)
             found.append(step)
     assert found == due
@@ -72,11 +72,11 @@ def test_minutes_are_due_after_their_time(kept, monkeypatch):
     now = 100.0
     monkeypatch.setattr(recorder.time, "monotonic", lambda: now)
     run = kept("every=0.5")
-    assert not run.due(1, 0)
+    assert not run.should_save(1, 0)
     now = 130.0
-    assert run.due(2, 0)
+    assert run.should_save(2, 0)
     save(run, 2)
-    assert not run.due(3, 0)
+    assert not run.should_save(3, 0)
 
 
 def test_a_run_goes_on_from_its_newest_state_with_the_time_that_it_took(kept, tmp_path, monkeypatch):
@@ -87,11 +87,11 @@ def test_a_run_goes_on_from_its_newest_state_with_the_time_that_it_took(kept, tm
     save(run, 4, 1)
     now = 1000.0
     again = kept("unit=steps", "every=4")
-    assert again.newest() == tmp_path / "checkpoints" / "state-000000004.safetensors"
+    assert again.latest_checkpoint() == tmp_path / "checkpoints" / "state-000000004.safetensors"
     now = 1001.0
     assert again.seconds == 61.0
     assert again.step == 4
-    assert (again.due(7, 1), again.due(8, 2)) == (False, True)
+    assert (again.should_save(7, 1), again.should_save(8, 2)) == (False, True)
 
 
 def damage_end(file: Path) -> None:
@@ -114,29 +114,29 @@ def test_a_damaged_state_is_named_and_the_one_before_it_is_used(kept, tmp_path, 
     for step in (1, 2, 3):
         save(run, step)
     damage(states(tmp_path)[0])
-    assert kept().newest() == tmp_path / "checkpoints" / "state-000000002.safetensors"
+    assert kept().latest_checkpoint() == tmp_path / "checkpoints" / "state-000000002.safetensors"
     assert f"warning: {states(tmp_path)[0]}: " in capsys.readouterr().err
 
 
 def test_a_state_without_its_best_weights_is_not_used(kept, tmp_path, capsys):
     run = kept()
     save(run, 1)
-    run.keep_best({"weight": torch.ones(2)}, {"step": 2})
+    run.save_best({"weight": torch.ones(2)}, {"step": 2})
     save(run, 3)
-    assert kept().newest() == states(tmp_path)[0]
+    assert kept().latest_checkpoint() == states(tmp_path)[0]
     damage_end(tmp_path / BEST)
-    assert kept().newest() == states(tmp_path)[1]
+    assert kept().latest_checkpoint() == states(tmp_path)[1]
     assert str(tmp_path / BEST) in capsys.readouterr().err
     checkpoint.save(tmp_path / BEST, {"weight": torch.ones(2)}, {"step": 1})
-    assert kept().newest() == states(tmp_path)[1]
+    assert kept().latest_checkpoint() == states(tmp_path)[1]
     checkpoint.save(tmp_path / BEST, {"weight": torch.ones(2)}, {"step": 9})  # of a later epoch, which will come again
-    assert kept().newest() == states(tmp_path)[0]
+    assert kept().latest_checkpoint() == states(tmp_path)[0]
 
 
 def test_what_a_killed_process_left_unfinished_goes(kept, tmp_path):
     save(kept(), 1)
     (tmp_path / "checkpoints" / ".state-000000002.safetensors.99.part").write_bytes(b"half")
-    kept().newest()
+    kept().latest_checkpoint()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["state-000000001.safetensors"]
 
 
@@ -150,19 +150,19 @@ def test_on_a_full_disk_training_goes_on_and_the_best_weights_wait(kept, tmp_pat
     weights = {"weight": torch.ones(2)}
     with monkeypatch.context() as patch:
         patch.setattr(recorder.checkpoint, "save", full)
-        run.keep_best(weights, {"step": 2})
+        run.save_best(weights, {"step": 2})
         weights["weight"] += 1  # training goes on in place
         save(run, 3)
-        assert torch.equal(run.held()["weight"], torch.ones(2))
+        assert torch.equal(run.best_weights()["weight"], torch.ones(2))
         warnings = capsys.readouterr().err.splitlines()
         assert len(warnings) == 1
         assert warnings[0].endswith("No space left on device Training goes on; the checkpoints before are whole.")
     assert names(tmp_path) == [1]
     save(run, 4)
-    assert run.held() is None
+    assert run.best_weights() is None
     assert names(tmp_path) == [4, 1]
     assert torch.equal(checkpoint.weights(tmp_path / BEST)["weight"], torch.ones(2))
-    assert kept().newest() == states(tmp_path)[0]
+    assert kept().latest_checkpoint() == states(tmp_path)[0]
 
 
 def test_what_was_found_out_is_recalled_by_the_next_process(kept):

@@ -13,7 +13,7 @@ from dlframe.engine.fit import build_task, fit
 from dlframe.engine.loader import Batches, Place
 from dlframe.jobs.train import load_data
 from dlframe.registry import augmentations, models, plugins, tasks
-from dlframe.runs.recorder import MemoryKeeper
+from dlframe.runs.recorder import InMemoryRecorder
 from dlframe.tasks.adversarial import FeatureNetwork, frechet_distance, unsupervised
 from dlframe.types import UNLABELLED, Batch
 
@@ -151,7 +151,7 @@ def few_steps(tmp_path: Path, *overrides: str, steps: int = 3):
     config = load(["model=gan", "model.width=8", "optimizer=sgd", "optimizer.lr=0.05", "scheduler=constant", *overrides])
     config = load([*config.overrides, "epochs=1", f"trainer.limit_steps={steps}", "tracking=none", f"runs={tmp_path}"])
     data = load_data(config)
-    fitted = fit(config, data, MemoryKeeper(), tmp_path)
+    fitted = fit(config, data, InMemoryRecorder(), tmp_path)
     return fitted.task, build_task(config, data), data
 
 

@@ -5,7 +5,6 @@ torchvision.transforms.v2 draws once a call: on a batch, every sample would get 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -34,7 +33,7 @@ class Identity:
         return batch
 
 
-@augmentations.register("flip")
+@augmentations.register("flip", targets=("class", "value"))
 class Flip:
     """Mirrors images.
 
@@ -58,10 +57,10 @@ class Flip:
         for dimension in self.dimensions:
             chosen = uniform(len(images), 0, 1, images, generator) < self.probability
             images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(dimension), images)
-        return replace(batch, inputs=images)
+        return batch.replace(inputs=images)
 
 
-@augmentations.register("crop")
+@augmentations.register("crop", targets=("class", "value"))
 class Crop:
     """Pads images and cuts a window of their size at a random place.
 
@@ -93,10 +92,10 @@ class Crop:
         padded = F.pad(images, [self.padding] * 4, mode=self.mode)
         # A view of every window, (batch, channels, places, places, height, width): only the chosen ones are copied.
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-        return replace(batch, inputs=windows[torch.arange(count, device=images.device), :, places[0], places[1]])
+        return batch.replace(inputs=windows[torch.arange(count, device=images.device), :, places[0], places[1]])
 
 
-@augmentations.register("affine")
+@augmentations.register("affine", targets=("class", "value"))
 class Affine:
     """Turns, moves, scales and shears images about their centre, in one bilinear sampling.
 
@@ -142,7 +141,7 @@ class Affine:
             ),
             outside=self.outside,
         )
-        return replace(batch, inputs=warped)
+        return batch.replace(inputs=warped)
 
 
 @augmentations.register("color_jitter")
@@ -175,10 +174,10 @@ class ColorJitter:
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         drawn = {name: uniform(len(images), *limits, images, generator) for name, limits in self.ranges.items()}
-        return replace(batch, inputs=operations.recolor(images, **drawn))
+        return batch.replace(inputs=operations.recolor(images, **drawn))
 
 
-@augmentations.register("erasing")
+@augmentations.register("erasing", targets=("class", "value"))
 class Erasing:
     """Hides a rectangle of an image.
 
@@ -207,7 +206,7 @@ class Erasing:
                 f"Try: augmentation.erasing.area=[{area[1]:g},{area[0]:g}]"
             )
         self.probability, self.area, self.aspect, self.fill = probability, area, aspect, fill
-        self.mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
+        self.mean = torch.tensor(spec.input.mean).view(1, -1, 1, 1)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
@@ -223,4 +222,4 @@ class Erasing:
             shown = self.mean.to(images)
         else:
             shown = images.new_zeros(())
-        return replace(batch, inputs=operations.select(hidden, shown, images))
+        return batch.replace(inputs=operations.select(hidden, shown, images))

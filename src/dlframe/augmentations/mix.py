@@ -1,19 +1,17 @@
 """Augmentations that mix each sample with another of its batch, and their labels in the same proportion.
 
-Targets become (batch, classes) floats. A hidden label (`UNLABELLED`) is a row of zeros: what is mixed from it adds
-nothing to a cross-entropy, and the labelled part keeps its share.
+Targets become (batch, classes) floats. An unlabeled sample is a row of zeros: what is mixed from it adds nothing to a
+cross-entropy, and the labeled part keeps its fraction.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dlframe.augmentations.operations import each, rectangle, select, uniform
 from dlframe.registry import Fraction, Positive, augmentations
-from dlframe.types import UNLABELLED, Batch, DataSpec
+from dlframe.types import Batch, DataSpec
 
 
 def shares(count: int, alpha: float, probability: float, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -24,11 +22,13 @@ def shares(count: int, alpha: float, probability: float, images: Tensor, generat
     return torch.where(uniform(count, 0, 1, images, generator) < probability, share, 1.0)
 
 
-def mixed_targets(targets: Tensor, classes: int, partner: Tensor, share: Tensor) -> Tensor:
+def mixed_targets(batch: Batch, partner: Tensor, share: Tensor) -> Tensor:
     """(batch, classes): each row's own label by its share, its partner's by the rest."""
+    targets = batch.targets
     if targets.ndim == 1:
-        labelled = (targets != UNLABELLED).unsqueeze(1)
-        targets = torch.nn.functional.one_hot(targets.clamp(min=0), classes).float() * labelled
+        targets = torch.nn.functional.one_hot(targets, len(batch.spec.classes)).float()
+        if batch.labelled is not None:
+            targets = targets * batch.labelled.unsqueeze(1)
     return torch.lerp(targets[partner], targets, share.unsqueeze(1))
 
 
@@ -44,17 +44,15 @@ class Mixup:
     """
 
     def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2, probability: Fraction = 1.0) -> None:
-        self.classes = len(spec.classes)
         self.alpha, self.probability = alpha, probability
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         partner = torch.randperm(len(images), generator=generator, device=images.device)
         share = shares(len(images), self.alpha, self.probability, images, generator)
-        return replace(
-            batch,
+        return batch.replace(
             inputs=torch.lerp(images[partner], images, each(share, images)),
-            targets=mixed_targets(batch.targets, self.classes, partner, share),
+            targets=mixed_targets(batch, partner, share),
         )
 
 
@@ -71,7 +69,6 @@ class CutMix:
     """
 
     def __init__(self, spec: DataSpec, *, alpha: Positive = 1.0, probability: Fraction = 1.0) -> None:
-        self.classes = len(spec.classes)
         self.alpha, self.probability = alpha, probability
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -82,8 +79,7 @@ class CutMix:
         top, left = torch.rand(2, count, generator=generator, device=images.device)
         inside = rectangle(images, side * height, side * width, top, left)
         share = 1 - inside.float().mean((1, 2, 3))
-        return replace(
-            batch,
+        return batch.replace(
             inputs=select(inside, images[partner], images),
-            targets=mixed_targets(batch.targets, self.classes, partner, share),
+            targets=mixed_targets(batch, partner, share),
         )

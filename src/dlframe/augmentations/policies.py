@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -63,7 +62,7 @@ class Policy:
         return changed
 
 
-@augmentations.register("rand_augment")
+@augmentations.register("rand_augment", targets=("class", "value"))
 class RandAugment:
     """A few random operations of one strength.
 
@@ -83,10 +82,10 @@ class RandAugment:
         for _ in range(self.operations):
             right = uniform(len(images), 0, 1, images, generator) < 0.5
             images = self.policy(images, torch.where(right, self.magnitude, -self.magnitude), generator)
-        return replace(batch, inputs=images)
+        return batch.replace(inputs=images)
 
 
-@augmentations.register("trivial_augment")
+@augmentations.register("trivial_augment", targets=("class", "value"))
 class TrivialAugment:
     """One random operation of random strength: nothing to tune.
 
@@ -101,4 +100,4 @@ class TrivialAugment:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         strength = uniform(len(batch.inputs), -1, 1, batch.inputs, generator)
-        return replace(batch, inputs=self.policy(batch.inputs, strength, generator))
+        return batch.replace(inputs=self.policy(batch.inputs, strength, generator))

@@ -19,7 +19,7 @@ from dlframe.config.devices import check_machine
 from dlframe.config.settings import Checkpoint, Run, Tracking, Trainer, settings
 from dlframe.registry import GROUPS, Entry, Registry, plugins
 from dlframe.registry.parameters import REQUIRED, Parameter, parts
-from dlframe.types import ConfigError, DataSpec, nearest
+from dlframe.types import ConfigError, DataSpec, Metric, declared, nearest
 
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups that hold only YAML files."""
@@ -28,7 +28,7 @@ LISTS = ("augmentation", "callback")
 """Groups of which a run takes any number, in order."""
 OPTIONS = ("trainer", "tracking", "checkpoint")
 """Groups of options that belong to no entry."""
-NESTED = (*GROUPS, *OPTIONS, "players")
+NESTED = (*GROUPS, *OPTIONS, "networks")
 """Keys that hold options."""
 
 
@@ -42,6 +42,21 @@ class Config:
     tracking: Tracking
     checkpoint: Checkpoint
     overrides: tuple[str, ...] = ()
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that the model declares, in the order in which they are updated."""
+        return self.entry("model").facts["networks"]
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """How each metric of the task is read."""
+        return declared(self.entry("task").facts["metrics"])
+
+    @property
+    def headline(self) -> str:
+        """The metric that heads the table."""
+        return self.values["task"].get("headline") or self.entry("task").facts["headline"]
 
     def entry(self, group: str) -> Entry:
         """The chosen entry of a group that holds one."""
@@ -75,7 +90,7 @@ class Config:
     @property
     def monitor(self) -> str:
         """The metric that picks the best epoch, as it is logged: "val/accuracy"."""
-        return self.run.monitor or f"val/{self.entry('task').facts['monitor']}"
+        return self.run.monitor or f"val/{self.entry('task').facts['monitor'] or self.headline}"
 
 
 def folders() -> list[Path]:
@@ -266,7 +281,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             check_name(group, options["name"], registry.entries, f"{group}.{name}")
             entry = registry.get(options["name"])
             checked[group][name] = {"name": entry.name} | entry.check(options, f"{group}.{name}")
-    checked["players"] = _players(values.get("players", {}), checked)
+    checked["networks"] = _networks(values.get("networks", {}), checked)
     config = Config(
         values=checked,
         run=Run(**{key: checked[key] for key in run_options}),
@@ -279,44 +294,35 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
     return config
 
 
-def _players(players: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    known = GROUPS["task"].get(checked["task"]["name"]).facts["players"]
+def _networks(networks: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options of the optimizer for one network of the model each."""
+    model = checked["model"]["name"]
+    known = GROUPS["model"].get(model).facts["networks"]
     optimizer = GROUPS["optimizer"].get(checked["optimizer"]["name"])
-    for player, options in players.items():
-        key = f"players.{player}"
-        if player not in known:
-            count = {0: "no player", 1: "one player: "}.get(len(known), f"{len(known)} players: ")
-            raise ConfigError(
-                f"{key}: model={checked['model']['name']} has {count}{', '.join(known)}. Received: '{player}'.", key
-            )
+    for name, options in networks.items():
+        key = f"networks.{name}"
+        if name not in known:
+            has = f"the networks {', '.join(known)}" if known else "no network that is trained by gradients"
+            raise ConfigError(f"{key}: model={model} has {has}. Received: '{name}'.{nearest(str(name), known)}", key)
         if not isinstance(options, Mapping):
             raise ConfigError(f"{key}: must hold options of optimizer={optimizer.name}. Received: {options!r}.", key)
         if "name" in options:
-            raise ConfigError(f"{key}.name: all players have one optimizer. Try: optimizer={options['name']}", f"{key}.name")
+            raise ConfigError(f"{key}.name: all networks have one optimizer. Try: optimizer={options['name']}", f"{key}.name")
         optimizer.check({**checked["optimizer"], **options}, key)
-    return {player: dict(options) for player, options in players.items()}
+    return {name: dict(options) for name, options in networks.items()}
 
 
 def _fits(config: Config) -> None:
     """What fits what: model, task, augmentations and monitors to the data; the trainer to the machine."""
     data, model, task = (config.entry(group) for group in ("data", "model", "task"))
     augmentations = [GROUPS["augmentation"].get(options["name"]) for options in config.values["augmentation"].values()]
-    for taker, kind in (
-        (model, "inputs"),
-        (model, "targets"),
-        (task, "targets"),
-        *((augmentation, "inputs") for augmentation in augmentations),
-        *((augmentation, "targets") for augmentation in augmentations),
-    ):
-        takes = taker.facts[kind]
-        fact = "inputs" if kind == "inputs" else "target"
-        has = data.facts[fact]
-        if takes and has not in takes:
-            fitting = [entry.name for entry in GROUPS["data"] if entry.facts[fact] in takes]
-            raise ConfigError(
-                f"{taker.group}={taker.name}: takes {' or '.join(takes)} {kind}, but data={data.name} has {has} {kind}. "
-                f"Data that fit: {', '.join(fitting) or 'none'}."
-            )
+    for entry in (model, task, *augmentations):
+        _fits_data(entry, data)
+    if config.run.labels_per_class is not None and data.facts["targets"].count("class") != 1:
+        has = ", ".join(data.facts["targets"]) or "no"
+        raise ConfigError(
+            f"labels_per_class: data={data.name} has {has} targets, and labels are kept of classes only.", "labels_per_class"
+        )
     logged = [f"val/{metric}" for metric in task.facts["metrics"]]
     monitors = {"monitor": config.run.monitor} | {
         f"callback.{name}.monitor": options.get("monitor") for name, options in config.values["callback"].items()
@@ -329,9 +335,25 @@ def _fits(config: Config) -> None:
         raise ConfigError(
             "batch_size: auto takes one process, as several would have to agree. Try: batch_size=64", "batch_size"
         )
-    if not task.facts["players"] and config.trainer.devices != 1:
-        raise ConfigError(f"trainer.devices: model={model.name} has no player, and learns in one process. Try: trainer=cpu")
+    if not config.networks and config.trainer.devices != 1:
+        raise ConfigError(f"trainer.devices: model={model.name} learns without gradients, in one process. Try: trainer=cpu")
     check_machine(config.trainer)
+
+
+def _fits_data(entry: Entry, data: Entry) -> None:
+    """Refuse what does not take the data's kinds of columns: all of them, or for an augmentation of the inputs one."""
+    for role in ("inputs", "targets"):
+        if not (takes := entry.facts.get(role, ())):
+            continue
+        has = data.facts[role]
+        some = entry.group == "augmentation" and role == "inputs"
+        fits = bool(set(has) & set(takes)) if some else set(has) <= set(takes)
+        if not fits or (role == "targets" and not set(entry.facts.get("requires", ())) <= set(has)):
+            fitting = [other.name for other in GROUPS["data"] if set(other.facts[role]) <= set(takes)]
+            raise ConfigError(
+                f"{entry.group}={entry.name}: takes {' or '.join(takes)} {role}, but data={data.name} has "
+                f"{' and '.join(has) or 'no'} {role}. Data that fit: {', '.join(fitting) or 'none'}."
+            )
 
 
 def _given(overrides: Sequence[str]) -> dict[str, str]:
@@ -367,7 +389,7 @@ def _parse(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
             choices[key] = _names(key, value) if key in LISTS else value
             if key not in LISTS and isinstance(value, list):
                 hint = f" Try: {key}={value[0]}" if value else ""
-                raise ConfigError(f"{key}: takes one entry, for all players. Received: {raw}.{hint}", key)
+                raise ConfigError(f"{key}: takes one entry, for all networks. Received: {raw}.{hint}", key)
         elif key == "plugin_paths":
             assignments[key] = plugin_paths(raw)
         else:

@@ -26,10 +26,12 @@ class Run:
         validate_every: Epochs between two validations; the last epoch of a shorter run is validated all the same.
         batch_size: Samples in one optimizer step over all devices, before `accumulate`; "auto" has 64 times `accumulate` in an
             optimizer step, as many of them at once as fit into memory.
+        batch_elements: Elements in one batch at most, padding included, of samples of varying length (tokens, audio samples);
+            0 for no such limit.
         accumulate: Batches whose gradients are summed into one optimizer step.
-        clip: Largest L2 norm of a player's gradient; null for no limit.
+        clip: Maximum L2 norm of a network's gradient; null disables.
         decay: What weight decay applies to: every parameter, or only weight matrices and kernels (no norms, no biases).
-        labels_per_class: Training labels kept of each class; the other samples count as unlabelled. null keeps all.
+        labels_per_class: Training labels kept of each class; the other samples are unlabeled. null keeps all.
         monitor: Metric that picks the best epoch, such as val/accuracy; empty for the task's own.
         compile: Compile the model with torch.compile.
         chunk: Optimizer steps in one step of the Trainer; 0 measures the first steps and chooses. Results do not depend on it.
@@ -40,13 +42,14 @@ class Run:
         plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
         resume: "none" for a new run; "auto" to continue the newest run of the same config that has not ended, or to show its
             result where it has; or the folder of the run to continue.
-        on_nan: What a loss does that is NaN or infinite: end the run at that step, or have the batch left out and counted.
+        on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
     """
 
     seed: Annotated[int, Interval(ge=0, le=4294967295)] = 0
     epochs: Count = 30
     validate_every: Count = 1
     batch_size: Count | Literal["auto"] = 64
+    batch_elements: Natural = 0
     accumulate: Count = 1
     clip: Positive | None = None
     decay: Literal["all", "weights"] = "weights"
@@ -60,7 +63,7 @@ class Run:
     runs: str = "runs"
     plugin_paths: tuple[str, ...] = ()
     resume: str = "none"
-    on_nan: Literal["stop", "skip"] = "stop"
+    on_nan: Literal["raise", "skip"] = "raise"
 
 
 @settings.register("trainer")
@@ -79,7 +82,10 @@ class Trainer:
         detect_anomaly: Say which operation made a NaN in the backward pass. Slow.
         limit_steps: Batches of each epoch, of validation and of the test; 0 for all of them.
         threads: CPU threads of one process; 0 leaves the choice to torch.
-        workers: Threads that gather batches ahead, for data on a disk that is slower than the training.
+        workers: Threads that gather batches ahead, for data on a disk that is slower than the training; processes where
+            reading a sample is bound by Python.
+        resident: Where data in memory are kept: on the device, on the host, or on the device if they take less than half of
+            its free memory.
     """
 
     accelerator: Literal["cpu", "gpu", "tpu"] = "cpu"
@@ -93,6 +99,7 @@ class Trainer:
     limit_steps: Natural = 0
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     workers: Annotated[int, Interval(ge=0, le=1024)] = 0
+    resident: Literal["auto", "device", "host"] = "auto"
 
 
 @settings.register("checkpoint")

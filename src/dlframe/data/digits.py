@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dlframe.readers.splits import check, statistics, stratified
+from dlframe.readers.splits import image_spec, stratified
 from dlframe.registry import data
-from dlframe.types import DataError, Dataset, DataSpec, Split
+from dlframe.types import DataError, Dataset, Split
 
 
-@data.register("digits", inputs="image", target="class")
+@data.register("digits", inputs=("image",), targets=("class",))
 def digits() -> Dataset:
     """1,797 handwritten digits of 8 x 8 pixels, offline: the quick one.
 
@@ -29,8 +29,8 @@ def digits() -> Dataset:
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"digits: {file} of scikit-learn cannot be read: {error}") from None
     images = np.rint(rows[:, :64].astype(np.float64) * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    everything = Split(images, rows[:, 64].astype(np.int64), np.arange(len(rows)))
-    train, validation, test = (everything.take(i) for i in stratified(everything.targets, (0.6, 0.2, 0.2)))
-    mean, std = statistics(train.inputs)
-    spec = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"), mean=mean, std=std)
-    return check(Dataset(spec, train, validation, test, "scikit-learn, offline", "stratified 60/20/20"))
+    labels = rows[:, 64].astype(np.int64)
+    everything = Split({"image": images, "label": labels}, np.arange(len(rows)))
+    train, validation, test = (everything.take(i) for i in stratified(labels, (0.6, 0.2, 0.2)))
+    spec = image_spec("digits", train, tuple("0123456789"))
+    return Dataset(spec, train, validation, test, "scikit-learn, offline", "stratified 60/20/20")

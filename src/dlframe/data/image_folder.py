@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlframe.readers.splits import PARTS, image_set, statistics, stratified
+from dlframe.readers.splits import image_set, statistics, stratified
 from dlframe.registry import Count, data
 from dlframe.storage.decoded import decoded, stamp
 from dlframe.storage.fetch import expanded
-from dlframe.types import DataError, Dataset, nearest, printable
+from dlframe.types import PARTS, DataError, Dataset, nearest, printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow may open. Not among them: EPS, for which it runs a program."""
@@ -36,7 +36,7 @@ SLOT = 4096
 """Bytes of a path."""
 
 
-@data.register("image_folder", inputs="image", target="class")
+@data.register("image_folder", inputs=("image",), targets=("class",))
 def image_folder(
     *,
     path: str,

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlframe.readers.splits import check, image_set, statistics, stratified
+from dlframe.readers.splits import image_set, image_spec, statistics, store, stratified
 from dlframe.registry import data
 from dlframe.storage.decoded import decoded, stamp
 from dlframe.storage.fetch import BROKEN, Package, cache, content, download, expanded, members
-from dlframe.types import DataError, Dataset, DataSpec, Split
+from dlframe.types import DataError, Dataset, Split, check_dataset
 
 LARGEST = 2**30
 """Bytes of one file of a set, unpacked; the largest has 154 million."""
@@ -227,7 +227,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
 }
 
 
-@data.register("mnist", inputs="image", target="class")
+@data.register("mnist", inputs=("image",), targets=("class",))
 def mnist(
     *,
     path: str | None = None,
@@ -242,7 +242,7 @@ def mnist(
     return load("mnist", path, source)
 
 
-@data.register("fashion_mnist", inputs="image", target="class")
+@data.register("fashion_mnist", inputs=("image",), targets=("class",))
 def fashion_mnist(
     *,
     path: str | None = None,
@@ -259,7 +259,7 @@ def fashion_mnist(
     return load("fashion_mnist", path, source)
 
 
-@data.register("cifar10", inputs="image", target="class")
+@data.register("cifar10", inputs=("image",), targets=("class",))
 def cifar10(
     *,
     path: str | None = None,
@@ -274,7 +274,7 @@ def cifar10(
     return load("cifar10", path, source)
 
 
-@data.register("cifar100", inputs="image", target="class")
+@data.register("cifar100", inputs=("image",), targets=("class",))
 def cifar100(
     *,
     path: str | None = None,
@@ -346,14 +346,12 @@ def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
 def _store(name: str, arrays: Arrays, source: str, folder: Path) -> dict[str, Any]:
     """Write the three splits as they are used, so that a later run maps them without copying."""
     inputs, labels, test_inputs, test_labels = arrays
-    official = Split(inputs, labels.astype(np.int64), np.arange(len(labels)))
-    test = Split(test_inputs, test_labels.astype(np.int64), np.arange(len(test_labels)))
+    official = Split({"image": inputs, "label": labels.astype(np.int64)}, np.arange(len(labels)))
+    test = Split({"image": test_inputs, "label": test_labels.astype(np.int64)}, np.arange(len(test_labels)))
     classes = SETS[name][0]
-    spec = DataSpec(name, "image", "class", inputs.shape[1:], classes)
-    check(Dataset(spec, official, official, test, source, ""))
-    train, validation = (official.take(index) for index in stratified(official.targets, (0.9, 0.1), names=classes))
+    check_dataset(Dataset(image_spec(name, official, classes), official, official, test, source, ""))
+    train, validation = (official.take(index) for index in stratified(official["label"], (0.9, 0.1), names=classes))
     for part, split in (("train", train), ("validation", validation), ("test", test)):
-        for kind in ("inputs", "targets", "ids"):
-            np.save(folder / f"{part}-{kind}.npy", np.ascontiguousarray(getattr(split, kind)), allow_pickle=False)
-    mean, std = statistics(train.inputs)
+        store(folder, part, split)
+    mean, std = statistics(train["image"])
     return {"source": source, "mean": mean, "std": std, "splits": "official test, validation 10 % of train"}

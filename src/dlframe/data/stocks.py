@@ -16,7 +16,7 @@ import numpy as np
 from dlframe.readers.splits import by_time
 from dlframe.registry import Count, data
 from dlframe.storage.fetch import Package, content, expanded, members
-from dlframe.types import DataError, Dataset, DataSpec, Split, nearest
+from dlframe.types import DataError, Dataset, DataSpec, Field, Split, nearest
 
 ARCH = Package(
     "pip",
@@ -36,7 +36,7 @@ FILES = ["sp500.csv.gz", "nasdaq.csv.gz"]
 COLUMNS = {"close": ("close",), "ohlcv": ("close", "open", "high", "low", "volume")}
 
 
-@data.register("sp500", inputs="series", target="value")
+@data.register("sp500", inputs=("series",), targets=("value",))
 def sp500(
     *,
     window: Count = 60,
@@ -58,7 +58,7 @@ def sp500(
     return load("sp500", window, horizon, features, path)
 
 
-@data.register("nasdaq", inputs="series", target="value")
+@data.register("nasdaq", inputs=("series",), targets=("value",))
 def nasdaq(
     *,
     window: Count = 60,
@@ -101,12 +101,17 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
     std = np.where(seen.std(0) > 0, seen.std(0), 1)
     spec = DataSpec(
         name,
-        "series",
-        "value",
-        (window, values.shape[1]),
-        horizon=horizon,
-        mean=tuple(map(float, seen.mean(0))),
-        std=tuple(map(float, std)),
+        inputs={
+            "window": Field(
+                kind="series",
+                dtype="float32",
+                shape=(window, values.shape[1]),
+                names=COLUMNS[features],
+                mean=tuple(map(float, seen.mean(0))),
+                std=tuple(map(float, std)),
+            )
+        },
+        targets={"future": Field(kind="value", dtype="float32", shape=(horizon,))},
     )
     source = f"{file if path is not None else 'pip arch'}, {days[0]} to {days[-1]}"
     return Dataset(spec, train, validation, test, source, "by time 70/10/20")
@@ -117,7 +122,8 @@ def _windows(days: list[str], values: np.ndarray, part: slice, window: int, hori
     first = np.arange(max(part.start, window), part.stop - horizon + 1)
     inputs = values[first[:, None] + np.arange(-window, 0)]
     targets = values[first[:, None] + np.arange(horizon), 0]
-    return Split(inputs.astype(np.float32), targets.astype(np.float32), np.array(days)[first])
+    columns = {"window": inputs.astype(np.float32), "future": targets.astype(np.float32)}
+    return Split(columns, np.array(days)[first])
 
 
 def read_prices(file: Path, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:

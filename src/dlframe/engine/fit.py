@@ -1,4 +1,4 @@
-"""Training and testing through Lightning's Trainer. The half of a run that needs torch."""
+"""Training and testing with Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import dlframe.engine.import_setup  # isort: skip  # noqa: F401  # before torch and Lightning
+from dlframe.engine import internals  # isort: skip  # before torch and Lightning
+import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from dlframe.callbacks.progress_bar import Progress
 from dlframe.config import Config
 from dlframe.config.settings import AUTO_BATCH
 from dlframe.engine import memory
 from dlframe.engine.learner import Learner, parameter_groups
-from dlframe.engine.loader import Batches, Place
-from dlframe.engine.progress import Progress
+from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.registry import GROUPS
-from dlframe.runs.recorder import Keeper
+from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import Dataset, Split, TrainingError
+from dlframe.types import DataError, Dataset, Split, TrainingError
 
 QUIET = (
     "The '.*_dataloader' does not have many workers",
@@ -45,41 +46,57 @@ EVALUATION_CHUNK = 16
 
 
 @dataclass
-class Fitted:
-    """What training leaves: the task with its best weights, the scores of the test split, the optimizer steps taken."""
+class Scored:
+    """A task with its best weights, and the scores of the test split.
+
+    Attributes:
+        task: On the CPU, in evaluation mode.
+        scores: In the order of `index`.
+        index: Which samples of the test split were scored, ascending: all, unless batches were limited.
+        steps: Optimizer steps that training took.
+    """
 
     task: Task
     scores: Scores
-    steps: int
+    index: np.ndarray
+    steps: int = 0
+
+
+def _scored(learner: Learner) -> Scored:
+    evaluation = learner.evaluation
+    return Scored(learner.task.cpu().eval(), evaluation.scores, evaluation.index.numpy(), learner.progress.steps)
 
 
 def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> Task:
     """The task with its model, weights from the run's seed; `restored` where a checkpoint follows."""
     seed_everything(config.run.seed, verbose=False)
     model = config.build_model(dataset.spec, restored=restored)
-    return config.build("task", spec=dataset.spec, model=model)
+    task = config.build("task", spec=dataset.spec, model=model)
+    if not restored:
+        task.prepare(dataset.train)
+    return task
 
 
-def fit(config: Config, dataset: Dataset, keeper: Keeper, best: Path) -> Fitted:
+def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Scored:
     """Train, put the best epoch's weights back, and score the test split.
 
     Args:
         config: What to run.
         dataset: Its data.
-        keeper: Takes what training gives, and says where to go on from.
-        best: Where the keeper puts the best epoch's weights; told by the first process to the others.
+        recorder: Takes what training gives, and says where to go on from.
+        best: Where the recorder puts the best epoch's weights; told by the first process to the others.
 
     Raises:
         TrainingError: A loss is not finite, or memory does not suffice.
     """
     _prepare(config)
     if config.run.batch_size == "auto":
-        config = _fitted_batch(config, dataset, keeper)
+        config = _fitted_batch(config, dataset, recorder)
     try:
-        learner, trainer = _train(config, dataset, keeper)
+        learner, trainer = _train(config, dataset, recorder)
         _put_best_back(learner, trainer, best)
-        trainer.test(learner, _batches(config, dataset.test, learner, trainer), verbose=False)
-        return Fitted(learner.task.cpu().eval(), learner.scores, learner.at.steps)
+        trainer.test(learner, _batches(config, dataset, dataset.test, learner, trainer), verbose=False)
+        return _scored(learner)
     except Exception as error:
         if not memory.ran_out(error):
             raise
@@ -89,52 +106,62 @@ def fit(config: Config, dataset: Dataset, keeper: Keeper, best: Path) -> Fitted:
     raise TrainingError(_too_large(config, dataset, said))
 
 
-def _train(config: Config, dataset: Dataset, keeper: Keeper) -> tuple[Learner, Trainer]:
+def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner, Trainer]:
     task = build_task(config, dataset)
+    _check_baseline(task, dataset, config.headline)
     if config.run.compile:
         task.model.compile()
-    facts = config.entry("task").facts
     options = config.values["optimizer"]
 
-    def optimizer(player: str, network: torch.nn.Module) -> torch.optim.Optimizer:
-        own = {**options, **config.values["players"].get(player, {})}
+    def optimizer(name: str, network: torch.nn.Module) -> torch.optim.Optimizer:
+        own = {**options, **config.values["networks"].get(name, {})}
         decay = config.run.decay if own.get("weight_decay") else "all"
         groups = parameter_groups(network, own["lr"], decay)
         return GROUPS["optimizer"].build(own, params=groups)
 
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:
-        batches = loader.steps(trainer.world_size) * config.run.epochs
-        return config.build("scheduler", optimizer=optimizer, steps=max(1, batches // config.run.accumulate))
+        steps = loader.total_steps(config.run.epochs, trainer.world_size)
+        return config.build("scheduler", optimizer=optimizer, steps=max(1, steps))
 
     callbacks = config.build_list("callback")
     several = config.trainer.devices != 1 or config.trainer.num_nodes > 1
     learner = Learner(
         task,
-        players=facts["players"],
+        networks=config.networks,
         optimizer=optimizer,
         scheduler=scheduler,
         augmentations=config.build_list("augmentation", spec=dataset.spec),
         seed=config.run.seed,
         monitor=config.monitor,
-        mode=facts["metrics"][config.monitor.removeprefix("val/")],
-        accumulate=config.run.accumulate,
+        mode=config.metrics[config.monitor.removeprefix("val/")].better,
         clip=config.run.clip,
         chunk=1 if several or any(map(_sees_batches, callbacks)) else config.run.chunk,
-        channels_last=config.trainer.channels_last,
+        memory_format=_memory_format(config),
         log_every=config.run.log_every,
         on_nan=config.run.on_nan,
-        keeper=keeper,
+        recorder=recorder,
     )
     trainer = _trainer(config, learner, callbacks)
-    loader = _batches(config, dataset.train, learner, trainer, shuffle=True, unlabelled=facts["unlabelled"])
+    unlabeled = config.entry("model").facts["unlabeled"]
+    loader = _batches(config, dataset, dataset.train, learner, trainer, shuffle=True, unlabeled=unlabeled)
     loader.chunk = learner.chunk or 1
-    with keeper.signals.waiting():
-        trainer.fit(learner, loader, _batches(config, dataset.validation, learner, trainer))
+    with recorder.signals.waiting():
+        trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
     return learner, trainer
 
 
+def _check_baseline(task: Task, dataset: Dataset, headline: str) -> None:
+    """Refuse, before anything is trained, a task whose baseline lacks the metric that heads the table."""
+    name, metrics = task.baseline(dataset)
+    if headline not in metrics:
+        raise DataError(f"task: the baseline '{name}' must have the headline '{headline}'. Received: {', '.join(metrics)}.")
+
+
 def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
-    """Two optimizer steps and one validation with a batch of the size that is given: what needs the most memory."""
+    """Two optimizer steps and one validation with a batch of the size that is given: what needs the most memory.
+
+    Of samples of varying length, the longest ones.
+    """
 
     def attempt(size: int) -> None:
         short = replace(
@@ -143,21 +170,23 @@ def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
             run=replace(config.run, batch_size=size, accumulate=1, epochs=1, chunk=1),
             trainer=replace(config.trainer, limit_steps=2),
         )
-        _train(short, dataset, Keeper())
+        longest = BatchLoader(dataset.train, dataset.spec, Order(size), context=lambda: ProcessContext(torch.device("cpu")))
+        few = replace(dataset, train=longest.longest(2 * size)) if longest.lengths is not None else dataset
+        _train(short, few, Recorder())
 
     return attempt
 
 
-def _fitted_batch(config: Config, dataset: Dataset, keeper: Keeper) -> Config:
+def _fitted_batch(config: Config, dataset: Dataset, recorder: Recorder) -> Config:
     """`batch_size=auto` as numbers: those of the run's beginning, where it goes on."""
     whole = AUTO_BATCH * config.run.accumulate
-    if not (size := keeper.recall("batch_size")):
+    if not (size := recorder.load_metadata("batch_size")):
         size, too_large = memory.largest(_attempt(config, dataset), whole)
         if not size:
             raise TrainingError("out of memory with a batch of a single sample. Try a smaller model or data.size.")
         tried = f"; {', '.join(map(str, too_large))} ran out of memory" if too_large else ""
         print(f"batch_size=auto: batch_size={size} accumulate={whole // size}{tried}", file=sys.stderr, flush=True)
-        keeper.note("batch_size", size)
+        recorder.save_metadata("batch_size", size)
     return replace(config, run=replace(config.run, batch_size=size, accumulate=whole // size))
 
 
@@ -179,17 +208,18 @@ def _too_large(config: Config, dataset: Dataset, said: str) -> str:
 
 
 def _put_best_back(learner: Learner, trainer: Trainer, best: Path) -> None:
-    if learner.at.best is None:
+    if learner.progress.best is None:
         raise TrainingError(
-            "the validation's scores were NaN in every epoch, so none was the best. Try a smaller optimizer.lr."
+            f"{learner.monitor} was undefined in every epoch, so none was the best. "
+            "Try a smaller optimizer.lr, or another monitor."
         )
     path = Path(trainer.strategy.broadcast(str(best)))
-    held = learner.keeper.held()
+    in_memory = learner.recorder.best_weights()
     trainer.strategy.barrier()  # by now the first process has written them
-    checkpoint.restore(learner.task, held or checkpoint.weights(path), path)
+    checkpoint.restore(learner.task, in_memory or checkpoint.weights(path), path)
 
 
-def evaluate(config: Config, dataset: Dataset, path: Path) -> tuple[Task, Scores]:
+def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
     """Score the test split with the weights of a checkpoint.
 
     Raises:
@@ -201,14 +231,14 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> tuple[Task, Scores
     try:
         task = build_task(config, dataset, restored=True)
         checkpoint.restore(task, tensors, path)
-        learner = Learner(task, players=(), channels_last=config.trainer.channels_last)
+        learner = Learner(task, networks=(), memory_format=_memory_format(config))
         trainer = _trainer(config, learner)
-        trainer.test(learner, _batches(config, dataset.test, learner, trainer), verbose=False)
+        trainer.test(learner, _batches(config, dataset, dataset.test, learner, trainer), verbose=False)
     except Exception as error:
         if not memory.ran_out(error):
             raise
         raise TrainingError(f"{path}: the model of this run does not fit into memory.") from error
-    return task.cpu().eval(), learner.scores
+    return _scored(learner)
 
 
 def _prepare(config: Config) -> None:
@@ -248,50 +278,54 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    # Signals are ours: Lightning's handler starts a collective in the middle of whatever runs and leaves with status 0, and
-    # asking all processes about it costs each step.
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    internals.leave_signals_alone(trainer)
     return trainer
-
-
-class Sharded(FSDPStrategy):
-    """FSDP for a learner that steps by itself: a backward pass may not lie within the wrapper's forward pass.
-
-    So the step is not called through the wrapper; the learner calls the loss through it.
-    """
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        with self.precision_plugin.train_step_context():
-            assert self.lightning_module
-            return self.lightning_module.training_step(*args, **kwargs)
 
 
 def _strategy(config: Config, learner: Learner) -> str | Strategy:
     match config.trainer.strategy:
         case "ddp":
-            return DDPStrategy(find_unused_parameters=len(learner.players) > 1)
+            return DDPStrategy(find_unused_parameters=len(learner.networks) > 1)
         case "fsdp":
-            return Sharded(state_dict_type="full")
+            return internals.ManualFSDP(state_dict_type="full")
     return "auto"
 
 
+def _memory_format(config: Config) -> torch.memory_format:
+    return torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+
+
 def _batches(
-    config: Config, split: Split, learner: Learner, trainer: Trainer, *, shuffle: bool = False, unlabelled: bool = True
-) -> Batches:
-    def place() -> Place:
-        done = learner.at.position if shuffle else 0
-        return Place(learner.device, trainer.global_rank, trainer.world_size, trainer.current_epoch, done)
+    config: Config,
+    dataset: Dataset,
+    split: Split,
+    learner: Learner,
+    trainer: Trainer,
+    *,
+    shuffle: bool = False,
+    unlabeled: bool = True,
+) -> BatchLoader:
+    def context() -> ProcessContext:
+        done = learner.progress.position if shuffle else 0
+        return ProcessContext(learner.device, trainer.global_rank, trainer.world_size, trainer.current_epoch, done)
 
     size = config.run.batch_size
     assert isinstance(size, int)
-    return Batches(
-        split,
+    order = Order(
         size if shuffle else min(4 * size, EVALUATION_BATCH),
-        place=place,
+        batch_elements=config.run.batch_elements,
+        accumulate=config.run.accumulate if shuffle else 1,
         seed=config.run.seed if shuffle else None,
-        unlabelled=unlabelled,
-        chunk=1 if shuffle else EVALUATION_CHUNK,
         limit=config.trainer.limit_steps,
+    )
+    return BatchLoader(
+        split,
+        dataset.spec,
+        order,
+        context=context,
+        unlabeled=unlabeled,
+        chunk=1 if shuffle else EVALUATION_CHUNK,
         workers=config.trainer.workers,
+        memory_format=learner.memory_format,
+        resident={"auto": None, "device": True, "host": False}[config.trainer.resident],
     )

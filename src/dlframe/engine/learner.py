@@ -1,32 +1,34 @@
-"""The one LightningModule. A task says what is learnt; this says when."""
+"""The LightningModule that trains any task. The task says what is learned; the learner says when."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dlframe.engine import training_state
-from dlframe.runs.recorder import Keeper
+from dlframe.engine import internals, training_state
+from dlframe.engine.evaluation import Evaluation
+from dlframe.engine.finite import BadLoss, FiniteLosses
+from dlframe.engine.loader import Step, laid_out
+from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
-from dlframe.tasks.base import Scores, Task
+from dlframe.tasks.base import Task, Totals
 from dlframe.types import Batch, TrainingError
 
 CHUNK_SECONDS = 0.1
 """Work in one chunk: long against the Trainer's own cost of a step, short against a progress bar's patience."""
 
-AGREE_BATCHES = 16
-"""Batches between two questions to all processes: on GPUs each makes them wait for one another."""
+AGREE_STEPS = 16
+"""Steps between two questions to all processes: on GPUs each makes them wait for one another."""
 
 
 def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str, Any]]:
@@ -50,25 +52,23 @@ def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str
 
 
 @dataclass
-class Standing:
-    """Where a training stands, between two batches.
+class TrainingProgress:
+    """Training progress between two optimizer steps.
 
     Attributes:
         epoch: Whole epochs done.
-        position: Batches done of the epoch that has begun.
-        batches: Batches done in all.
+        position: Steps done of the epoch that has begun.
         steps: Optimizer steps taken.
         best: The best value of the monitored metric so far; None before the first.
         metrics: Of the last validation.
-        losses: By name, the number of training losses since they were last logged, and their sum.
-        logged: Means of training losses that are not reported yet, with their step.
+        losses: By name, the samples since the training loss was last logged, and the sum of their losses.
+        logged: Means of training losses that are not recorded yet, with their step.
         skipped: Batches left out because a loss was not finite.
         done: Whether the training has ended.
     """
 
     epoch: int = 0
     position: int = 0
-    batches: int = 0
     steps: int = 0
     best: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -79,195 +79,233 @@ class Standing:
 
 
 class Learner(LightningModule):
-    """Moves the players of a task, batch by batch, and keeps the score.
+    """Trains the networks of a model for a task, step by step, and scores it.
 
-    One step of the Trainer takes a chunk of batches, so that the Trainer's own cost is shared by the chunk; the numbers
-    are the same for any chunk. Between any two batches the training can be saved, and goes on from there with the same
-    numbers: the Trainer is told the epoch, the loader the position in it.
+    One step of the Trainer takes a chunk of optimizer steps, so that the Trainer's own cost is shared by the chunk; the
+    numbers are the same for any chunk. Between any two optimizer steps the training can be saved, and resumes from there
+    with the same numbers: the Trainer is told the epoch, the loader the position in it.
+
+    A loss is a sum divided by the count of the whole optimizer step: all its batches, all processes, without skipped ones.
+    The gradient is therefore the same however a step is cut into batches and processes.
 
     Args:
-        task: What is learnt.
-        players: Its players, in the order in which they move; without any the task observes each batch.
-        optimizer: Makes a player's optimizer.
+        task: What is learned.
+        networks: The networks that the model declares, in the order in which they are updated; without any the task sees
+            each batch in `partial_fit`.
+        optimizer: Makes a network's optimizer.
         scheduler: Makes the schedule of an optimizer; stepped once an optimizer step, or once an epoch with the monitored
             value where it is a `ReduceLROnPlateau`.
         augmentations: Applied in order to each training batch.
         seed: Seed of the augmentations, with the epoch and the rank.
         monitor: Metric that picks the best epoch: "val/accuracy".
         mode: "min" or "max".
-        accumulate: Batches in one optimizer step.
-        clip: Largest L2 norm of a player's gradient.
-        chunk: Batches in a chunk; 0 measures the first steps and chooses.
-        channels_last: Keep images in NHWC memory order.
+        clip: Largest L2 norm of a network's gradient.
+        chunk: Optimizer steps in a chunk; 0 measures the first ones and chooses.
+        memory_format: Memory order of images, and of the weights that meet them.
         log_every: Optimizer steps between two logged training losses.
-        on_nan: "stop" or "skip": what happens at a loss that is NaN or infinite. On a GPU "skip" waits for it at each batch,
-            "stop" finds it within a chunk.
-        keeper: Takes metrics, weights and states; says when to save and when to stop.
+        on_nan: "raise" or "skip": what happens at a loss that is NaN or infinite. On a GPU "skip" waits for it at each batch,
+            "raise" finds it within a chunk.
+        recorder: Takes metrics, weights and checkpoints; says when to save and when to stop.
     """
 
     def __init__(
         self,
         task: Task,
         *,
-        players: Sequence[str],
+        networks: Sequence[str],
         optimizer: Callable[[str, nn.Module], Optimizer] | None = None,
         scheduler: Callable[[Optimizer], Any] | None = None,
         augmentations: Sequence[Callable[[Batch, torch.Generator], Batch]] = (),
         seed: int = 0,
         monitor: str = "val/loss",
         mode: str = "min",
-        accumulate: int = 1,
         clip: float | None = None,
         chunk: int = 0,
-        channels_last: bool = True,
+        memory_format: torch.memory_format = torch.channels_last,
         log_every: int = 50,
-        on_nan: str = "stop",
-        keeper: Keeper | None = None,
+        on_nan: Any = "raise",
+        recorder: Recorder | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         # The weights too: an image with one channel is in both orders at once, and the weights then decide.
-        self.task = task.to(memory_format=torch.channels_last) if channels_last else task
-        self.players = tuple(players)
+        self.task = task.to(memory_format=memory_format) if memory_format == torch.channels_last else task
+        self.networks = tuple(networks)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.augmentations = tuple(augmentations)
         self.seed = seed
         self.monitor = monitor
         self.mode = mode
-        self.accumulate = accumulate
         self.clip = clip
         self.chunk = chunk
-        self.channels_last = channels_last
+        self.memory_format = memory_format
         self.log_every = log_every
         self.on_nan = on_nan
-        self.keeper = keeper or Keeper()
-        self.at = Standing()
+        self.recorder = recorder or Recorder()
+        self.progress = TrainingProgress()
+        self.evaluation = Evaluation(self.task)
+        self.finite = FiniteLosses(on_nan, several=False)
         self.schedulers: list[Any] = []
-        self.scores: Scores = {}
-        self._kept: list[Scores] = []
-        self._unchecked: list[tuple[int, int, Tensor]] = []
-        self._bad_player = 0
+        self._counts = type(task).counts is not Task.counts
         self._durations: list[float] = []
         self._resumed: Mapping[str, Any] | None = None
         self._several = False
-        self._sharded = False
 
     def configure_optimizers(self) -> list[Optimizer]:
         assert self.make_optimizer, "a learner without optimizers can only be tested"
         assert self.make_scheduler, "an optimizer needs a schedule"
-        optimizers = [self.make_optimizer(player, self.task.network(player)) for player in self.players]
+        optimizers = [self.make_optimizer(name, self.task.network(name)) for name in self.networks]
         self.schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
         if self.device.type == "cpu":
             for optimizer in optimizers:
-                # Each step asks the driver whether a GPU graph is being captured. Here none can be, and with a CUDA
-                # build of torch the question costs more than a fused step of a small model.
-                optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
+                internals.skip_graph_capture_check(optimizer)
         return optimizers
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """The loader gathers on the device already; walking through the chunk again would only cost time."""
         return batch
 
+    # --- training
+
     def on_fit_start(self) -> None:
-        """Go on from the state that the keeper has, the same in every process."""
+        """Resume from the checkpoint that the recorder has, the same in every process."""
         self.generator = torch.Generator(self.device)
         self._several = self.trainer.world_size > 1
-        self._sharded = isinstance(self.trainer.strategy, FSDPStrategy)
+        self.finite = FiniteLosses(self.on_nan, several=self._several)
         if self._several:
             # The weights were drawn alike in all processes; from here on dropout and the like must not be.
             torch.manual_seed(self.seed * self.trainer.world_size + self.global_rank)
-        path = self.trainer.strategy.broadcast(str(self.keeper.newest() or ""))
+        path = self.trainer.strategy.broadcast(str(self.recorder.latest_checkpoint() or ""))
         if not path:
             return
         tree = checkpoint.load(Path(path))[0]
-        self.at = Standing(**tree["standing"])
-        training_state.put_back(self, tree)
-        progress = self.trainer.fit_loop.epoch_progress.current
-        vars(progress).update(dict.fromkeys(("ready", "started", "processed", "completed"), self.at.epoch))
-        if self.at.done:
+        self.progress = TrainingProgress(**tree["progress"])
+        training_state.restore(self, tree)
+        internals.set_epoch(self.trainer, self.progress.epoch)
+        if self.progress.done:
             self.trainer.should_stop = True
-            training_state.put_back_late(self, tree)
+            training_state.restore_random(self, tree)
         else:
             self._resumed = tree
 
     def on_train_epoch_start(self) -> None:
         resumed, self._resumed = self._resumed, None
-        if resumed and not self.at.position:
-            training_state.put_back_late(self, resumed)  # before what an epoch begins with, as it was saved before
+        if resumed and not self.progress.position:
+            training_state.restore_random(self, resumed)  # before what an epoch begins with, as it was saved before
         self.generator.manual_seed(((self.seed << 20) + self.current_epoch) * self.trainer.world_size + self.global_rank)
         for module in self.task.modules():
             if callable(hook := getattr(module, "start_epoch", None)):
                 hook(self.current_epoch, self.trainer.max_epochs)
-        if resumed and self.at.position:
-            training_state.put_back_late(self, resumed)
+        if resumed and self.progress.position:
+            training_state.restore_random(self, resumed)
 
-    def training_step(self, chunk: list[Batch], batch_idx: int) -> None:
+    def training_step(self, chunk: list[Step], batch_idx: int) -> None:
         started = time.perf_counter()
-        for number, batch in enumerate(chunk):
+        for number, step in enumerate(chunk):
             if number:
-                self._pause()
-            batch = self._prepared(batch)
-            self.at.batches += 1
-            self.at.position += 1
-            if self.players:
-                self._move(batch)
+                self._save_or_stop()
+            self.progress.position += 1
+            if self.networks:
+                self._optimize(step)
             else:
-                self._observe(batch)
+                self._partial_fit(step)
+            self.progress.steps += 1
         if not self.chunk:
             self._choose_chunk((time.perf_counter() - started) / len(chunk))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The pause after a chunk's last batch, when all callbacks have seen it."""
-        self._check_losses()
-        self._pause()
+        """Save or stop after a chunk's last step, when all callbacks have seen it."""
+        if bad := self.finite.check():
+            self._raise_unless_told_later(bad)
+        self._save_or_stop()
 
-    def _move(self, batch: Batch) -> None:
-        """One batch for every player."""
+    def _optimize(self, step: Step) -> None:
+        """One optimizer step of every network."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        at = self.at
-        full = at.batches % self.accumulate == 0
-        for number, (player, optimizer) in enumerate(zip(self.players, optimizers, strict=True)):
-            if len(self.players) > 1:
+        totals = self._totals(step)
+        # Several networks see the same augmented batches; one needs them one after the other only.
+        batches: Iterable[Batch] = map(self._prepared, step.batches)
+        if len(self.networks) > 1 or (self.on_nan == "skip" and len(step.batches) > 1):
+            batches = [*batches]
+        for number, optimizer in enumerate(optimizers):
+            if len(self.networks) > 1:
                 self.toggle_optimizer(optimizer)
-            loss = self._loss(batch, player)
-            usable = self._usable(loss, number, optimizer)
-            if usable:
-                self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
-                self._count_loss("train/loss" if len(self.players) == 1 else f"train/loss/{player}", loss.detach())
-            if full and (usable or any(p.grad is not None for group in optimizer.param_groups for p in group["params"])):
+            if self._accumulate(step, batches, number, totals):
                 self._step(optimizer)
-            if len(self.players) > 1:
+            if len(self.networks) > 1:
                 self.untoggle_optimizer(optimizer)
-        if full:
-            at.steps += 1
-            for scheduler in self.schedulers:
-                if not isinstance(scheduler, ReduceLROnPlateau):
-                    scheduler.step()
-            if at.steps % self.log_every == 0:
-                self._log_losses()
+        for scheduler in self.schedulers:
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step()
+        if (self.progress.steps + 1) % self.log_every == 0:
+            self._log_losses(self.progress.steps + 1)
 
-    def _count_loss(self, name: str, loss: Tensor) -> None:
-        count, total = self.at.losses.get(name, (0, None))
-        self.at.losses[name] = (count + 1, loss if total is None else total + loss)
+    def _totals(self, step: Step) -> Totals:
+        """What the losses of a step average over, over all its batches and all processes."""
+        totals: Totals = {"samples": step.samples}
+        if self._counts:
+            for batch in step.batches:
+                for name, count in self.task.counts(batch).items():
+                    totals[name] = totals.get(name, 0) + count
+            if self._several:
+                names = [name for name in totals if name != "samples"]
+                sums = torch.stack([torch.as_tensor(totals[n], dtype=torch.float64, device=self.device) for n in names])
+                torch.distributed.all_reduce(sums)
+                totals |= dict(zip(names, sums, strict=True))
+        return totals
 
-    def _loss(self, batch: Batch, player: str) -> Tensor:
-        if not self._sharded:
-            return self.task.loss(batch, player)
-        strategy: Any = self.trainer.strategy
-        # Through the wrapper, which gathers the weights.
-        return strategy._forward_redirection(strategy.model, self, "task_loss", batch, player)
+    def _accumulate(self, step: Step, batches: Iterable[Batch], number: int, totals: Totals) -> bool:
+        """The gradient of a network's loss over all batches of a step, `batches` as the network sees them.
 
-    def task_loss(self, batch: Batch, player: str) -> Tensor:
-        """The task's own, as a method that a wrapper can call in the place of `forward`."""
-        return self.task.loss(batch, player)
+        Returns:
+            Whether there is one to step by.
+        """
+        kept: list[int] = []
+        step_loss: Any = 0
+        optimizer = self.trainer.optimizers[number]
+        for place, batch in enumerate(batches):
+            loss = self._loss(batch, number, totals)
+            if self.finite.usable(loss, number, self.progress.steps + 1):
+                # DDP averages the gradients of processes; their sum is meant.
+                self.manual_backward(loss * self.trainer.world_size if self._several else loss)
+                step_loss = loss.detach() + step_loss
+                kept.append(place)
+            elif self.on_nan == "raise":
+                self.manual_backward(loss)
+                raise self._not_finite(self.finite.bad, _gradient_norm(optimizer))
+        if skipped := len(step.batches) - len(kept):
+            self.progress.skipped += skipped
+            optimizer.zero_grad()
+            if not kept:
+                return False
+            # The others again, as a step of their own: what they average over is less than was thought.
+            shorter = Step([step.batches[i] for i in kept], [step.sizes[i] for i in kept])
+            prepared = [batch for i, batch in enumerate(batches) if i in kept]
+            return self._accumulate(shorter, prepared, number, self._totals(shorter))
+        self._count_loss(number, step_loss, step.samples)
+        return True
+
+    def _loss(self, batch: Batch, number: int, totals: Totals) -> Tensor:
+        """The batch's part of the loss of the whole step."""
+        method = "task_loss"
+        arguments = (batch, self.networks[number], totals)
+        if internals.is_sharded(self.trainer):
+            return internals.call_through_wrapper(self, method, *arguments)
+        return self.task_loss(*arguments)
+
+    def task_loss(self, batch: Batch, network: str, totals: Totals) -> Tensor:
+        """The task's own, weighted; a method of the learner, for a wrapper calls it in the place of `forward`."""
+        if self._counts:
+            return self.task.loss(batch, network, totals)  # type: ignore[call-arg]
+        loss, fraction = self.task.loss(batch, network), len(batch) / totals["samples"]
+        return loss if fraction == 1 else loss * fraction
 
     @torch.no_grad()
-    def _observe(self, batch: Batch) -> None:
-        """One batch for a task without players."""
-        self.at.steps += 1
-        self.task.observe(batch)
+    def _partial_fit(self, step: Step) -> None:
+        for batch in step.batches:
+            self.task.partial_fit(self._prepared(batch))
 
     def _step(self, optimizer: Any) -> None:
         if self.clip is not None:
@@ -278,109 +316,11 @@ class Learner(LightningModule):
         optimizer.step()
         optimizer.zero_grad()
 
-    def _usable(self, loss: Tensor, number: int, optimizer: Any) -> bool:
-        """Whether a player is to learn from its loss: a finite one, or one that will be looked at later.
-
-        Raises:
-            TrainingError: It is not finite, and the run stops at that.
-        """
-        if self.on_nan == "stop" and loss.is_cuda:
-            self._unchecked.append((self.at.steps + 1, number, loss.detach()))
-            return True
-        finite = math.isfinite(loss.item())
-        if self._several and self.on_nan == "skip":
-            everywhere = torch.tensor(finite, dtype=torch.uint8, device=self.device)
-            torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
-            finite = bool(everywhere)
-        if finite:
-            return True
-        if self.on_nan == "skip":
-            self.at.skipped += 1
-            return False
-        if self._several:
-            # The others wait for this gradient, and hear of it in the pause.
-            self._bad_player = number + 1
-            return True
-        self.manual_backward(loss)
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients).item() if gradients else math.nan
-        raise self._not_finite(number, self.at.steps + 1, loss.item(), norm)
-
-    def _check_losses(self) -> None:
-        """Look at the losses that were left on the device."""
-        unchecked, self._unchecked = self._unchecked, []
-        if not unchecked:
-            return
-        finite = torch.stack([loss for _, _, loss in unchecked]).isfinite().tolist()
-        for (step, number, loss), good in zip(unchecked, finite, strict=True):
-            if not good and self._several:
-                self._bad_player = number + 1
-            elif not good:
-                raise self._not_finite(number, step, loss.item())
-
-    def _not_finite(self, number: int, step: int, loss: float = math.nan, norm: float | None = None) -> TrainingError:
-        """What is known of a loss that is not finite."""
-        rate = self.trainer.optimizers[number].param_groups[-1]["lr"]
-        player = f" of the {self.players[number]}" if len(self.players) > 1 else ""
-        gradient = "" if norm is None else f", gradient norm {norm:g}"
-        what = (
-            f"the loss{player} is {loss:g} at step {step} (epoch {self.current_epoch + 1}, learning rate {rate:.3g}{gradient})."
-        )
-        return TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
-
-    def _check_weights(self) -> None:
-        """Raise where a step with a finite loss has led to weights that are not."""
-        if self.players and not nn.utils.get_total_norm(p.detach() for p in self.task.parameters()).isfinite():
-            what = f"the weights are no longer finite after step {self.at.steps} (epoch {self.current_epoch + 1})."
-            raise TrainingError(f"{what} {self._advice().rstrip(',')}.")
-
-    def _advice(self) -> str:
-        return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if self.clip else " clip=1,")
-
-    def _pause(self) -> None:
-        """Between two batches, or two epochs: save if it is time, stop if a signal asks for it.
-
-        In the middle of an accumulation, and between an epoch's last batch and its validation, both wait.
-        """
-        at = self.at
-        if self._several and self.device.type != "cpu" and at.position and at.batches % AGREE_BATCHES:
-            return
-        number, due = self.keeper.signals.received, self.keeper.due(at.steps, at.epoch)
-        if self._several:
-            wishes = torch.tensor([number, due, self._bad_player], device=self.device)
-            torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX)
-            number, due, bad = wishes.tolist()
-            if bad:
-                raise self._not_finite(bad - 1, at.steps)
-        if not (number or due or at.done):
-            return
-        accumulates = at.batches % self.accumulate > 0
-        if at.position and (accumulates or at.position >= self._batches_in_epoch()):
-            return
-        if accumulates and self._sharded:
-            return  # each process has a part of the gradients only
-        self._check_losses()
-        self._check_weights()
-        tree = {"standing": vars(at), **training_state.take(self)}
-        self.keeper.save(tree, {"step": at.steps, "epoch": at.epoch})
-        if number:
-            self.keeper.signals.stop(number)
-
-    def _batches_in_epoch(self) -> int:
-        return self.trainer.train_dataloader.steps(self.trainer.world_size)  # type: ignore[union-attr]
-
     def _prepared(self, batch: Batch) -> Batch:
-        if self.augmentations:
-            if batch.inputs.dtype == torch.uint8:
-                batch = self._laid_out(Batch(batch.inputs.float().div_(255), batch.targets, batch.index))
-            for augment in self.augmentations:
-                batch = augment(batch, self.generator)
-        return self._laid_out(batch)
-
-    def _laid_out(self, batch: Batch) -> Batch:
-        if self.channels_last and batch.inputs.ndim == 4:
-            return Batch(batch.inputs.contiguous(memory_format=torch.channels_last), batch.targets, batch.index)
-        return batch
+        batch = self.task.features(batch)
+        for augment in self.augmentations:
+            batch = augment(batch, self.generator)
+        return batch.replace(**{name: laid_out(column, self.memory_format) for name, column in batch.columns.items()})
 
     def _choose_chunk(self, seconds: float) -> None:
         """Set the chunk by the fastest of the first steps: the very first ones pay for what is made once."""
@@ -389,79 +329,151 @@ class Learner(LightningModule):
             self.chunk = max(1, min(64, round(CHUNK_SECONDS / min(self._durations))))
             self.trainer.train_dataloader.chunk = self.chunk  # type: ignore[union-attr]
 
-    def _log_losses(self) -> None:
+    # --- losses
+
+    def _count_loss(self, number: int, loss: Tensor, samples: int) -> None:
+        name = "train/loss" if len(self.networks) == 1 else f"train/loss/{self.networks[number]}"
+        count, total = self.progress.losses.get(name, (0, None))
+        loss = loss * samples
+        self.progress.losses[name] = (count + samples, loss if total is None else total + loss)
+
+    def _log_losses(self, step: int) -> None:
         """Keep the mean losses since the last call on the device: reading them now would wait for it."""
-        if self.at.losses:
-            self.at.logged.append((self.at.steps, {name: total / n for name, (n, total) in self.at.losses.items()}))
-            self.at.losses = {}
+        if not self.progress.losses:
+            return
+        means = {name: total / count for name, (count, total) in self.progress.losses.items()}
+        if self._several:  # each process has its part of every step's loss
+            together = torch.stack(list(means.values()))
+            torch.distributed.all_reduce(together)
+            means = dict(zip(means, together, strict=True))
+        self.progress.logged.append((step, means))
+        self.progress.losses = {}
+
+    def _raise_unless_told_later(self, bad: BadLoss) -> None:
+        if not self._several:
+            raise self._not_finite(bad)
+
+    def _not_finite(self, bad: BadLoss | None, norm: float | None = None) -> TrainingError:
+        """What is known of a loss that is not finite."""
+        bad = bad or BadLoss(0, self.progress.steps, math.nan)
+        rate = self.trainer.optimizers[bad.network].param_groups[-1]["lr"]
+        network = f" of the {self.networks[bad.network]}" if len(self.networks) > 1 else ""
+        gradient = "" if norm is None else f", gradient norm {norm:g}"
+        where = f"(epoch {self.current_epoch + 1}, learning rate {rate:.3g}{gradient})"
+        what = f"the loss{network} is {bad.value:g} at step {bad.step} {where}."
+        return TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
+
+    def _check_weights(self) -> None:
+        """Raise where a step with a finite loss has led to weights that are not."""
+        if self.networks and not nn.utils.get_total_norm(p.detach() for p in self.task.parameters()).isfinite():
+            what = f"the weights are no longer finite after step {self.progress.steps} (epoch {self.current_epoch + 1})."
+            raise TrainingError(f"{what} {self._advice().rstrip(',')}.")
+
+    def _advice(self) -> str:
+        return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if self.clip else " clip=1,")
+
+    # --- saving
+
+    def _save_or_stop(self) -> None:
+        """Between two optimizer steps, or two epochs: save if it is time, stop if a signal asks for it.
+
+        Between an epoch's last step and its validation, both wait.
+        """
+        progress = self.progress
+        if self._several and self.device.type != "cpu" and progress.position and progress.steps % AGREE_STEPS:
+            return
+        number, due = self.recorder.signals.received, self.recorder.should_save(progress.steps, progress.epoch)
+        if self._several:
+            bad = self.finite.bad
+            # What each process wants; of a bad loss its network, counted from 1, and its step.
+            wishes = [number, due, bad.network + 1 if bad else 0, bad.step if bad else 0]
+            agreed = torch.tensor(wishes, dtype=torch.int64, device=self.device)
+            torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
+            number, due, network, step = agreed.tolist()
+            if network:
+                raise self._not_finite(BadLoss(network - 1, step, bad.value if bad else math.nan))
+        if not (number or due or progress.done):
+            return
+        if progress.position and progress.position >= self._steps_in_epoch():
+            return
+        if bad := self.finite.check():
+            raise self._not_finite(bad)
+        self._check_weights()
+        tree = {"progress": vars(progress), **training_state.capture(self)}
+        self.recorder.save(tree, {"step": progress.steps, "epoch": progress.epoch})
+        if number:
+            self.recorder.signals.stop(number)
+
+    def _steps_in_epoch(self) -> int:
+        return self.trainer.train_dataloader.steps(self.current_epoch, self.trainer.world_size)  # type: ignore[union-attr]
 
     def on_train_epoch_end(self) -> None:
-        at = self.at
-        self._log_losses()
-        for step, losses in at.logged:
-            self.keeper.report(step, {name: value.item() for name, value in losses.items()})
-        at.logged = []
+        progress = self.progress
+        self._log_losses(progress.steps)
+        for step, losses in progress.logged:
+            self.recorder.log_metrics(step, {name: value.item() for name, value in losses.items()})
+        progress.logged = []
         rates = [optimizer.param_groups[-1]["lr"] for optimizer in self.trainer.optimizers]
-        names = ["lr"] if len(rates) == 1 else [f"lr/{player}" for player in self.players]
-        counts = {"epoch": float(self.current_epoch)} | ({"train/skipped": float(at.skipped)} if at.skipped else {})
-        self.keeper.report(at.steps, {**counts, **dict(zip(names, rates, strict=True))})
+        names = ["lr"] if len(rates) == 1 else [f"lr/{name}" for name in self.networks]
+        counts = {"epoch": float(self.current_epoch)} | ({"train/skipped": float(progress.skipped)} if progress.skipped else {})
+        self.recorder.log_metrics(progress.steps, {**counts, **dict(zip(names, rates, strict=True))})
         for scheduler in self.schedulers:
-            if isinstance(scheduler, ReduceLROnPlateau) and self.monitor in at.metrics:
-                value = at.metrics[self.monitor]
+            if isinstance(scheduler, ReduceLROnPlateau) and self.monitor in progress.metrics:
+                value = progress.metrics[self.monitor]
                 scheduler.step(value if self.mode == "min" else -value)
-        at.epoch += 1
-        at.position = 0
-        at.done = self.trainer.should_stop or at.epoch >= (self.trainer.max_epochs or 0)
-        self._pause()
+        progress.epoch += 1
+        progress.position = 0
+        progress.done = self.trainer.should_stop or progress.epoch >= (self.trainer.max_epochs or 0)
+        self._save_or_stop()
 
-    def validation_step(self, chunk: list[Batch], batch_idx: int) -> None:
-        self._kept += [self.task.score(self._laid_out(batch)) for batch in chunk]
+    # --- scoring
 
-    def test_step(self, chunk: list[Batch], batch_idx: int) -> None:
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation.begin()
+
+    def on_test_epoch_start(self) -> None:
+        self.evaluation.begin()
+
+    def validation_step(self, chunk: list[Step], batch_idx: int) -> None:
+        for step in chunk:
+            for batch in step.batches:
+                self.evaluation.add(batch)
+
+    def test_step(self, chunk: list[Step], batch_idx: int) -> None:
         self.validation_step(chunk, batch_idx)
 
-    def on_validation_model_zero_grad(self) -> None:
-        """Keep the gradients of an accumulation that goes on over the end of an epoch."""
-
     def on_validation_epoch_end(self) -> None:
-        at = self.at
+        progress = self.progress
         self._check_weights()
-        at.metrics = self._evaluated("val")
-        self.keeper.report(at.steps, at.metrics)
-        value = at.metrics[self.monitor]
-        better = at.best is None or (value < at.best if self.mode == "min" else value > at.best)
-        sound = math.isfinite(value) and not any(s.is_floating_point() and s.isnan().any() for s in self.scores.values())
-        if sound and better:
-            at.best = value
+        self._finish_evaluation()
+        self.task.calibrate(self.evaluation.scores)
+        progress.metrics = self._metrics("val")
+        self.recorder.log_metrics(progress.steps, progress.metrics)
+        value = progress.metrics[self.monitor]
+        better = progress.best is None or (value < progress.best if self.mode == "min" else value > progress.best)
+        if math.isfinite(value) and better:
+            progress.best = value
             # Collective under a sharded strategy: every process takes part.
-            self.keeper.keep_best(
-                training_state.weights(self), {"epoch": self.current_epoch, "step": at.steps, self.monitor: value}
-            )
+            metadata = {"epoch": self.current_epoch, "step": progress.steps, self.monitor: value}
+            self.recorder.save_best(training_state.weights(self), metadata)
 
     def on_test_epoch_end(self) -> None:
-        self._evaluated("test")
+        self._finish_evaluation()
+        self._metrics("test")
 
-    def _evaluated(self, split: str) -> dict[str, float]:
+    def _finish_evaluation(self) -> None:
+        def gather(tensor: Tensor) -> Tensor:
+            return self.all_gather(tensor)  # type: ignore[return-value]
+
+        self.evaluation.finish(self.trainer.world_size, gather)
+
+    def _metrics(self, split: str) -> dict[str, float]:
         """The metrics of the split that has just been scored."""
-        self.scores = self._collected()
-        self._kept = []
-        metrics = {f"{split}/{name}": value for name, value in self.task.metrics(self.scores).items()}
+        metrics = {f"{split}/{name}": value for name, value in self.task.metrics(self.evaluation.scores).items()}
         self.log_dict(metrics)
         return metrics
 
-    def _collected(self) -> Scores:
-        """The scores of all samples of the split, of all processes, in the split's order, on the CPU."""
-        scores = {name: torch.cat([kept[name] for kept in self._kept]) for name in self._kept[0]}
-        if self.trainer.world_size > 1:
-            gathered_sizes = self.all_gather(torch.tensor(len(scores["index"]), device=self.device))
-            assert isinstance(gathered_sizes, Tensor)
-            sizes = gathered_sizes.tolist()
-            missing = max(sizes) - len(scores["index"])
-            padded = {name: torch.cat([s, s[:1].expand(missing, *s.shape[1:])]) for name, s in scores.items()}
-            gathered = {name: self.all_gather(s) for name, s in padded.items()}
-            scores = {
-                name: torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-                for name, parts in gathered.items()
-            }
-        order = scores["index"].argsort()
-        return {name: values[order].cpu() for name, values in scores.items()}
+
+def _gradient_norm(optimizer: Optimizer) -> float:
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return nn.utils.get_total_norm(gradients).item() if gradients else math.nan

@@ -1,122 +1,384 @@
-"""Batches of a split that is in memory: gathered on the device, a chunk at a time, in an order that (seed, epoch) fixes."""
+"""Batches of a split: gathered on the device, in an order that is a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlframe.types import UNLABELLED, Batch, Split
+from dlframe.types import Batch, Column, DataError, DataSpec, Lazy, Ragged, Split
+
+T = TypeVar("T")
+
+Call = tuple[Callable[[Any, np.random.Generator], Any], Any, tuple[int, ...]]
+"""Reader, item and seed of a sample."""
+
+POOL_BATCHES = 16
+"""Batches whose samples are sorted by length together: near enough to random, and little padding."""
+
+FEW_ELEMENTS = 256
+"""Elements of a sample below which one index gathers a ragged batch faster than slices do."""
 
 
-@dataclass
-class Place:
-    """Where a process stands: its device, its rank among `world` processes, the epoch, and the batches of it that are done."""
+@dataclass(frozen=True)
+class ProcessContext:
+    """A process of a training: its device, its rank among `world_size` ones, the epoch, and the steps of it that are done."""
 
     device: torch.device
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     epoch: int = 0
-    batches: int = 0
+    steps: int = 0
 
 
-class Batches:
-    """An iterable of chunks, which are lists of batches.
+@dataclass(frozen=True)
+class Step:
+    """The batches of one optimizer step, as this process has them, and the samples of each over all processes."""
 
-    Each process takes every `world`-th sample of a batch, so that the global batch is the same for any number of
+    batches: list[Batch]
+    sizes: list[int]
+
+    @property
+    def samples(self) -> int:
+        """Samples of the step over all processes."""
+        return sum(self.sizes)
+
+
+@dataclass(frozen=True)
+class Order:
+    """How a split is cut into batches.
+
+    Attributes:
+        batch_size: Samples in a batch at most, over all processes.
+        batch_elements: Elements in a batch at most, padding included, of samples of varying length; 0 for no such limit.
+        accumulate: Batches in one optimizer step; the last step of an epoch may have fewer.
+        seed: Shuffle, by this seed and the epoch; None keeps the order, or sorts by length.
+        limit: Batches in an epoch; 0 for all.
+    """
+
+    batch_size: int
+    batch_elements: int = 0
+    accumulate: int = 1
+    seed: int | None = None
+    limit: int = 0
+
+
+class Request:
+    """A sample that is being read by a pool, or will be by this process.
+
+    Args:
+        pool: Who reads; None for this process, when the sample is asked for.
+        where: Column and sample, for messages.
+        call: Reader, item, and seed of the random numbers.
+        shape: What the reader must give.
+    """
+
+    def __init__(self, pool: Executor | None, where: str, call: Call, shape: tuple[int | None, ...]) -> None:
+        self.where = where
+        self.call = call
+        self.shape = shape
+        self.future = pool.submit(read_sample, *call) if pool else None
+
+    def result(self) -> np.ndarray:
+        """The sample.
+
+        Raises:
+            DataError: It cannot be read, is not as declared, or kills the process that reads it.
+        """
+        try:
+            values = self.future.result() if self.future else read_sample(*self.call)
+        except BrokenProcessPool:
+            values = self._alone()
+        except DataError:
+            raise
+        except Exception as error:  # whatever a reader of the user's raises
+            raise DataError(f"{self.where} cannot be read: {type(error).__name__}: {error}") from error
+        if values.shape != self.shape:
+            raise DataError(f"{self.where} must have shape {self.shape}. Received: {values.shape}")
+        return values
+
+    def _alone(self) -> np.ndarray:
+        """Read in a process of its own: that of the pool died, and with it all that it was asked for."""
+        with processes(1) as pool:
+            try:
+                return pool.submit(read_sample, *self.call).result()
+            except BrokenProcessPool:
+                raise DataError(f"{self.where}: the process that read it was killed. Is the file damaged?") from None
+
+
+def read_sample(read: Callable[[Any, np.random.Generator], Any], item: Any, seed: tuple[int, ...]) -> np.ndarray:
+    """One sample of a column that is read when needed."""
+    return np.asarray(read(item, np.random.default_rng(seed)))
+
+
+def processes(workers: int) -> ProcessPoolExecutor:
+    """Processes that inherit nothing from this one, whose threads and locks a fork would copy in mid-air."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+
+class BatchLoader:
+    """An iterable of chunks, which are lists of steps.
+
+    Each process takes every `world_size`-th sample of a batch, so that the global batch is the same for any number of
     processes. A last training batch that would leave a device with fewer than two samples is left out: batch
-    normalisation has no variance there. In evaluation no sample is left out and none is seen twice.
+    normalization has no variance there. In evaluation no sample is left out and none is seen twice.
 
     Args:
         split: The samples.
-        batch_size: Samples in one batch over all processes.
-        place: Gives the place; asked when an iteration begins, for the Trainer settles it late.
-        seed: Shuffle, by this seed and the epoch; None keeps the order.
-        unlabelled: Whether samples without a label take part.
-        chunk: Batches in one chunk. May be changed while an iteration goes on.
-        limit: Batches in one iteration; 0 for all.
-        workers: Threads that gather batches ahead, for data on a disk that is slower than the training. The order is the same.
+        spec: What its columns are.
+        order: How it is cut into batches.
+        context: Gives the context; asked when an iteration begins, for the Trainer settles it late.
+        unlabeled: Whether samples without a label take part.
+        chunk: Steps in one chunk. May be changed while an iteration goes on.
+        workers: Threads, or processes where reading is bound by Python, that prepare batches ahead. The order is the same.
+        memory_format: Memory order of images.
+        resident: Whether columns are kept on the device, or on the host and copied batch by batch; None decides by the room.
     """
 
     def __init__(
         self,
         split: Split,
-        batch_size: int,
+        spec: DataSpec,
+        order: Order,
         *,
-        place: Callable[[], Place],
-        seed: int | None = None,
-        unlabelled: bool = True,
+        context: Callable[[], ProcessContext],
+        unlabeled: bool = True,
         chunk: int = 1,
-        limit: int = 0,
         workers: int = 0,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        resident: bool | None = None,
     ) -> None:
         self.split = split
-        self.batch_size = batch_size
-        self.place = place
-        self.seed = seed
+        self.spec = spec
+        self.order = order
+        self.context = context
         self.chunk = chunk
-        labelled = np.arange(len(split)) if unlabelled else np.flatnonzero(split.targets != UNLABELLED)
-        self.members = torch.from_numpy(labelled)
-        self.limit = limit
         self.workers = workers
-        self._resident: tuple[torch.device, Tensor, Tensor] | None = None
+        self.memory_format = memory_format
+        self.resident = resident
+        everything = np.arange(len(split))
+        self.indices = everything if unlabeled or split.labelled is None else everything[split.labelled]
+        self.lengths = _lengths(split, spec)
+        self._columns: tuple[torch.device, dict[str, Any]] | None = None
 
-    def steps(self, world: int = 1) -> int:
-        """Batches in one iteration."""
-        full, rest = divmod(len(self.members), self.batch_size)
-        smallest = 2 * world if self.seed is not None and full else 1
-        count = full + (rest >= smallest)
-        return min(count, self.limit) if self.limit else count
+    def plan(self, epoch: int = 0, world_size: int = 1) -> list[list[Tensor]]:
+        """The positions of the samples of each batch of each step."""
+        order = self.order
+        indices = torch.from_numpy(self.indices)
+        generator = torch.Generator()
+        if order.seed is not None:
+            generator.manual_seed((order.seed << 20) + epoch)
+            indices = indices[torch.randperm(len(indices), generator=generator)]
+        if self.lengths is not None:
+            batches = self._buckets(indices, generator, world_size)
+        else:
+            batches = [*indices.split(order.batch_size)]
+            if order.seed is not None and len(batches) > 1 and len(batches[-1]) < 2 * world_size:
+                del batches[-1]
+        batches = batches[: order.limit or None]
+        return [batches[start : start + order.accumulate] for start in range(0, len(batches), order.accumulate)]
 
-    def __iter__(self) -> Iterator[list[Batch]]:
-        place = self.place()
-        order = self._order(place)
-        inputs, targets = self._tensors(place.device)
+    def _buckets(self, indices: Tensor, generator: torch.Generator, world_size: int) -> list[Tensor]:
+        """Batches of samples of about the same length: sorted within pools, then shuffled within them.
 
-        def gather(step: int) -> Batch:
-            members = order[step * self.batch_size : (step + 1) * self.batch_size]
-            index = members.tensor_split(place.world)[place.rank] if place.world > 1 else members
-            return Batch(inputs.index_select(0, index), targets.index_select(0, index), index)
+        Each has a sample for every process in training, whatever the limit of elements says.
+        """
+        assert self.lengths is not None
+        shuffled = self.order.seed is not None
+        batches: list[Tensor] = []
+        for pool in indices.split(POOL_BATCHES * self.order.batch_size if shuffled else max(1, len(indices))):
+            lengths = torch.from_numpy(self.lengths[pool.numpy()])
+            by_length = lengths.argsort(stable=True)
+            cut = self._cut(pool[by_length], lengths[by_length].tolist(), world_size if shuffled else 1)
+            batches += [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()] if shuffled else cut
+        return batches
 
-        steps = range(place.batches, self.steps(place.world))
-        chunk = []
-        for batch in _ahead(gather, steps, self.workers) if self.workers else map(gather, steps):
-            chunk.append(batch)
+    def _cut(self, indices: Tensor, lengths: Sequence[int], smallest: int) -> list[Tensor]:
+        """Cut samples in ascending order of length by their number, and by their elements when padded."""
+        order, sizes, size = self.order, [], 0
+        for length in lengths:
+            full = order.batch_elements and (size + 1) * length > order.batch_elements
+            if size >= smallest and (size >= order.batch_size or full):
+                sizes.append(size)
+                size = 0
+            size += 1
+        if sizes and size < smallest:
+            size += sizes.pop()
+        return [*indices.split([*sizes, size])]
+
+    def steps(self, epoch: int = 0, world_size: int = 1) -> int:
+        """Optimizer steps in an epoch."""
+        if self.lengths is not None:
+            return len(self.plan(epoch, world_size))
+        full, rest = divmod(len(self.indices), self.order.batch_size)
+        smallest = 2 * world_size if self.order.seed is not None and full else 1
+        batches = full + (rest >= smallest)
+        batches = min(batches, self.order.limit) if self.order.limit else batches
+        return -(-batches // self.order.accumulate)
+
+    def total_steps(self, epochs: int, world_size: int = 1) -> int:
+        """Optimizer steps in a whole run; where batches are cut by elements, epochs differ."""
+        if self.order.batch_elements and self.lengths is not None:
+            return sum(self.steps(epoch, world_size) for epoch in range(epochs))
+        return epochs * self.steps(0, world_size)
+
+    def longest(self, count: int) -> Split:
+        """The `count` samples that need the most memory."""
+        order = np.arange(len(self.split)) if self.lengths is None else np.argsort(-self.lengths, kind="stable")
+        return self.split.take(order[:count])
+
+    def __iter__(self) -> Iterator[list[Step]]:
+        context = self.context()
+        plan = self.plan(context.epoch, context.world_size)[context.steps :]
+        chunk: list[Step] = []
+        for step in self._gathered(plan, context):
+            chunk.append(step)
             if len(chunk) >= self.chunk:
                 yield chunk
                 chunk = []
         if chunk:
             yield chunk
 
-    def _order(self, place: Place) -> Tensor:
-        members = self.members
-        if self.seed is not None:
-            generator = torch.Generator().manual_seed((self.seed << 20) + place.epoch)
-            members = members[torch.randperm(len(members), generator=generator)]
-        return members.to(place.device)
+    def _gathered(self, plan: list[list[Tensor]], context: ProcessContext) -> Iterator[Step]:
+        lazy = [column for column in self.split.columns.values() if isinstance(column, Lazy)]
+        columns = self._on_device(context.device)
 
-    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        if self._resident is None or self._resident[0] != device:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-                inputs, targets = torch.from_numpy(self.split.inputs), torch.from_numpy(self.split.targets)
-            self._resident = (device, inputs.to(device), targets.to(device))
-        return self._resident[1:]
+        def own(batch: Tensor) -> Tensor:
+            return batch[context.rank :: context.world_size] if context.world_size > 1 else batch
+
+        def gather(step: list[Tensor], read: list[dict[str, list[np.ndarray]]] | None = None) -> Step:
+            parts = [self._batch(own(batch), columns, context.device, read[i] if read else {}) for i, batch in enumerate(step)]
+            return Step(parts, [*map(len, step)])
+
+        if not lazy:
+            yield from _ahead(gather, plan, self.workers) if self.workers else map(gather, plan)
+            return
+        seed = (self.order.seed or 0, context.epoch if self.order.seed is not None else 0)
+        with contextlib.ExitStack() as stack:
+            pool: Executor | None = None
+            if self.workers:
+                python = any(column.python for column in lazy)
+                pool = processes(self.workers) if python else ThreadPoolExecutor(self.workers)
+                stack.callback(pool.shutdown, cancel_futures=True)
+            asking = ((step, [self._request(pool, own(batch), seed) for batch in step]) for step in plan)
+            for step, asked in _queued(asking, 2 * self.workers):
+                read = [{name: [r.result() for r in requests] for name, requests in part.items()} for part in asked]
+                yield gather(step, read)
+
+    def _request(self, pool: Executor | None, indices: Tensor, seed: tuple[int, int]) -> dict[str, list[Request]]:
+        """By column, what will give each sample."""
+        asked: dict[str, list[Request]] = {}
+        for name, column in self.split.columns.items():
+            if isinstance(column, Lazy):
+                shape = self.spec.fields[name].shape
+                asked[name] = [
+                    Request(
+                        pool,
+                        f"data: '{name}' of sample {self.split.ids[i]}",
+                        (column.read, column.items[i], (*seed, i)),
+                        shape if column.lengths is None else (int(column.lengths[i]), *shape[1:]),
+                    )
+                    for i in indices.tolist()
+                ]
+        return asked
+
+    def _batch(
+        self, indices: Tensor, columns: dict[str, Any], device: torch.device, read: dict[str, list[np.ndarray]]
+    ) -> Batch:
+        def gathered(name: str, column: Any) -> Tensor | Ragged:
+            if name in read:
+                return _joined(read[name], self.spec.fields[name].ragged, device)
+            if isinstance(column, Ragged):
+                return _gathered(column, indices, device)
+            return column.index_select(0, indices.to(column.device)).to(device)
+
+        found = {name: laid_out(gathered(name, column), self.memory_format) for name, column in columns.items()}
+        labelled = None
+        if self.split.labelled is not None and len(self.indices) == len(self.split):
+            labelled = torch.from_numpy(self.split.labelled[indices.cpu().numpy()]).to(device)
+        return Batch(found, indices.to(device), self.spec, labelled)
+
+    def _on_device(self, device: torch.device) -> dict[str, Any]:
+        """The columns as tensors, on the device where they are resident; offsets stay on the host."""
+        if self._columns is None or self._columns[0] != device:
+            where = device if self._resident(device) else torch.device("cpu")
+            self._columns = (device, {name: _tensors(column, where) for name, column in self.split.columns.items()})
+        return self._columns[1]
+
+    def _resident(self, device: torch.device) -> bool:
+        if self.resident is not None or device.type != "cuda":
+            return self.resident is not False
+        arrays = [column.values if isinstance(column, Ragged) else column for column in self.split.columns.values()]
+        size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        return size < torch.cuda.mem_get_info(device)[0] // 2
 
 
-def _ahead(gather: Callable[[int], Batch], steps: Iterable[int], workers: int) -> Iterator[Batch]:
-    """`map(gather, steps)`, computed by threads up to two batches each before they are asked for."""
+def laid_out(column: Tensor | Ragged, memory_format: torch.memory_format) -> Tensor | Ragged:
+    """A column of images in a memory order; any other as it is."""
+    return column.contiguous(memory_format=memory_format) if isinstance(column, Tensor) and column.ndim == 4 else column
+
+
+def _lengths(split: Split, spec: DataSpec) -> np.ndarray | None:
+    """The lengths by which samples are sorted: those of the longest inputs; None where all have one shape."""
+    lengths = [split[name].lengths for name, field in spec.inputs.items() if field.ragged]
+    return np.max(lengths, axis=0) if lengths else None
+
+
+def _tensors(column: Column, device: torch.device) -> Any:
+    if isinstance(column, Lazy):
+        return column
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        if isinstance(column, Ragged):
+            return Ragged(torch.from_numpy(column.values).to(device), column.offsets)
+        return torch.from_numpy(column).to(device)
+
+
+def _gathered(column: Ragged, indices: Tensor, device: torch.device) -> Ragged:
+    """The samples of a ragged column: views joined where they are long, one index where they are short."""
+    chosen = indices.cpu().numpy()
+    starts, ends = column.offsets[chosen], column.offsets[chosen + 1]
+    lengths = ends - starts
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values: Tensor = column.values
+    elements = int(offsets[-1]) * (values[0].numel() if len(values) else 0)
+    if elements >= FEW_ELEMENTS * len(chosen):
+        joined = torch.cat([values[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
+    else:
+        flat = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        joined = values.index_select(0, torch.from_numpy(flat).to(values.device))
+    return Ragged(joined.to(device), torch.from_numpy(offsets).to(device))
+
+
+def _joined(samples: list[np.ndarray], ragged: bool, device: torch.device) -> Tensor | Ragged:
+    if not ragged:
+        return torch.from_numpy(np.stack(samples)).to(device)
+    joined = Ragged.of(samples)
+    return Ragged(torch.from_numpy(joined.values).to(device), torch.from_numpy(joined.offsets).to(device))
+
+
+def _queued(items: Iterator[T], ahead: int) -> Iterator[T]:
+    """The items, of which `ahead` more are always made already."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _ahead(gather: Callable[[list[Tensor]], Step], plan: Sequence[list[Tensor]], workers: int) -> Iterator[Step]:
+    """`map(gather, plan)`, computed by threads up to two steps each before they are asked for."""
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Batch]] = deque()
-        for step in steps:
-            waiting.append(pool.submit(gather, step))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        for future in _queued((pool.submit(gather, step) for step in plan), 2 * workers):
+            yield future.result()

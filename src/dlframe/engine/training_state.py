@@ -1,6 +1,6 @@
 """Everything that decides how a training goes on: weights, optimizers, schedules, callbacks, random numbers.
 
-`take` and `put_back` are each called by every process of a run, since some of it lies in all of them.
+`capture` and `restore` are each called by every process of a run, since some of it lies in all of them.
 """
 
 from __future__ import annotations
@@ -8,43 +8,40 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
-from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
-from torch.optim import Optimizer
+
+from dlframe.engine import internals
 
 if TYPE_CHECKING:
     from dlframe.engine.learner import Learner
 
 
-def take(learner: Learner) -> dict[str, Any]:
+def capture(learner: Learner) -> dict[str, Any]:
     """The state of a training between two batches, as a tree that a checkpoint holds."""
     trainer = learner.trainer
     return {
         "task": weights(learner),
-        "gradients": {name: p.grad for name, p in learner.task.named_parameters() if p.grad is not None},
         "optimizers": [trainer.strategy.optimizer_state(optimizer) for optimizer in trainer.optimizers],
         "schedulers": [scheduler.state_dict() for scheduler in learner.schedulers],
         "callbacks": {key: callback.state_dict() for key, callback in _callbacks(learner).items()},
         "augmentations": {key: augmentation.state_dict() for key, augmentation in _augmentations(learner).items()},
         "precision": trainer.precision_plugin.state_dict(),
-        "global_step": vars(_global_step(learner)),
+        "global_step": internals.optimizer_step_count(trainer),
         "random": _gathered(learner, _random(learner)),
     }
 
 
-def put_back(learner: Learner, tree: Mapping[str, Any]) -> None:
-    """Set everything as it was, but for what `put_back_late` does."""
+def restore(learner: Learner, tree: Mapping[str, Any]) -> None:
+    """Set everything as it was, except random numbers."""
     trainer = learner.trainer
-    with _whole(learner):
+    with internals.whole_weights(trainer):
         learner.task.load_state_dict(tree["task"])
     for optimizer, state in zip(trainer.optimizers, tree["optimizers"], strict=True):
-        optimizer.load_state_dict(_shard(learner, optimizer, state))
+        optimizer.load_state_dict(internals.own_optimizer_state(trainer, optimizer, state))
     for scheduler, state in zip(learner.schedulers, tree["schedulers"], strict=True):
         scheduler.load_state_dict(state)
     for key, callback in _callbacks(learner).items():
@@ -52,16 +49,13 @@ def put_back(learner: Learner, tree: Mapping[str, Any]) -> None:
     for key, augmentation in _augmentations(learner).items():
         augmentation.load_state_dict(tree["augmentations"][key])
     trainer.precision_plugin.load_state_dict(tree["precision"])
-    vars(_global_step(learner)).update(tree["global_step"])
-    standing = learner.at
-    standing.losses = {name: (n, total.to(learner.device)) for name, (n, total) in standing.losses.items()}
+    internals.optimizer_step_count(trainer).update(tree["global_step"])
+    progress = learner.progress
+    progress.losses = {name: (n, total.to(learner.device)) for name, (n, total) in progress.losses.items()}
 
 
-def put_back_late(learner: Learner, tree: Mapping[str, Any]) -> None:
-    """Set what the Trainer resets when it starts as it was: gradients, and this process's random numbers."""
-    parameters = dict(learner.task.named_parameters())
-    for name, gradient in tree["gradients"].items():
-        parameters[name].grad = gradient.to(parameters[name].device)
+def restore_random(learner: Learner, tree: Mapping[str, Any]) -> None:
+    """Set this process's random numbers as they were: last, for an epoch begins with drawing some."""
     # Clones, since a generator takes its state from the beginning of a storage only.
     own = {name: states[learner.global_rank].clone() for name, states in tree["random"].items()}
     (gauss,) = own["python_gauss"].tolist()
@@ -80,31 +74,9 @@ def weights(learner: Learner) -> dict[str, Tensor]:
     return {name.removeprefix("task."): tensor for name, tensor in state.items()}
 
 
-def _whole(learner: Learner) -> AbstractContextManager[Any]:
-    """Within, the weights that a sharded strategy has parted are whole, and parted again afterwards."""
-    strategy = learner.trainer.strategy
-    if isinstance(strategy, FSDPStrategy) and strategy.model:
-        return FullyShardedDataParallel.summon_full_params(strategy.model)
-    return nullcontext()
-
-
-def _shard(learner: Learner, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """The part of an optimizer's whole state that belongs to this process."""
-    strategy = learner.trainer.strategy
-    if not isinstance(strategy, FSDPStrategy) or not strategy.model:
-        return state
-    named = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, strategy.model)
-    return FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, optimizer, named)
-
-
 def _callbacks(learner: Learner) -> dict[str, Any]:
     callbacks: list[Any] = learner.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its parts
     return {f"{i}.{type(callback).__name__}": callback for i, callback in enumerate(callbacks)}
-
-
-def _global_step(learner: Learner) -> Any:
-    """The Trainer's own count of optimizer steps, which callbacks read."""
-    return learner.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
 
 
 def _augmentations(learner: Learner) -> dict[str, Any]:

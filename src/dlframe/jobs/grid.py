@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe.config import expand, load
-from dlframe.reports import terminal
 from dlframe.statistics.intervals import mean_interval
 from dlframe.types import DlframeError, Estimate, Result
 
@@ -71,22 +70,17 @@ def table(cells: Sequence[Cell]) -> str:
             families.setdefault(cell.family, []).append(cell.outcome)
             name, baseline = cell.outcome.baseline
             metric = cell.outcome.headline
-            text = f"{_with_interval(metric, cell.outcome.interval)}, {name} {terminal.number(metric, baseline[metric])}, "
+            read = cell.outcome.metric(metric)
+            text = f"{metric} {read.with_interval(cell.outcome.interval)}, {name} {read.text(baseline[metric])}, "
             text += f"{cell.outcome.seconds:.1f} s, {cell.outcome.folder}"
         lines.append(f"{cell.title:<{width}}  {text}")
     for family, results in families.items():
         if len(results) > 1 and family != "-" and len({result.headline for result in results}) == 1:
             metric = results[0].headline
             mean = Estimate(*mean_interval([result.metrics[metric] for result in results]))
-            if metric in terminal.SHARES:  # Student's t knows no bounds
-                mean = Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high))
-            lines.append(f"{family:<{width}}  {_with_interval(metric, mean)}, mean of {len(results)} seeds")
+            read = results[0].metric(metric)
+            lines.append(f"{family:<{width}}  {metric} {read.with_interval(read.clipped(mean))}, mean of {len(results)} seeds")
     return "\n".join(lines)
-
-
-def _with_interval(metric: str, estimate: Estimate) -> str:
-    value, low, high = (terminal.number(metric, x) for x in (estimate.value, estimate.low, estimate.high))
-    return f"{metric} {value} ({low} to {high})"
 
 
 def _outcome(cell: list[str], pending: list[Tracker]) -> Result | str:

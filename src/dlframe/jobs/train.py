@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe.config import Config, load_saved, store_uri
-from dlframe.readers.splits import hide_labels
+from dlframe.readers.splits import drop_labels
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
 from dlframe.runs.environment import is_main
 from dlframe.runs.journal import NO_ROOM, Journal, ended
-from dlframe.runs.recorder import BEST, Keeper, RunKeeper, recalled, states
+from dlframe.runs.recorder import BEST, Recorder, RunRecorder, read_metadata, states
 from dlframe.runs.signals import Signals, Stopped, die_with_parent
 from dlframe.storage import checkpoint
-from dlframe.types import UNLABELLED, CheckpointError, ConfigError, DataError, Dataset, Result
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, check_dataset
 
 if TYPE_CHECKING:
-    from dlframe.tasks.base import Scores, Task
+    from dlframe.engine.fit import Scored
     from dlframe.tracking import Tracker
 
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
@@ -30,19 +30,20 @@ FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 
 
 def load_data(config: Config) -> Dataset:
-    """The data of a run, labels hidden as asked."""
-    dataset = config.build("data")
-    for name in ("train", "validation", "test"):
-        split, classes = getattr(dataset, name), dataset.spec.classes
-        if not len(split):
-            raise DataError(f"data={dataset.spec.name}: the {name} split is empty.")
-        if classes and (wrong := split.targets[(split.targets < UNLABELLED) | (split.targets >= len(classes))]).size:
-            raise DataError(
-                f"data={dataset.spec.name}: a label must be 0 to {len(classes) - 1}, or {UNLABELLED} where hidden. "
-                f"Received: {wrong[0]} in the {name} split."
-            )
+    """The data of a run, checked against their own declaration, labels dropped as asked.
+
+    Raises:
+        DataError: They are not as declared, or their kinds do not fit the model or the task.
+    """
+    dataset = check_dataset(config.build("data"))
+    spec = dataset.spec
+    for role, fields in (("inputs", spec.inputs), ("targets", spec.targets)):
+        promised = config.entry("data").facts[role]
+        for name, field in fields.items():
+            if field.kind not in promised:
+                raise DataError(f"data={spec.name}: '{name}' must be {' or '.join(promised)}. Received: {field.kind}.")
     if config.run.labels_per_class is not None:
-        dataset = hide_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
+        dataset = drop_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
     return dataset
 
 
@@ -66,32 +67,32 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     with Signals() as signals:
         if not is_main():
             die_with_parent()
-            return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Keeper(signals))
-        keeper = _begin(config, dataset, folder, tracking_uri, signals)
+            return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Recorder(signals))
+        recorder = _begin(config, dataset, folder, tracking_uri, signals)
         tracker = None
         status, message = "FAILED", ""
         try:
             if tracking_uri:
                 from dlframe.tracking import Tracker
 
-                tracker = Tracker.start(keeper.folder)
-            result = _train(config, dataset, keeper.folder, keeper)
+                tracker = Tracker.start(recorder.folder)
+            result = _train(config, dataset, recorder.folder, recorder)
             status = "FINISHED"
         except (KeyboardInterrupt, Stopped):
             status, message = "KILLED", "interrupted"
-            print(terminal.stopped(config, keeper.step), file=sys.stderr, flush=True)
+            print(terminal.stopped(config, recorder.step), file=sys.stderr, flush=True)
             raise
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
             if isinstance(error, OSError) and error.errno in NO_ROOM:
-                told = f"{keeper.folder}: cannot be written: {os.strerror(error.errno)}"
-                raise DataError(f"{told}. Make room; {terminal.stopped(config, keeper.step)}") from error
+                told = f"{recorder.folder}: cannot be written: {os.strerror(error.errno)}"
+                raise DataError(f"{told}. Make room; {terminal.stopped(config, recorder.step)}") from error
             raise
         finally:
             del os.environ[FOLDER_VARIABLE]
-            keeper.write_best()
-            keeper.journal.write("end", status=status, message=message)
-            if lost := keeper.journal.close():
+            recorder.write_best()
+            recorder.journal.write("end", status=status, message=message)
+            if lost := recorder.journal.close():
                 print(f"warning: {lost}", file=sys.stderr)
             if tracker and pending is not None:
                 pending.append(tracker)
@@ -100,7 +101,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     return _told(result, pending)
 
 
-def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: str, signals: Signals) -> RunKeeper:
+def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: str, signals: Signals) -> RunRecorder:
     """A new run in a folder of its own, or the one that is in the folder `before` again."""
     if before:
         run_directory.check_data(before, dataset)
@@ -110,7 +111,7 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
     os.environ[FOLDER_VARIABLE] = str(folder)
     print(terminal.opening(config, dataset, folder, again=bool(before)), flush=True)
     run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
-    return RunKeeper(config, folder, journal, signals)
+    return RunRecorder(config, folder, journal, signals)
 
 
 def _told(result: Result, pending: list[Tracker] | None) -> Result:
@@ -136,7 +137,7 @@ def rescore(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -
         raise ConfigError(f"test: {folder} is no run: it has no config.yaml. Runs are in runs/.")
     config = load_saved(folder / "config.yaml", plugin_paths)
     if config.run.batch_size == "auto":
-        config = replace(config, run=replace(config.run, batch_size=recalled(folder, "batch_size") or 1))
+        config = replace(config, run=replace(config.run, batch_size=read_metadata(folder, "batch_size") or 1))
     path = _weights(folder, weights)
     own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
     if own != model:
@@ -152,8 +153,7 @@ def rescore(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -
     print(terminal.opening(config, dataset, None), flush=True)
     from dlframe.engine.fit import evaluate
 
-    task, scores = evaluate(config, dataset, path)
-    result = _result(config, dataset, task, scores, folder)
+    result, _ = _result(config, dataset, evaluate(config, dataset, path), folder)
     result.seconds = time.perf_counter() - started
     result.overrides = overrides
     print(terminal.closing(result), flush=True)
@@ -172,31 +172,35 @@ def _weights(folder: Path, checkpoint: str) -> Path:
     return Path(checkpoint)
 
 
-def _train(config: Config, dataset: Dataset, folder: Path, keeper: Keeper) -> Result:
+def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder) -> Result:
     from dlframe.engine.fit import fit
 
-    fitted = fit(config, dataset, keeper, folder / BEST)
-    result = _result(config, dataset, fitted.task, fitted.scores, folder)
-    keeper.report(fitted.steps, {f"test/{name}": value for name, value in result.metrics.items()})
-    if isinstance(keeper, RunKeeper):
-        run_directory.write_end(config, dataset, fitted.task, fitted.scores, folder, keeper.journal)
-        result.seconds = keeper.seconds
+    scored = fit(config, dataset, recorder, folder / BEST)
+    result, dataset = _result(config, dataset, scored, folder)
+    recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()})
+    if isinstance(recorder, RunRecorder):
+        run_directory.write_end(config, dataset, scored.task, scored.scores, folder, recorder.journal)
+        result.seconds = recorder.seconds
         result.overrides = config.overrides
-        run_directory.write_result(result, folder, keeper.journal)
+        run_directory.write_result(result, folder, recorder.journal)
     return result
 
 
-def _result(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path | None) -> Result:
-    metrics = task.metrics(scores) | task.finish(dataset)
-    headline = config.entry("task").facts["monitor"]
-    return Result(
+def _result(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset]:
+    """The result, and the data that it describes: where batches were limited, the test samples that were scored."""
+    if len(scored.index) < len(dataset.test):
+        dataset = replace(dataset, test=dataset.test.take(scored.index))
+    task, headline, metrics = scored.task, config.headline, config.metrics
+    result = Result(
         folder=folder,
         headline=headline,
-        metrics=metrics,
-        interval=task.interval(headline, scores),
+        metrics=task.metrics(scored.scores) | task.final_metrics(dataset),
+        interval=metrics[headline].clipped(task.interval(headline, scored.scores, dataset.test.groups)),
         baseline=task.baseline(dataset),
         samples=len(dataset.test),
+        declared=metrics,
     )
+    return result, dataset
 
 
 def _tracking_uri(config: Config) -> str:

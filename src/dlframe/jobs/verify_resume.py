@@ -23,7 +23,7 @@ from dlframe.runs.recorder import BEST, states
 from dlframe.runs.run_directory import RESULT, new_folder
 from dlframe.runs.signals import Signals
 from dlframe.storage import checkpoint
-from dlframe.types import UNLABELLED, ConfigError, DlframeError
+from dlframe.types import ConfigError, DlframeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,11 +110,12 @@ def _regular(config: Config, overrides: Sequence[str]) -> list[str]:
     if _given(overrides):
         return []
     train = load_data(config).train
-    samples = len(train) if config.entry("task").facts["unlabelled"] else int((train.targets != UNLABELLED).sum())
+    unlabeled = config.entry("model").facts["unlabeled"]
+    samples = len(train) if train.labelled is None or unlabeled else int(train.labelled.sum())
     size = config.run.batch_size
     batches = math.ceil(samples / (AUTO_BATCH if isinstance(size, str) else size))
     batches = min(batches, config.trainer.limit_steps or batches)
-    steps = batches * config.run.epochs // config.run.accumulate
+    steps = math.ceil(batches / config.run.accumulate) * config.run.epochs
     return ["checkpoint.unit=steps", f"checkpoint.every={max(1, steps // STATES)}"]
 
 

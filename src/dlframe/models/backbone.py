@@ -113,9 +113,9 @@ class Backbone(nn.Module):
         self.layers = layers(self.network, heads)
         """Names of parameters, layer by layer from the head to the stem."""
         self.unfreeze(len(self.layers) if train == "all" else 1)
-        # Inputs arrive as (pixels - spec.mean) / spec.std; they leave as (pixels - mean) / std.
+        # Inputs arrive as (pixels - mean of the data) / std of the data; they leave as (pixels - mean) / std.
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
-        scale, shift = torch.tensor(spec.std) / std, (torch.tensor(spec.mean) - mean) / std
+        scale, shift = torch.tensor(spec.input.std) / std, (torch.tensor(spec.input.mean) - mean) / std
         self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from dlframe.registry import Count, Probability, models
-from dlframe.types import DataSpec
+from dlframe.models.frechet import PART, frechet_distances
+from dlframe.registry import Count, NonNegative, Probability, models
+from dlframe.types import Dataset, DataSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SLOPE = 0.2
 """Of the discriminator's leaky ReLU below zero."""
@@ -16,9 +24,18 @@ SMALLEST, DOUBLINGS = 4, 3
 """Height and width are halved until neither is above SMALLEST; channels double with the first DOUBLINGS halvings."""
 
 
-@models.register("gan", task="adversarial", inputs=("image",))
+@models.register("gan", networks=("discriminator", "generator"), unlabeled=True, inputs=("image",))
 class GAN(nn.Module):
     """Semi-supervised GAN: a discriminator that classifies, and a generator of images that it must tell from real ones.
+
+    Salimans et al. 2016 (arXiv 1606.03498), section 5. A further class, "generated", is given the logit 0, so that the
+    softmax says of an image that it is real with probability Z / (Z + 1), where Z is the sum of exp(logits) over the
+    classes. With L = log Z the discriminator lowers
+
+        cross-entropy over the classes + adversarial_weight * (softplus(-L(real)) + softplus(L(generated))) / 2
+
+    each term a mean over its images. It differs from the paper in that labeled images come as they fall in a batch of
+    all, not in batches of their own: a batch without any has no first term. Labels that were mixed count by their fractions.
 
     The plan of DCGAN (Radford et al. 2015, arXiv 1511.06434): strided convolutions and leaky ReLU in the discriminator,
     batch norm and ReLU in the generator. It differs in three things. The discriminator has no batch norm, but the
@@ -32,7 +49,13 @@ class GAN(nn.Module):
         hidden: Units of the discriminator's hidden layer, the features.
         latent: Length of the noise from which an image is drawn.
         dropout: Probability with which a feature before or after the hidden layer is left out of a training step.
+        adversarial_weight: Weight of the real-or-generated term; 0 learns from the labels alone.
+        generator_loss: What the generator lowers: the squared distance between the mean features of real and of generated
+            images (feature_matching), or softplus(-L(generated)) (non_saturating; Goodfellow et al. 2014, arXiv 1406.2661).
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -42,8 +65,15 @@ class GAN(nn.Module):
         hidden: Count = 128,
         latent: Count = 64,
         dropout: Probability = 0.25,
+        adversarial_weight: NonNegative = 1.0,
+        generator_loss: Literal["feature_matching", "non_saturating"] = "feature_matching",
     ) -> None:
         super().__init__()
+        self.spec = spec
+        self.adversarial_weight = adversarial_weight
+        self.generator_loss = generator_loss
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(spec.input, name)).view(-1, 1, 1), persistent=False)
         sizes = halvings(*spec.shape[1:])
         widths = [width << min(halving, DOUBLINGS) for halving in range(len(sizes))]
         self.discriminator = Discriminator(spec, sizes, widths, hidden, dropout)
@@ -52,6 +82,58 @@ class GAN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width)."""
         return self.discriminator(images)
+
+    def generate(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """(count, channels, height, width) images in [0, 1], from noise of `generator`, or of torch's own."""
+        device, dtype = self.mean.device, self.mean.dtype
+        return self.generator(torch.randn(count, self.generator.latent, generator=generator, device=device, dtype=dtype))
+
+    def loss(self, images: Tensor, network: str, supervised: Callable[[Tensor], Tensor], fraction: float) -> Tensor:
+        """What the discriminator or the generator lowers.
+
+        Args:
+            images: (batch, channels, height, width), normalized.
+            network: Which of the two.
+            supervised: From logits (batch, classes) to the part of the loss that labels give.
+            fraction: The batch's part of the samples of the optimizer step.
+        """
+        if network == "discriminator":
+            with torch.no_grad():
+                generated = self._generate_normalized(len(images))
+            logits = self(images)
+            adversarial = fraction * unsupervised(logits, self(generated))
+            return supervised(logits) + self.adversarial_weight * adversarial
+        generated = self._generate_normalized(len(images))
+        if self.generator_loss == "non_saturating":
+            return fraction * functional.softplus(-self(generated).logsumexp(1)).mean()
+        with torch.no_grad():
+            features = self.discriminator.features(images).mean(0)
+        return fraction * functional.mse_loss(self.discriminator.features(generated).mean(0), features)
+
+    def _generate_normalized(self, count: int) -> Tensor:
+        return (self.generate(count) - self.mean) / self.std
+
+    def samples(self, count: int) -> np.ndarray:
+        """(count, channels, height, width) generated images, uint8, from the same noise at each call."""
+        generator = torch.Generator(self.mean.device).manual_seed(0)
+        with torch.inference_mode():
+            parts = [self.generate(min(PART, count - start), generator) for start in range(0, count, PART)]
+        return (torch.cat(parts).float() * 255).round().byte().numpy(force=True)
+
+    def figures(self) -> dict[str, Figure]:
+        """A grid of generated images."""
+        from dlframe import plots
+
+        return {"generated": plots.grid(self.samples(64))}
+
+    def final_metrics(self, dataset: Dataset) -> dict[str, float]:
+        """How far generated images are from the test images, and how far real ones are."""
+        return frechet_distances(self.spec, dataset, self.samples)
+
+
+def unsupervised(real: Tensor, generated: Tensor) -> Tensor:
+    """Cross-entropy of real or generated, half from each, of logits (batch, classes): -log(Z / (Z + 1)), -log(1 / (Z + 1))."""
+    return (functional.softplus(-real.logsumexp(1)).mean() + functional.softplus(generated.logsumexp(1)).mean()) / 2
 
 
 class Discriminator(nn.Module):

@@ -12,7 +12,7 @@ from dlframe.types import DataSpec
 
 @models.register(
     "lda",
-    task="closed_form",
+    networks=(),
     inputs=("image",),
     exempt={"varies": "it starts from zero sums, whatever the seed", "gradients": "it has none"},
 )
@@ -46,7 +46,7 @@ class LinearDiscriminant(nn.Module):
         self.solved = False
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "solved", False))
 
-    def observe(self, images: Tensor, targets: Tensor) -> None:
+    def partial_fit(self, images: Tensor, targets: Tensor) -> None:
         """Add up images (batch, channels, height, width) and targets: (batch,) class numbers, or (batch, classes) shares."""
         images = images.flatten(1).double()
         if targets.ndim == 1:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlframe.types import UNLABELLED, DataError, Dataset, DataSpec, Split
-
-PARTS = ("train", "validation", "test")
+from dlframe.types import PARTS, DataError, Dataset, DataSpec, Field, Split, check_dataset
 
 
 def stratified(
@@ -75,58 +74,66 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(means), tuple(deviations)
 
 
+def image_spec(name: str, train: Split, classes: Sequence[str], measured: Any = None) -> DataSpec:
+    """The spec of images ("image", uint8) with one class each ("label").
+
+    Args:
+        name: Name of the data set.
+        train: Whose images are measured.
+        classes: Names of the classes.
+        measured: Mean and standard deviation of each channel, where they are known already.
+    """
+    images = train["image"]
+    mean, std = measured or statistics(images)
+    image = Field(kind="image", dtype="uint8", shape=images.shape[1:], mean=tuple(mean), std=tuple(std))
+    return DataSpec(name, {"image": image}, {"label": Field(kind="class", dtype="int64", names=tuple(classes))})
+
+
+STORED = {"inputs": "image", "targets": "label"}
+"""Name of a stored array -> the column that it holds."""
+
+
+def store(folder: Path, part: str, split: Split) -> None:
+    """Write the columns of a split of images as "train-inputs.npy", "train-targets.npy", "train-ids.npy"."""
+    arrays = {kind: split[column] for kind, column in STORED.items()} | {"ids": split.ids}
+    if split.groups is not None:
+        arrays["groups"] = split.groups
+    for kind, array in arrays.items():
+        np.save(folder / f"{part}-{kind}.npy", np.ascontiguousarray(array), allow_pickle=False)
+
+
 def image_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], source: str) -> Dataset:
-    """The data set whose splits were stored as "train-inputs", "train-targets", "train-ids" and so on.
+    """The data set whose splits were written by `store`.
 
     Raises:
-        DataError: The arrays are no images with class numbers, or `check` refuses them.
+        DataError: The arrays are not images with class numbers.
         KeyError: An array is missing, or one of the facts: classes, mean, std and splits.
     """
-    train, validation, test = (Split(*(arrays[f"{part}-{kind}"] for kind in ("inputs", "targets", "ids"))) for part in PARTS)
-    for split in (train, validation, test):
-        if (split.inputs.dtype, split.inputs.ndim, split.targets.dtype, split.targets.ndim) != (np.uint8, 4, np.int64, 1):
-            raise DataError(f"{name}: is not stored as images with class numbers")
-    shape, classes = train.inputs.shape[1:], tuple(map(str, facts["classes"]))
-    mean, std = (tuple(float(value) for value in facts[fact]) for fact in ("mean", "std"))
-    if not len(mean) == len(std) == shape[0]:
-        raise DataError(f"{name}: has {shape[0]} channels. Received: {len(mean)} means, {len(std)} deviations")
-    spec = DataSpec(name, "image", "class", shape, classes, mean=mean, std=std)
-    return check(Dataset(spec, train, validation, test, source, str(facts["splits"])))
+    train, validation, test = (
+        Split(
+            {column: arrays[f"{part}-{kind}"] for kind, column in STORED.items()},
+            arrays[f"{part}-ids"],
+            groups=arrays.get(f"{part}-groups"),
+        )
+        for part in PARTS
+    )
+    if train["image"].ndim != 4:
+        raise DataError(f"{name}: is not stored as images with class numbers")
+    measured = tuple(tuple(float(value) for value in facts[fact]) for fact in ("mean", "std"))
+    if {len(values) for values in measured} != {train["image"].shape[1]}:
+        raise DataError(f"{name}: its means and deviations are not those of {train['image'].shape[1]} channels")
+    spec = image_spec(name, train, tuple(map(str, facts["classes"])), measured)
+    return check_dataset(Dataset(spec, train, validation, test, source, str(facts["splits"])))
 
 
-def check(dataset: Dataset) -> Dataset:
-    """The data set itself, if every split has samples of its shape and every class number is one of its classes.
-
-    Raises:
-        DataError: Names the data set, the split, the sample, the value and the allowed range.
-    """
-    name, classes = dataset.spec.name, len(dataset.spec.classes)
-    for part in PARTS:
-        split: Split = getattr(dataset, part)
-        if not len(split) == len(split.targets) == len(split.ids) or not len(split):
-            raise DataError(f"{name}: {part} has {len(split)} inputs, {len(split.targets)} targets and {len(split.ids)} ids")
-        if split.inputs.shape[1:] != dataset.spec.shape or 0 in dataset.spec.shape:
-            raise DataError(f"{name}: inputs of {part} have shape {split.inputs.shape[1:]}, not {dataset.spec.shape}")
-        if not classes:
-            continue
-        lowest = UNLABELLED if part == "train" else 0
-        wrong = np.flatnonzero((split.targets < lowest) | (split.targets >= classes))
-        if len(wrong):
-            raise DataError(
-                f"{name}: sample {split.ids[wrong[0]]} of {part} has a label out of range: 0 to {classes - 1}"
-                f"{' (or -1, unlabelled)' if lowest else ''}. Received: {split.targets[wrong[0]]}"
-            )
-    return dataset
-
-
-def hide_labels(dataset: Dataset, labels_per_class: int, *, seed: int = 0) -> Dataset:
-    """Keep the labels of that many training samples of each class; the others become `UNLABELLED`.
+def drop_labels(dataset: Dataset, labels_per_class: int, *, seed: int = 0) -> Dataset:
+    """Keep the labels of that many training samples of each class; the others become unlabeled.
 
     Validation and test stay whole: what is studied is how few labels training needs, and a score on a handful of
     validation samples would mostly measure luck.
 
     Args:
-        dataset: With classes.
+        dataset: With one class target.
         labels_per_class: Labels to keep.
         seed: Chooses the samples that keep theirs.
 
@@ -134,17 +141,18 @@ def hide_labels(dataset: Dataset, labels_per_class: int, *, seed: int = 0) -> Da
         DataError: A class has fewer labels than are asked for.
     """
     generator = np.random.default_rng(seed)
-    targets = np.full_like(dataset.train.targets, UNLABELLED)
-    for label, name in enumerate(dataset.spec.classes):
-        index = np.flatnonzero(dataset.train.targets == label)
+    (name,) = dataset.spec.of_kind("class", dataset.spec.targets)
+    targets, labelled = dataset.train[name], np.zeros(len(dataset.train), dtype=bool)
+    for label, title in enumerate(dataset.spec.classes):
+        index = np.flatnonzero(targets == label)
         if len(index) < labels_per_class:
             raise DataError(
-                f"labels_per_class: class '{name}' of {dataset.spec.name} has {len(index)} training samples. "
+                f"labels_per_class: class '{title}' of {dataset.spec.name} has {len(index)} training samples. "
                 f"Received: {labels_per_class}"
             )
-        targets[generator.choice(index, labels_per_class, replace=False)] = label
+        labelled[generator.choice(index, labels_per_class, replace=False)] = True
     return replace(
         dataset,
-        train=replace(dataset.train, targets=targets),
+        train=replace(dataset.train, labelled=labelled),
         splits=f"{dataset.splits}, {labels_per_class} labels a class",
     )

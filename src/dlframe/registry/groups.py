@@ -11,16 +11,14 @@ from dlframe.types import RegistrationError, nearest
 tasks = Registry(
     "task",
     injected=("spec", "model"),
-    facts={
-        "targets": ("class",),
-        "metrics": {"loss": "min"},
-        "monitor": "loss",
-        "players": ("model",),
-        "unlabelled": False,
-    },
+    facts={"targets": ("class",), "requires": (), "metrics": {"loss": {"better": "min"}}, "headline": "loss", "monitor": ""},
 )
-models = Registry("model", injected=("spec",), facts={"inputs": ("image",), "targets": ("class",), "task": ""})
-data = Registry("data", facts={"inputs": "image", "target": "class"})
+models = Registry(
+    "model",
+    injected=("spec",),
+    facts={"inputs": ("image",), "targets": ("class",), "task": "", "networks": ("model",), "unlabeled": False},
+)
+data = Registry("data", facts={"inputs": ("image",), "targets": ("class",)})
 augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("image",), "targets": ()})
 optimizers = Registry("optimizer", injected=("params",), required=("lr",))
 schedulers = Registry("scheduler", injected=("optimizer", "steps"))

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from dlframe.config import Config, expand
-from dlframe.types import Dataset, Result
-
-SHARES = ("accuracy", "f1", "precision", "recall")
-"""Metrics that are shares of one; MAPE is in per cent already."""
+from dlframe.types import Dataset, Field, Result
 
 
 def opening(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
     """What will run, on which data, on which device; `again` where the run in the folder goes on."""
     spec = dataset.spec
     sizes = " + ".join(f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
-    classes = f", {len(spec.classes)} classes" if spec.classes else f", horizon {spec.horizon}" if spec.horizon else ""
     trainer = config.trainer
     device = trainer.accelerator + (f" x {trainer.devices}" if trainer.devices != 1 else "")
-    shape = "x".join(map(str, spec.shape))
     return (
         f"{config.values['model']['name']} on {spec.name}: {sizes} samples to train, validate, test; "
-        f"{spec.inputs} {shape}{classes}; split {dataset.splits}; {dataset.source}; data {dataset.fingerprint}; on {device}"
-        + (f"; {'goes on' if again else 'in'} {folder}" if folder else "")
+        f"{_fields(spec.inputs)}, {_fields(spec.targets)}; split {dataset.splits}; {dataset.source}; "
+        f"data {dataset.fingerprint}; on {device}" + (f"; {'goes on' if again else 'in'} {folder}" if folder else "")
     )
 
 
@@ -34,23 +30,29 @@ def stopped(config: Config, step: int) -> str:
     return f"{f'stopped after step {step:,}' if step else 'stopped before the first checkpoint'}; go on: {command}"
 
 
-def number(metric: str, value: float) -> str:
-    """A metric as one reads it: shares in per cent."""
-    if metric == "mape":
-        return f"{value:.3f} %"
-    return f"{100 * value:.2f} %" if metric in SHARES else f"{value:.4g}"
+def _fields(fields: Mapping[str, Field]) -> str:
+    """What a model is given or is to say: kind and shape, or the number of classes."""
+
+    def described(name: str, field: Field) -> str:
+        if field.kind == "class":
+            return f"{len(field.names)} classes"
+        shape = "x".join("*" if side is None else str(side) for side in field.shape)
+        return " ".join(filter(None, (name if len(fields) > 1 else "", field.kind, shape)))
+
+    return ", ".join(described(name, field) for name, field in fields.items())
 
 
 def closing(result: Result) -> str:
     """The metric with its interval, the baseline, where the run is, and what one would type next."""
     metric, interval = result.headline, result.interval
     name, baseline = result.baseline
-    low, high = number(metric, interval.low).removesuffix(" %"), number(metric, interval.high)
+    read = result.metric(metric)
+    low, high = read.text(interval.low).removesuffix(" %"), read.text(interval.high)
     lines = [
-        f"test {metric} {number(metric, interval.value)} (95 % interval {low} to {high}, {result.samples:,} samples); "
-        f"{name} {number(metric, baseline[metric])}; {result.seconds:.1f} s"
+        f"test {metric} {read.text(interval.value)} (95 % interval {low} to {high}, {result.samples:,} samples); "
+        f"{name} {read.text(baseline[metric])}; {result.seconds:.1f} s"
     ]
-    others = [f"{key} {number(key, value)}" for key, value in result.metrics.items() if key != metric]
+    others = [f"{key} {result.metric(key).text(value)}" for key, value in result.metrics.items() if key != metric]
     lines += [f"     {', '.join(others)}"] if others else []
     if result.folder:
         folder = shlex.quote(str(result.folder))

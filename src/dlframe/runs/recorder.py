@@ -21,7 +21,7 @@ FOLDER = "checkpoints"
 BEST = Path(FOLDER, "best.safetensors")
 
 
-class Keeper:
+class Recorder:
     """What a learner tells and asks while it trains. This one keeps nothing and asks for nothing but to heed signals.
 
     Args:
@@ -31,49 +31,49 @@ class Keeper:
     def __init__(self, signals: Signals | None = None) -> None:
         self.signals = signals or Signals()
 
-    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take the values that metrics have at an optimizer step."""
 
-    def keep_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Take the weights of an epoch that is the best so far."""
 
-    def held(self) -> Mapping[str, Tensor] | None:
+    def best_weights(self) -> Mapping[str, Tensor] | None:
         """The best weights, where they are in memory only."""
         return None
 
-    def due(self, step: int, epoch: int) -> bool:
+    def should_save(self, step: int, epoch: int) -> bool:
         """Whether the state is to be saved, so many optimizer steps and whole epochs after the beginning."""
         return False
 
     def save(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Take the state of the training: `facts` holds "step" and "epoch"."""
 
-    def newest(self) -> Path | None:
+    def latest_checkpoint(self) -> Path | None:
         """The state to go on from; None to begin."""
         return None
 
-    def note(self, name: str, value: int) -> None:
+    def save_metadata(self, name: str, value: int) -> None:
         """Take what was found out at the beginning, for a process that goes on with the run."""
 
-    def recall(self, name: str) -> int | None:
+    def load_metadata(self, name: str) -> int | None:
         """What was noted."""
         return None
 
 
-class MemoryKeeper(Keeper):
+class InMemoryRecorder(Recorder):
     """Keeps the best weights, in memory."""
 
     weights: Mapping[str, Tensor] | None = None
 
-    def keep_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         # Copies, for training goes on to change the weights.
         self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
 
-    def held(self) -> Mapping[str, Tensor] | None:
+    def best_weights(self) -> Mapping[str, Tensor] | None:
         return self.weights
 
 
-class RunKeeper(MemoryKeeper):
+class RunRecorder(InMemoryRecorder):
     """Keeps a run in its folder.
 
     The best weights are written with the next state, which counts on them: to write them at each epoch that is the best so
@@ -107,11 +107,11 @@ class RunKeeper(MemoryKeeper):
         """Wall time of the run, that of earlier processes up to their last state included."""
         return time.monotonic() - self.started
 
-    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self.journal.metrics(step, metrics)
 
-    def keep_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        super().keep_best(weights, facts)
+    def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        super().save_best(weights, facts)
         self._facts = {"kind": "best", "model": self.model, **facts}
 
     def write_best(self) -> None:
@@ -126,11 +126,11 @@ class RunKeeper(MemoryKeeper):
         self._best = {"step": self._facts["step"], "sha256": checksum}
         self.weights = None
 
-    def held(self) -> Mapping[str, Tensor] | None:
+    def best_weights(self) -> Mapping[str, Tensor] | None:
         self.write_best()
         return self.weights
 
-    def due(self, step: int, epoch: int) -> bool:
+    def should_save(self, step: int, epoch: int) -> bool:
         """In steps and in epochs: at every multiple, wherever a run was stopped and continued."""
         every = self.options.every
         if not every:
@@ -161,13 +161,13 @@ class RunKeeper(MemoryKeeper):
             print(f"warning: {error} Training goes on; the checkpoints before are whole.", file=sys.stderr, flush=True)
         self._failed = True
 
-    def note(self, name: str, value: int) -> None:
+    def save_metadata(self, name: str, value: int) -> None:
         self.journal.write("note", name=name, value=value)
 
-    def recall(self, name: str) -> int | None:
-        return recalled(self.folder, name)
+    def load_metadata(self, name: str) -> int | None:
+        return read_metadata(self.folder, name)
 
-    def newest(self) -> Path | None:
+    def latest_checkpoint(self) -> Path | None:
         """The newest state that is whole; damaged ones are named and passed over."""
         for unfinished in (self.folder / FOLDER).glob(".*"):
             unfinished.unlink(missing_ok=True)  # of a process that was killed while it wrote
@@ -196,7 +196,7 @@ def states(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER).glob("state-*.safetensors"), reverse=True)
 
 
-def recalled(folder: Path, name: str) -> int | None:
+def read_metadata(folder: Path, name: str) -> int | None:
     """What a run noted last under a name."""
     values = [record.get("value") for record in read(folder) if record["kind"] == "note" and record.get("name") == name]
     return values[-1] if values and isinstance(values[-1], int) else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlframe.runs import environment
+from dlframe.runs import environment, exported_model
 from dlframe.config import Config, artifact_root
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
-from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result
+from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result, declared
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
@@ -75,8 +76,8 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
         "train": len(dataset.train),
         "validation": len(dataset.validation),
         "test": len(dataset.test),
-        "shape": spec.shape,
-        "classes": spec.classes,
+        "inputs": {name: dataclasses.asdict(field) for name, field in spec.inputs.items()},
+        "targets": {name: dataclasses.asdict(field) for name, field in spec.targets.items()},
     }
     text = yaml.safe_dump(_lists(config.values), sort_keys=False, allow_unicode=True)
     files = {
@@ -149,43 +150,36 @@ def warn_of_versions(folder: Path) -> None:
         print(f"warning: other versions than when the run began, numbers may differ: {'; '.join(changed)}", file=sys.stderr)
 
 
-def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
-    """What the test gave: predictions, figures, the model."""
+def write_end(
+    config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal
+) -> None:
+    """What the test gave: predictions, figures, the model.
+
+    Args:
+        config: What ran.
+        dataset: Its data, the test split cut to the samples that were scored.
+        task: With its best weights.
+        scores: Of the test split, in its order.
+        folder: The run directory.
+        journal: Its journal.
+    """
     import pyarrow
     import pyarrow.parquet
 
     from dlframe import plots
 
-    columns = {"id": dataset.test.ids[scores["index"].numpy()].tolist(), **task.table(scores, dataset)}
+    split = dataset.test
+    columns = {"id": split.ids.tolist()} | ({} if split.groups is None else {"group": split.groups.tolist()})
     with _replacing(folder / "predictions.parquet") as unfinished:
-        pyarrow.parquet.write_table(pyarrow.table(columns), unfinished)
+        pyarrow.parquet.write_table(pyarrow.table({**columns, **task.table(scores, split)}), unfinished)
     journal.write("artifact", path="predictions.parquet", to="")
     (folder / "figures").mkdir(exist_ok=True)
     drawn = {"learning_curve": plots.learning_curve(history(folder)), **task.figures(scores, dataset)}
     for name, figure in drawn.items():
         plots.save(figure, folder / "figures" / f"{name}.png")
         journal.write("artifact", path=f"figures/{name}.png", to="figures")
-    _export(config, dataset, task, folder / "model")
+    exported_model.export(config, dataset.spec, task, folder / BEST, folder / "model")
     journal.write("model", path="model")
-
-
-def _export(config: Config, dataset: Dataset, task: Task, folder: Path) -> None:
-    """What `mlflow.pyfunc.load_model` needs to predict: config, spec, weights, signature."""
-    import torch
-
-    folder.mkdir(exist_ok=True)
-    shutil.copy(folder.parent / "config.yaml", folder)
-    shutil.copy(folder.parent / BEST, folder / "weights.safetensors")
-    spec = dataset.spec
-    (folder / "spec.json").write_text(json.dumps(vars(spec), ensure_ascii=False), encoding="utf-8")
-    sample = torch.from_numpy(dataset.test.inputs[:1].copy())
-    with torch.inference_mode():
-        output = task.predict(sample)
-    signature = {
-        "inputs": {"dtype": str(dataset.test.inputs.dtype), "shape": [-1, *spec.shape]},
-        "outputs": {"dtype": "float32", "shape": [-1, *output.shape[1:]]},
-    }
-    (folder / "signature.json").write_text(json.dumps(signature), encoding="utf-8")
 
 
 def read_result(folder: Path) -> Result:
@@ -198,7 +192,8 @@ def read_result(folder: Path) -> Result:
         values = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         (baseline,) = values.pop("baseline").items()
         interval = Estimate(**values.pop("interval"))
-        result = Result(folder=folder, baseline=baseline, interval=interval, **values)
+        read = declared(values.pop("declared"))
+        result = Result(folder=folder, baseline=baseline, interval=interval, declared=read, **values)
         if not _is_plain(result):
             raise ValueError("its values are of other kinds than a run leaves")
         return result
@@ -210,7 +205,9 @@ def _is_plain(result: Result) -> bool:
     """Whether names are texts that can be shown and the rest numbers: a stranger's file may hold anything."""
     name, baseline = result.baseline
     numbers = [*result.metrics.values(), *vars(result.interval).values(), *baseline.values(), result.samples, result.seconds]
+    numbers += [bound for metric in result.declared.values() for bound in (metric.low, metric.high)]
     names = [result.headline, name, *result.metrics, *baseline, *result.overrides]
+    names += [*result.declared, *(metric.unit for metric in result.declared.values())]
     return (
         all(type(number) in (int, float) for number in numbers)
         and all(isinstance(text, str) and text.isprintable() for text in names)
@@ -227,12 +224,18 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
         "interval": vars(result.interval),
         "baseline": dict([result.baseline]),
         "samples": result.samples,
+        "declared": {name: _finite(vars(metric)) for name, metric in result.declared.items()},
         "seconds": result.seconds,
         "overrides": result.overrides,
     }
     with _replacing(folder / RESULT) as unfinished:
         unfinished.write_text(json.dumps(values, indent=1), encoding="utf-8")
     journal.write("artifact", path=RESULT, to="")
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without bounds that are infinite, which JSON lacks and which are the defaults."""
+    return {key: value for key, value in values.items() if not (isinstance(value, float) and math.isinf(value))}
 
 
 @contextmanager

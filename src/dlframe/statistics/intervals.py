@@ -32,6 +32,7 @@ def bootstrap(
     statistic: Callable[..., float],
     *arrays: ArrayLike,
     block: int = 1,
+    groups: ArrayLike | None = None,
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -48,12 +49,14 @@ def bootstrap(
         statistic: Takes arrays like `arrays` and returns a number. Resamples where it is NaN are left out.
         *arrays: Each (samples, ...), paired: a resample takes the same samples of all.
         block: Length of the blocks in samples.
+        groups: (samples,) names; samples of one name depend on one another and are drawn together (Field and Welsh 2007,
+            the cluster bootstrap). Not with blocks.
         resamples: Number of resamples.
         level: Share of the intervals that hold the true value.
         seed: Seed of the resampling: the same call gives the same interval.
 
     Returns:
-        The interval, (NaN, NaN) where fewer than two blocks fit into the samples and nothing can be said.
+        The interval, (NaN, NaN) where there are fewer than two blocks or groups and nothing can be said.
 
     Raises:
         ValueError: No samples, arrays of different lengths, or a NaN among the samples.
@@ -65,19 +68,33 @@ def bootstrap(
         raise ValueError(f"a bootstrap needs samples, as many in each array. Received: lengths {lengths}")
     if any(np.issubdtype(column.dtype, np.inexact) and np.isnan(column).any() for column in columns):
         raise ValueError("a bootstrap needs samples without NaN")
-    if n < 2 * block:
+    members = _members(groups, n)
+    if n < 2 * block or len(members) == 1:
         return math.nan, math.nan
     random = np.random.default_rng(seed)
     draws = np.empty(resamples)
     for draw in range(resamples):
-        starts = random.integers(0, n, math.ceil(n / block))
-        index = (starts[:, None] + np.arange(block)).ravel()[:n] % n
+        if members:
+            index = np.concatenate([members[i] for i in random.integers(0, len(members), len(members))])
+        else:
+            starts = random.integers(0, n, math.ceil(n / block))
+            index = (starts[:, None] + np.arange(block)).ravel()[:n] % n
         draws[draw] = statistic(*(column[index] for column in columns))
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return math.nan, math.nan
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _members(groups: ArrayLike | None, n: int) -> list[np.ndarray]:
+    """The positions of the samples of each group; none where samples are independent."""
+    if groups is None:
+        return []
+    names, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    if len(inverse) != n:
+        raise ValueError(f"groups must name each of {n} samples. Received: {len(inverse)}")
+    return np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse, minlength=len(names)))[:-1])
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:

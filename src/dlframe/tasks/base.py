@@ -1,91 +1,160 @@
-"""The contract between a task, which says what is learnt, and the learner, which says when."""
+"""The contract between a task, which says what is learned, and the learner, which says when."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dlframe.types import Batch, Dataset, DataSpec, Estimate
+from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Ragged, Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Scores = dict[str, Tensor]
-"""What a task keeps of each sample, by name, each (samples, ...). "index" is the position in the split."""
+Scores = dict[str, Any]
+"""What a task keeps of each sample, by name: tensors (samples, ...), or `Ragged` tensors."""
+
+Totals = dict[str, Any]
+"""What a loss averages over, summed over a whole optimizer step: "samples", and what the task counts."""
+
+
+class Normalizer(nn.Module):
+    """Brings a field to zero mean and unit variance per channel (the first axis of an image) or feature (the last)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        trailing = len(field.shape) - 1 if field.kind == "image" else 0
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(field, name)).view(-1, *[1] * trailing)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (values.to(self.mean.dtype) - self.mean) / self.std
 
 
 class Task(nn.Module, ABC):
-    """What is learnt, with the networks that learn it.
+    """What is learned, with the model that learns it.
 
-    Its registration states the facts that must be known before it is built: `targets` (kinds of target that it takes),
-    `metrics` (every name that `metrics` returns, with its better direction, "min" or "max"), `monitor` (the metric that
-    picks the best epoch and heads the table), `players` (the networks that own an optimizer, in the order in which they
-    move) and `unlabelled` (whether it learns from samples without a label).
+    Its registration states what must be known before it is built: `targets` (kinds of target that it takes) and `requires`
+    (those that must be there), `metrics` (every name that `metrics` returns: direction, range and unit, see
+    `dlframe.types.Metric`), `headline` (the metric that heads the table) and `monitor` (the one that picks the best epoch;
+    empty for the headline). Only `score`, `metrics`, `predict`, `baseline`, `interval`, `table` and a way to learn must be
+    written.
 
     Args:
         spec: What the data is like.
         model: The network, from the model registry.
     """
 
-    mean: Tensor
-    std: Tensor
+    _place: Tensor
 
     def __init__(self, spec: DataSpec, model: nn.Module) -> None:
         super().__init__()
         self.spec = spec
         self.model = model
-        channels = (len(spec.mean), *[1] * (len(spec.shape) - 1))
-        self.register_buffer("mean", torch.tensor(spec.mean).view(channels), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(channels), persistent=False)
+        self.normalizers = nn.ModuleDict({name: Normalizer(field) for name, field in spec.inputs.items() if field.mean})
+        self.register_buffer("_place", torch.zeros(()), persistent=False)
 
-    def normalize(self, inputs: Tensor) -> Tensor:
-        """Images, uint8 or floats in [0, 1], to zero mean and unit variance per channel."""
-        scale = 255 if inputs.dtype == torch.uint8 else 1
-        return (inputs.to(self.mean.dtype) / scale - self.mean) / self.std
+    @property
+    def device(self) -> torch.device:
+        """Where the task is."""
+        return self._place.device
 
-    def network(self, player: str) -> nn.Module:
-        """The network whose parameters `player`'s optimizer moves."""
-        return self.model
+    # --- data
 
-    def loss(self, batch: Batch, player: str) -> Tensor:
-        """The scalar that `player` lowers: a mean over the batch. A task with players has one."""
+    def features(self, batch: Batch) -> Batch:
+        """The batch as augmentations and the model take it, the same each time; images become floats in [0, 1]."""
+        scaled: dict[str, Tensor | Ragged] = {
+            name: batch[name].to(torch.promote_types(self._place.dtype, torch.float32)).div_(255)
+            for name, field in self.spec.inputs.items()
+            if field.kind == "image" and isinstance(batch[name], Tensor) and batch[name].dtype == torch.uint8
+        }
+        return batch.replace(**scaled) if scaled else batch
+
+    def normalize(self, batch: Batch) -> Any:
+        """What the model is called with: the only input, or a dictionary of them by name, of zero mean and unit variance."""
+        found = {name: self._normalized(name, batch[name]) for name in self.spec.inputs}
+        return found if len(found) > 1 else next(iter(found.values()))
+
+    def _normalized(self, name: str, column: Tensor | Ragged) -> Tensor | Ragged:
+        if name not in self.normalizers:
+            return column
+        normalizer = self.normalizers[name]
+        return column.like(normalizer(column.values)) if isinstance(column, Ragged) else normalizer(column)
+
+    # --- learning
+
+    def prepare(self, train: Split) -> None:
+        """Fit what is fitted on the training split, once per run: class weights, scalers; kept in buffers or extra state."""
+
+    def network(self, name: str) -> nn.Module:
+        """The network that the model declares by that name: its parameters are moved by one optimizer."""
+        return self.model if name == "model" else getattr(self.model, name)
+
+    def counts(self, batch: Batch) -> Totals:
+        """What the loss averages over, if not samples: labeled samples, tokens, boxes; from the batch as the data hold it.
+
+        A task that overrides it is given the sums over the whole optimizer step by `loss(batch, network, totals)`, and
+        returns its part of the step's loss: a sum divided by a total. Without, `loss(batch, network)` is a mean over the
+        samples of the batch, which the learner weights.
+        """
+        return {}
+
+    def loss(self, batch: Batch, network: str) -> Tensor:
+        """The scalar that a network lowers."""
         raise NotImplementedError
 
-    def observe(self, batch: Batch) -> None:
-        """Learn from a batch without gradient. A task without players does; what it learns is kept in buffers."""
+    def partial_fit(self, batch: Batch) -> None:
+        """Learn from a batch without gradients, for a model without networks; what it learns is kept in buffers."""
         raise NotImplementedError
+
+    # --- scoring
+
+    def begin_scoring(self) -> None:
+        """Prepare for scoring a split: solve for weights, encode all items, build an index."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Scores:
         """What is kept of each sample to compute metrics, intervals, figures and the table of predictions."""
 
-    @abstractmethod
-    def metrics(self, scores: Scores) -> dict[str, float]:
-        """The metrics of a split, from the scores of all its samples."""
+    def calibrate(self, scores: Scores) -> None:
+        """Choose thresholds or temperatures on the scores of the validation split; kept in buffers."""
 
     @abstractmethod
-    def predict(self, inputs: Tensor) -> Tensor:
-        """Predictions from raw inputs as the data set holds them: what the exported model returns."""
+    def metrics(self, scores: Scores) -> dict[str, float]:
+        """The metrics of a split, from the scores of all its samples; an undefined one is NaN."""
 
     @abstractmethod
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
-        """The trivial baseline: its name, and its metrics on the test split."""
+        """The trivial baseline: its name, and its metrics on the test split, the headline among them."""
 
     @abstractmethod
-    def interval(self, metric: str, scores: Scores) -> Estimate:
-        """`metric` with its 95 % interval over the samples of the split."""
+    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
+        """`metric` with its 95 % interval over the samples of the split; `groups` (samples,) are resampled as wholes."""
 
     @abstractmethod
-    def table(self, scores: Scores, dataset: Dataset) -> dict[str, list]:
-        """Columns of the table of test predictions, in the order of `scores`: target, prediction, score."""
+    def table(self, scores: Scores, split: Split) -> dict[str, list]:
+        """Columns of the table of predictions, a row for each sample of the split: target, prediction, score."""
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
-        """Figures of the test split by name."""
-        return {}
+        """Figures of the test split by name; a model may have some of its own."""
+        return dict(self.model.figures()) if hasattr(self.model, "figures") else {}  # type: ignore[operator]
 
-    def finish(self, dataset: Dataset) -> dict[str, float]:
-        """Further metrics, computed once with the best weights when training has ended."""
-        return {}
+    def final_metrics(self, dataset: Dataset) -> dict[str, float]:
+        """Further metrics, computed once with the best weights when training has ended; a model may have some of its own."""
+        return dict(self.model.final_metrics(dataset)) if hasattr(self.model, "final_metrics") else {}  # type: ignore[operator]
+
+    # --- use
+
+    @abstractmethod
+    def outputs(self) -> dict[str, Field]:
+        """What `predict` returns, declared by name."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """Predictions by output, tensors (batch, ...) or `Ragged`: what the exported model returns."""

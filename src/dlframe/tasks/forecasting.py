@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional
 from dlframe.registry import tasks
 from dlframe.statistics.intervals import bootstrap
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import Batch, Dataset, DataSpec, Estimate
+from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,16 @@ LOSSES = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functi
 
 
 @tasks.register(
-    "forecasting", targets=("value",), metrics={"loss": "min", "rmse": "min", "mae": "min", "mape": "min"}, monitor="rmse"
+    "forecasting",
+    targets=("value",),
+    requires=("value",),
+    metrics={
+        "loss": {"better": "min", "low": 0.0},
+        "rmse": {"better": "min", "low": 0.0},
+        "mae": {"better": "min", "low": 0.0},
+        "mape": {"better": "min", "low": 0.0, "unit": "%"},
+    },
+    headline="rmse",
 )
 class Forecasting(Task):
     """The values that follow a window of a series, in the units of the data.
@@ -49,7 +58,7 @@ class Forecasting(Task):
         unit = torch.where(std > 0, std, 1)  # a flat window has no scale of its own
         return self.model(changes / unit).float(), last[:, :, 0].float(), unit[:, :, 0].float()
 
-    def loss(self, batch: Batch, player: str) -> Tensor:
+    def loss(self, batch: Batch, network: str) -> Tensor:
         """The loss of the change in standard deviations of the window."""
         change, last, unit = self.forecast(batch.inputs)
         return self.criterion(change, (batch.targets - last) / unit)
@@ -62,7 +71,6 @@ class Forecasting(Task):
             "target": batch.targets.float(),
             "last": last.squeeze(1),
             "loss": self.criterion(change, (batch.targets - last) / unit, reduction="none").mean(1),
-            "index": batch.index,
         }
 
     def metrics(self, scores: Scores) -> dict[str, float]:
@@ -71,29 +79,33 @@ class Forecasting(Task):
         errors = {name: error(prediction, target) for name, error in ERRORS.items()}
         return {**errors, "loss": scores["loss"].mean().item()}
 
-    def predict(self, inputs: Tensor) -> Tensor:
+    def outputs(self) -> dict[str, Field]:
+        return {"prediction": Field(kind="value", dtype="float32", shape=self.spec.target.shape)}
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Future values (batch, horizon) in the units of the data."""
-        change, last, unit = self.forecast(inputs)
-        return last + change * unit
+        change, last, unit = self.forecast(batch.inputs)
+        return {"prediction": last + change * unit}
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """The last value of each window of the test split, for every step of the future."""
-        target = dataset.test.targets
-        prediction = np.broadcast_to(dataset.test.inputs[:, -1, :1], target.shape)
+        (window,), (future,) = self.spec.inputs, self.spec.targets
+        target = dataset.test[future]
+        prediction = np.broadcast_to(dataset.test[window][:, -1, :1], target.shape)
         return "last value", {name: error(prediction, target) for name, error in ERRORS.items()}
 
-    def interval(self, metric: str, scores: Scores) -> Estimate:
-        """`metric` with a bootstrap over blocks of neighbouring windows, `scores` being in the order of time.
+    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
+        """`metric` with a bootstrap over blocks of neighboring windows, `scores` being in the order of time.
 
         Windows overlap and calm follows calm. A block is as long as the horizon, or the cube root of the number of
-        windows where that is more (Hall, Horowitz and Jing 1995).
+        windows where that is more (Hall, Horowitz and Jing 1995). Groups do not matter: neighbors in time do.
         """
-        block = max(self.spec.horizon, round(len(scores["index"]) ** (1 / 3)))
+        block = max(scores["target"].shape[1], round(len(scores["target"]) ** (1 / 3)))
         names, statistic = (("prediction", "target"), ERRORS[metric]) if metric in ERRORS else ((metric,), np.mean)
         low, high = bootstrap(statistic, *(scores[name].numpy() for name in names), block=block)
         return Estimate(self.metrics(scores)[metric], low, high)
 
-    def table(self, scores: Scores, dataset: Dataset) -> dict[str, list]:
+    def table(self, scores: Scores, split: Split) -> dict[str, list]:
         """Target and prediction, a number each, or a list of them for several steps; score is the mean absolute error."""
         target, prediction = scores["target"], scores["prediction"]
         return {

@@ -406,11 +406,16 @@ def reason(error: BaseException) -> str:
 
 
 def read_signature(path: Path) -> ModelSignature:
-    """{"inputs": {"dtype": "uint8", "shape": [-1, 1, 8, 8]}, "outputs": ...} as MLflow's signature."""
+    """{"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}], "outputs": ...} as MLflow's signature.
+
+    An only input has no name there, so that an array is enough.
+    """
     sides = json.loads(path.read_text(encoding="utf-8"))
-    if not all(re.fullmatch(r"\w+", side["dtype"]) for side in (sides["inputs"], sides["outputs"])):
+    inputs, outputs = sides["inputs"], sides["outputs"]
+    if not all(re.fullmatch(r"\w+", column["dtype"]) for column in (*inputs, *outputs)):
         raise ValueError("a dtype must be the name of one")  # NumPy would read a small language
-    inputs, outputs = (
-        Schema([TensorSpec(np.dtype(side["dtype"]), tuple(side["shape"]))]) for side in (sides["inputs"], sides["outputs"])
-    )
-    return ModelSignature(inputs=inputs, outputs=outputs)
+
+    def schema(columns: list[dict[str, Any]], named: bool) -> Schema:
+        return Schema([TensorSpec(np.dtype(c["dtype"]), tuple(c["shape"]), c["name"] if named else None) for c in columns])
+
+    return ModelSignature(inputs=schema(inputs, len(inputs) > 1), outputs=schema(outputs, True))

@@ -18,7 +18,7 @@ def test_a_large_package_that_is_installed_is_not_imported(tmp_path, name):
     information = tmp_path / f"{name}-99.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
-    code = f"import dlframe.engine.import_setup; print('slim'); import {name}"
+    code = f"import dlframe.engine.internals; print('slim'); import {name}"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "slim\nimported\n"

@@ -1,0 +1,92 @@
+"""The scores of a whole split: collected batch by batch, from all processes, in the split's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlframe.tasks.base import Scores, Task
+from dlframe.types import Batch, DataError, Ragged
+
+Gather = Callable[[Tensor], Tensor]
+"""From this process's tensor (n, ...) to those of all: (processes, n, ...)."""
+
+
+class Evaluation:
+    """Scores a split.
+
+    Args:
+        task: Gives the scores.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.scores: Scores = {}
+        """Of the split that was scored last, on the CPU."""
+        self.index = torch.zeros(0, dtype=torch.int64)
+        """Which samples of it were scored, ascending."""
+        self._kept: list[tuple[Scores, Tensor]] = []
+
+    def begin(self) -> None:
+        """Before the first batch of a split."""
+        self._kept = []
+        self.task.begin_scoring()
+
+    def add(self, batch: Batch) -> None:
+        """Score a batch.
+
+        Raises:
+            DataError: A score has not one row for each sample.
+        """
+        scores = self.task.score(self.task.features(batch))
+        for name, score in scores.items():
+            if len(score) != len(batch):
+                raise DataError(f"task: score '{name}' must have {len(batch)} rows, one a sample. Received: {len(score)}.")
+        self._kept.append((scores, batch.index))
+
+    def finish(self, world_size: int, gather: Gather) -> None:
+        """After the last batch: put together what this process and the others have."""
+        kept, self._kept = self._kept, []
+        index = torch.cat([index for _, index in kept])
+        scores = {name: _joined([scores[name] for scores, _ in kept]) for name in kept[0][0]}
+        if world_size > 1:
+            scores = {name: _gathered(score, gather) for name, score in scores.items()}
+            index = _of_all(index, gather)
+        order = index.argsort()
+        self.index = index[order].cpu()
+        self.scores = {name: _ordered(score, order) for name, score in scores.items()}
+
+
+def _joined(parts: list[Any]) -> Tensor | Ragged:
+    if not isinstance(parts[0], Ragged):
+        return torch.cat(parts)
+    lengths = torch.cat([part.lengths for part in parts])
+    return Ragged(torch.cat([part.values for part in parts]), _offsets(lengths))
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+
+
+def _gathered(score: Tensor | Ragged, gather: Gather) -> Tensor | Ragged:
+    if not isinstance(score, Ragged):
+        return _of_all(score, gather)
+    return Ragged(_of_all(score.values, gather), _offsets(_of_all(score.lengths, gather)))
+
+
+def _of_all(rows: Tensor, gather: Gather) -> Tensor:
+    """The rows of all processes, one after the other; each may have another number of them, or none."""
+    sizes = gather(torch.tensor([len(rows)], device=rows.device)).flatten().tolist()
+    padding = rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])
+    parts = gather(torch.cat([rows, padding]))
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def _ordered(score: Tensor | Ragged, order: Tensor) -> Tensor | Ragged:
+    if not isinstance(score, Ragged):
+        return score[order].cpu()
+    on_cpu = Ragged(score.values.cpu().numpy(), score.offsets.cpu().numpy()).take(order.cpu().numpy())
+    return Ragged(torch.from_numpy(on_cpu.values), torch.from_numpy(on_cpu.offsets))

@@ -1,0 +1,118 @@
+"""All private parts of torch, Lightning and torchmetrics that we touch, each with its reason. Imported before they are.
+
+torch and Lightning are imported without what torchmetrics only looks for and imports if it is there: SciPy's signal tools,
+pyplot, transformers. And with OpenMP threads that soon sleep when they have to wait. They spin for long by default, each on
+a processor of its own, which on a busy machine keeps the very thread away that they wait for: a small network then trains
+several times slower.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import PackageNotFoundError
+from typing import Any
+
+from lightning_utilities.core import imports as probes
+
+
+@contextmanager
+def hidden(*packages: str) -> Iterator[None]:
+    """Make packages look as if they were not installed, unless they are imported already."""
+    packages = tuple(name for name in packages if name not in sys.modules)
+    version = probes._version
+
+    def absent(name: str) -> str:
+        if name in packages:
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    sys.modules.update(dict.fromkeys(packages))  # type: ignore[arg-type]  # None: an import fails
+    probes._version = absent
+    try:
+        yield
+    finally:
+        probes._version = version
+        for name in packages:
+            del sys.modules[name]
+
+
+# Read by the GNU OpenMP library when torch loads it.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+with hidden("scipy", "matplotlib", "transformers", "librosa", "onnxruntime", "pesq", "pystoi", "gammatone"):
+    import torch  # noqa: F401
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.strategies import FSDPStrategy
+    from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
+    from torch.optim import Optimizer
+
+
+def skip_graph_capture_check(optimizer: Optimizer) -> None:
+    """Spare an optimizer on a CPU a question to the GPU driver at each step (torch 2.14).
+
+    With a CUDA build it asks whether a graph is being captured, which costs more than a fused step of a small model.
+    """
+    optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
+
+
+def leave_signals_alone(trainer: Trainer) -> None:
+    """Keep the Trainer from handling signals, which are ours (Lightning 2.6).
+
+    Its handler starts a collective in the middle of whatever runs and leaves with status 0, and asking all processes about
+    it costs each step.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def set_epoch(trainer: Trainer, epoch: int) -> None:
+    """Tell the Trainer how many epochs are done (Lightning 2.6): its own way is by a pickled checkpoint."""
+    vars(trainer.fit_loop.epoch_progress.current).update(dict.fromkeys(("ready", "started", "processed", "completed"), epoch))
+
+
+def optimizer_step_count(trainer: Trainer) -> dict[str, Any]:
+    """The Trainer's own count of optimizer steps, which callbacks read, to be read and changed (Lightning 2.6)."""
+    return vars(trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total)
+
+
+def call_through_wrapper(module: LightningModule, method: str, *args: Any) -> Any:
+    """Call a method of the learner within the forward pass of its wrapper, which gathers sharded weights (Lightning 2.6)."""
+    strategy: Any = module.trainer.strategy
+    return strategy._forward_redirection(strategy.model, module, method, *args)
+
+
+class ManualFSDP(FSDPStrategy):
+    """FSDP for a learner that steps by itself: a backward pass may not lie within the wrapper's forward pass.
+
+    So the step is not called through the wrapper; the learner calls the loss through it.
+    """
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self.precision_plugin.train_step_context():
+            assert self.lightning_module
+            return self.lightning_module.training_step(*args, **kwargs)
+
+
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether each process has a part of the weights only."""
+    return isinstance(trainer.strategy, FSDPStrategy)
+
+
+def whole_weights(trainer: Trainer) -> AbstractContextManager[Any]:
+    """Within, the weights that a sharded strategy has parted are whole, and parted again afterwards."""
+    if isinstance(trainer.strategy, FSDPStrategy) and trainer.strategy.model:
+        return FullyShardedDataParallel.summon_full_params(trainer.strategy.model)
+    return nullcontext()
+
+
+def own_optimizer_state(trainer: Trainer, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The part of an optimizer's whole state that belongs to this process."""
+    strategy = trainer.strategy
+    if not isinstance(strategy, FSDPStrategy) or not strategy.model:
+        return state
+    named = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, strategy.model)
+    return FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, optimizer, named)
