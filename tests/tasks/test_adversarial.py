@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dlframe.tasks.adversarial import FeatureNetwork, frechet_distance, unsupervised
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,7 +15,6 @@ from dlframe.engine.loader import Batches, Place
 from dlframe.jobs.train import load_data
 from dlframe.registry import augmentations, models, plugins, tasks
 from dlframe.runs.recorder import InMemoryRecorder
-from dlframe.tasks.adversarial import FeatureNetwork, frechet_distance, unsupervised
 from dlframe.types import UNLABELLED, Batch
 
 plugins.discover()

@@ -24,7 +24,7 @@ from dlframe.types import ConfigError, DataSpec, Metric, declared, nearest
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups that hold only YAML files."""
 VERBS = ("train", "test", "list", "show", "ui", "sync", "verify-resume")
-LISTS = ("augmentation", "callback")
+LISTS = ("augmentation", "callback", "metric")
 """Groups of which a run takes any number, in order."""
 OPTIONS = ("trainer", "tracking", "checkpoint")
 """Groups of options that belong to no entry."""
@@ -50,8 +50,10 @@ class Config:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """How each metric of the task is read."""
-        return declared(self.entry("task").facts["metrics"])
+        """How each metric of the task is read, and each that was added."""
+        added = [GROUPS["metric"].get(options["name"]) for options in self.values["metric"].values()]
+        keys = ("better", "low", "high", "unit")
+        return declared(self.entry("task").facts["metrics"] | {e.name: {key: e.facts[key] for key in keys} for e in added})
 
     @property
     def headline(self) -> str:
@@ -323,7 +325,8 @@ def _fits(config: Config) -> None:
         raise ConfigError(
             f"labels_per_class: data={data.name} has {has} targets, and labels are kept of classes only.", "labels_per_class"
         )
-    logged = [f"val/{metric}" for metric in task.facts["metrics"]]
+    _check_metrics(config, task)
+    logged = [f"val/{metric}" for metric in config.metrics]
     monitors = {"monitor": config.run.monitor} | {
         f"callback.{name}.monitor": options.get("monitor") for name, options in config.values["callback"].items()
     }
@@ -338,6 +341,18 @@ def _fits(config: Config) -> None:
     if not config.networks and config.trainer.devices != 1:
         raise ConfigError(f"trainer.devices: model={model.name} learns without gradients, in one process. Try: trainer=cpu")
     check_machine(config.trainer)
+
+
+def _check_metrics(config: Config, task: Entry) -> None:
+    """Refuse metrics that the task has, or that see scores which it does not give."""
+    for name, options in config.values["metric"].items():
+        key = f"metric.{name}"
+        if name in task.facts["metrics"]:
+            raise ConfigError(f"{key}: task={task.name} has this metric already.", key)
+        needed = GROUPS["metric"].get(options["name"]).facts["scores"]
+        if missing := [score for score in needed if score not in task.facts["scores"]]:
+            has = ", ".join(task.facts["scores"]) or "none"
+            raise ConfigError(f"{key}: needs the scores {', '.join(missing)}. task={task.name} gives: {has}.", key)
 
 
 def _fits_data(entry: Entry, data: Entry) -> None:

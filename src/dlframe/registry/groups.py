@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from dlframe.registry.entries import Entry, Registry
@@ -11,7 +12,14 @@ from dlframe.types import RegistrationError, nearest
 tasks = Registry(
     "task",
     injected=("spec", "model"),
-    facts={"targets": ("class",), "requires": (), "metrics": {"loss": {"better": "min"}}, "headline": "loss", "monitor": ""},
+    facts={
+        "targets": ("class",),
+        "requires": (),
+        "scores": (),
+        "metrics": {"loss": {"better": "min"}},
+        "headline": "loss",
+        "monitor": "",
+    },
 )
 models = Registry(
     "model",
@@ -23,8 +31,12 @@ augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("
 optimizers = Registry("optimizer", injected=("params",), required=("lr",))
 schedulers = Registry("scheduler", injected=("optimizer", "steps"))
 callbacks = Registry("callback")
+metrics = Registry(
+    "metric",
+    injected=("spec",),
+    facts={"scores": (), "better": "max", "low": -math.inf, "high": math.inf, "unit": ""},
+)
 
-GROUPS: dict[str, Registry] = {r.group: r for r in (tasks, models, data, augmentations, optimizers, schedulers, callbacks)}
 _VARIABLES: dict[str, Registry] = {
     "tasks": tasks,
     "models": models,
@@ -33,7 +45,10 @@ _VARIABLES: dict[str, Registry] = {
     "optimizers": optimizers,
     "schedulers": schedulers,
     "callbacks": callbacks,
+    "metrics": metrics,
 }
+
+GROUPS: dict[str, Registry] = {registry.group: registry for registry in _VARIABLES.values()}
 
 
 def read_source(path: Path) -> list[tuple[Registry, Entry]]:

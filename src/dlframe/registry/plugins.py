@@ -24,7 +24,7 @@ from dlframe.types import ConfigError, RegistrationError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks")
+FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks", "metrics")
 """The sub-packages of dlframe that hold entries."""
 
 broken: dict[str, str] = {}

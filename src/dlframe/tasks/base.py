@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,10 +42,10 @@ class Task(nn.Module, ABC):
     """What is learned, with the model that learns it.
 
     Its registration states what must be known before it is built: `targets` (kinds of target that it takes) and `requires`
-    (those that must be there), `metrics` (every name that `metrics` returns: direction, range and unit, see
-    `dlframe.types.Metric`), `headline` (the metric that heads the table) and `monitor` (the one that picks the best epoch;
-    empty for the headline). Only `score`, `metrics`, `predict`, `baseline`, `interval`, `table` and a way to learn must be
-    written.
+    (those that must be there), `scores` (every name that `score` returns), `metrics` (every name that `metrics` returns:
+    direction, range and unit, see `dlframe.types.Metric`), `headline` (the metric that heads the table) and `monitor` (the
+    one that picks the best epoch; empty for the headline). Only `score`, `metrics`, `predict`, `outputs`, `baseline`,
+    `interval`, `table` and a way to learn must be written.
 
     Args:
         spec: What the data is like.
@@ -91,6 +92,10 @@ class Task(nn.Module, ABC):
 
     def prepare(self, train: Split) -> None:
         """Fit what is fitted on the training split, once per run: class weights, scalers; kept in buffers or extra state."""
+
+    def sampling_weights(self, train: Split) -> np.ndarray | None:
+        """(samples,) weights by which an epoch draws samples, with replacement; None has each of them once."""
+        return None
 
     def network(self, name: str) -> nn.Module:
         """The network that the model declares by that name: its parameters are moved by one optimizer."""

@@ -25,6 +25,7 @@ LOSSES = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functi
     "forecasting",
     targets=("value",),
     requires=("value",),
+    scores=("target", "prediction", "last", "loss"),
     metrics={
         "loss": {"better": "min", "low": 0.0},
         "rmse": {"better": "min", "low": 0.0},
