@@ -94,7 +94,11 @@ def _describe(entry: Entry, prefix: str) -> str:
             default = f"default {_text(option.default)}"
         lines.append(f"  {prefix}{option.name}: {option.rule}; {default}")
         lines += textwrap.wrap(option.doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines if entry.parameters else [*lines, "  no options"])
+    if not entry.parameters:
+        lines.append("  no options")
+    if entry.left_out:
+        lines += textwrap.wrap(f"Left as they are: {', '.join(entry.left_out)}.", 100, initial_indent="\n  ")
+    return "\n".join(lines)
 
 
 def _text(value: object) -> str:

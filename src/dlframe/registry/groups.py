@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlframe.registry.entries import Entry, Registry
-from dlframe.registry.signatures import Source
+from dlframe.registry.signatures import Call, Source
 from dlframe.types import RegistrationError, nearest
 
 tasks = Registry(
@@ -47,9 +47,11 @@ def read_source(path: Path) -> list[tuple[Registry, Entry]]:
     source = Source(path)
     names = source.imported("dlframe.registry")
     found = []
-    for r in source.registrations():
+    for r in (*source.registrations(), *source.adoptions()):
         registry = _VARIABLES.get(names.get(r.variable, r.variable))
-        if registry:
+        if registry and isinstance(r, Call):
+            found.append((registry, registry.read_adoption(*r.read(), r.where)))
+        elif registry:
             found.append((registry, registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)))
         elif "Did you mean" in (hint := nearest(r.variable, _VARIABLES)):
             raise RegistrationError(f"{r.where}: '{r.variable}' is no registry of dlframe.{hint}")
