@@ -86,7 +86,11 @@ def _headline(path: Path) -> str:
 
 def _describe(entry: Entry, prefix: str) -> str:
     head = f"{entry.group}={entry.name}" if prefix and entry.group in GROUPS else entry.name
-    lines = [f"{head}: {entry.summary}", f"from {entry.origin}, {Path(entry.where).name}", ""]
+    lines = [
+        f"{head}: {entry.summary}",
+        f"from {entry.origin}, {Path(entry.where).name}{entry.target and f', {entry.target}'}",
+        "",
+    ]
     for option in entry.parameters.values():
         if option.default is REQUIRED:
             default = "must be given"
@@ -95,7 +99,7 @@ def _describe(entry: Entry, prefix: str) -> str:
         lines.append(f"  {prefix}{option.name}: {option.rule}; {default}")
         lines += textwrap.wrap(option.doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     if not entry.parameters:
-        lines.append("  no options")
+        lines.append(f"  {entry.unavailable or 'no options'}")
     if entry.left_out:
         lines += textwrap.wrap(f"Left as they are: {', '.join(entry.left_out)}.", 100, initial_indent="\n  ")
     return "\n".join(lines)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import functools
 import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dlframe.registry.installed import Definition, NotFound, NotInstalled, find
 from dlframe.registry.parameters import REQUIRED, Option, Parameter
 from dlframe.registry.signatures import ALIASES, UNREADABLE, Row, arguments, literal, meanings, resolve
-from dlframe.types import ConfigError, RegistrationError, nearest
+from dlframe.types import ConfigError, DlframeError, RegistrationError, nearest
 
 UNKNOWN = object()
 """A type or a default that is in the source, but not in the language that a config can hold."""
@@ -128,14 +129,13 @@ class Adopted:
         self._check()
         rows = {name: self._stated(name, option) for name, option in self.statement.options.items()}
         taken = self._taken()
+        omitted = self.signature if self.statement.omit == "others" else self.statement.omit
         for name, (annotation, default) in self.signature.items():
             if name in taken:
                 continue
-            if self.statement.omit == () or self.statement.omit != "others" and name not in self.statement.omit:
-                if _is_readable(name, annotation, default):
-                    rows[name] = name, annotation, default
-                    continue
-            if default is REQUIRED:
+            if name not in omitted and _is_readable(name, annotation, default):
+                rows[name] = name, annotation, default
+            elif default is REQUIRED:
                 way = f"state its type, {name}=Option(...), or its value, fixed={{{name!r}: ...}}"
                 raise ValueError(name, f"has no default in {self.statement.target}; {way}")
         return rows
@@ -158,7 +158,7 @@ class Adopted:
         for name in self.rows:
             option = self.statement.options.get(name, Option())
             meaning = option.meaning or meanings(own).get(name) or _sentence(foreign.get(option.of or name, ""))
-            lines.append(f"    {name}: {' '.join(meaning.split())}")
+            lines += [f"    {name}: {' '.join(meaning.split())}"] if meaning else []
         return "\n".join([*lines, *filter(None, ["", rest.strip()])])
 
     def load(self) -> Callable[..., Any]:
@@ -192,7 +192,9 @@ class Adopted:
             )
             try:
                 return called(*bound.args, **bound.kwargs)
-            except ValueError as error:
+            except (RuntimeError, OSError, MemoryError, DlframeError):
+                raise
+            except Exception as error:  # each package refuses an option by a class of its own
                 group, told = self.statement.group, " ".join(str(error).split())
                 raise ConfigError(f"{group}={self.statement.name}: {self.statement.target}: {told}", group) from error
 
@@ -256,7 +258,7 @@ class Adopted:
             real = repr(there[name]) if name in there else "no such parameter"
             if name in self.signature and name in there:
                 default, value = self.signature[name][1], there[name]
-                if default is UNKNOWN or (default is REQUIRED) == (value is REQUIRED) and read == real:
+                if default is UNKNOWN or (read == real and (default is REQUIRED) == (value is REQUIRED)):
                     continue
                 read, real = ("no default" if d is REQUIRED else f"default {d!r}" for d in (default, value))
             text = f"'{name}' of {self.statement.target} is not what its source says: {read} there, {real} when imported"
@@ -267,6 +269,7 @@ def _signature(definition: Definition, constructor: Definition | None) -> dict[s
     if constructor is None:
         return {}
     source, found = constructor.file, {}
+    assert isinstance(constructor.node, ast.FunctionDef)
     own = source.imported("dlframe.registry")
     scope = {name: value for name, value in source.scope.items() if name not in ALIASES or own.get(name) == name}
 
@@ -294,7 +297,7 @@ def _is_readable(name: str, annotation: Any, default: Any) -> bool:
 
 def _sentence(text: str) -> str:
     """The first sentence of a foreign explanation, without the default that it repeats."""
-    text = re.sub(r"\s*\(default:? [^()]*\)", "", " ".join(text.replace("``", "'").split())).rstrip(" ;,:")
+    text = re.sub(r"\s*\(default:? [^()]*\)", "", " ".join(text.replace("``", "").split())).rstrip(" ;,:")
     text = re.split(r"(?<=[.!?]) (?=[A-Z.])", text, maxsplit=1)[0]
     return text and f"{text[0].upper()}{text[1:]}" + "." * (text[-1] not in ".!?")
 

@@ -34,6 +34,7 @@ class Entry:
         facts: What its group wants known before it is built, such as the kinds of input that a model takes.
         origin: "dlframe", or the plugin that brought it.
         where: "file:line" of its source.
+        target: "package.module:Class" of an adopted one.
         left_out: Parameters of an adopted class that are no options.
         unavailable: Why it cannot be built here, and what to do: its package is not installed.
         load: Imports the module that holds it.
@@ -47,6 +48,7 @@ class Entry:
     facts: dict[str, Any]
     origin: str = "dlframe"
     where: str = ""
+    target: str = ""
     left_out: tuple[str, ...] = ()
     unavailable: str = ""
     load: Callable[[], object] | None = field(default=None, compare=False, repr=False)
@@ -147,7 +149,7 @@ class Registry:
         frame = sys._getframe(1)
         where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         known = self.entries.get(name)
-        if known is None or known.where != where:
+        if known is None or (known.where, known.target) != (where, target):
             said = {"facts": facts or {}, "fixed": fixed or {}, "given": given or {}, "omit": omit}
             self.add(self.read_adoption((name, target, doc), said | options, where))
 
@@ -158,7 +160,11 @@ class Registry:
                 f"{self.group} {entry.name!r}: a name is a small letter, then letters, digits and underscores ({entry.where})"
             )
         known = self.entries.get(entry.name)
-        if known and known.factory and known.where.rpartition(":")[0] == entry.where.rpartition(":")[0]:
+        if known and entry.target:
+            is_same = (known.where, known.target) == (entry.where, entry.target)
+        else:
+            is_same = known and known.factory and known.where.rpartition(":")[0] == entry.where.rpartition(":")[0]
+        if known and is_same:
             entry = replace(entry, factory=known.factory)  # imported before it was discovered
         elif known:
             raise RegistrationError(
@@ -225,14 +231,14 @@ class Registry:
         except NotInstalled as missing:
             summary = adoption.doc.strip().split("\n")[0] or f"{target}."
             fix = f"needs the package '{missing}', which is not installed. Try: python -m pip install {missing}"
-            return Entry(self.group, name, summary, {}, facts, where=where, unavailable=fix)
-        injected = [(name, REQUIRED, REQUIRED) for name in self.injected]
+            return Entry(self.group, name, summary, {}, facts, where=where, target=target, unavailable=fix)
+        injected = [(argument, REQUIRED, REQUIRED) for argument in self.injected]
         entry = self._entry(name, facts, [*injected, *adopted.rows.values()], adopted.doc, where)
 
         def load() -> None:
             self.entries[name] = replace(self.entries[name], factory=adopted.load())
 
-        return replace(entry, left_out=adopted.left_out, load=load)
+        return replace(entry, target=target, left_out=adopted.left_out, load=load)
 
     def _entry(self, name: str, facts: dict[str, Any], rows: Iterable[Row], doc: str, where: str) -> Entry:
         def fault(option: str, text: str) -> RegistrationError:

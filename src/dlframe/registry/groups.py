@@ -49,10 +49,12 @@ def read_source(path: Path) -> list[tuple[Registry, Entry]]:
     found = []
     for r in (*source.registrations(), *source.adoptions()):
         registry = _VARIABLES.get(names.get(r.variable, r.variable))
-        if registry and isinstance(r, Call):
-            found.append((registry, registry.read_adoption(*r.read(), r.where)))
-        elif registry:
-            found.append((registry, registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)))
+        if registry:
+            if isinstance(r, Call):
+                entry = registry.read_adoption(*r.read(), r.where)
+            else:
+                entry = registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)
+            found.append((registry, entry))
         elif "Did you mean" in (hint := nearest(r.variable, _VARIABLES)):
             raise RegistrationError(f"{r.where}: '{r.variable}' is no registry of dlframe.{hint}")
     return found

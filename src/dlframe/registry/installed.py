@@ -78,7 +78,7 @@ def _find(module: str, name: str, seen: set[tuple[str, str]]) -> Definition | No
     if (module, name) in seen:
         return None
     seen.add((module, name))
-    source = _source(module)
+    source = _source(module, name)
     onward: list[tuple[str, str]] = []
     for node in _statements(source.tree.body):
         match node:
@@ -151,17 +151,18 @@ def _module_called(name: str, definition: Definition) -> str:
     raise NotFound(f"'{first}' is not imported")
 
 
-def _source(module: str) -> Source:
+def _source(module: str, only: str = "") -> Source:
     file = _file(module)
+    only = "" if file.name == "__init__.py" else only  # mostly imports, and read again for the next name
     try:
-        return _parsed(file, file.stat().st_mtime_ns)
+        return _parsed(file, only, file.stat().st_mtime_ns)
     except (RegistrationError, OSError) as error:
         raise NotFound(str(error)) from None
 
 
 @functools.lru_cache(maxsize=32)
-def _parsed(file: Path, written: int) -> Source:
-    return Source(file)
+def _parsed(file: Path, only: str, written: int) -> Source:
+    return Source(file, only)
 
 
 def _file(module: str) -> Path:

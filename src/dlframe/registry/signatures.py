@@ -84,7 +84,7 @@ class Call:
             raise RegistrationError(f"{self.where}: 'adopt' must be a statement of its own at the top level of the file")
         values: dict[str, Any] = {}
         if not 2 <= len(self.node.args) <= 3:
-            raise RegistrationError(f"{self.where}: write variable.adopt(\"name\", \"package.module:Class\", option=type)")
+            raise RegistrationError(f'{self.where}: write variable.adopt("name", "package.module:Class", option=type)')
         try:
             positional = [literal(node, self.scope) for node in self.node.args]
         except UNREADABLE as error:
@@ -104,15 +104,20 @@ class Call:
 class Source:
     """A Python file, parsed.
 
+    Args:
+        path: The file.
+        only: Leave out the classes and functions of other names, and what a class has after its constructor; a fifth of
+            the time.
+
     Raises:
-        RegistrationError: It cannot be.
+        RegistrationError: It cannot be parsed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, only: str = "") -> None:
         self.path = path
         try:
             self.text = path.read_bytes()
-            self.tree = ast.parse(self.text)
+            self.tree = (outline(self.text, only) if only else None) or ast.parse(self.text)
         except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
             line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             raise RegistrationError(f"{path}{line}: cannot be read: {getattr(error, 'msg', error)}") from None
@@ -168,6 +173,25 @@ class Source:
                 return item
         bases = [self.classes[b.id] for b in node.bases if isinstance(b, ast.Name) and b.id in self.classes]
         return next(filter(None, map(self.initializer, bases)), None)
+
+
+def outline(text: bytes, name: str) -> ast.Module | None:
+    """A file without classes and functions of other names; None where lines in its strings look like code."""
+    kept, decorators = [], b""
+    for part in re.split(rb"^(?=[^\s#)\]}])", text, flags=re.MULTILINE):
+        if part.startswith(b"@"):
+            decorators += part
+            continue
+        definition = re.match(rb"(?:async )?(?:class|def) (\w+)", part)
+        if definition is None or definition[1] == name.encode():
+            head = re.match(rb"(?s:.*\n)([ \t]+)def __(?:init|new)__\b", part)
+            end = head and re.compile(rb"^" + head[1] + rb"(?:@|def |async )", re.MULTILINE).search(part, head.end())
+            kept += [decorators, part[: end.start()] if end else part]
+        decorators = b""
+    try:
+        return ast.parse(b"".join(kept))
+    except (SyntaxError, ValueError):
+        return None
 
 
 UNREADABLE = (ValueError, TypeError, SyntaxError, IndexError, RecursionError)
