@@ -251,18 +251,21 @@ class Adopted:
         return name, annotation, default
 
     def _compare(self, imported: inspect.Signature) -> None:
+        """`RegistrationError` for a parameter that is not what was read, as after the package was updated."""
         variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         there = {name: p.default for name, p in imported.parameters.items() if p.kind not in variable}
-        for name in (*self.signature, *there):
-            read = repr(self.signature[name][1]) if name in self.signature else "no such parameter"
-            real = repr(there[name]) if name in there else "no such parameter"
-            if name in self.signature and name in there:
-                default, value = self.signature[name][1], there[name]
-                if default is UNKNOWN or (read == real and (default is REQUIRED) == (value is REQUIRED)):
-                    continue
-                read, real = ("no default" if d is REQUIRED else f"default {d!r}" for d in (default, value))
-            text = f"'{name}' of {self.statement.target} is not what its source says: {read} there, {real} when imported"
-            raise self.statement.fault(text)
+        here = {name: there.get(name) if default is UNKNOWN else default for name, (_, default) in self.signature.items()}
+        for name in (*here, *there):
+            said, found = (_default(defaults, name) for defaults in (here, there))
+            if said != found:
+                text = f"'{name}' of {self.statement.target} is not what its source says: {said} there, {found} when imported"
+                raise self.statement.fault(text)
+
+
+def _default(defaults: Mapping[str, Any], name: str) -> str:
+    if name not in defaults:
+        return "no such parameter"
+    return "no default" if defaults[name] is REQUIRED else f"default {defaults[name]!r}"
 
 
 def _signature(definition: Definition, constructor: Definition | None) -> dict[str, tuple[Any, Any]]:

@@ -76,6 +76,12 @@ class Option:
     of: str = field(default="", kw_only=True)
     values: Mapping[Any, Any] = field(default_factory=dict, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.meaning, str) or not isinstance(self.of, str):
+            raise ValueError("the meaning and the class's own name of an option are texts")
+        if not isinstance(self.values, Mapping) or (self.values and self.annotation is not REQUIRED):
+            raise ValueError("the values of an option are a dict, whose keys are its type")
+
 
 def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
     """The bare type, or the union of several, its range and whether None is allowed."""

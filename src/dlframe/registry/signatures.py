@@ -92,6 +92,8 @@ class Call:
         for keyword in self.node.keywords:
             if keyword.arg is None:
                 raise RegistrationError(f"{self.where}: write out the options: '**' cannot be read from the source")
+            if keyword.arg in values:
+                raise RegistrationError(f"{self.where}: '{keyword.arg}' is given twice")
             stated = keyword.arg in ("facts", "fixed", "given", "omit")
             try:
                 values[keyword.arg] = (literal if stated else option)(keyword.value, self.scope)
