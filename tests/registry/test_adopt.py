@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,6 +207,24 @@ def test_lion_of_timm(read):
     }
 
 
+def test_the_example_of_the_contributing_page(read):
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (statement,) = re.findall(r"```python\n(optimizers\.adopt\(.*?)```", page, re.DOTALL)
+    entry = read("from dlframe.registry import Probability\n" + statement)
+    assert told(entry)["lr"] == ("float > 0", 3e-4, "Learning rate: the size of every step.")
+    assert told(entry)["betas"][:2] == ("[float >= 0 and < 1, float >= 0 and < 1]", (0.9, 0.99))
+    assert entry.left_out == ("maximize", "foreach")
+
+
+@pytest.mark.parametrize(
+    "text", ["class Descent(Descent): ...", "from typing import NamedTuple\nclass Descent(NamedTuple): ..."]
+)
+def test_a_base_that_is_no_class_of_a_file_is_refused(package, read, text):
+    (package.path / "inner" / "descent.py").write_text(text + "\n")
+    with pytest.raises(RegistrationError, match=r"^optimizer 'walk': the base '\w+' of Descent is not a class that is written"):
+        read(WALK + ")")
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
@@ -305,6 +325,13 @@ def test_what_does_not_fit_is_refused_when_the_file_is_read(package, read, state
 def test_another_adopt_is_left_alone(read):
     read.path.write_text("class Dog: ...\nDog().adopt('rex', 3, **{})\n")
     assert read_source(read.path) == []
+
+
+def test_a_parameter_with_the_name_of_what_is_injected_elsewhere_is_no_option(package, read):
+    entry = read('schedulers.adopt("walk", "walks:Descent", given={"weights": "optimizer", "mode": "steps"})')
+    assert "mode" not in entry.parameters
+    with pytest.raises(RegistrationError, match=r"^scheduler 'walk': parameter 'steps' is no name for an option here; "):
+        read('schedulers.adopt("walk", "walks:Descent", given={"weights": "optimizer"}, steps=Option(of="mode"))')
 
 
 # --- building
@@ -416,7 +443,7 @@ def test_a_plugin_adopts_in_one_statement(tmp_path, monkeypatch, capsys):
         shown = capsys.readouterr().out
         assert "optimizer=lion_of_mine: Implements Lion algorithm.\nfrom mine, mine.py:2, timm.optim:Lion\n" in shown
         assert "  optimizer.lr: float > 0; default 0.0001\n      Learning rate.\n" in shown
-        assert shown.endswith("\n\n  Left as they are: foreach.\n")
+        assert shown.endswith("\n\n  Parameters of timm.optim:Lion that are no options: foreach.\n")
         discovery.preload([("optimizer", "lion_of_mine")])
         built = optimizers.build({"name": "lion_of_mine"}, params=[{"params": [torch.nn.Parameter(torch.ones(2))]}])
         assert type(built).__name__ == "Lion"

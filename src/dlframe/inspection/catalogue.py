@@ -101,7 +101,8 @@ def _describe(entry: Entry, prefix: str) -> str:
     if not entry.parameters:
         lines.append(f"  {entry.unavailable or 'no options'}")
     if entry.left_out:
-        lines += textwrap.wrap(f"Left as they are: {', '.join(entry.left_out)}.", 100, initial_indent="\n  ")
+        text = f"Parameters of {entry.target} that are no options: {', '.join(entry.left_out)}."
+        lines += ["", *textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="  ")]
     return "\n".join(lines)
 
 

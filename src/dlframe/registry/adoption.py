@@ -11,10 +11,10 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 from dlframe.registry.installed import Definition, NotFound, NotInstalled, find
-from dlframe.registry.parameters import REQUIRED, Option, Parameter
+from dlframe.registry.parameters import REQUIRED, Option, Parameter, parts
 from dlframe.registry.signatures import ALIASES, UNREADABLE, Row, arguments, literal, meanings, resolve
 from dlframe.types import ConfigError, DlframeError, RegistrationError, nearest
 
@@ -133,7 +133,7 @@ class Adopted:
         for name, (annotation, default) in self.signature.items():
             if name in taken:
                 continue
-            if name not in omitted and _is_readable(name, annotation, default):
+            if name not in (*omitted, *self.statement.injected) and _is_readable(name, annotation, default):
                 rows[name] = name, annotation, default
             elif default is REQUIRED:
                 way = f"state its type, {name}=Option(...), or its value, fixed={{{name!r}: ...}}"
@@ -185,7 +185,7 @@ class Adopted:
             for name, (_, annotation, _) in self.rows.items():
                 option, value = options.get(name, Option()), given[name]
                 value = option.values[value] if option.values else value
-                values[option.of or name] = list(value) if getattr(annotation, "__origin__", None) is list else value
+                values[option.of or name] = list(value) if value and get_origin(parts(annotation)[0]) is list else value
             bound = inspect.BoundArguments(
                 signature,
                 {name: values[name] for name in signature.parameters if name in values},  # pyright: ignore[reportArgumentType]
@@ -232,8 +232,9 @@ class Adopted:
             if name not in given:
                 way = f"say which parameter takes it: given={{'PARAMETER': {name!r}}}"
                 raise ValueError(name, f"is not in the signature of {self.statement.target}; {way}")
-        if "name" in self.statement.options:
-            raise ValueError("name", "is the key of the entry itself; write for example 'label=Option(str, of=\"name\")'")
+        for name in ("name", *self.statement.injected):
+            if name in self.statement.options:
+                raise ValueError(name, f"is no name for an option here; write for example 'label=Option(of={name!r})'")
 
     def _stated(self, name: str, option: Option) -> Row:
         annotation, default = self.signature[option.of or name]

@@ -56,6 +56,8 @@ class Definition:
                 found = find(_module_called(module, self) if module else self.module, name)
             except (NotFound, NotInstalled) as error:
                 raise NotFound(f"the base '{ast.unparse(base)}' of {self.node.name} cannot be read: {error}") from None
+            if isinstance(found.node, ast.FunctionDef) or (found.node.name, found.module) == (self.node.name, self.module):
+                raise NotFound(f"the base '{ast.unparse(base)}' of {self.node.name} is not a class that is written out")
             if constructor := found.constructor():
                 return constructor
         return None
