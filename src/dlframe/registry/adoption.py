@@ -74,11 +74,11 @@ class Adoption:
         return RegistrationError(f"{self.group} '{self.name}': {text} ({self.where})")
 
     def read(self) -> Adopted:
-        """The entry's options, from the class's source and from the statement.
+        """The class, from its source.
 
         Raises:
             NotInstalled: The package is not there.
-            RegistrationError: The class is not in it, or the two do not fit together.
+            RegistrationError: The class is not in it.
         """
         module, _, name = self.target.partition(":")
         try:
@@ -90,12 +90,7 @@ class Adoption:
             if near := _with_another_package(module, name):
                 raise self.fault(f"there is no package '{missing}'. Did you mean '{near}'?") from None
             raise
-        adopted = Adopted(self, definition, _signature(definition, constructor))
-        try:
-            assert adopted.rows is not None
-        except ValueError as error:
-            raise self.fault("parameter '{}' {}".format(*error.args)) from None
-        return adopted
+        return Adopted(self, definition, _signature(definition, constructor))
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ class Adopted:
         """The options: those of the statement, then the others that can be read, in the signature's order.
 
         Raises:
-            ValueError: (name of the parameter, what is wrong with it).
+            RegistrationError: What the statement says does not fit the signature.
         """
         self._check()
         rows = {name: self._stated(name, option) for name, option in self.statement.options.items()}
@@ -137,7 +132,7 @@ class Adopted:
                 rows[name] = name, annotation, default
             elif default is REQUIRED:
                 way = f"state its type, {name}=Option(...), or its value, fixed={{{name!r}: ...}}"
-                raise ValueError(name, f"has no default in {self.statement.target}; {way}")
+                raise self._fault(name, f"has no default in {self.statement.target}; {way}")
         return rows
 
     @property
@@ -207,8 +202,11 @@ class Adopted:
         build.__signature__ = inspect.Signature([*injected, *keywords])  # pyright: ignore[reportFunctionMemberAccess]
         return build
 
+    def _fault(self, parameter: str, text: str) -> RegistrationError:
+        return self.statement.fault(f"parameter '{parameter}' {text}")
+
     def _taken(self) -> dict[str, str]:
-        """Parameter -> what the statement says of it; ValueError where it says two things."""
+        """Parameter -> what the statement says of it; `RegistrationError` where it says two things."""
         said = [(parameter, f"given={{{parameter!r}: {source!r}}}") for parameter, source in self.sources.items()]
         said += [(parameter, f"fixed={{{parameter!r}: ...}}") for parameter in self.statement.fixed]
         said += [(option.of or name, f"{name}=...") for name, option in self.statement.options.items()]
@@ -216,25 +214,25 @@ class Adopted:
         taken: dict[str, str] = {}
         for parameter, by in said:
             if parameter in taken:
-                raise ValueError(parameter, f"is stated twice: {taken[parameter]} and {by}")
+                raise self._fault(parameter, f"is stated twice: {taken[parameter]} and {by}")
             taken[parameter] = by
         return {parameter: by for parameter, by in taken.items() if by != "omit"}
 
     def _check(self) -> None:
-        """ValueError for a parameter that the class does not have, and where nothing takes what has to be given."""
+        """`RegistrationError` for a parameter that the class lacks, and where nothing takes what has to be given."""
         named = [*self._taken(), *(self.statement.omit if self.statement.omit != "others" else ())]
         for parameter in named:
             if parameter not in self.signature:
                 text = f"is not in the signature of {self.statement.target}.{nearest(parameter, self.signature)}"
-                raise ValueError(parameter, text)
+                raise self._fault(parameter, text)
         given = {source.split(".")[0] for source in self.sources.values()}
         for name in self.statement.injected[:1]:
             if name not in given:
                 way = f"say which parameter takes it: given={{'PARAMETER': {name!r}}}"
-                raise ValueError(name, f"is not in the signature of {self.statement.target}; {way}")
+                raise self._fault(name, f"is not in the signature of {self.statement.target}; {way}")
         for name in ("name", *self.statement.injected):
             if name in self.statement.options:
-                raise ValueError(name, f"is no name for an option here; write for example 'label=Option(of={name!r})'")
+                raise self._fault(name, f"is no name for an option here; write for example 'label=Option(of={name!r})'")
 
     def _stated(self, name: str, option: Option) -> Row:
         annotation, default = self.signature[option.of or name]
@@ -246,9 +244,11 @@ class Adopted:
         if option.default is not REQUIRED:
             default = option.default
         if annotation is UNKNOWN:
-            raise ValueError(name, f"has no type in {self.statement.target} that a config can hold; write {name}=Option(float)")
+            raise self._fault(
+                name, f"has no type in {self.statement.target} that a config can hold; write {name}=Option(float)"
+            )
         if default is UNKNOWN:
-            raise ValueError(name, f"has no literal as default in {self.statement.target}; write Option(..., default=...)")
+            raise self._fault(name, f"has no literal as default in {self.statement.target}; write Option(..., default=...)")
         return name, annotation, default
 
     def _compare(self, imported: inspect.Signature) -> None:
