@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from dlframe.registry.entries import Entry, Registry
-from dlframe.registry.signatures import Source
+from dlframe.registry.signatures import Call, Source
 from dlframe.types import RegistrationError, nearest
 
 tasks = Registry(
@@ -60,10 +60,14 @@ def read_source(path: Path) -> list[tuple[Registry, Entry]]:
     source = Source(path)
     names = source.imported("dlframe.registry")
     found = []
-    for r in source.registrations():
+    for r in (*source.registrations(), *source.adoptions()):
         registry = _VARIABLES.get(names.get(r.variable, r.variable))
         if registry:
-            found.append((registry, registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)))
+            if isinstance(r, Call):
+                entry = registry.read_adoption(*r.read(), r.where)
+            else:
+                entry = registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)
+            found.append((registry, entry))
         elif "Did you mean" in (hint := nearest(r.variable, _VARIABLES)):
             raise RegistrationError(f"{r.where}: '{r.variable}' is no registry of dlframe.{hint}")
     return found
