@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 )
 
 from dlframe.registry import Fraction, NonNegative, Positive, tasks
-from dlframe.statistics.intervals import bootstrap, wilson
+from dlframe.statistics.intervals import bootstrap, wilson, wilson_of_groups
 from dlframe.tasks.base import Scores, Task, Totals
 from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate, Field, Split, nearest
 
@@ -246,13 +246,15 @@ class Classification(Task):
         return "majority class", self._of_classes(torch.full_like(target, int(counts.argmax())), target)
 
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Wilson's interval for the accuracy of independent samples, a percentile bootstrap for the rest."""
+        """Wilson's interval for the accuracy, a percentile bootstrap for the rest."""
         value = self.metrics(scores)[metric]
         if math.isnan(value):
             return Estimate(value, math.nan, math.nan)
-        if metric == "accuracy" and groups is None:
-            right = (self.classes(scores["probability"]) == scores["target"]).sum().item()
-            return Estimate(value, *wilson(int(right), len(scores["target"])))
+        if metric == "accuracy":
+            right = (self.classes(scores["probability"]) == scores["target"]).numpy()
+            return Estimate(
+                value, *(wilson(int(right.sum()), len(right)) if groups is None else wilson_of_groups(right, groups))
+            )
         rows = np.arange(len(scores["target"]))
 
         def statistic(sample: np.ndarray) -> float:
