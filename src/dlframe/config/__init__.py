@@ -28,6 +28,8 @@ LISTS = ("augmentation", "callback", "metric")
 """Groups of which a run takes any number, in order."""
 OPTIONS = ("trainer", "tracking", "checkpoint")
 """Groups of options that belong to no entry."""
+RENAMED = {"players": "networks"}
+"""Keys of earlier versions -> what they are called now."""
 NESTED = (*GROUPS, *OPTIONS, "networks")
 """Keys that hold options."""
 
@@ -607,7 +609,9 @@ def known_keys() -> list[str]:
 
 def _unknown(key: str, known: Iterable[str], verb: str = "") -> ConfigError:
     if key.split(".")[-1].startswith("_"):
-        return ConfigError(f"{key}: a config names registered entries, never code.", key)
+        return ConfigError(f"{key}: is not supported: choose a registered entry, model=NAME.", key)
     sought = key.split(".")[-1 if verb else 0]
+    if new := RENAMED.get(sought):
+        return ConfigError(f"{key}: is called '{new}' now.", key)
     see = f"show {verb}" if verb else "--help"
     return ConfigError(f"{key}: no such option.{nearest(sought, known)} See: python -m dlframe {see}", key)

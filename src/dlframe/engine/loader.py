@@ -41,12 +41,17 @@ class ProcessContext:
     steps: int = 0
 
 
-@dataclass(frozen=True)
 class Step:
-    """The batches of one optimizer step, as this process has them, and the samples of each over all processes."""
+    """One optimizer step. Not a dataclass, which the Trainer would take apart to convert what is in it.
 
-    batches: list[Batch]
-    sizes: list[int]
+    Args:
+        batches: As this process has them.
+        sizes: Samples of each batch over all processes.
+    """
+
+    def __init__(self, batches: list[Batch], sizes: list[int]) -> None:
+        self.batches = batches
+        self.sizes = sizes
 
     @property
     def samples(self) -> int:

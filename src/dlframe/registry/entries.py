@@ -64,7 +64,9 @@ class Entry:
                 command = f"python -m dlframe show {self.group}={self.name}"
                 hint = nearest(str(name), self.parameters)
                 if str(name).startswith("_"):
-                    raise ConfigError(f"{key}.{name}: a config names registered entries, never code.", f"{key}.{name}")
+                    raise ConfigError(
+                        f"{key}.{name}: is not supported: choose a registered entry, model=NAME.", f"{key}.{name}"
+                    )
                 raise ConfigError(f"{key}.{name}: '{self.name}' has no such option.{hint} See: {command}", f"{key}.{name}")
         given = {name: options.get(name, p.default) for name, p in self.parameters.items()}
         return {name: self.parameters[name].check(value, f"{key}.{name}") for name, value in given.items()}

@@ -69,13 +69,23 @@ class Task(nn.Module, ABC):
     # --- data
 
     def features(self, batch: Batch) -> Batch:
-        """The batch as augmentations and the model take it, the same each time; images become floats in [0, 1]."""
-        scaled: dict[str, Tensor | Ragged] = {
-            name: batch[name].to(torch.promote_types(self._place.dtype, torch.float32)).div_(255)
-            for name, field in self.spec.inputs.items()
-            if field.kind == "image" and isinstance(batch[name], Tensor) and batch[name].dtype == torch.uint8
-        }
-        return batch.replace(**scaled) if scaled else batch
+        """The batch as augmentations and the model take it, the same each time.
+
+        Images become floats in [0, 1]; floats become double where the task is, and single otherwise: half precision is for
+        the network.
+        """
+        dtype = torch.promote_types(self._place.dtype, torch.float32)
+        changed: dict[str, Tensor | Ragged] = {}
+        for name, column in batch.columns.items():
+            values = column.values if isinstance(column, Ragged) else column
+            if values.dtype == torch.uint8 and name in self.spec.inputs and self.spec.inputs[name].kind == "image":
+                values = values.to(dtype).div_(255)
+            elif values.is_floating_point() and values.dtype != dtype:
+                values = values.to(dtype)
+            else:
+                continue
+            changed[name] = column.like(values) if isinstance(column, Ragged) else values
+        return batch.replace(**changed) if changed else batch
 
     def normalize(self, batch: Batch) -> Any:
         """What the model is called with: the only input, or a dictionary of them by name, of zero mean and unit variance."""
@@ -83,10 +93,12 @@ class Task(nn.Module, ABC):
         return found if len(found) > 1 else next(iter(found.values()))
 
     def _normalized(self, name: str, column: Tensor | Ragged) -> Tensor | Ragged:
-        if name not in self.normalizers:
-            return column
-        normalizer = self.normalizers[name]
-        return column.like(normalizer(column.values)) if isinstance(column, Ragged) else normalizer(column)
+        values = column.values if isinstance(column, Ragged) else column
+        if name in self.normalizers:
+            values = self.normalizers[name](values)
+        elif values.is_floating_point():
+            values = values.to(self._place.dtype)
+        return column.like(values) if isinstance(column, Ragged) else values
 
     # --- learning
 
