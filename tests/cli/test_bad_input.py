@@ -1,6 +1,6 @@
 """What a careless or a hostile user types: one line on stderr, exit status 2, no traceback, nothing run.
 
-Each case runs as the user would run it, in a folder of its own, in a process of its own, and asserts the whole message.
+Each case runs in a folder of its own, in a process of its own, and asserts the whole message.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.numpy import save_file
+from tests import forked
 
 from dlframe.config import load, names
 from dlframe.data.digits import digits
@@ -28,22 +28,10 @@ from dlframe.types import nearest
 
 plugins.discover()
 
-COMMAND = """
-import sys
-from dlframe.cli import main
-code = main(sys.argv[1:])
-print("torch" if "torch" in sys.modules else "", end="", file=sys.stderr)
-sys.exit(code)
-"""
 
-
-def run(*arguments: str | bytes, cwd: Path) -> tuple[int, str, str, bool]:
+def run(*arguments: str | bytes, cwd: Path) -> forked.Answer:
     """Exit status, stdout, stderr, and whether torch was imported."""
-    home = {"DLFRAME_DATA": str(cwd / ".cache"), "OMP_NUM_THREADS": "1"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DLFRAME")} | home
-    command = [sys.executable, "-c", COMMAND, *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    return done.returncode, done.stdout, done.stderr.removesuffix("torch"), done.stderr.endswith("torch")
+    return forked.dlframe(*arguments, cwd=cwd, environment={"DLFRAME_DATA": str(cwd / ".cache")})
 
 
 def refused(message: str, *arguments: str | bytes, cwd: Path, before: Sequence[str] = ()) -> None:

@@ -54,7 +54,7 @@ def test_without_a_split(folder, capsys):
 def test_decoded_once_until_a_file_changes(folder, monkeypatch, capsys):
     first = image_folder(path=str(folder), size=8)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_image", None)
+        patch.setattr(module, "read_image", None)
         again = image_folder(path=str(folder), size=8)
     assert isinstance(again.train["image"], np.memmap)
     assert again.fingerprint == first.fingerprint

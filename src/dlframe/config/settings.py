@@ -144,6 +144,26 @@ class Test:
     plugin_paths: tuple[str, ...] = ()
 
 
+@settings.register("predict")
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Predicting with a trained model.
+
+    Args:
+        out: File for the predictions, ending in .parquet, .jsonl or .csv; empty shows the first ones in the terminal.
+        top: Of classes, how many of the most probable ones are listed.
+        every: Of a series, predict from every window instead of the last one.
+        on_error: Whether a file that cannot be read ends the prediction, or is named and left out.
+        plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
+    """
+
+    out: str = ""
+    top: Count = 1
+    every: bool = False
+    on_error: Literal["raise", "skip"] = "raise"
+    plugin_paths: tuple[str, ...] = ()
+
+
 @settings.register("ui")
 @dataclass(frozen=True, kw_only=True)
 class UI:

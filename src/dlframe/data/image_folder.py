@@ -16,14 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dlframe.readers.images import read_image
 from dlframe.readers.splits import by_groups, image_set, statistics, stratified
 from dlframe.registry import Count, data
 from dlframe.storage.decoded import decoded, stamp
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, nearest, printable
-
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What Pillow may open. Not among them: EPS, for which it runs a program."""
 
 SPELLINGS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
@@ -256,7 +254,7 @@ def _decode(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if on_error == "skip":
             # A pass of its own, so that what is left is split in proportion.
-            glance = reading.noted(lambda file: _image(file, 1, "grey", top))
+            glance = reading.noted(lambda file: read_image(file, (1, 1), "grey", top))
             listing = {name: _readable(root, name, samples, skipped, pool, glance) for name, samples in listing.items()}
         parts, splits = _split(root, listing, pattern)
         classes = sorted({label for _, label in parts["train"]})
@@ -264,7 +262,9 @@ def _decode(
         for part, samples in parts.items():
             shape = (len(samples), 3 if color == "rgb" else 1, size, size)
             inputs = _room(folder / f"{part}-inputs.npy", shape)
-            rows = pool.map(reading.noted(lambda file: _image(file, size, color, top)), [file for file, _ in samples])
+            rows = pool.map(
+                reading.noted(lambda file: read_image(file, (size, size), color, top)), [file for file, _ in samples]
+            )
             for i, ((file, _), row) in enumerate(zip(samples, rows, strict=True)):
                 if isinstance(row, str):
                     pool.shutdown(wait=False, cancel_futures=True)
@@ -318,29 +318,3 @@ def _readable(
 def _printable(path: Path | str) -> str:
     """A path as text: it may hold bytes that are none, which no table of predictions takes, or that a terminal obeys."""
     return printable(str(path).encode(errors="backslashreplace").decode())
-
-
-def _image(file: Path, size: int, color: str, top: Path) -> np.ndarray | str:
-    """(channels, size, size) uint8, or what is wrong with the file; `top` is the folder, resolved, that it must lie in."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        if not file.resolve().is_relative_to(top):
-            return "is a link that leads out of the folder"
-        if not file.is_file():  # a pipe would never end
-            return "is no file" if file.exists() else "is a link that leads nowhere"
-        with Image.open(file, formats=FORMATS) as image:
-            if image.mode.startswith("I;16"):
-                # Pillow would clip 16 bits at 255 instead of scaling them.
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = ImageOps.exif_transpose(image).convert("RGB" if color == "rgb" else "L")
-            pixels = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
-    except UnidentifiedImageError:
-        return "is not an image"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
-    except MemoryError:
-        return "needs more memory than there is"
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise.
-        return f"is broken: {error}"
-    return pixels.transpose(2, 0, 1) if color == "rgb" else pixels[None]

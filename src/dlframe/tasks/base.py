@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,6 +172,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def outputs(self) -> dict[str, Field]:
         """What `predict` returns, declared by name."""
+
+    def encode(self, file: Path) -> dict[str, np.ndarray] | None:
+        """The input columns of one file of a user's; None leaves it to the reader of the input's kind."""
+        return None
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Any]:

@@ -1,0 +1,193 @@
+"""`python -m dlframe predict RUN INPUT...`: a table of predictions, in the terminal or in a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlframe.config import load_options
+from dlframe.config.settings import settings
+from dlframe.types import ConfigError, nearest
+
+SHOWN = 20
+"""Rows in the terminal; a file has all."""
+
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Predict, and show or write what comes of it.
+
+    Raises:
+        DlframeError: The run has no trained model, an option is wrong, or an input cannot be read.
+    """
+    known = settings.get("predict").parameters
+    given = [a for a in arguments if a.partition("=")[1] and a.partition("=")[0] in known]
+    run, *paths = [a for a in arguments if a not in given] or [""]
+    if not run or not paths:
+        raise ConfigError("predict: needs a run and what to predict. Try: python -m dlframe predict runs/... photo.png")
+    for path in paths:
+        if "=" in path and not Path(path).exists():
+            key = path.partition("=")[0]
+            raise ConfigError(f"predict: '{key}' is neither an option nor a file.{nearest(key, known)}")
+    options = load_options("predict", given)
+    with writer(options["out"]) as write:
+        from dlframe.serving.model import Model
+
+        model = Model(Path(run), options["plugin_paths"])
+        inputs = model.inputs(on_error=options["on_error"], every=options["every"])
+        count = 0
+        for names, outputs in model.batches(inputs.read([Path(path) for path in paths])):
+            rows = [*_rows(names, outputs, model.spec.classes, options["top"])]
+            count += len(rows)
+            write(rows)
+    if inputs.resized:
+        print(f"resized: {inputs.resized} of {count} images, to {'x'.join(map(str, model.spec.shape[1:]))}", file=sys.stderr)
+    if inputs.skipped:
+        print(f"left out: {inputs.skipped} of {inputs.skipped + count}", file=sys.stderr)
+    if not count:
+        raise ConfigError(f"predict: nothing to predict in {', '.join(paths)}.")
+    if options["out"]:
+        print(f"{count:,} predictions in {options['out']}")
+    elif count > SHOWN:
+        print(f"... {count - SHOWN:,} more; all of them: out=predictions.parquet")
+    return 0
+
+
+def _rows(names: list[str], outputs: dict[str, Any], classes: Sequence[str], top: int) -> Iterator[Row]:
+    """A row a sample: what it was, the prediction, how sure it is, and all else that the model says."""
+    probabilities = outputs.get("probabilities")
+    for i, name in enumerate(names):
+        row: Row = {"input": name}
+        for output, values in outputs.items():
+            value = values[i]
+            if output == "probabilities":
+                row["score"] = float(value.max())
+                row["probabilities"] = value.tolist()
+            else:
+                plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+                row[output] = plain[0] if isinstance(plain, list) and len(plain) == 1 else plain
+        if top > 1 and probabilities is not None:
+            order = np.argsort(-probabilities[i], kind="stable")[:top].tolist()
+            row["top"] = [[classes[k], float(probabilities[i][k])] for k in order]
+        yield row
+
+
+@contextmanager
+def writer(out: str) -> Iterator[Callable[[list[Row]], None]]:
+    """What takes rows: the terminal, or a file that appears under its name when all is written.
+
+    Raises:
+        ConfigError: The file exists, cannot be made, or has an ending that is not known.
+    """
+    if not out:
+        yield _Terminal().write
+        return
+    path = Path(out)
+    if path.suffix not in FORMATS:
+        raise ConfigError(f"out: must end in {', '.join(FORMATS)}. Received: {out!r}.", "out")
+    if path.exists():
+        raise ConfigError(f"out: '{out}' exists. Choose another name, or remove it.", "out")
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        target = FORMATS[path.suffix](unfinished)
+    except OSError as error:
+        raise ConfigError(f"out: '{out}' cannot be written: {error.strerror}.", "out") from None
+    try:
+        yield target.write
+        target.close()
+        if unfinished.exists():
+            unfinished.replace(path)
+    finally:
+        target.close()
+        unfinished.unlink(missing_ok=True)
+
+
+class _Terminal:
+    """The first rows, in columns."""
+
+    def __init__(self) -> None:
+        self.shown = 0
+
+    def write(self, rows: list[Row]) -> None:
+        texts = [
+            {key: _text(value) for key, value in row.items() if key != "probabilities"} for row in rows[: SHOWN - self.shown]
+        ]
+        if not texts:
+            return
+        widths = {key: max(len(key), *(len(row[key]) for row in texts)) for key in texts[0]}
+        if not self.shown:
+            print("  ".join(f"{key:<{width}}" for key, width in widths.items()).rstrip())
+        for row in texts:
+            print("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip())
+        self.shown += len(texts)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
+
+
+class _Lines:
+    """JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w", encoding="utf-8")
+
+    def write(self, rows: list[Row]) -> None:
+        self.file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Csv:
+    """Comma-separated values; lists as JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w", encoding="utf-8", newline="")
+        self.writer: Any = None
+
+    def write(self, rows: list[Row]) -> None:
+        if self.writer is None:
+            self.writer = csv.DictWriter(self.file, list(rows[0]))
+            self.writer.writeheader()
+        self.writer.writerows(
+            {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()} for row in rows
+        )
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Parquet:
+    """Parquet, a row group a batch."""
+
+    def __init__(self, path: Path) -> None:
+        path.open("wb").close()
+        self.path = path
+        self.writer: Any = None
+
+    def write(self, rows: list[Row]) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        table = pyarrow.Table.from_pylist(rows)
+        if self.writer is None:
+            self.writer = pyarrow.parquet.ParquetWriter(self.path, table.schema)
+        self.writer.write_table(table)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+FORMATS: dict[str, Any] = {".parquet": _Parquet, ".jsonl": _Lines, ".csv": _Csv}
