@@ -111,13 +111,14 @@ def test_a_step_without_the_batch_that_is_left_out(tmp_path, spoil, monkeypatch)
 
 @pytest.mark.parametrize("model", ["mlp", "gan"])
 def test_a_step_may_be_cut_into_batches(tmp_path, model):
-    """16 + 16 + 16 + 16 samples give the weights of 64, and the rest of the epoch is a step of its own size."""
+    """Two steps of 16 + 16 + 16 + 16 samples give the weights of two of 64; what an epoch leaves is a step of its own size."""
     # The generator's loss compares means over a batch; its noise is drawn batch by batch.
     own = ("model.adversarial_weight=0", "networks.generator.lr=1e-30") if model == "gan" else ()
     options = (f"model={model}", "model.dropout=0", "optimizer=sgd", "scheduler=constant", "epochs=1", *own)
-    whole = train(tmp_path / "whole", *options, "batch_size=64")
-    cut = train(tmp_path / "cut", *options, "batch_size=16", "accumulate=4")
-    assert [states(r.folder)[0].name for r in (whole, cut)] == ["state-000000017.safetensors"] * 2
+    whole = train(tmp_path / "whole", *options, "batch_size=64", "trainer.limit_steps=2")
+    cut = train(tmp_path / "cut", *options, "batch_size=16", "accumulate=4", "trainer.limit_steps=8")
+    left = train(tmp_path / "left", *options, "batch_size=16", "accumulate=4", "trainer.limit_steps=9")
+    assert [int(states(r.folder)[0].stem[-9:]) for r in (whole, cut, left)] == [2, 2, 3]
     for name, tensor in weights(whole.folder).items():
         if "generator" not in name:
             torch.testing.assert_close(weights(cut.folder)[name], tensor, rtol=1e-4, atol=1e-5)

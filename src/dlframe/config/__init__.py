@@ -112,7 +112,9 @@ def names(group: str) -> dict[str, str]:
     found = {}
     for folder in reversed(folders()):
         found |= {path.stem: str(path) for path in sorted((folder / group).glob("*.yaml")) if path.is_file()}
-    if group in GROUPS and group != "task":
+    if group == "task":  # a recipe comes before a class of its name
+        return {entry.name: entry.origin for entry in GROUPS[group]} | found
+    if group in GROUPS:
         found |= {entry.name: entry.origin for entry in GROUPS[group]}
     return found
 
@@ -255,7 +257,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             raise ConfigError(f"{group}: must hold options. Received: {options!r}.{hint}", group)
         if group in GROUPS and group not in LISTS:
             if "name" not in options:
-                raise ConfigError(f"{group}: none is chosen. Try: {group}={min(names(group))}", group)
+                raise _not_chosen(group, values)
             check_name(group, options["name"], GROUPS[group].entries)
     run = {key: value for key, value in values.items() if key in run_options}
     checked: dict[str, Any] = {key: p.check(run.get(key, p.default), key) for key, p in run_options.items()}
@@ -296,6 +298,19 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
     )
     _fits(config)
     return config
+
+
+def _not_chosen(group: str, values: Mapping[str, Any]) -> ConfigError:
+    """What to choose of a group that a task without a recipe leaves open."""
+    task = values.get("task", {})
+    entry = GROUPS["task"].entries.get(task.get("name")) if isinstance(task, Mapping) else None
+    known = [*GROUPS[group]] if group in GROUPS else []
+    if entry and group in ("data", "model"):
+        takes = set(entry.facts["targets"])
+        known = [other for other in known if set(entry.facts["requires"]) <= set(other.facts["targets"]) & takes]
+    fitting = sorted(other.name for other in known) or sorted(names(group))
+    what = f" task={entry.name} takes: {', '.join(fitting)}." if entry and group in ("data", "model") else ""
+    return ConfigError(f"{group}: none is chosen.{what} Try: {group}={fitting[0]}", group)
 
 
 def _networks(networks: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -501,6 +516,10 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
         for entry in registry:
             folder = "task/class" if group == "task" else group
             store.store(group=folder, name=entry.name, node={"name": entry.name}, package=group)
+    for task in GROUPS["task"]:
+        # A task without a recipe places itself; data and model are for the command line or an experiment to choose.
+        placed = [{"/task/class@task": task.name}, {"/data": None}, {"/model": None}]
+        store.store(group="task", name=task.name, node={"defaults": placed}, package="_global_")
     Plugins.instance().register(yaml_files.YamlFolder)
     Plugins.instance().register(yaml_files.SearchPath)
     yaml_files.SearchPath.folders = folders()

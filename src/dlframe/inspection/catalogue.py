@@ -64,7 +64,7 @@ def _block(group: str) -> str:
     rows = [(e.name, e.summary, e.origin) for e in GROUPS.get(group, ())]
     taken = {name for name, _, _ in rows}
     for name, path in names(group).items():
-        if name not in taken or group == "task":
+        if name not in taken or path.endswith(".yaml"):
             home = "dlframe" if Path(path).is_relative_to(folders()[-1]) else path
             rows.append((f"{name} (recipe)" if group == "task" else name, _headline(Path(path)), home))
     if not rows:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from dlframe.registry.adoption import Adoption
 from dlframe.registry.installed import NotInstalled
 from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
-from dlframe.registry.signatures import Row, meanings, resolve
+from dlframe.registry.signatures import Row, meanings, resolve, with_arguments
 from dlframe.types import ConfigError, RegistrationError, nearest
 
 
@@ -219,7 +219,11 @@ class Registry:
                     annotation = resolve(ast.parse(annotation, mode="eval").body, TYPES | call.__globals__)
                 yield p.name, annotation, p.default
 
-        return self._entry(name, facts, rows(), inspect.getdoc(factory) or "", where)
+        doc = inspect.getdoc(factory) or ""
+        if inspect.isclass(factory):
+            owner = next(c for c in factory.__mro__ if "__init__" in vars(c))
+            doc = with_arguments(doc, owner.__doc__ or "")
+        return self._entry(name, facts, rows(), doc, where)
 
     def read_adoption(self, positional: Sequence[Any], said: Mapping[str, Any], where: str) -> Entry:
         """The entry of an `adopt` statement with these arguments."""

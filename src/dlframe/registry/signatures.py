@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import textwrap
@@ -21,6 +22,9 @@ from dlframe.types import RegistrationError
 ALIASES = {name: value for name, value in vars(parameters).items() if typing.get_origin(value) is Annotated}
 """`Count`, `Fraction` and the like, as a file imports them."""
 
+ARGUMENTS = r"^Args:\n((?:[ \t]+.*\n?|\n)+)"
+"""Of a Google-style docstring, the section on parameters."""
+
 Row = tuple[str, Any, Any]
 """Name, annotation and default of a parameter; an annotation or a default that is not there is `REQUIRED`."""
 
@@ -38,7 +42,10 @@ class Registration:
 
     @property
     def doc(self) -> str:
-        return ast.get_docstring(self.node) or ""
+        """Its docstring; where the constructor is a base's, with what that says of the parameters."""
+        doc = ast.get_docstring(self.node) or ""
+        found = self.file.constructor(self.node) if isinstance(self.node, ast.ClassDef) else None
+        return with_arguments(doc, found.doc if found else "")
 
     def rows(self, injected: tuple[str, ...]) -> Iterator[Row]:
         """The parameters but for `self`; the types of `injected` ones are not looked at.
@@ -46,9 +53,12 @@ class Registration:
         Raises:
             ValueError: (name of the parameter, what is wrong with it).
         """
-        function = self.node if isinstance(self.node, ast.FunctionDef) else self.file.initializer(self.node)
-        if function is None:
-            return
+        function, scope = self.node, self.file.scope
+        if isinstance(function, ast.ClassDef):
+            found = self.file.constructor(function)
+            if found is None:
+                return
+            function, scope = found.function, found.scope
         if variable := function.args.vararg or function.args.kwarg:
             raise ValueError(variable.arg, "is a variable list; every option needs a name and a type")
         for argument, default in arguments(function, method=function is not self.node):
@@ -56,8 +66,8 @@ class Registration:
                 yield argument.arg, REQUIRED, REQUIRED
                 continue
             try:
-                annotation = resolve(argument.annotation, self.file.scope) if argument.annotation else REQUIRED
-                value = literal(default, self.file.scope) if default else REQUIRED
+                annotation = resolve(argument.annotation, scope) if argument.annotation else REQUIRED
+                value = literal(default, scope) if default else REQUIRED
             except UNREADABLE as error:
                 raise ValueError(argument.arg, f"cannot be read from the source: {error}") from None
             yield argument.arg, annotation, value
@@ -168,13 +178,56 @@ class Source:
                     where = f"{self.path}:{node.lineno}"
                     yield Call(variable, node, where, self.scope, node in statements)
 
-    def initializer(self, node: ast.ClassDef) -> ast.FunctionDef | None:
-        """The `__init__` of a class, its own or that of a base in the same file."""
+    def constructor(self, node: ast.ClassDef) -> Constructor | None:
+        """The `__init__` of a class: its own, or that of a base in the same file or in one of dlframe's."""
         for item in node.body:
             if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                return item
-        bases = [self.classes[b.id] for b in node.bases if isinstance(b, ast.Name) and b.id in self.classes]
-        return next(filter(None, map(self.initializer, bases)), None)
+                return Constructor(item, self.scope, ast.get_docstring(node) or "")
+        for base in node.bases:
+            if not isinstance(base, ast.Name):
+                continue
+            if base.id in self.classes:
+                found = self.constructor(self.classes[base.id])
+            else:
+                found = self._constructor_elsewhere(base.id)
+            if found:
+                return found
+        return None
+
+    def _constructor_elsewhere(self, name: str) -> Constructor | None:
+        """That of a class which the file imports from a module of dlframe's, such as the base of all tasks."""
+        for node in self.tree.body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dlframe."):
+                file = PACKAGE.joinpath(*str(node.module).split(".")[1:]).with_suffix(".py")
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name and file.is_file():
+                        source = _known(file)
+                        return source.constructor(source.classes[alias.name]) if alias.name in source.classes else None
+        return None
+
+
+@dataclass(frozen=True)
+class Constructor:
+    """The function that makes an object: what its annotations may name, and the docstring of its class."""
+
+    function: ast.FunctionDef
+    scope: dict[str, Any]
+    doc: str
+
+
+PACKAGE = Path(__file__).parent.parent
+"""The folder of dlframe itself."""
+
+
+@functools.lru_cache(maxsize=16)
+def _known(file: Path) -> Source:
+    return Source(file)
+
+
+def with_arguments(doc: str, base: str) -> str:
+    """A docstring; without a section on parameters of its own, with that of the class whose constructor it has."""
+    section = re.search(ARGUMENTS, inspect.cleandoc(base), re.MULTILINE)
+    return doc if not section or re.search(ARGUMENTS, doc, re.MULTILINE) else f"{doc.rstrip()}\n\n{section[0]}"
 
 
 def outline(text: bytes, name: str) -> ast.Module | None:

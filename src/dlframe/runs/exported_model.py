@@ -243,6 +243,8 @@ def _field(values: dict[str, Any]) -> Field:
             raise ValueError(f"'{key}' of a column is of another type")
     if any(side is not None and not 0 <= side <= LARGEST for side in values["shape"]):
         raise ValueError("a column is too large")
+    if len(values["mean"]) != len(values["std"]):
+        raise ValueError("a column has not as many means as deviations")
     if np.dtype(values["dtype"]).kind not in "buif":
         raise ValueError("the type of a column is no number")
     checked: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
