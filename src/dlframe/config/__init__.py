@@ -516,7 +516,10 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
         for entry in registry:
             folder = "task/class" if group == "task" else group
             store.store(group=folder, name=entry.name, node={"name": entry.name}, package=group)
+    recipes = {path.stem for folder in folders() for path in (folder / "task").glob("*.yaml")}
     for task in GROUPS["task"]:
+        if task.name in recipes:
+            continue
         # A task without a recipe places itself; data and model are for the command line or an experiment to choose.
         placed = [{"/task/class@task": task.name}, {"/data": None}, {"/model": None}]
         store.store(group="task", name=task.name, node={"defaults": placed}, package="_global_")
