@@ -17,7 +17,7 @@ from dlframe.cli import main
 from dlframe.config import VERBS, names
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, plugins
-from dlframe.types import ConfigError, nearest
+from dlframe.types import ConfigError, DataError, nearest
 
 plugins.discover()
 
@@ -251,20 +251,24 @@ def test_ui_without_a_store_says_how_to_make_one(capsys):
 # --- grids
 
 
-def test_a_bad_cell_is_told_and_the_others_run(capsys, monkeypatch):
-    ran = []
-    monkeypatch.setattr(
-        "dlframe.jobs.train.run", lambda config, pending: ran.append(config.values["model"]["name"]) or "stopped"
-    )
+def test_a_bad_job_is_told_and_the_others_run(capsys, monkeypatch):
+    def run(config, pending):
+        raise DataError(f"no data for {config.values['model']['name']}")
+
+    monkeypatch.setattr("dlframe.jobs.train.run", run)
     code, out, error = said(capsys, "-m", "model=rnn,cnnn,mlp", "tracking=none")
     assert code == 1
-    assert ran == ["rnn", "mlp"]
-    assert error.splitlines()[1] == ("failed: model=cnnn: no such model. Did you mean 'cnn'? See: python -m dlframe list model")
+    assert [line for line in error.splitlines() if line.startswith("failed: ")] == [
+        "failed: no data for rnn",
+        "failed: model=cnnn: no such model. Did you mean 'cnn'? See: python -m dlframe list model",
+        "failed: no data for mlp",
+    ]
     assert [line for line in out.splitlines() if line.startswith("[")] == [
         "[1/3] model=rnn",
         "[2/3] model=cnnn",
         "[3/3] model=mlp",
     ]
+    assert [line.split()[1] for line in out[out.index("\njob ") :].strip().splitlines()[1:]] == ["FAILED"] * 3
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_two_processes_reach_the_accuracy_of_one(tmp_path, launcher):
 def test_a_grid_goes_on_after_a_failure(tmp_path):
     done = dlframe("-m", "model=mlp,nope", "seed=range(2)", "epochs=1", "tracking=none", cwd=tmp_path)
     assert done.returncode == 1
-    rows = done.stdout[done.stdout.index("\ncell ") :].strip().splitlines()[1:]
+    rows = done.stdout[done.stdout.index("\njob ") :].strip().splitlines()[1:]
     assert [row.split()[:3] for row in rows] == [
         ["model=mlp", "seed=0", "accuracy"],
         ["model=mlp", "seed=1", "accuracy"],

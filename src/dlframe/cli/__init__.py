@@ -33,7 +33,7 @@ Folders  ./conf and ./plugins of the current folder are read beside the built-in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; the exit status: 0, 1 if a cell of a grid failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    """Run a verb; the exit status: 0, 1 if a job of a grid failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _verb(arguments)

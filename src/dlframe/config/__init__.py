@@ -303,7 +303,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
 def _not_chosen(group: str, values: Mapping[str, Any]) -> ConfigError:
     """What to choose of a group that a task without a recipe leaves open."""
     task = values.get("task", {})
-    entry = GROUPS["task"].entries.get(task.get("name")) if isinstance(task, Mapping) else None
+    entry = GROUPS["task"].entries.get(str(task.get("name"))) if isinstance(task, Mapping) else None
     known = [*GROUPS[group]] if group in GROUPS else []
     if entry and group in ("data", "model"):
         takes = set(entry.facts["targets"])

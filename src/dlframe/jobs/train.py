@@ -109,6 +109,8 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
     folder = before or run_directory.new_folder(config)
     journal = Journal(folder)
     os.environ[FOLDER_VARIABLE] = str(folder)
+    if note := os.environ.pop(run_directory.NOTE_VARIABLE, ""):
+        Path(note).write_text(str(folder.resolve()), encoding="utf-8")
     print(terminal.opening(config, dataset, folder, again=bool(before)), flush=True)
     run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
     return RunRecorder(config, folder, journal, signals)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
 
 RESULT = "result.json"
+NOTE_VARIABLE = "DLFRAME_RUN_NOTE"
+"""Environment variable: the file in which a process tells its parent the directory of its run."""
 FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "chunk")
 """Options that change no number: a run may be continued with others."""
 

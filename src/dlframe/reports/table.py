@@ -1,0 +1,45 @@
+"""The table at the end of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dlframe.statistics.intervals import mean_interval
+from dlframe.types import Estimate, Result
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job: what sets it apart, the same without the seed, and its result or why there is none."""
+
+    title: str
+    group: str
+    result: Result | None
+    failure: str = ""
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line a job; where jobs differ in their seed alone, a line with their mean.
+
+    The interval of a job is over the samples of the test set, that of a mean over seeds (Student's t).
+    """
+    width = max(len(row.title) for row in rows)
+    lines = ["", f"{'job':<{width}}  result"]
+    groups: dict[str, list[Result]] = {}
+    for row in rows:
+        text = f"FAILED {row.failure}"
+        if result := row.result:
+            groups.setdefault(row.group, []).append(result)
+            name, baseline = result.baseline
+            read = result.metric(result.headline)
+            text = f"{result.headline} {read.with_interval(result.interval)}, {name} {read.text(baseline[result.headline])}, "
+            text += f"{result.seconds:.1f} s, {result.folder}"
+        lines.append(f"{row.title:<{width}}  {text}")
+    for group, results in groups.items():
+        if len(results) > 1 and group != "-" and len({result.headline for result in results}) == 1:
+            metric, read = results[0].headline, results[0].metric(results[0].headline)
+            mean = Estimate(*mean_interval([result.metrics[metric] for result in results]))
+            interval = read.with_interval(read.clipped(mean))
+            lines.append(f"{group:<{width}}  {metric} {interval}, mean of {len(results)} seeds")
+    return "\n".join(lines)
