@@ -13,6 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback
 
@@ -50,9 +51,11 @@ class Race(Callback):
 def accuracy(task: Task, split: Split) -> float:
     """Share of a split that a task gets right."""
     task.eval()
-    inputs, targets = torch.from_numpy(split.inputs.copy()), torch.from_numpy(split.targets.copy())
-    parts = zip(inputs.split(256), targets.split(256), strict=True)
-    right = sum(int((task.score(Batch(x, y, torch.arange(len(y))))["probability"].argmax(1) == y).sum()) for x, y in parts)
+    right = 0
+    for part in np.array_split(np.arange(len(split)), -(-len(split) // 256)):
+        columns = {name: torch.from_numpy(split[name][part]) for name in task.spec.fields}
+        scores = task.score(task.features(Batch(columns, torch.from_numpy(part), task.spec)))
+        right += int((scores["probability"].argmax(1) == scores["target"]).sum())
     task.train()
     return right / len(split)
 
@@ -67,7 +70,7 @@ def race(case: str, seed: int) -> dict[str, tuple[float, float, int]]:
     task = build_task(config, dataset)
     if case == "cnn":
         task.model = Textbook(task.model)
-    loop = Hand(task, dataset, config.run.batch_size, steps, players=("model",), tuned=False)
+    loop = Hand(task, dataset, config, steps, tuned=False)
     wall, cpu, taken = time.perf_counter(), time.process_time(), 0
     while True:
         loop()

@@ -48,7 +48,7 @@ class Switched(RunRecorder):
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.mode != "without":
             started = time.perf_counter()
-            super().report(step, metrics)
+            super().log_metrics(step, metrics)
             self._count(started)
 
     def save_best(self, weights: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:

@@ -315,7 +315,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     idx = [
         struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
         for split in (dataset.train, dataset.test)
-        for array in (split.inputs[:100, 0], split.targets[:100].astype(np.uint8))
+        for array in (split["image"][:100, 0], split["label"][:100].astype(np.uint8))
     ]
     idx_names = list(SETS["mnist"][1][1].files)
     packed = {f"{name}.gz": gzip.compress(content) for name, content in zip(idx_names, idx, strict=True)}

@@ -1,6 +1,6 @@
 """Training steps a second against hand-written torch loops, interleaved in one process: A B C A B C ...
 
-    python benchmarks/steps.py [cnn mlp rnn gan] [--rounds 15] [--steps 40]
+    python benchmarks/steps.py [cnn mlp rnn gan ragged lazy] [--rounds 15] [--steps 40]
 
 "plain" is the loop one writes by hand: the same network, tensors, batch order and optimizer, torch's defaults. For the
 cnn it is the textbook order, NCHW memory and an optimizer that is not fused. "tuned" has dlframe's own network, memory
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,19 +24,24 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.nn import functional
 
-from dlframe.config import load
+from dlframe.config import Config, load
 from dlframe.engine.fit import build_task, fit
+from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.jobs.train import load_data
 from dlframe.registry import callbacks, plugins
 from dlframe.runs.recorder import InMemoryRecorder
 from dlframe.tasks.base import Task
-from dlframe.types import Batch, Dataset
+from dlframe.types import Batch, Dataset, Lazy, Ragged
 
+PLUGIN = Path(__file__).parent.parent / "tests" / "foreign" / "tokens"
+TOKENS = [f"plugin_paths={PLUGIN}", "task=tagging", "data=words", "model=tagger"]
 CASES = {
     "cnn": ["model=cnn", "data=fashion_mnist", "batch_size=128", "optimizer=adam"],
     "mlp": ["model=mlp", "data=digits", "batch_size=64", "optimizer=adam"],
     "rnn": ["model=rnn", "data=fashion_mnist", "batch_size=128", "optimizer=adam"],
     "gan": ["model=gan", "data=digits", "batch_size=64", "optimizer=adam"],
+    "ragged": [*TOKENS, "batch_size=32", "optimizer=adam"],
+    "lazy": [*TOKENS, f"data.path={tempfile.gettempdir()}/dlframe-words", "batch_size=32", "optimizer=adam"],
 }
 OPTIONS = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "decay=all"]
 Segment = Callable[[], None]
@@ -58,31 +65,56 @@ class Textbook(nn.Module):
 
 
 class Hand:
-    """A hand-written loop over the tensors of a data set."""
+    """A hand-written loop over the tensors of a data set.
 
-    def __init__(self, task: Task, dataset: Dataset, batch_size: int, steps: int, *, players: tuple[str, ...], tuned: bool):
+    Samples of varying length are joined by slices, those in files are read one by one, in batches of the same samples as
+    dlframe's: what is compared is the work around the network.
+    """
+
+    def __init__(self, task: Task, dataset: Dataset, config: Config, steps: int, *, tuned: bool) -> None:
         self.task = (task.to(memory_format=torch.channels_last) if tuned else task).train()
-        self.players, self.tuned = players, tuned
-        self.inputs = torch.from_numpy(dataset.train.inputs.copy())
-        self.targets = torch.from_numpy(dataset.train.targets.copy())
-        self.batch_size, self.steps = batch_size, steps
+        self.tuned, self.networks, self.spec = tuned, config.networks, dataset.spec
+        self.columns = {name: tensors(dataset.train[name]) for name in dataset.spec.fields}
+        assert isinstance(config.run.batch_size, int)
+        self.order = Order(config.run.batch_size, seed=0, limit=steps)
+        self.loader = BatchLoader(dataset.train, dataset.spec, self.order, context=lambda: ProcessContext(torch.device("cpu")))
+        self.epoch = 0
         self.optimizers = [
-            torch.optim.Adam(task.network(player).parameters(), lr=1e-3, fused=True if tuned else None) for player in players
+            torch.optim.Adam(task.network(name).parameters(), lr=1e-3, fused=True if tuned else None) for name in self.networks
         ]
 
     def __call__(self) -> None:
-        order = torch.randperm(len(self.inputs))
-        for step in range(self.steps):
-            index = order[step * self.batch_size : (step + 1) * self.batch_size]
-            if self.tuned:
-                inputs = self.inputs.index_select(0, index).contiguous(memory_format=torch.channels_last)
-            else:
-                inputs = self.inputs[index]
-            batch = Batch(inputs, self.targets[index], index)
-            for player, optimizer in zip(self.players, self.optimizers, strict=True):
+        self.epoch += 1
+        for (index,) in self.loader.plan(self.epoch):
+            batch = Batch({name: self.gather(column, index) for name, column in self.columns.items()}, index, self.spec)
+            batch = self.task.features(batch)
+            totals = {"samples": len(index), **self.task.counts(batch)}
+            counted = type(self.task).counts is not Task.counts
+            for name, optimizer in zip(self.networks, self.optimizers, strict=True):
                 optimizer.zero_grad()
-                self.task.loss(batch, player).backward()
+                (self.task.loss(batch, name, totals) if counted else self.task.loss(batch, name)).backward()
                 optimizer.step()
+
+    def gather(self, column: Any, index: torch.Tensor) -> Any:
+        if isinstance(column, Ragged):
+            return joined([column[i] for i in index.tolist()])
+        if isinstance(column, Lazy):
+            return joined([torch.from_numpy(np.load(column.items[i])) for i in index.tolist()])
+        if not self.tuned:
+            return column[index]
+        rows = column.index_select(0, index)
+        return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
+
+
+def joined(samples: list[torch.Tensor]) -> Ragged:
+    offsets = torch.tensor([0, *map(len, samples)]).cumsum(0)
+    return Ragged(torch.cat(samples), offsets)
+
+
+def tensors(column: Any) -> Any:
+    if isinstance(column, Ragged):
+        return Ragged(torch.from_numpy(column.values), torch.from_numpy(column.offsets))
+    return column if isinstance(column, Lazy) else torch.from_numpy(column.copy())
 
 
 def measured(segment: Segment) -> tuple[float, float]:
@@ -128,16 +160,15 @@ def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, f
     overrides = [*CASES[case], *OPTIONS, *with_callback(interleave)]
     config = load([*overrides, f"epochs={rounds + 2}", f"trainer.limit_steps={steps}"])
     dataset = load_data(config)
-    few = np.arange(256)
-    dataset.validation, dataset.test = dataset.validation.take(few), dataset.test.take(few)
-    players = config.entry("task").facts["players"]
-    size = config.run.batch_size
-    steps = min(steps, len(dataset.train) // size)
+    for part in ("validation", "test"):
+        split = getattr(dataset, part)
+        setattr(dataset, part, split.take(np.arange(min(256, len(split)))))
+    steps = min(steps, BatchLoader(dataset.train, dataset.spec, Order(config.run.batch_size), context=ProcessContext).steps())
     for name in ("plain", "tuned"):
         task = build_task(config, dataset)
         if name == "plain" and case == "cnn":
             task.model = Textbook(task.model)
-        interleave.loops[name] = Hand(task, dataset, size, steps, players=players, tuned=name == "tuned")
+        interleave.loops[name] = Hand(task, dataset, config, steps, tuned=name == "tuned")
     fit(config, dataset, InMemoryRecorder(), Path())
     return interleave.rounds[2:]
 

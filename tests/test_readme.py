@@ -31,7 +31,7 @@ def test_the_error_that_it_shows_is_the_error(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    re.findall(r"^python -m dlframe ((?!-m|list|show|test|ui|sync|verify-resume)[^#\n]+?) *(?:#.*)?$", README, re.MULTILINE),
+    re.findall(r"^python -m dlframe ((?!-m|list|show|test|predict|ui|sync|verify-resume)[^#\n]+?) *(?:#.*)?$", README, re.MULTILINE),
 )
 def test_every_training_command_is_a_valid_config(line, monkeypatch, tmp_path):
     from dlframe.config import load

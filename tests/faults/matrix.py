@@ -59,6 +59,9 @@ class Cell:
 def cells() -> list[Cell]:
     """Every kind of training that the kills are tried on."""
     plugin = f"plugin_paths={Path(__file__).with_name('entries.py')}"
+    foreign = Path(__file__).parent.parent / "foreign"
+    boxes = f"plugin_paths={foreign / 'boxes'} task=boxes data=canvas model=grid_detector data.images=120 batch_size=16"
+    tokens = f"plugin_paths={foreign / 'tokens'} task=tagging data=words batch_size=16"
     augmented = "augmentation=[crop,flip,affine,erasing,mixup]"
     mlp: dict[str, str] = {
         "mlp": "",
@@ -113,6 +116,11 @@ def cells() -> list[Cell]:
         "lda": "model=lda",
         "forecasting": "task=forecasting model=lstm epochs=2 trainer.limit_steps=20",
         "forecasting, dlinear": "task=forecasting epochs=3 optimizer=adan",
+        "boxes, accumulate 3": f"{boxes} accumulate=3 checkpoint.every=2",
+        "boxes, ema": f"{boxes} callback=ema augmentation=[color_jitter]",
+        "tokens, by elements": f"{tokens} model=tagger batch_elements=300 checkpoint.every=3",
+        "tokens, lazy": f"{tokens} model=tagger data.path=words trainer.workers=2",
+        "tokens, a memory that grows": f"{tokens} model=letter_counts",
     }
     slow = {
         "tracked": "model=mlp tracking=mlflow",

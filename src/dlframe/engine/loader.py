@@ -27,7 +27,7 @@ POOL_BATCHES = 16
 """Batches whose samples are sorted by length together: near enough to random, and little padding."""
 
 FEW_ELEMENTS = 256
-"""Elements of a sample below which one index gathers a ragged batch faster than slices do."""
+"""Elements of a sample below which one index gathers a ragged batch on a device faster than slices do."""
 
 
 @dataclass(frozen=True)
@@ -361,17 +361,20 @@ def _tensors(column: Column, device: torch.device) -> Any:
 
 
 def _gathered(column: Ragged, indices: Tensor, device: torch.device) -> Ragged:
-    """The samples of a ragged column: views joined where they are long, one index where they are short."""
+    """The samples of a ragged column: views joined on the host; on a device one index where samples are short."""
     chosen = indices.cpu().numpy()
     starts, ends = column.offsets[chosen], column.offsets[chosen + 1]
-    lengths = ends - starts
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum(ends - starts, out=offsets[1:])
     values: Tensor = column.values
-    elements = int(offsets[-1]) * (values[0].numel() if len(values) else 0)
-    if elements >= FEW_ELEMENTS * len(chosen):
+    if values.device.type == "cpu":
+        array = values.numpy()  # slicing NumPy arrays takes a tenth of the time
+        pieces = [array[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        joined = torch.from_numpy(np.concatenate(pieces))
+    elif int(offsets[-1]) * values[:1].numel() >= FEW_ELEMENTS * len(chosen):
         joined = torch.cat([values[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
     else:
-        flat = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        flat = np.repeat(starts - offsets[:-1], ends - starts) + np.arange(offsets[-1])
         joined = values.index_select(0, torch.from_numpy(flat).to(values.device))
     return Ragged(joined.to(device), torch.from_numpy(offsets).to(device))
 
