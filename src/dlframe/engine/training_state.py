@@ -32,6 +32,8 @@ def capture(learner: Learner) -> dict[str, Any]:
         "precision": trainer.precision_plugin.state_dict(),
         "global_step": internals.optimizer_step_count(trainer),
         "random": _gathered(learner, _random(learner)),
+        # Of the losses that are not logged yet each process has its part.
+        "losses": _gathered(learner, {name: total for name, (_, total) in learner.progress.losses.items()}),
     }
 
 
@@ -51,7 +53,8 @@ def restore(learner: Learner, tree: Mapping[str, Any]) -> None:
     trainer.precision_plugin.load_state_dict(tree["precision"])
     internals.optimizer_step_count(trainer).update(tree["global_step"])
     progress = learner.progress
-    progress.losses = {name: (n, total.to(learner.device)) for name, (n, total) in progress.losses.items()}
+    rank, device = learner.global_rank, learner.device
+    progress.losses = {name: (n, tree["losses"][name][rank].clone().to(device)) for name, (n, _) in progress.losses.items()}
 
 
 def restore_random(learner: Learner, tree: Mapping[str, Any]) -> None:
