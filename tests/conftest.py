@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.faults.matrix import Server
+
 # Two workers share two cores; read when torch and NumPy are imported, and by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what runs in the background with Ctrl-C ignored, which the processes that tests interrupt would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def dlframe(*arguments: str, cwd: Path, timeout: float = 300, module: Sequence[str] = ()) -> subprocess.CompletedProcess:
@@ -38,6 +46,21 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(scope="session")
+def forking(state_home: None) -> Iterator[Server]:
+    """The process that forks trainings: each is a process of its own, and torch is imported once for all of them."""
+    from tests.faults.matrix import Server
+
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the numbers of short runs in this process: four fifths of such a run are its figures."""
+    monkeypatch.setattr("dlframe.plots.save", lambda figure, path: path.touch())
 
 
 @pytest.fixture(scope="session")

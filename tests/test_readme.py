@@ -6,27 +6,27 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.conftest import dlframe
+from tests.forked import dlframe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_model_of_fifteen_lines_trains(tmp_path):
+def test_the_model_of_fifteen_lines_trains(tmp_path, forking):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "linear.py").write_text(code)
-    done = dlframe("model=linear", "model.dropout=0.1", "epochs=1", "tracking=none", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    training = forking.start(["model=linear", "model.dropout=0.1", "epochs=1", "tracking=none"], tmp_path)
+    assert training.status() == 0, training.said()
     refused = dlframe("model=linear", "model.dropout=1.5", cwd=tmp_path)
-    assert refused.stderr == "error: model.dropout: must be float >= 0 and < 1. Received: 1.5.\n"
-    assert "model.dropout: float >= 0 and < 1; default 0" in dlframe("show", "model=linear", cwd=tmp_path).stdout
+    assert refused.error == "error: model.dropout: must be float >= 0 and < 1. Received: 1.5.\n"
+    assert "model.dropout: float >= 0 and < 1; default 0" in dlframe("show", "model=linear", cwd=tmp_path).out
 
 
 def test_the_error_that_it_shows_is_the_error(tmp_path):
     command, message = re.findall(r"^\$ python -m dlframe (.*)\n(error: .*)$", README, re.MULTILINE)[0]
-    assert dlframe(command, cwd=tmp_path).stderr == message + "\n"
+    assert dlframe(command, cwd=tmp_path).error == message + "\n"
 
 
 COMMANDS = re.findall(r"^python -m dlframe ([^#\n]+?) *(?:#.*)?$", README, re.MULTILINE)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from tests.attacks.conftest import BOMB, SECRET, shown
+from tests.forked import dlframe
 
 from dlframe.cli import main
 from dlframe.runs.exported_model import Predictor, _load_pyfunc
@@ -84,18 +83,15 @@ def test_plugins_can_be_left_out(arguments: list[str], victim: Path, stranger: P
         "open('ran', 'w')\nfrom dlframe.registry import models\nfrom dlframe.types import DataSpec\n\n\n"
         '@models.register("evil")\nclass Evil:\n    """Evil."""\n\n    def __init__(self, spec: DataSpec) -> None: ...\n'
     )
-    environment = {**os.environ, "DLFRAME_PLUGINS": "none"}
-    command = [sys.executable, "-m", "dlframe", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert "'evil'" not in done.stdout
+    without = {"DLFRAME_PLUGINS": "none"}
+    done = dlframe(*arguments, cwd=victim, environment=without)
+    assert "'evil'" not in done.out
     assert not list(tmp_path.rglob("ran"))
     if arguments == ["model=evil"]:
-        assert done.stderr.startswith("error: model=evil: no such model.")
-    done = subprocess.run(
-        [*command, "plugin_paths=plugins/evil.py"], env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: plugin_paths: must be empty where DLFRAME_PLUGINS=none is set.\n"
+        assert done.error.startswith("error: model=evil: no such model.")
+    done = dlframe(*arguments, "plugin_paths=plugins/evil.py", cwd=victim, environment=without)
+    refusal = "error: plugin_paths: must be empty where DLFRAME_PLUGINS=none is set.\n"
+    assert (done.code, done.out, done.error) == (2, "", refusal)
 
 
 RESULTS: dict[str, Any] = {

@@ -73,7 +73,7 @@ def test_the_user_s_conf_may_hold_the_primary_config():
 
 def test_what_the_user_s_primary_config_leaves_out_is_told():
     conf("config.yaml", "epochs: 3\n")
-    with pytest.raises(ConfigError, match=r"^task: none is chosen\. Try: task=forecasting$"):
+    with pytest.raises(ConfigError, match=r"^task: none is chosen\. Try: task=classification$"):
         load([])
     with pytest.raises(ConfigError, match=r"^conf/config\.yaml: its defaults list has no 'task'\. Add: - task: null$"):
         load(["task=forecasting"])

@@ -20,6 +20,8 @@ from dlframe.storage import checkpoint
 from dlframe.tasks.classification import Classification
 from dlframe.types import TrainingError
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def test_decay_skips_norms_and_biases():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))

@@ -45,6 +45,7 @@ def test_more_than_is_free_is_not_granted_while_trying():
     assert len(torch.empty(free, dtype=torch.uint8)) == free
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_auto_keeps_the_optimizer_step_as_large(tmp_path, capsys):
     whole = run(load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}", "batch_size=128"]))
     found = run(load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}", "batch_size=auto", "accumulate=2"]))

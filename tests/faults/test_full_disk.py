@@ -2,67 +2,79 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import pytest
+from tests.conftest import until
 from tests.faults.conftest import SmallDisk
+from tests.faults.matrix import Server, Training, the_run
 
-from dlframe.config import load
-from dlframe.jobs.train import run
 from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import states
 
-SMALL = ["model=mlp", "model.width=8", "tracking=none", "checkpoint.every=20", "checkpoint.unit=steps", "checkpoint.keep=2"]
+SMALL = ("model=mlp", "model.width=8", "tracking=none", "log_every=1", "epochs=30")
+STATES = ("checkpoint.every=20", "checkpoint.unit=steps", "checkpoint.keep=2")
+PLUGIN = f"plugin_paths={Path(__file__).with_name('entries.py')}"
 
 
-def start(disk: SmallDisk, *overrides: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "dlframe", *SMALL, f"runs={disk.path}", *overrides]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(server: Server, disk: SmallDisk, home: Path, *overrides: str) -> Training:
+    """A training that waits before epochs 1 and 4 for files of these names in `home`."""
+    held = (PLUGIN, "callback=[held]", f"callback.held.folder={home}")
+    return server.start([*SMALL, *STATES, *held, f"runs={disk.path}", *overrides], home)
 
 
-def first_state(disk: SmallDisk, process: subprocess.Popen) -> Path:
-    while not (found := list(disk.path.glob("*/checkpoints/state-*"))):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-    return found[0].parent.parent
+@pytest.fixture(scope="module")
+def undisturbed(forking: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same training where there is room."""
+    home = tmp_path_factory.mktemp("reference")
+    training = forking.start([*SMALL, *STATES], home)
+    assert training.status() == 0, training.said()
+    return the_run(home)
 
 
-def test_training_goes_on_while_the_disk_is_full(small_disk: SmallDisk, tmp_path: Path) -> None:
-    with start(small_disk, "epochs=300") as process:
-        folder = first_state(small_disk, process)
-        small_disk.fill()
-        assert process.stderr
-        warnings = [process.stderr.readline(), process.stderr.readline()]
-        newest = states(folder)[0]
-        time.sleep(0.5)
-        assert states(folder)[0] == newest
-        small_disk.free()
-        _, rest = process.communicate(timeout=120)
-    assert process.returncode == 0, rest
-    assert sorted(warning.rpartition(";")[2] for warning in warnings) == [
-        " the checkpoints before are whole.\n",
-        " the journal goes on in memory and is written when there is room\n",
+def full_from_epoch_two(server: Server, disk: SmallDisk, home: Path) -> tuple[Training, Path]:
+    """A training whose disk is full once a first state is written, and its folder."""
+    training = start(server, disk, home)
+    (state,) = until(lambda: list(disk.path.glob("*/checkpoints/state-*")))
+    disk.fill()
+    (home / "2").touch()
+    return training, state.parent.parent
+
+
+def warnings(training: Training) -> list[str]:
+    """What each was followed by."""
+    return sorted(line.rpartition(";")[2] for line in training.said().splitlines() if line.startswith("warning: "))
+
+
+def test_training_goes_on_while_the_disk_is_full(
+    forking: Server, undisturbed: Path, small_disk: SmallDisk, tmp_path: Path
+) -> None:
+    training, folder = full_from_epoch_two(forking, small_disk, tmp_path)
+    (newest,) = states(folder)
+    until(lambda: len(warnings(training)) == 2)
+    assert states(folder) == [newest]
+    small_disk.free()
+    (tmp_path / "4").touch()
+    assert training.status() == 0, training.said()
+    assert warnings(training) == [
+        " the checkpoints before are whole.",
+        " the journal goes on in memory and is written when there is room",
     ]
-    reference = run(load([*SMALL, f"runs={tmp_path / 'reference'}", "epochs=300"]))
-    assert history(folder) == history(reference.folder)
-    assert [state.read_bytes() for state in states(folder)[1:]] != []
+    assert history(folder) == history(undisturbed)
+    assert [state.name for state in states(folder)] == [state.name for state in states(undisturbed)]
     assert ended(folder) == "FINISHED"
 
 
-def test_a_run_that_cannot_end_says_so_and_goes_on_later(small_disk: SmallDisk, tmp_path: Path) -> None:
-    with start(small_disk, "epochs=100") as process:
-        folder = first_state(small_disk, process)
-        small_disk.fill()
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 2, said
-    assert "No space left on device" in said
-    assert "Traceback" not in said
+def test_a_run_that_cannot_end_says_so_and_goes_on_later(
+    forking: Server, undisturbed: Path, small_disk: SmallDisk, tmp_path: Path
+) -> None:
+    (tmp_path / "4").touch()
+    training, folder = full_from_epoch_two(forking, small_disk, tmp_path)
+    assert training.status() == 2, training.said()
+    assert "No space left on device" in training.said().splitlines()[-1]
+    assert "Traceback" not in training.said()
     small_disk.free()
-    with start(small_disk, "epochs=100", "resume=auto") as process:
-        out, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert f"goes on {folder}" in out
-    reference = run(load([*SMALL, f"runs={tmp_path / 'reference'}", "epochs=100"]))
-    assert history(folder) == history(reference.folder)
+    training = start(forking, small_disk, tmp_path, "resume=auto")
+    assert training.status() == 0, training.said()
+    assert f"goes on {folder}" in training.said()
+    assert history(folder) == history(undisturbed)

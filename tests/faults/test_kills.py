@@ -9,7 +9,7 @@ import functools
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,9 +48,8 @@ PLUGIN = f"plugin_paths={Path(__file__).with_name('entries.py')}"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
+def server(forking: Server) -> Server:
+    return forking
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from dlframe.runs.exported_model import Predictor
 from dlframe.runs.run_directory import BEST
 from dlframe.storage import checkpoint
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def train(tmp_path: Path, *overrides: str):
     """A short run of the small model without a tracker."""
@@ -201,10 +203,11 @@ def test_two_processes_reach_the_accuracy_of_one(tmp_path, launcher):
     assert done.stdout.count("\nrun  ") == 1
 
 
-def test_a_grid_goes_on_after_a_failure(tmp_path):
-    done = dlframe("-m", "model=mlp,nope", "seed=range(2)", "epochs=1", "tracking=none", cwd=tmp_path)
-    assert done.returncode == 1
-    rows = done.stdout[done.stdout.index("\njob ") :].strip().splitlines()[1:]
+def test_a_grid_goes_on_after_a_failure(tmp_path, forking):
+    training = forking.start(["-m", "model=mlp,nope", "seed=range(2)", "epochs=1", "tracking=none"], tmp_path)
+    assert training.status() == 1
+    said = training.said()
+    rows = said[said.index("\njob ") :].strip().splitlines()[1:]
     assert [row.split()[:3] for row in rows] == [
         ["model=mlp", "seed=0", "accuracy"],
         ["model=mlp", "seed=1", "accuracy"],
@@ -217,15 +220,15 @@ def test_a_grid_goes_on_after_a_failure(tmp_path):
     assert rows[-1].endswith(", mean of 2 seeds")
 
 
-def test_paths_may_hold_anything(tmp_path):
+def test_paths_may_hold_anything(tmp_path, forking):
     name = "a=b 'c' \"d\" é,[x]"
-    done = dlframe("model=mlp", "epochs=1", "tracking=none", f"runs={name}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    training = forking.start(["model=mlp", "epochs=1", "tracking=none", f"runs={name}"], tmp_path)
+    assert training.status() == 0, training.said()
     (folder,) = (tmp_path / name).iterdir()
-    again = dlframe("test", str(folder), f"checkpoint={folder / BEST}", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    score = re.compile(r"test accuracy .*? %\)?,")
-    assert score.search(again.stdout)[0] == score.search(done.stdout)[0]  # type: ignore[index]
+    test = forking.start(["test", str(folder), f"checkpoint={folder / BEST}"], tmp_path)
+    assert test.status() == 0, test.said()
+    first, again = re.findall(r"test accuracy .*? %\)?,", test.said())
+    assert first == again
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
 SOURCE = '''
 import numpy as np
@@ -51,22 +52,16 @@ def plugin(file: Path, name: str = "noise", before: str = "") -> Path:
     return file
 
 
-def python(code: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def built(*arguments: str, cwd: Path, **environment: str) -> list[str]:
     """What the data are built to, and what is broken; or why not."""
-    done = python(BUILD, *arguments, cwd=cwd, **environment)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout.splitlines() or [done.stderr.strip()]
+    if "PYTHONPATH" in environment:  # read when Python starts
+        command = [sys.executable, "-c", BUILD, *arguments]
+        done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False)
+        out, error = done.stdout, done.stderr
+    else:
+        _, out, error, _ = forked.python(BUILD, *arguments, cwd=cwd, environment=environment)
+    assert "Traceback" not in error, error
+    return out.splitlines() or [error.strip()]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +121,9 @@ def test_nothing_of_a_plugin_runs_before_an_entry_of_it_is_chosen(tmp_path):
     plugin(tmp_path / "plugins" / "mine.py", before="open('ran', 'w')\n")
     assert built("data=digits", cwd=tmp_path)[1] == ""
     for arguments in (["list"], ["show", "data=noise"]):
-        done = python("import sys; from dlframe.cli import main; sys.exit(main(sys.argv[1:]))", *arguments, cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "noise" in done.stdout
+        done = forked.dlframe(*arguments, cwd=tmp_path)
+        assert (done.code, done.error) == (0, "")
+        assert "noise" in done.out
     assert not (tmp_path / "ran").exists()
     built("data=noise", cwd=tmp_path)
     assert (tmp_path / "ran").exists()

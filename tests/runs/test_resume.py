@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dlframe.runs import resume
 from dlframe.config import load
 from dlframe.jobs.grid import run_grid
+from dlframe.jobs.train import rescore, run
+from dlframe.runs import resume
 from dlframe.runs.journal import Journal, ended, history
 from dlframe.runs.recorder import states
 from dlframe.runs.run_directory import identity
-from dlframe.jobs.train import rescore, run
 from dlframe.types import CheckpointError, ConfigError, DataError
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 SHORT = ["model=mlp", "epochs=2", "tracking=none"]
 
 
