@@ -16,6 +16,7 @@ HELP = """dlframe: config-driven deep learning with honest tables
 python -m dlframe [KEY=VALUE ...]             train, test, keep everything
 python -m dlframe -m model=cnn,rnn seed=0,1   a grid: every combination, in one process
 python -m dlframe test RUN                    score a finished run again from its folder
+python -m dlframe predict RUN photo.jpg        use its model: files, folders, tables, arrays
 python -m dlframe verify-resume model=cnn     kill that training at random, continue it: is the end the same to the bit?
 python -m dlframe list [GROUP]                what can be chosen, and where it comes from
 python -m dlframe show model=cnn              the options of a choice: type, range, default, meaning
@@ -72,7 +73,7 @@ def _verb(arguments: list[str]) -> int:
         except UnicodeEncodeError:
             raise ConfigError(f"{os.fsencode(argument)!r}: must be UTF-8.") from None
     verb = arguments.pop(0) if arguments and "=" not in arguments[0] else "train"
-    verbs = {"train": _train, "test": _test, "list": _list, "show": _show, "ui": _ui, "sync": _sync}
+    verbs = {"train": _train, "test": _test, "predict": _predict, "list": _list, "show": _show, "ui": _ui, "sync": _sync}
     verbs["verify-resume"] = _verify_resume
     if verb not in verbs:
         raise ConfigError(f"{verb!r}: must be key=value or a verb.{nearest(verb, verbs)} See: python -m dlframe --help")
@@ -122,6 +123,12 @@ def _test(arguments: list[str]) -> int:
 
     rescore(Path(arguments[0]), options["checkpoint"], options["plugin_paths"])
     return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    from dlframe.serving.predict import predict
+
+    return predict(arguments)
 
 
 def _list(arguments: list[str]) -> int:

@@ -23,7 +23,7 @@ from dlframe.types import ConfigError, DataSpec, Metric, declared, nearest
 
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups that hold only YAML files."""
-VERBS = ("train", "test", "list", "show", "ui", "sync", "verify-resume")
+VERBS = ("train", "test", "predict", "list", "show", "ui", "sync", "verify-resume")
 LISTS = ("augmentation", "callback")
 """Groups of which a run takes any number, in order."""
 OPTIONS = ("trainer", "tracking", "checkpoint")

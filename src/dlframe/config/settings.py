@@ -144,6 +144,28 @@ class Test:
     plugin_paths: tuple[str, ...] = ()
 
 
+@settings.register("predict")
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Using a trained model: predict RUN INPUT ...
+
+    Args:
+        out: File for the predictions: .parquet, .jsonl or .csv; empty for the terminal alone.
+        on_error: Action on an input that cannot be read: end with an error, or leave it out and name it.
+        top: Most probable classes to list for each input.
+        every: Of a series, predict from every window, not only from the last.
+        checkpoint: The run's "best" weights, its "last", or the path of another checkpoint.
+        plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
+    """
+
+    out: str = ""
+    on_error: Literal["raise", "skip"] = "raise"
+    top: Count = 1
+    every: bool = False
+    checkpoint: str = "best"
+    plugin_paths: tuple[str, ...] = ()
+
+
 @settings.register("ui")
 @dataclass(frozen=True, kw_only=True)
 class UI:

@@ -15,14 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dlframe.readers.images import read_image
 from dlframe.readers.splits import image_set, statistics, stratified
 from dlframe.registry import Count, data
 from dlframe.storage.decoded import decoded, stamp
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, nearest, printable
-
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What Pillow may open. Not among them: EPS, for which it runs a program."""
 
 SPELLINGS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
@@ -193,7 +191,9 @@ class Reading:
         return noting
 
 
-def _decode(root: Path, listing: dict[str, Samples], size: int, color: str, on_error: str, folder: Path) -> dict[str, Any]:
+def _decode(
+    root: Path, listing: dict[str, Samples], size: int, color: Literal["rgb", "grey"], on_error: str, folder: Path
+) -> dict[str, Any]:
     """Decode every file into the arrays of its split, written where they stay."""
     from PIL import Image
 
@@ -266,27 +266,9 @@ def _printable(path: Path | str) -> str:
     return printable(str(path).encode(errors="backslashreplace").decode())
 
 
-def _image(file: Path, size: int, color: str, top: Path) -> np.ndarray | str:
+def _image(file: Path, size: int, color: Literal["rgb", "grey"], top: Path) -> np.ndarray | str:
     """(channels, size, size) uint8, or what is wrong with the file; `top` is the folder, resolved, that it must lie in."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     try:
-        if not file.resolve().is_relative_to(top):
-            return "is a link that leads out of the folder"
-        if not file.is_file():  # a pipe would never end
-            return "is no file" if file.exists() else "is a link that leads nowhere"
-        with Image.open(file, formats=FORMATS) as image:
-            if image.mode.startswith("I;16"):
-                # Pillow would clip 16 bits at 255 instead of scaling them.
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = ImageOps.exif_transpose(image).convert("RGB" if color == "rgb" else "L")
-            pixels = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
-    except UnidentifiedImageError:
-        return "is not an image"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
-    except MemoryError:
-        return "needs more memory than there is"
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise.
-        return f"is broken: {error}"
-    return pixels.transpose(2, 0, 1) if color == "rgb" else pixels[None]
+        return read_image(file, height=size, width=size, color=color, inside=top)
+    except DataError as error:
+        return str(error)

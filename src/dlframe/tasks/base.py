@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from dlframe.readers.encoding import encode
+from dlframe.readers.samples import Reading, Sample
 from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Ragged, Split
 
 if TYPE_CHECKING:
@@ -154,6 +157,18 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def outputs(self) -> dict[str, Field]:
         """What `predict` returns, declared by name."""
+
+    def encode(self, raw: Any, reading: Reading) -> Iterator[Sample]:
+        """Samples from what a user names: a file, read by the kind of the only input, or arrays.
+
+        Args:
+            raw: A path, an array, or arrays by input.
+            reading: How to read; takes note of what is assumed.
+
+        Raises:
+            DataError: It cannot be read, or is of another kind.
+        """
+        return encode(raw, self.spec, reading)
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Any]:
