@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+# Two workers share two cores; read when torch and NumPy are imported, and by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def dlframe(*arguments: str, cwd: Path, timeout: float = 300, module: Sequence[str] = ()) -> subprocess.CompletedProcess:
     """`python -m dlframe ...` in a folder, in a process of its own."""

@@ -6,6 +6,7 @@ The name of a contract is that of its test: an entry to which one does not apply
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import itertools
 import math
@@ -20,13 +21,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load, save
 from sklearn.datasets import load_digits, load_sample_images
+from tests.samples import batch_of, image_spec, series_spec
 from torch.nn import functional
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dlframe.registry import GROUPS, Entry, plugins
 from dlframe.registry.parameters import REQUIRED, parts
 from dlframe.storage import fetch
-from dlframe.types import UNLABELLED, Batch, ConfigError, Dataset, DataSpec, Split
+from dlframe.tasks.base import Task
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Split, check_dataset, declared
 
 plugins.discover()
 ENTRIES = [entry for registry in GROUPS.values() for entry in registry]
@@ -54,12 +57,13 @@ def contract(*groups: str):
 
 
 def dataset(spec: DataSpec, inputs: np.ndarray, targets: np.ndarray) -> Dataset:
-    """Samples as all three splits, normalised by their own statistics."""
+    """Samples as all three splits, normalized by their own statistics."""
+    ((name, field),) = spec.inputs.items()
     scaled = inputs / 255 if inputs.dtype == np.uint8 else inputs
-    axes = (0, 2, 3) if spec.inputs == "image" else (0, 1)
+    axes = (0, 2, 3) if field.kind == "image" else (0, 1)
     mean, std = (tuple(map(float, f(scaled, axes))) for f in (np.mean, np.std))
-    spec = DataSpec(spec.name, spec.inputs, spec.target, spec.shape, spec.classes, spec.horizon, mean, std)
-    split = Split(inputs, targets, np.arange(len(inputs)))
+    spec = dataclasses.replace(spec, inputs={name: dataclasses.replace(field, mean=mean, std=std)})
+    split = Split({name: inputs, next(iter(spec.targets)): targets}, np.arange(len(inputs)))
     return Dataset(spec, split, split, split, "in memory", "one for all")
 
 
@@ -68,7 +72,7 @@ def digits() -> Dataset:
     """16 handwritten digits of every class."""
     inputs, targets = load_digits(return_X_y=True)
     images = np.rint(inputs[:16] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    spec = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"))
+    spec = image_spec("digits", (1, 8, 8), tuple("0123456789"))
     return dataset(spec, images, targets[:16].astype(np.int64))
 
 
@@ -79,7 +83,7 @@ def photographs() -> Dataset:
     for i, label in itertools.product(range(8), range(2)):
         images.append(load_sample_images().images[label][40 * i : 40 * i + 32, 60 * i : 60 * i + 32].transpose(2, 0, 1))
         targets.append(label)
-    spec = DataSpec("photographs", "image", "class", (3, 32, 32), ("temple", "flower"))
+    spec = image_spec("photographs", (3, 32, 32), ("temple", "flower"))
     return dataset(spec, np.array(images), np.array(targets))
 
 
@@ -89,7 +93,7 @@ def prices() -> Dataset:
     with matplotlib.cbook.get_sample_data("goog.npz") as file:
         series = file["price_data"]["adj_close"].astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(series, 61)[::50][:16].copy()
-    spec = DataSpec("prices", "series", "value", (60, 1), horizon=1)
+    spec = series_spec("prices", (60, 1), 1)
     return dataset(spec, windows[:, :60, None], windows[:, 60:])
 
 
@@ -101,8 +105,8 @@ def suitable(entry: Entry) -> list[Dataset]:
     found = [
         data()
         for data in DATASETS
-        if data().spec.inputs in entry.facts.get("inputs", (data().spec.inputs,))
-        and (not entry.facts["targets"] or data().spec.target in entry.facts["targets"])
+        if data().spec.input.kind in entry.facts.get("inputs", (data().spec.input.kind,))
+        and (not entry.facts["targets"] or data().spec.target.kind in entry.facts["targets"])
     ]
     assert found, f"no data here for {entry.facts}: add some to DATASETS"
     return found
@@ -110,17 +114,17 @@ def suitable(entry: Entry) -> list[Dataset]:
 
 def batch(data: Dataset) -> Batch:
     """All samples of a data set as an augmentation gets them: images as floats in [0, 1]."""
-    inputs = torch.from_numpy(data.train.inputs)
-    inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.clone()
-    return Batch(inputs, torch.from_numpy(data.train.targets.copy()), torch.arange(len(inputs)))
+    raw = batch_of(data.train, data.spec)
+    inputs = raw.inputs.float() / 255 if raw.inputs.dtype == torch.uint8 else raw.inputs.clone()
+    return raw.replace(inputs=inputs, targets=raw.targets.clone())
 
 
 def samples(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs and targets as a model gets them: of zero mean and unit variance."""
-    whole, spec = batch(data), data.spec
-    channels = (len(spec.mean), *[1] * (len(spec.shape) - 1)) if spec.inputs == "image" else ()
-    mean, std = torch.tensor(spec.mean).view(channels), torch.tensor(spec.std).view(channels)
-    targets = (whole.targets - mean) / std if spec.target == "value" else whole.targets
+    whole, field = batch(data), data.spec.input
+    channels = (len(field.mean), *[1] * (len(field.shape) - 1)) if field.kind == "image" else ()
+    mean, std = torch.tensor(field.mean).view(channels), torch.tensor(field.std).view(channels)
+    targets = (whole.targets - mean) / std if data.spec.target.kind == "value" else whole.targets
     return (whole.inputs - mean) / std, targets
 
 
@@ -153,19 +157,6 @@ def build_model(entry: Entry, data: Dataset, seed: int = 0) -> torch.nn.Module:
     return build(entry, seed=seed, spec=data.spec)
 
 
-def build_task(entry: Entry, data: Dataset) -> Any:
-    """A task with a model that it takes, a small one where there is a choice."""
-    fitting = [
-        model
-        for model in GROUPS["model"]
-        if data.spec.inputs in model.facts["inputs"]
-        and data.spec.target in model.facts["targets"]
-        and model.facts["task"] in (entry.name, "")
-    ]
-    chosen = min(fitting, key=lambda m: (m.facts["task"] != entry.name, m.name not in ("mlp", "dlinear"), m.name))
-    return build(entry, spec=data.spec, model=build_model(chosen, data))
-
-
 def small_model(data: Dataset) -> torch.nn.Module:
     """What an optimizer or a schedule is tried on: matrices, biases, a norm."""
     torch.manual_seed(0)
@@ -187,9 +178,9 @@ def loss(model: torch.nn.Module, data: Dataset) -> torch.Tensor:
 
 def train(model: torch.nn.Module, data: Dataset, steps: int, lr: float = 2e-3, enough: float = -math.inf) -> list[float]:
     """Losses of up to `steps` steps of Adam on one batch, fewer where one is below `enough`; or before and after it is seen."""
-    if observe := getattr(model, "observe", None):
+    if partial_fit := getattr(model, "partial_fit", None):
         before = loss(model, data).item()
-        observe(*samples(data))
+        partial_fit(*samples(data))
         return [before, loss(model, data).item()]
     optimizer = torch.optim.Adam([p for p in learner_of(model).parameters() if p.requires_grad], lr)
     losses = []
@@ -516,7 +507,7 @@ def test_augments(entry):
         assert torch.equal(given.targets, before.targets)
         assert (result.inputs.shape, result.inputs.dtype) == (before.inputs.shape, torch.float32)
         assert result.inputs.isfinite().all()
-        if data.spec.inputs == "image":
+        if data.spec.input.kind == "image":
             assert result.inputs.min() >= 0
             assert result.inputs.max() <= 1
         assert torch.equal(result.index, before.index)
@@ -544,43 +535,169 @@ def test_draws_from_the_generator(entry):
 # --- tasks
 
 
+def models_for(entry: Entry, data: Dataset) -> list[Entry]:
+    """The models that a task takes with these data, one of each kind of training: small ones where there is a choice."""
+    fitting = [
+        model
+        for model in GROUPS["model"]
+        if data.spec.input.kind in model.facts["inputs"]
+        and data.spec.target.kind in model.facts["targets"]
+        and model.facts["task"] in (entry.name, "")
+    ]
+    ranked = sorted(fitting, key=lambda m: (m.facts["task"] != entry.name, m.name not in ("mlp", "dlinear"), m.name))
+    return list({model.facts["networks"]: model for model in reversed(ranked)}.values())
+
+
+@contract("task")
+def test_metrics_are_declared(entry):
+    """The facts say how each metric is read, and which heads the table."""
+    metrics = declared(entry.facts["metrics"])
+    assert entry.facts["headline"] in metrics
+    assert entry.facts["monitor"] in ("", *metrics)
+    assert all(metric.low < metric.high for metric in metrics.values())
+
+
 @contract("task")
 def test_keeps_its_word(entry):
-    """Each player has a loss; scores, metrics, predictions, baseline, interval and table are as the facts say."""
+    """Each network has a loss; scores, metrics, outputs, baseline, interval and table are as the facts say."""
     data = suitable(entry)[0]
-    task = build_task(entry, data)
-    split = data.test
-    whole = Batch(torch.from_numpy(split.inputs), torch.from_numpy(split.targets), torch.arange(len(split)))
-    targets = whole.targets.clone()
-    if entry.facts["unlabelled"]:
-        targets[::2] = UNLABELLED
-    for player in entry.facts["players"]:
-        value = task.loss(Batch(whole.inputs, targets, whole.index), player)
-        assert value.shape == ()
-        assert value.isfinite()
-        value.backward()
-        assert any(p.grad is not None and p.grad.any() for p in task.network(player).parameters())
-    task.eval()
-    with torch.no_grad():
-        scores = task.score(whole)
-        prediction = task.predict(whole.inputs)
-    assert all(len(score) == len(split) for score in scores.values())
-    assert len(prediction) == len(split)
-    metrics = task.metrics(scores)
-    assert set(metrics) == set(entry.facts["metrics"])
-    assert entry.facts["monitor"] in metrics
-    assert set(entry.facts["metrics"].values()) <= {"min", "max"}
-    name, baseline = task.baseline(data)
-    assert name
-    assert set(baseline) <= set(metrics)
-    headline = task.interval(entry.facts["monitor"], scores)
-    assert headline.value == pytest.approx(metrics[entry.facts["monitor"]])
-    assert headline.low <= headline.value <= headline.high
-    table = task.table(scores, data)
-    assert {"target", "prediction", "score"} <= set(table)
-    assert all(len(column) == len(split) for column in table.values())
-    for figure in task.figures(scores, data).values():
-        figure.draw_without_rendering()
+    for chosen in models_for(entry, data):
+        task = build(entry, spec=data.spec, model=build_model(chosen, data))
+        task.prepare(data.train)
+        raw = batch_of(data.test, data.spec)
+        whole = task.features(raw)
+        assert torch.equal(raw.inputs, batch_of(data.test, data.spec).inputs), "features wrote to its input"
+        part = dataclasses.replace(whole, labelled=torch.arange(len(whole)) % 2 == 0) if chosen.facts["unlabeled"] else whole
+        for network in chosen.facts["networks"]:
+            value = step_loss(task, [part], network)
+            assert value.shape == ()
+            assert value.isfinite()
+            value.backward()
+            assert any(p.grad is not None and p.grad.any() for p in task.network(network).parameters())
+        if not chosen.facts["networks"]:
+            task.partial_fit(whole)
+        task.eval()
+        with torch.no_grad():
+            task.begin_scoring()
+            scores = task.score(whole)
+            task.calibrate(scores)
+            outputs = task.predict(whole)
+        assert set(scores) == set(entry.facts["scores"])
+        assert all(len(score) == len(whole) for score in scores.values())
+        assert outputs.keys() == task.outputs().keys()
+        for name, field in task.outputs().items():
+            assert outputs[name].shape == (len(whole), *field.shape)
+            assert str(outputs[name].dtype) == f"torch.{field.dtype}"
+        metrics = task.metrics(scores)
+        assert set(metrics) == set(entry.facts["metrics"])
+        name, baseline = task.baseline(data)
+        assert name
+        headline = entry.facts["headline"]
+        assert headline in baseline
+        assert set(baseline) <= set(metrics)
+        for groups in (None, np.arange(len(whole)) // 2):
+            interval = task.interval(headline, scores, groups)
+            assert interval.value == pytest.approx(metrics[headline])
+            assert interval.low <= interval.value <= interval.high
+        table = task.table(scores, data.test)
+        assert {"target", "prediction", "score"} <= set(table)
+        assert all(len(column) == len(whole) for column in table.values())
+        for figure in task.figures(scores, data).values():
+            figure.draw_without_rendering()
+
+
+@contract("task")
+def test_scores_do_not_depend_on_neighbors(entry):
+    """A sample scores the same alone, in a batch, and in another order."""
+    data = suitable(entry)[0]
+    for chosen in models_for(entry, data):
+        task = build(entry, spec=data.spec, model=build_model(chosen, data)).eval()
+        order = np.random.default_rng(0).permutation(len(data.test))
+
+        def scored(positions: np.ndarray, task=task) -> Any:
+            with torch.no_grad():
+                return task.score(task.features(batch_of(data.test.take(positions), data.spec)))
+
+        together, other, alone = scored(np.arange(len(order))), scored(order), scored(np.array([3]))
+        for name, score in together.items():
+            torch.testing.assert_close(other[name], score[torch.from_numpy(order)], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(alone[name], score[3:4], rtol=1e-5, atol=1e-5)
+
+
+def step_loss(task: Any, parts: list[Batch], network: str) -> torch.Tensor:
+    """The loss of an optimizer step of several batches, as the learner adds it up."""
+    totals: dict[str, Any] = {"samples": sum(map(len, parts))}
+    for part in parts:
+        for name, count in task.counts(part).items():
+            totals[name] = totals.get(name, 0) + count
+    if type(task).counts is not Task.counts:
+        return sum(task.loss(part, network, totals) for part in parts)
+    return sum(task.loss(part, network) * (len(part) / totals["samples"]) for part in parts)
+
+
+@contract("task")
+@pytest.mark.parametrize("sizes", [(8, 8), (10, 6), (1, 15)])
+def test_a_step_may_be_cut(entry, sizes):
+    """The gradient of an optimizer step is the same however its samples are cut into batches; some are unlabeled."""
+    data = suitable(entry)[0]
+    for chosen in models_for(entry, data):
+        # The generator's loss compares means over a batch, and its noise is drawn batch by batch.
+        for network in chosen.facts["networks"][:1]:
+            options = {"adversarial_weight": 0.0} if chosen.name == "gan" else {}
+            torch.manual_seed(0)
+            model = GROUPS["model"].build({"name": chosen.name, **options}, spec=data.spec)
+            task = build(entry, spec=data.spec, model=model.eval())
+            whole = batch_of(data.train, data.spec)
+            if chosen.facts["unlabeled"]:
+                whole = dataclasses.replace(whole, labelled=torch.arange(len(whole)) % 3 != 0)
+            gradients = []
+            for cut in ((len(whole),), sizes):
+                parts = [
+                    dataclasses.replace(
+                        whole,
+                        columns={name: column[index] for name, column in whole.columns.items()},
+                        index=whole.index[index],
+                        labelled=None if whole.labelled is None else whole.labelled[index],
+                    )
+                    for index in torch.arange(len(whole)).split(cut)
+                ]
+                task.zero_grad()
+                step_loss(task, [task.features(part) for part in parts], network).backward()
+                gradients.append({n: p.grad.clone() for n, p in task.named_parameters() if p.grad is not None})
+            assert gradients[0]
+            for name, gradient in gradients[0].items():
+                torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+# --- metrics
+
+
+@contract("metric")
+def test_a_metric_sees_scores(entry):
+    """On the scores of a task that has them: a finite number in the declared range, at its best for a perfect prediction."""
+    (data,) = [
+        d()
+        for d in (digits, prices)
+        if ("probability" in entry.facts["scores"] and d is digits) or ("prediction" in entry.facts["scores"] and d is prices)
+    ]
+    target = torch.from_numpy(data.test[next(iter(data.spec.targets))])
+    scores = {"target": target}
+    if data.spec.classes:
+        scores["probability"] = torch.nn.functional.one_hot(target, 10).float() * 0.9 + 0.01
+    else:
+        scores["prediction"] = target.clone()
+    metric = build(entry, spec=data.spec)
+    values = []
+    for worse in (False, True):
+        if worse:
+            scores = {name: score.roll(3, 0) if name != "target" else score for name, score in scores.items()}
+        metric.reset()
+        metric.update(*(scores[name] for name in entry.facts["scores"]))
+        values.append(float(metric.compute()))
+    best = entry.facts["high"] if entry.facts["better"] == "max" else entry.facts["low"]
+    assert values[0] == pytest.approx(best, abs=1e-6)
+    assert entry.facts["low"] <= values[1] <= entry.facts["high"]
+    assert (values[1] < values[0]) == (entry.facts["better"] == "max")
 
 
 # --- data
@@ -603,25 +720,22 @@ def test_data(entry, folder, monkeypatch):
         monkeypatch.setenv("DLFRAME_DATA", str(folder / "cache"))
     data = build(entry, folder)
     spec = data.spec
-    assert (spec.inputs, spec.target) == (entry.facts["inputs"], entry.facts["target"])
+    assert check_dataset(data) is data
+    for role, fields in (("inputs", spec.inputs), ("targets", spec.targets)):
+        assert {field.kind for field in fields.values()} <= set(entry.facts[role])
     assert data.source
     assert data.splits
     for split in (data.train, data.validation, data.test):
-        assert len(split) == len(split.targets) == len(split.ids) > 0
-        assert split.inputs.shape[1:] == spec.shape
         assert len(set(split.ids.tolist())) == len(split)
-        if spec.target == "class":
-            assert split.targets.dtype == np.int64
-            assert set(np.unique(split.targets)) <= {UNLABELLED, *range(len(spec.classes))}
-        else:
-            assert split.targets.shape == (len(split), spec.horizon)
-            assert np.isfinite(split.targets).all()
-    assert (data.test.targets != UNLABELLED).all()
-    if spec.inputs == "image":
-        seen, tested = ([image.tobytes() for image in split.inputs] for split in (data.train, data.test))
-        assert len(set(seen) & set(tested)) <= len(tested) / 100
-        assert data.train.inputs.dtype == np.uint8
-        assert len(spec.mean) == len(spec.std) == spec.shape[0]
-        assert all(0 <= m <= 1 for m in spec.mean)
-    assert all(s > 0 for s in spec.std)
+    assert data.train.labelled is None
+    for name, field in spec.inputs.items():
+        assert all(deviation > 0 for deviation in field.std)
+        if field.kind == "image":
+            seen, tested = ([image.tobytes() for image in split[name]] for split in (data.train, data.test))
+            assert len(set(seen) & set(tested)) <= len(tested) / 100
+            assert len(field.mean) == len(field.std) == field.shape[0]
+            assert all(0 <= m <= 1 for m in field.mean)
+    for name, field in spec.targets.items():
+        if field.kind == "value":
+            assert np.isfinite(data.test[name]).all()
     assert build(entry, folder).fingerprint == data.fingerprint

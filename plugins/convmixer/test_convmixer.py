@@ -11,11 +11,15 @@ import torch
 
 from dlframe.cli import main
 from dlframe.registry import models, plugins
-from dlframe.types import ConfigError, DataSpec
+from dlframe.types import ConfigError, DataSpec, Field
 
 FOLDER = Path(__file__).parent
 plugins.discover([str(FOLDER)])
-CIFAR10 = DataSpec("cifar10", "image", "class", (3, 32, 32), tuple("0123456789"))
+CIFAR10 = DataSpec(
+    "cifar10",
+    {"image": Field(kind="image", dtype="uint8", shape=(3, 32, 32))},
+    {"label": Field(kind="class", dtype="int64", names=tuple("0123456789"))},
+)
 
 
 def build(**options: int) -> Any:

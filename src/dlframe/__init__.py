@@ -1,71 +1,60 @@
-"""dlframe: config-driven deep-learning training with a plugin registry."""
+"""dlframe: config-driven deep-learning training with a plugin registry.
+
+model = dlframe.load("runs/cnn-digits-...")     # a trained model: .predict(...), .metrics, .config, .task
+result = dlframe.run("model=cnn", "epochs=3")   # train, test and save a run
+config = dlframe.check("model=cnn")             # a checked config; nothing is built
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from dlframe.config import Config
-    from dlframe.serving.trained_model import TrainedModel
+    from dlframe.serving.model import Model
     from dlframe.types import Result
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "check", "load", "run"]
 
-
-def check(*overrides: str) -> Config:
-    """Check a config, without running it: `check("model=cnn", "optimizer.lr=0.01")`.
+def load(run: str | Path, *, plugin_paths: Sequence[str] = ()) -> Model:
+    """The trained model of a run.
 
     Args:
-        overrides: As on the command line.
+        run: The run directory.
+        plugin_paths: Plugins that the run used, beside ./plugins and the installed ones.
 
     Raises:
-        DlframeError: A name is unknown, or a value is outside its range.
+        DlframeError: There is no finished run, a file is damaged, or a plugin is missing.
     """
-    from dlframe.config import load
+    from dlframe.serving.model import Model
 
-    return load(_texts(overrides))
+    return Model(Path(run), plugin_paths)
 
 
 def run(*overrides: str) -> Result:
-    """Train, test and save a run: `run("model=cnn", "epochs=3")`. Prints what the command line prints.
+    """Train, test and save a run, as `python -m dlframe OVERRIDES` does.
 
     Args:
-        overrides: As on the command line.
+        *overrides: As on the command line: "model=cnn", "optimizer.lr=0.01".
 
     Raises:
-        DlframeError: Something that the user can fix.
+        DlframeError: The config is wrong, or the training cannot continue.
     """
-    config = check(*overrides)
-    from dlframe.jobs import train
+    from dlframe.config import load as load_config
+    from dlframe.jobs.train import run as train
 
-    return train.run(config)
+    return train(load_config(overrides))
 
 
-def load(run: str | Path, *, checkpoint: str = "best", plugin_paths: Sequence[str] = ()) -> TrainedModel:
-    """Load a trained model: `load("runs/cnn-digits-20261123-075006").predict("photo.jpg")`.
-
-    Args:
-        run: A run directory, or the folder of an exported model.
-        checkpoint: "best", the exported weights; "last", or the path of another checkpoint of the run.
-        plugin_paths: Files and folders of plugins that the run used; they are code, and no run loads any by itself.
+def check(*overrides: str) -> Config:
+    """The checked config of a run; nothing is built, and torch is not imported.
 
     Raises:
-        DlframeError: The folder holds no model, or one of another version, or one that needs a plugin.
+        ConfigError: An override or a YAML file names something unknown, or holds a value outside its range.
     """
-    from dlframe.serving.trained_model import TrainedModel
+    from dlframe.config import load as load_config
 
-    return TrainedModel(run, checkpoint=checkpoint, plugin_paths=plugin_paths)
-
-
-def _texts(overrides: Sequence[str]) -> list[str]:
-    from dlframe.types import ConfigError
-
-    for text in overrides:
-        if not isinstance(text, str):
-            raise ConfigError(f'overrides: must be texts such as "model=cnn", one an argument. Received: {text!r}.')
-    return list(overrides)
+    return load_config(overrides)

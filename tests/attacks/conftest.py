@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib.font_manager  # noqa: F401  # makes its cache folder when imported: not while the guard looks
 import pytest
 
 from dlframe.cli import main

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-CODE = "a config names registered entries, never code."
+CODE = "is not supported: choose a registered entry, model=NAME."
 HYDRA = "how Hydra itself runs is not for a config to say."
 REFERENCE = "a reference may name another option only."
 
@@ -21,7 +21,7 @@ COMMAND_LINES = [
     ("data._target_=os.system", f"data._target_: {CODE}"),
     ("trainer._target_=os.system", f"trainer._target_: {CODE}"),
     ("tracking._target_=os.system", f"tracking._target_: {CODE}"),
-    ("players._target_=os.system", "players._target_: model=cnn has one player: model."),
+    ("networks._target_=os.system", "networks._target_: model=cnn has the networks model."),
     ("augmentation.crop._target_=os.system", "augmentation.crop: 'crop' is not among the chosen"),
     ("_target_=os.system", f"_target_: {CODE}"),
     ("_recursive_=true", f"_recursive_: {CODE}"),

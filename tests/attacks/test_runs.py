@@ -233,10 +233,10 @@ BEGINNINGS: dict[str, Any] = {
     "name_a_list": {"run_name": []},
     "experiment_a_list": {"experiment": []},
     "uri_a_list": {"uri": ["x"]},
-    "uri_elsewhere": {"uri": "sqlite:////nonexistent/theirs.db"},
-    "uri_of_files": {"uri": "file:///nonexistent"},
+    "uri_elsewhere": {"uri": "sqlite:///{}/theirs.db"},
+    "uri_of_files": {"uri": "file://{}"},
     "uri_by_dots": {"uri": "sqlite:///../theirs.db"},
-    "artifacts_elsewhere": {"experiment": "elsewhere", "artifact_root": "/nonexistent/artifacts"},
+    "artifacts_elsewhere": {"experiment": "elsewhere", "artifact_root": "{}/artifacts"},
     "artifacts_by_dots": {"experiment": "dots", "artifact_root": "../../x"},
     "artifacts_a_list": {"experiment": "list", "artifact_root": [1]},
 }
@@ -245,16 +245,17 @@ BEGINNINGS: dict[str, Any] = {
 @pytest.mark.parametrize("kind", BEGINNINGS)
 def test_the_beginning_of_a_journal(kind: str, store: Path, tmp_path: Path, victim: Path) -> None:
     """Nothing is made anywhere but in the folder of runs."""
-    folder = store / tmp_path.name
+    folder, elsewhere = store / tmp_path.name, tmp_path / "elsewhere"
     folder.mkdir()
-    (folder / "journal.jsonl").write_text(json.dumps(start(store, **BEGINNINGS[kind])) + "\n")
+    changes = {key: x.format(elsewhere) if isinstance(x, str) else x for key, x in BEGINNINGS[kind].items()}
+    (folder / "journal.jsonl").write_text(json.dumps(start(store, **changes)) + "\n")
     try:
         said = deliver(folder)
     except TrackingError as error:
         said = str(error)
     shown(said)
     assert list(victim.iterdir()) == []
-    assert not Path("/nonexistent").exists()
+    assert not elsewhere.exists()
     assert not list(store.parent.glob("*.db"))
 
 
@@ -269,7 +270,7 @@ def model(stranger: Path) -> Path:
 def test_a_model_as_it_came(model: Path, guarded: Callable[..., Any]) -> None:
     with guarded():
         predictor = _load_pyfunc(str(model))
-        assert predictor.predict(np.zeros((3, 1, 8, 8), np.uint8)).shape == (3, 10)
+        assert predictor.predict(np.zeros((3, 1, 8, 8), np.uint8))["probabilities"].shape == (3, 10)
     for inputs in (
         np.zeros((3, 64)),
         np.zeros((3, 1, 8, 8), object),
@@ -282,21 +283,37 @@ def test_a_model_as_it_came(model: Path, guarded: Callable[..., Any]) -> None:
             predictor.predict(inputs)
 
 
+FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "shape_huge": ("image", {"shape": [1, 2**40, 8]}),
+    "shape_large": ("image", {"shape": [1, 2**19, 2**19]}),
+    "shape_negative": ("image", {"shape": [1, -8, 8]}),
+    "shape_of_text": ("image", {"shape": ["1", "8", "8"]}),
+    "shape_of_truth": ("image", {"shape": [True, 8, 8]}),
+    "shape_empty": ("image", {"shape": []}),
+    "shape_a_number": ("image", {"shape": 64}),
+    "shape_varies": ("image", {"shape": [None, None, None]}),
+    "dtype_of_objects": ("image", {"dtype": "O"}),
+    "dtype_a_language": ("image", {"dtype": "f4,f4"}),
+    "dtype_a_list": ("image", {"dtype": ["f4"]}),
+    "kind_a_list": ("image", {"kind": []}),
+    "mean_of_text": ("image", {"mean": ["a"]}),
+    "mean_missing": ("image", {"mean": []}),
+    "mean_nested": ("image", {"mean": [[0.5]]}),
+    "key_unknown": ("image", {"_target_": "os.system"}),
+    "names_null": ("label", {"names": None}),
+    "names_of_numbers": ("label", {"names": [1, 2]}),
+    "names_none": ("label", {"names": []}),
+}
+"""Changes of a column that a model's spec declares."""
 SPECS: dict[str, Any] = {
-    "shape_huge": {"shape": [1, 2**40, 8]},
-    "shape_large": {"shape": [1, 2**19, 2**19]},
-    "shape_negative": {"shape": [1, -8, 8]},
-    "shape_of_text": {"shape": ["1", "8", "8"]},
-    "shape_of_truth": {"shape": [True, 8, 8]},
-    "shape_empty": {"shape": []},
-    "shape_a_number": {"shape": 64},
-    "classes_null": {"classes": None},
-    "classes_of_numbers": {"classes": [1, 2]},
-    "classes_none": {"classes": []},
-    "mean_of_text": {"mean": ["a"]},
-    "mean_missing": {"mean": []},
-    "horizon_of_text": {"horizon": "1"},
     "name_a_list": {"name": []},
+    "format_of_another": {"format": 1},
+    "format_a_list": {"format": []},
+    "fitted_a_list": {"fitted": []},
+    "inputs_none": {"inputs": {}},
+    "inputs_a_list": {"inputs": []},
+    "targets_null": {"targets": None},
+    "plugins_of_numbers": {"plugins": {"model=cnn": 1}},
     "a_target": {"_target_": "os.system"},
 }
 MODELS = {
@@ -311,6 +328,7 @@ MODELS = {
     "weights_pickled": ("weights.safetensors", BOMB),
     "weights_empty": ("weights.safetensors", b""),
     **{f"spec_{kind}": ("spec.json", change) for kind, change in SPECS.items()},
+    **{f"field_{kind}": ("spec.json", change) for kind, change in FIELDS.items()},
 }
 
 
@@ -318,8 +336,14 @@ MODELS = {
 def test_a_model(kind: str, model: Path, guarded: Callable[..., Any]) -> None:
     name, content = MODELS[kind]
     Path("evil.py").write_text("open('ran', 'w')")
-    if isinstance(content, dict):
-        content = json.dumps(json.loads((model / name).read_text()) | content)
+    if isinstance(content, (dict, tuple)):
+        spec = json.loads((model / name).read_text())
+        if isinstance(content, dict):
+            spec |= content
+        else:
+            column, change = content
+            next(spec[role] for role in ("inputs", "targets") if column in spec[role])[column] |= change
+        content = json.dumps(spec)
     (model / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with guarded(), pytest.raises(DlframeError) as caught:
         Predictor(model)
@@ -342,7 +366,10 @@ def test_a_signature_names_a_type_and_no_more(tmp_path, dtype):
     from dlframe.tracking.delivery import read_signature
 
     file = tmp_path / "signature.json"
-    sides = {"inputs": {"dtype": dtype, "shape": [-1, 3]}, "outputs": {"dtype": "float32", "shape": [-1, 3]}}
+    sides = {
+        "inputs": [{"name": "x", "dtype": dtype, "shape": [-1, 3]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": [-1, 3]}],
+    }
     file.write_text(json.dumps(sides))
     with pytest.raises((ValueError, TypeError)):
         read_signature(file)

@@ -84,7 +84,7 @@ def test_the_watch_sees(tmp_path: Path) -> None:
     seen = watch(tmp_path, "model=careless", "optimizer.lr=1", "clip=1", "runs=/proc/x", "tracking=none")
     assert seen == {
         **NOTHING,
-        "unpickled": [["dlframe.types", "DataSpec"]],
+        "unpickled": [["dlframe.types.columns", "DataSpec"]],
         "loaded": [False],
         "run": [str(tmp_path / "plugins" / "careless.py")],
         "status": 2,

@@ -7,36 +7,42 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_digits, load_sample_image
+from tests.samples import image_spec
 
 from dlframe.augmentations import operations
 from dlframe.registry import augmentations
 from dlframe.registry.plugins import discover
-from dlframe.types import UNLABELLED, Batch, ConfigError, DataSpec
+from dlframe.types import Batch, ConfigError
 
 discover()
 NAMES = [e.name for e in augmentations if e.origin == "dlframe" and "image" in e.facts["inputs"]]
 CLASSES = tuple("0123456789")
 
 
+def labeled(pixels: torch.Tensor, targets: torch.Tensor) -> Batch:
+    """Images in [0, 1] with their classes."""
+    shape = tuple(pixels.shape[1:])
+    spec = image_spec("real", shape, CLASSES, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
+    return Batch({"image": pixels, "label": targets}, torch.arange(len(pixels)), spec)
+
+
 @pytest.fixture(scope="module")
 def digits() -> Batch:
     inputs, targets = load_digits(return_X_y=True)
-    images = torch.tensor(inputs[:64], dtype=torch.float32).view(-1, 1, 8, 8) / 16
-    return Batch(images, torch.tensor(targets[:64]), torch.arange(64))
+    pixels = torch.tensor(inputs[:64], dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    return labeled(pixels, torch.tensor(targets[:64]))
 
 
 @pytest.fixture(scope="module")
 def photos() -> Batch:
     """64 patches of 32 x 32 pixels of a photograph."""
     patches = torch.tensor(load_sample_image("flower.jpg")).permute(2, 0, 1).unfold(1, 32, 52).unfold(2, 32, 78)
-    images = patches.permute(1, 2, 0, 3, 4).flatten(0, 1)[:64].float() / 255
-    return Batch(images.contiguous(), torch.arange(64) % 10, torch.arange(64))
+    pixels = patches.permute(1, 2, 0, 3, 4).flatten(0, 1)[:64].float() / 255
+    return labeled(pixels.contiguous(), torch.arange(64) % 10)
 
 
 def build(name: str, batch: Batch, **options):
-    shape = tuple(batch.inputs.shape[1:])
-    spec = DataSpec("real", "image", "class", shape, classes=CLASSES, mean=(0.5,) * shape[0], std=(0.25,) * shape[0])
-    return augmentations.build({"name": name, **options}, spec=spec)
+    return augmentations.build({"name": name, **options}, spec=batch.spec)
 
 
 def apply(name: str, batch: Batch, seed: int = 0, **options) -> Batch:
@@ -44,7 +50,7 @@ def apply(name: str, batch: Batch, seed: int = 0, **options) -> Batch:
 
 
 def part(batch: Batch, index) -> Batch:
-    return Batch(batch.inputs[index], batch.targets[index], batch.index[index])
+    return labeled(batch.inputs[index], batch.targets[index])
 
 
 @pytest.fixture(params=["digits", "photos"])
@@ -55,7 +61,7 @@ def batch(request) -> Batch:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", NAMES)
 def test_keeps_shape_type_range_layout_and_its_input(name, batch, layout):
-    given = replace(batch, inputs=batch.inputs.contiguous(memory_format=layout))
+    given = batch.replace(inputs=batch.inputs.contiguous(memory_format=layout))
     before = given.inputs.clone()
     out = apply(name, given)
     assert out.inputs.shape == given.inputs.shape
@@ -83,7 +89,7 @@ def test_the_generator_alone_decides(name, batch):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("none", "mixup", "cutmix")])
 def test_each_sample_has_its_own_draw(name, photos):
-    same = replace(photos, inputs=photos.inputs[:1].expand(64, -1, -1, -1).contiguous())
+    same = photos.replace(inputs=photos.inputs[:1].expand(64, -1, -1, -1).contiguous())
     outcomes = {image.numpy().tobytes() for image in apply(name, same).inputs}
     assert len(outcomes) >= 2 if name == "flip" else len(outcomes) > 10
 
@@ -91,7 +97,7 @@ def test_each_sample_has_its_own_draw(name, photos):
 @pytest.mark.parametrize("name", NAMES)
 def test_takes_a_single_sample_and_half_precision(name, batch):
     single = part(batch, slice(0, 1))
-    out = apply(name, replace(single, inputs=single.inputs.bfloat16()))
+    out = apply(name, single.replace(inputs=single.inputs.bfloat16()))
     assert out.inputs.shape == single.inputs.shape
     assert out.inputs.dtype == torch.bfloat16
 
@@ -143,7 +149,7 @@ def test_crop_shows_a_window_of_the_padded_image(digits):
 
 def test_crop_pads_an_eighth_and_with_what_is_asked(digits):
     assert build("crop", digits).padding == 1
-    ones = replace(digits, inputs=torch.ones_like(digits.inputs))
+    ones = digits.replace(inputs=torch.ones_like(digits.inputs))
     assert apply("crop", ones, padding=3).inputs.min() == 0
     for fill in ("edge", "reflect"):
         assert torch.equal(apply("crop", ones, padding=3, fill=fill).inputs, ones.inputs)
@@ -208,7 +214,7 @@ def test_a_turn_of_hue_keeps_luma_and_greys_and_comes_back(photos):
 
 
 def test_jitter_of_brightness_stays_within_its_factors(digits):
-    half = replace(digits, inputs=digits.inputs / 2)
+    half = digits.replace(inputs=digits.inputs / 2)
     out = apply("color_jitter", half, brightness=0.5, contrast=0, saturation=0).inputs
     factors = out.sum((1, 2, 3)) / half.inputs.sum((1, 2, 3))
     assert 0.5 <= factors.min() < 0.6
@@ -217,7 +223,7 @@ def test_jitter_of_brightness_stays_within_its_factors(digits):
 
 @pytest.mark.parametrize(("fill", "value"), [("mean", 0.5), ("black", 0.0)])
 def test_erasing_covers_an_area_within_its_range(fill, value, photos):
-    ones = replace(photos, inputs=torch.ones_like(photos.inputs))
+    ones = photos.replace(inputs=torch.ones_like(photos.inputs))
     out = apply("erasing", ones, probability=1, area=[0.1, 0.2], fill=fill).inputs
     hidden = out[:, 0] != 1
     assert torch.equal(out[:, 0][hidden], torch.full((int(hidden.sum()),), value))
@@ -251,7 +257,7 @@ def test_mixup_mixes_images_and_labels_by_the_same_share(digits):
     assert out.targets.shape == (64, 10)
     assert torch.allclose(out.targets.sum(1), torch.ones(64))
     # With the identity as images, the image itself tells who was mixed with whom, and by what share.
-    identity = replace(digits, inputs=torch.eye(64).view(64, 1, 8, 8))
+    identity = digits.replace(inputs=torch.eye(64).view(64, 1, 8, 8))
     shares = apply("mixup", identity, alpha=1.0).inputs.flatten(1)
     expected = shares @ torch.nn.functional.one_hot(digits.targets, 10).float()
     assert torch.allclose(out.targets, expected, atol=1e-6)
@@ -260,8 +266,7 @@ def test_mixup_mixes_images_and_labels_by_the_same_share(digits):
 
 
 def test_mixup_shares_follow_their_beta_distribution():
-    many = Batch(torch.zeros(20000, 1, 1, 1), torch.zeros(20000, dtype=torch.int64), torch.arange(20000))
-    many.targets[:] = torch.arange(20000) % 10
+    many = labeled(torch.zeros(20000, 1, 1, 1), torch.arange(20000) % 10)
     for alpha in (0.2, 4.0):
         own = apply("mixup", many, alpha=alpha).targets.gather(1, many.targets.unsqueeze(1)).squeeze(1)
         # A tenth of the partners have the same label, which makes the share 1.
@@ -271,8 +276,8 @@ def test_mixup_shares_follow_their_beta_distribution():
 
 
 def test_cutmix_gives_labels_the_share_of_the_area(photos):
-    zeros_and_ones = replace(
-        photos, inputs=(torch.arange(64) % 2).float().view(-1, 1, 1, 1).expand(-1, 3, 32, 32), targets=torch.arange(64) % 2
+    zeros_and_ones = photos.replace(
+        inputs=(torch.arange(64) % 2).float().view(-1, 1, 1, 1).expand(-1, 3, 32, 32), targets=torch.arange(64) % 2
     )
     out = apply("cutmix", zeros_and_ones)
     assert torch.allclose(out.targets[:, 1], out.inputs.mean((1, 2, 3)), atol=1e-6)
@@ -285,8 +290,8 @@ def test_cutmix_gives_labels_the_share_of_the_area(photos):
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
-def test_a_hidden_label_is_a_row_of_zeros(name, digits):
-    hidden = replace(digits, targets=torch.where(torch.arange(64) < 32, digits.targets, UNLABELLED))
+def test_an_unlabeled_sample_is_a_row_of_zeros(name, digits):
+    hidden = replace(digits, labelled=torch.arange(64) < 32)
     rows = apply(name, hidden, probability=0).targets
     assert torch.equal(rows.sum(1), (torch.arange(64) < 32).float())
     mixed = apply(name, hidden, alpha=1.0).targets.sum(1)

@@ -1,6 +1,6 @@
 """What a careless or a hostile user types: one line on stderr, exit status 2, no traceback, nothing run.
 
-Each case runs as the user would run it, in a folder of its own, in a process of its own, and asserts the whole message.
+Each case runs in a folder of its own, in a process of its own, and asserts the whole message.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.numpy import save_file
+from tests import forked
 
 from dlframe.config import load, names
 from dlframe.data.digits import digits
@@ -28,22 +28,10 @@ from dlframe.types import nearest
 
 plugins.discover()
 
-COMMAND = """
-import sys
-from dlframe.cli import main
-code = main(sys.argv[1:])
-print("torch" if "torch" in sys.modules else "", end="", file=sys.stderr)
-sys.exit(code)
-"""
 
-
-def run(*arguments: str | bytes, cwd: Path) -> tuple[int, str, str, bool]:
+def run(*arguments: str | bytes, cwd: Path) -> forked.Answer:
     """Exit status, stdout, stderr, and whether torch was imported."""
-    home = {"DLFRAME_DATA": str(cwd / ".cache"), "OMP_NUM_THREADS": "1"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DLFRAME")} | home
-    command = [sys.executable, "-c", COMMAND, *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    return done.returncode, done.stdout, done.stderr.removesuffix("torch"), done.stderr.endswith("torch")
+    return forked.dlframe(*arguments, cwd=cwd, environment={"DLFRAME_DATA": str(cwd / ".cache")})
 
 
 def refused(message: str, *arguments: str | bytes, cwd: Path, before: Sequence[str] = ()) -> None:
@@ -59,7 +47,8 @@ def built_in(group: str) -> list[Entry]:
     return [entry for entry in GROUPS[group] if entry.origin == "dlframe"]
 
 
-IMAGE_DATA = ", ".join(entry.name for entry in built_in("data") if entry.facts["inputs"] == "image")
+NO_CODE = "is not supported: choose a registered entry, model=NAME."
+IMAGE_DATA = ", ".join(entry.name for entry in built_in("data") if "image" in entry.facts["inputs"])
 
 
 # --- the command line
@@ -91,11 +80,11 @@ IMAGE_DATA = ", ".join(entry.name for entry in built_in("data") if entry.facts["
         ),
         (
             "optimizer=[adam,adam]",
-            "optimizer: takes one entry, for all players. Received: [adam,adam]. Try: optimizer=adam",
+            "optimizer: takes one entry, for all networks. Received: [adam,adam]. Try: optimizer=adam",
         ),
         (
-            "model=cnn players.generator.lr=1",
-            "players.generator: model=cnn has one player: model. Received: 'generator'.",
+            "model=cnn networks.generator.lr=1",
+            "networks.generator: model=cnn has the networks model. Received: 'generator'. Choose from: model.",
         ),
         (
             "tracking=server tracking.uri=http://127.0.0.1:9",
@@ -105,8 +94,8 @@ IMAGE_DATA = ", ".join(entry.name for entry in built_in("data") if entry.facts["
         ("runs=/proc/x", "runs: '/proc/x' cannot be written: No such file or directory."),
         ("runs=a_file", "runs: must be a folder that can be written. Received: 'a_file'."),
         ("runs=a_file/below tracking=none", "runs: must be a folder that can be written. Received: 'a_file/below'."),
-        ("model._target_=os.system", "model._target_: a config names registered entries, never code."),
-        ("+_target_=os.system", "_target_: a config names registered entries, never code."),
+        ("model._target_=os.system", f"model._target_: {NO_CODE}"),
+        ("+_target_=os.system", f"_target_: {NO_CODE}"),
         (
             "experiment=../../etc/passwd",
             f"experiment=../../etc/passwd: no such experiment.{nearest('../../etc/passwd', names('experiment'))} "
@@ -171,9 +160,12 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ),
         (
             "model:\n  _target_: os.system\n  command: touch ran\n",
-            "conf/experiment/x.yaml:2: model._target_: a config names registered entries, never code.",
+            f"conf/experiment/x.yaml:2: model._target_: {NO_CODE}",
         ),
-        ("_target_: os.system\n", "conf/experiment/x.yaml:1: _target_: a config names registered entries, never code."),
+        (
+            "_target_: os.system\n",
+            f"conf/experiment/x.yaml:1: _target_: {NO_CODE}",
+        ),
         (
             "name: !!python/object/apply:os.system [touch ran]\n",
             "conf/experiment/x.yaml:1: cannot be read as YAML: could not determine a constructor for the tag "
@@ -279,18 +271,19 @@ def test_an_image_folder_with_a_file_that_is_no_image(name, content, fault, tmp_
 DATA = """
 import numpy as np
 from dlframe.registry import Count, data
-from dlframe.types import Dataset, DataSpec, Split
+from dlframe.types import Dataset, DataSpec, Field, Split
 
-@data.register("NAME", inputs="image", target="class")
+@data.register("NAME", inputs=("image",), targets=("class",))
 def NAME(*, OPTION) -> Dataset:
     \"\"\"Noise in two classes.
 
     Args:
         size: Pixels.
     \"\"\"
-    labels = np.array([0, 1, LABEL, 0])
-    split = Split(np.zeros((4, 1, 8, 8), np.uint8), labels, np.arange(4))
-    spec = DataSpec("NAME", "image", "class", (1, 8, 8), ("a", "b"), mean=(0.5,), std=(0.5,))
+    columns = {"image": np.zeros((4, 1, 8, 8), np.uint8), "label": np.array([0, 1, LABEL, 0])}
+    split = Split(columns, np.arange(4))
+    image = Field(kind="image", dtype="uint8", shape=(1, 8, 8), mean=(0.5,), std=(0.5,))
+    spec = DataSpec("NAME", {"image": image}, {"label": Field(kind="class", dtype="int64", names=("a", "b"))})
     return Dataset(spec, split, split, split, "", "")
 """
 
@@ -336,7 +329,7 @@ def test_a_broken_plugin_in_plugins_is_left_out(fault, tmp_path):
     plugin(tmp_path / "plugins" / "good.py", "good", label=9)
     text = f"plugin '{fault}' is left out: {message.format(file=file)}"
     refused(
-        "data=good: a label must be 0 to 1, or -1 where hidden. Received: 9 in the train split.",
+        "data=good: 'label' must hold class numbers from 0 to 1. Received: 9 in sample 2 (in the train split).",
         *("data=good", "tracking=none"),
         cwd=tmp_path,
         before=[f"warning: {text}"],
@@ -364,7 +357,7 @@ def test_a_plugin_path_that_is_missing(tmp_path):
 def test_a_label_out_of_range(tmp_path):
     plugin(tmp_path / "noise.py", label=2)
     refused(
-        "data=noise: a label must be 0 to 1, or -1 where hidden. Received: 2 in the train split.",
+        "data=noise: 'label' must hold class numbers from 0 to 1. Received: 2 in sample 2 (in the train split).",
         *("plugin_paths=noise.py", "data=noise", "tracking=none"),
         cwd=tmp_path,
     )
@@ -464,7 +457,11 @@ def test_data_that_have_changed(folder):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("name: mlp", "name: mlp\n  _target_: os.system", "model._target_: a config names registered entries, never code."),
+        (
+            "name: mlp",
+            "name: mlp\n  _target_: os.system",
+            f"model._target_: {NO_CODE}",
+        ),
         (
             "plugin_paths: []",
             "plugin_paths: [evil.py]\nmodle: 3",

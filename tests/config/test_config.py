@@ -236,7 +236,7 @@ def test_a_saved_config_comes_back_as_it_was():
             "augmentation.crop.padding=2",
             "clip=0.5",
             "name=it's ü=1",
-            "players.model.lr=1e-4",
+            "networks.model.lr=1e-4",
         ]
     )
 
@@ -291,7 +291,7 @@ def test_the_store_is_in_the_folder_of_runs():
 # --- anything at all
 
 KEYS = st.sampled_from(
-    ["model", "model.width", "seed", "augmentation", "data.path", "players.model.lr", "monitor", "plugin_paths", "x"]
+    ["model", "model.width", "seed", "augmentation", "data.path", "networks.model.lr", "monitor", "plugin_paths", "x"]
 )
 
 
@@ -311,7 +311,7 @@ YAML = st.recursive(
 
 
 @hypothesis.given(
-    values=st.dictionaries(st.sampled_from(["model", "trainer", "augmentation", "players", "seed", "name", "y"]), YAML)
+    values=st.dictionaries(st.sampled_from(["model", "trainer", "augmentation", "networks", "seed", "name", "y"]), YAML)
 )
 @hypothesis.settings(deadline=None, max_examples=50)
 def test_any_yaml_is_a_config_or_a_config_error(values):

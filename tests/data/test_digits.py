@@ -16,10 +16,10 @@ def test_every_sample_of_scikit_learn_once():
     assert [len(split) for split in splits] == [1078, 360, 359]
     ids = np.concatenate([split.ids for split in splits])
     assert sorted(ids) == list(range(1797))
-    pixels = np.concatenate([split.inputs for split in splits])
+    pixels = np.concatenate([split["image"] for split in splits])
     assert pixels.dtype == np.uint8
     assert (np.rint(pixels[:, 0] * (16 / 255)) == truth.images[ids]).all()
-    assert (np.concatenate([split.targets for split in splits]) == truth.target[ids]).all()
+    assert (np.concatenate([split["label"] for split in splits]) == truth.target[ids]).all()
     assert dataset.fingerprint == "5ed0c0c6320d"
     assert (dataset.source, dataset.splits) == ("scikit-learn, offline", "stratified 60/20/20")
 

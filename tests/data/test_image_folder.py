@@ -26,7 +26,7 @@ def write(folder: Path, classes: dict[str, int], each: int = 10) -> Path:
     test = digits().test
     for name, label in classes.items():
         (folder / name).mkdir(parents=True)
-        for i, image in enumerate(test.inputs[test.targets == label][:each]):
+        for i, image in enumerate(test["image"][test["label"] == label][:each]):
             Image.fromarray(image[0]).save(folder / name / f"{i}.png")
     return folder
 
@@ -45,24 +45,24 @@ def test_without_a_split(folder, capsys):
     assert dataset.source == str(folder)
     assert capsys.readouterr().err == f"Decoding 30 images of {folder} (once)\n"
     for split in (dataset.train, dataset.validation, dataset.test):
-        for image, target, name in zip(split.inputs, split.targets, split.ids, strict=True):
+        for image, target, name in zip(split["image"], split["label"], split.ids, strict=True):
             assert (np.asarray(Image.open(folder / name)) == image[0]).all()
             assert dataset.spec.classes[target] == name.split("/")[0]
-    np.testing.assert_allclose(dataset.spec.std, (dataset.train.inputs / 255).std())
+    np.testing.assert_allclose(dataset.spec.input.std, (dataset.train["image"] / 255).std())
 
 
 def test_decoded_once_until_a_file_changes(folder, monkeypatch, capsys):
     first = image_folder(path=str(folder), size=8)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_image", None)
+        patch.setattr(module, "read_image", None)
         again = image_folder(path=str(folder), size=8)
-    assert isinstance(again.train.inputs, np.memmap)
+    assert isinstance(again.train["image"], np.memmap)
     assert again.fingerprint == first.fingerprint
     capsys.readouterr()
     Image.fromarray(np.full((8, 8), 77, np.uint8)).save(folder / again.train.ids[0])
     changed = image_folder(path=str(folder), size=8)
-    assert (changed.train.inputs[0] == 77).all()
-    assert (changed.train.inputs[1:] == first.train.inputs[1:]).all()
+    assert (changed.train["image"][0] == 77).all()
+    assert (changed.train["image"][1:] == first.train["image"][1:]).all()
     assert image_folder(path=str(folder), size=16).spec.shape == (3, 16, 16)
 
 
@@ -102,7 +102,7 @@ def test_hidden_files_are_passed_over_and_deeper_folders_belong_to_the_class(fol
 
 
 def test_kinds_of_images_are_all_made_the_same(tmp_path):
-    grey = digits().test.inputs[0, 0].repeat(4, 0).repeat(4, 1)
+    grey = digits().test["image"][0, 0].repeat(4, 0).repeat(4, 1)
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
         image = Image.fromarray(grey)
@@ -118,7 +118,7 @@ def test_kinds_of_images_are_all_made_the_same(tmp_path):
         Image.fromarray(grey[::-1, ::-1].copy()).save(tmp_path / "set" / name / "6.tiff", exif=exif)
     dataset = image_folder(path=str(tmp_path / "set"), size=32)
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert (split.inputs == grey).all()
+        assert (split["image"] == grey).all()
 
 
 def broken_png(width: int, height: int) -> bytes:
@@ -167,10 +167,10 @@ def test_what_is_left_is_split_in_proportion(folder):
     for name in names:
         (folder / name).write_bytes(b"no")
     dataset = image_folder(path=str(folder), size=8, on_error="skip")
-    assert [np.bincount(s.targets).tolist() for s in (dataset.train, dataset.test)] == [[6, 6, 4], [2, 2, 1]]
+    assert [np.bincount(s["label"]).tolist() for s in (dataset.train, dataset.test)] == [[6, 6, 4], [2, 2, 1]]
     for split in (dataset.train, dataset.validation, dataset.test):
         assert not set(names) & set(split.ids)
-        for image, name in zip(split.inputs, split.ids, strict=True):
+        for image, name in zip(split["image"], split.ids, strict=True):
             assert (np.asarray(Image.open(folder / name)) == image[0]).all()
 
 

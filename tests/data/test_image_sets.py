@@ -34,10 +34,10 @@ def write_idx(folder: Path, *, zipped: bool = True, label: int | None = None) ->
     """The digits in MNIST's format; `label` replaces the label of training sample 3."""
     folder.mkdir()
     dataset = digits()
-    labels = dataset.train.targets.astype(np.uint8)
+    labels = dataset.train["label"].astype(np.uint8)
     if label is not None:
         labels[3] = label
-    arrays = (dataset.train.inputs[:, 0], labels, dataset.test.inputs[:, 0], dataset.test.targets.astype(np.uint8))
+    arrays = (dataset.train["image"][:, 0], labels, dataset.test["image"][:, 0], dataset.test["label"].astype(np.uint8))
     for name, array in zip(NAMES, arrays, strict=True):
         content = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
         (folder / f"{name}.gz" if zipped else folder / name).write_bytes(gzip.compress(content) if zipped else content)
@@ -46,7 +46,7 @@ def write_idx(folder: Path, *, zipped: bool = True, label: int | None = None) ->
 
 def colour() -> np.ndarray:
     """(359, 3, 32, 32): digits enlarged, the second channel inverted, the third darker."""
-    large = digits().test.inputs.repeat(4, axis=2).repeat(4, axis=3)
+    large = digits().test["image"].repeat(4, axis=2).repeat(4, axis=3)
     return np.concatenate([large, 255 - large, large // 2], axis=1)
 
 
@@ -65,11 +65,11 @@ def test_idx_files_of_the_user(cache, tmp_path, load, zipped):
     dataset, truth = load(path=str(folder)), digits()
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [969, 109, 359]
     assert dataset.spec.shape == (1, 8, 8)
-    assert (dataset.test.inputs == truth.test.inputs).all()
-    assert (dataset.train.inputs == truth.train.inputs[dataset.train.ids]).all()
-    assert (dataset.train.targets == truth.train.targets[dataset.train.ids]).all()
+    assert (dataset.test["image"] == truth.test["image"]).all()
+    assert (dataset.train["image"] == truth.train["image"][dataset.train.ids]).all()
+    assert (dataset.train["label"] == truth.train["label"][dataset.train.ids]).all()
     assert sorted([*dataset.train.ids, *dataset.validation.ids]) == list(range(1078))
-    np.testing.assert_allclose(dataset.spec.mean, (dataset.train.inputs / 255).mean(), rtol=1e-9)
+    np.testing.assert_allclose(dataset.spec.input.mean, (dataset.train["image"] / 255).mean(), rtol=1e-9)
     assert (dataset.source, dataset.splits) == (str(folder), "official test, validation 10 % of train")
 
 
@@ -79,14 +79,14 @@ def test_decoded_once_and_again_when_a_file_changes(cache, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(image_sets, "_store", None)
         again = mnist(path=str(folder))
-    assert isinstance(again.train.inputs, np.memmap)
+    assert isinstance(again.train["image"], np.memmap)
     assert again.fingerprint == first.fingerprint
-    again.train.inputs[:] = 0
+    again.train["image"][:] = 0
     assert mnist(path=str(folder)).fingerprint == first.fingerprint
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
-    write_idx(folder, label=int(digits().train.targets[3] + 1) % 10)
+    write_idx(folder, label=int(digits().train["label"][3] + 1) % 10)
     assert mnist(path=str(folder)).fingerprint != first.fingerprint
     assert len(list(cache.glob("decoded/mnist-*/facts.json"))) == 1
 
@@ -104,7 +104,7 @@ def test_label_out_of_range(cache, tmp_path):
     with pytest.raises(DataError) as error:
         fashion_mnist(path=str(folder))
     assert str(error.value) == (
-        "fashion_mnist: sample 3 of train has a label out of range: 0 to 9 (or -1, unlabelled). Received: 10"
+        "data=fashion_mnist: 'label' must hold class numbers from 0 to 9. Received: 10 in sample 3 (in the train split)."
     )
 
 
@@ -132,12 +132,12 @@ def test_folder_without_the_files(cache, tmp_path):
 
 
 def test_binary_cifar10(cache, tmp_path):
-    labels = digits().test.targets.astype(np.uint8)
+    labels = digits().test["label"].astype(np.uint8)
     names = [f"data_batch_{i}.bin" for i in range(1, 6)]
     folder = write_cifar(tmp_path / "bin", [labels], [*names, "test_batch.bin"])
     dataset = cifar10(path=str(folder))
-    assert (dataset.test.inputs == colour()).all()
-    assert (dataset.test.targets == labels).all()
+    assert (dataset.test["image"] == colour()).all()
+    assert (dataset.test["label"] == labels).all()
     assert len(dataset.train) + len(dataset.validation) == 5 * 359
     packed = tmp_path / "packed"
     packed.mkdir()
@@ -153,13 +153,13 @@ def test_binary_cifar100_takes_the_fine_label(cache, tmp_path):
     fine = (np.arange(359) % 100).astype(np.uint8)
     folder = write_cifar(tmp_path / "bin", [fine // 5, fine], ["train.bin", "test.bin"])
     dataset = cifar100(path=str(folder))
-    assert (dataset.test.targets == fine).all()
+    assert (dataset.test["label"] == fine).all()
     assert len(set(dataset.spec.classes)) == 100
     assert list(dataset.spec.classes) == sorted(dataset.spec.classes)
 
 
 def test_sheets_of_the_package(tmp_path):
-    labels = digits().test.targets.tolist()
+    labels = digits().test["label"].tolist()
     sheet = Image.fromarray(np.ascontiguousarray(colour().transpose(0, 2, 3, 1).reshape(359, 1024, 3)))
     files = [tmp_path / f"{i}.png" for i in range(6)] + [tmp_path / "train.json", tmp_path / "test.json"]
     for file in files[:6]:
@@ -231,6 +231,6 @@ def test_real_sets(load, sizes, fingerprint):
         pytest.skip(str(error))
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == sizes
     assert dataset.fingerprint == fingerprint
-    per_class = np.bincount(dataset.train.targets)
+    per_class = np.bincount(dataset.train["label"])
     if load is not mnist:
         assert per_class.tolist() == [sizes[0] // 10] * 10

@@ -22,7 +22,7 @@ def lines(days: int, *, header: str = "Date,Close", start: str = "2020-01-01") -
 @pytest.mark.parametrize(("load", "rmse", "mape"), [(sp500, 19.98, 0.586), (nasdaq, 61.98, 0.720)])
 def test_last_value_gives_the_known_error(load, rmse, mape):
     test = real(load).test
-    last, truth = test.inputs[:, -1, :1].astype(float), test.targets.astype(float)
+    last, truth = test["window"][:, -1, :1].astype(float), test["future"].astype(float)
     assert len(test) == 1007
     assert round(np.sqrt(np.mean((last - truth) ** 2)), 2) == rmse
     assert round(100 * np.mean(np.abs((last - truth) / truth)), 3) == mape
@@ -33,14 +33,14 @@ def test_series_as_it_is():
     assert dataset.spec.shape == (30, 5)
     assert dataset.spec.horizon == 5
     assert (dataset.source, dataset.splits) == ("pip arch, 1999-01-04 to 2018-12-31", "by time 70/10/20")
-    first = dataset.train.inputs[0, 0]
+    first = dataset.train["window"][0, 0]
     np.testing.assert_allclose(first, [1228.099976, 1229.22998, 1248.810059, 1219.099976, 877e6], rtol=1e-7)
-    close, opening, high, low, volume = np.moveaxis(dataset.test.inputs, 2, 0)
+    close, opening, high, low, volume = np.moveaxis(dataset.test["window"], 2, 0)
     assert (high >= np.maximum(opening, close)).all()
     assert (low <= np.minimum(opening, close)).all()
     assert volume.min() > 1e8
-    assert dataset.test.targets[-1, -1] == np.float32(2506.850098)
-    assert {a.dtype for s in (dataset.train, dataset.test) for a in (s.inputs, s.targets)} == {np.dtype("float32")}
+    assert dataset.test["future"][-1, -1] == np.float32(2506.850098)
+    assert {a.dtype for s in (dataset.train, dataset.test) for a in (s["window"], s["future"])} == {np.dtype("float32")}
 
 
 def test_no_day_is_a_target_of_two_splits(tmp_path):
@@ -50,15 +50,15 @@ def test_no_day_is_a_target_of_two_splits(tmp_path):
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [61, 8, 18]
     ends = []
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert (split.inputs[:, -1, 0] + 1 == split.targets[:, 0]).all()
-        assert (np.diff(split.inputs[:, :, 0]) == 1).all()
-        assert (np.diff(split.targets) == 1).all()
-        ends += [split.targets.min(), split.targets.max()]
+        assert (split["window"][:, -1, 0] + 1 == split["future"][:, 0]).all()
+        assert (np.diff(split["window"][:, :, 0]) == 1).all()
+        assert (np.diff(split["future"]) == 1).all()
+        ends += [split["future"].min(), split["future"].max()]
         days = (np.array(split.ids, "datetime64[D]") - np.datetime64("2020-01-01")).astype(int)
-        assert (days + 100 == split.targets[:, 0]).all()
+        assert (days + 100 == split["future"][:, 0]).all()
     assert ends == [107, 169, 170, 179, 180, 199]
-    assert dataset.spec.mean == (np.arange(100, 170).mean(),)
-    assert dataset.spec.std == (np.arange(100, 170).std(),)
+    assert dataset.spec.input.mean == (np.arange(100, 170).mean(),)
+    assert dataset.spec.input.std == (np.arange(100, 170).std(),)
 
 
 def test_order_and_form_of_the_file_do_not_matter(tmp_path):

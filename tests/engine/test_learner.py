@@ -1,4 +1,4 @@
-"""Parameter groups; losses and weights that are not finite; tasks without players; callbacks."""
+"""Parameter groups; losses and weights that are not finite; models without gradients; callbacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from dlframe.jobs.train import rescore, run
 from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import BEST, states
 from dlframe.storage import checkpoint
-from dlframe.tasks.adversarial import Adversarial
 from dlframe.tasks.classification import Classification
 from dlframe.types import TrainingError
 
@@ -55,7 +54,7 @@ def train(tmp_path: Path, *overrides: str):
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """Makes the loss of some steps, counted from 1 over all players, something that is not finite."""
+    """Makes the loss of some batches, counted from 1 over all networks, something that is not finite."""
 
     def at(spoilt: dict[int, float], task: type = Classification) -> None:
         count = itertools.count(1)
@@ -79,8 +78,8 @@ def test_a_run_stops_at_the_step_whose_loss_is_not_finite(tmp_path, spoil):
     assert ended(folder) == "FAILED"
 
 
-def test_the_message_names_the_player(tmp_path, spoil):
-    spoil({6: math.nan}, Adversarial)
+def test_the_message_names_the_network(tmp_path, spoil):
+    spoil({6: math.nan})
     with pytest.raises(TrainingError, match=r"^the loss of the generator is nan at step 3 \(epoch 1"):
         train(tmp_path, "model=gan")
 
@@ -94,14 +93,39 @@ def test_batches_without_a_finite_loss_can_be_left_out(tmp_path, spoil):
     assert result.metrics["accuracy"] > 0.5
 
 
-def test_an_accumulation_goes_on_without_the_batch_that_is_left_out(tmp_path, spoil):
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(states(folder)[0])[0]["task"]
+
+
+def test_a_step_without_the_batch_that_is_left_out(tmp_path, spoil, monkeypatch):
+    """It is the step of the other batch alone: its gradient is not halved."""
+    options = ("optimizer=sgd", "scheduler=constant", "epochs=1", "model.dropout=0", "on_nan=skip")
     spoil({2: math.nan})
-    result = train(tmp_path, "on_nan=skip", "accumulate=2", "log_every=1", "epochs=1")
-    assert [step for step, _ in history(result.folder)["train/loss"]] == list(range(1, 9))
+    skipped = train(tmp_path / "skipped", *options, "accumulate=2", "trainer.limit_steps=2")
+    assert [step for step, _ in history(skipped.folder)["train/loss"]] == [1]
+    monkeypatch.undo()
+    alone = train(tmp_path / "alone", *options, "trainer.limit_steps=1")
+    for name, tensor in weights(alone.folder).items():
+        torch.testing.assert_close(weights(skipped.folder)[name], tensor)
+
+
+@pytest.mark.parametrize("model", ["mlp", "gan"])
+def test_a_step_may_be_cut_into_batches(tmp_path, model):
+    """Two steps of 16 + 16 + 16 + 16 samples give the weights of two of 64; what an epoch leaves is a step of its own size."""
+    # The generator's loss compares means over a batch; its noise is drawn batch by batch.
+    own = ("model.adversarial_weight=0", "networks.generator.lr=1e-30") if model == "gan" else ()
+    options = (f"model={model}", "model.dropout=0", "optimizer=sgd", "scheduler=constant", "epochs=1", *own)
+    whole = train(tmp_path / "whole", *options, "batch_size=64", "trainer.limit_steps=2")
+    cut = train(tmp_path / "cut", *options, "batch_size=16", "accumulate=4", "trainer.limit_steps=8")
+    left = train(tmp_path / "left", *options, "batch_size=16", "accumulate=4", "trainer.limit_steps=9")
+    assert [int(states(r.folder)[0].stem[-9:]) for r in (whole, cut, left)] == [2, 2, 3]
+    for name, tensor in weights(whole.folder).items():
+        if "generator" not in name:
+            torch.testing.assert_close(weights(cut.folder)[name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_that_are_not_finite_are_neither_kept_nor_scored(tmp_path, monkeypatch):
-    def ruin(self, batch, player):
+    def ruin(self, batch, network, totals):
         with torch.no_grad():
             next(self.parameters()).fill_(math.inf)
         return torch.ones((), requires_grad=True)
@@ -112,7 +136,7 @@ def test_weights_that_are_not_finite_are_neither_kept_nor_scored(tmp_path, monke
     assert [state for folder in tmp_path.iterdir() for state in states(folder)] == []
 
 
-def test_a_task_without_players_learns_by_what_it_observes(tmp_path):
+def test_a_model_without_gradients_learns_by_what_it_sees(tmp_path):
     result = train(tmp_path, "model=lda", "epochs=1")
     assert result.metrics["accuracy"] > 0.93
     assert rescore(result.folder).metrics == result.metrics
@@ -126,7 +150,7 @@ def test_a_callback_that_sees_batches_sees_each(tmp_path):
         "class Counting(Callback):\n"
         '    """Counts."""\n\n'
         "    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):\n"
-        "        assert len(batch) == 1, 'several batches in one step of the Trainer'\n"
+        "        assert len(batch) == 1, 'several optimizer steps in one step of the Trainer'\n"
     )
     train(tmp_path / "runs", f"plugin_paths={tmp_path / 'counting.py'}", "callback=counting", "chunk=8", "epochs=1")
 
@@ -143,5 +167,5 @@ def test_an_epoch_whose_scores_are_nan_is_never_the_best(tmp_path, monkeypatch):
     result = train(tmp_path)
     assert checkpoint.read_facts(result.folder / BEST)["epoch"] == 1
     nan_calls = 10**6
-    with pytest.raises(TrainingError, match=r"^the validation's scores were NaN in every epoch"):
+    with pytest.raises(TrainingError, match=r"^val/accuracy was undefined in every epoch"):
         train(tmp_path)

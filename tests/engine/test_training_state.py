@@ -89,10 +89,10 @@ def test_every_callback_goes_on(tmp_path, callback):
     goes_on(tmp_path, f"callback=[{callback}]")
 
 
-def test_two_players_go_on(tmp_path):
+def test_two_networks_go_on(tmp_path):
     goes_on(tmp_path, "model=gan")
 
 
-def test_an_accumulation_goes_on_over_the_end_of_an_epoch(tmp_path):
-    """Of four batches in an epoch the last is the first of three in a step: its gradients are in the state."""
-    goes_on(tmp_path, "accumulate=3", start=1, end=2)
+def test_an_accumulation_goes_on(tmp_path):
+    """Of four batches in an epoch three are a step, and the last is one of its own."""
+    goes_on(tmp_path, "accumulate=3", start=1, end=4)

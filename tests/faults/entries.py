@@ -20,7 +20,7 @@ class Scaled:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         self.calls += 1
-        return Batch(batch.inputs * self.factor(), batch.targets, batch.index)
+        return batch.replace(inputs=batch.inputs * self.factor())
 
     def factor(self) -> float:
         return 0.999**self.calls

@@ -120,12 +120,12 @@ def test_a_decoder_that_kills_the_process_is_told_with_its_file(tmp_path: Path, 
     script = (
         "import signal, sys, threading\n"
         "from dlframe.data import image_folder\n"
-        "own = image_folder._image\n"
+        "own = image_folder.read_image\n"
         "def crashes(file, *rest):\n"
         "    if str(file) == sys.argv[2]:\n"
         "        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)\n"
         "    return own(file, *rest)\n"
-        "image_folder._image = crashes\n"
+        "image_folder.read_image = crashes\n"
         "image_folder.image_folder(path=sys.argv[1], size=8)\n"
     )
     died = subprocess.run([sys.executable, "-c", script, str(folder), str(bad)], capture_output=True, check=False)

@@ -158,7 +158,7 @@ def test_an_answer_that_is_lost_doubles_nothing(after: int, proxy: Proxy, server
     run.train(0, 1500)
     model = run.folder / "model"
     model.mkdir()
-    side = {"dtype": "float32", "shape": [-1, 3]}
+    side = [{"name": "x", "dtype": "float32", "shape": [-1, 3]}]
     (model / "signature.json").write_text(json.dumps({"inputs": side, "outputs": side}))
     run.journal.write("model", path="model")
     run.end()

@@ -103,7 +103,8 @@ def test_a_run_is_scored_again_without_the_weights_that_it_began_with(tmp_path):
     result = train(tmp_path, *backbone, "epochs=1")
     file.unlink()
     assert rescore(result.folder).metrics == result.metrics
-    assert Predictor(result.folder / "model").predict(digits().test.inputs[:3]).shape == (3, 10)
+    outputs = Predictor(result.folder / "model").predict(digits().test["image"][:3])
+    assert outputs["probabilities"].shape == (3, 10)
 
 
 def test_the_tracker_has_it_all(default_run):
@@ -135,10 +136,17 @@ def test_the_tracked_model_predicts_what_the_run_predicted(default_run):
     table = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
     test = digits().test
     order = np.argsort(test.ids)
-    predicted = model.predict(test.inputs[order])
-    known = np.array(table["probabilities"], dtype=np.float32)[np.argsort(table["id"])]
-    np.testing.assert_allclose(predicted, known, atol=1e-6)
-    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+    predicted = model.predict(test["image"][order])
+    rows = np.argsort(table["id"])
+    known = np.array(table["probabilities"], dtype=np.float32)[rows]
+    np.testing.assert_allclose(predicted["probabilities"], known, atol=1e-6)
+    assert predicted["prediction"].tolist() == np.array(table["prediction"])[rows].tolist()
+    signature = model.metadata.signature
+    assert signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+    assert [(output.name, str(output.type), output.shape) for output in signature.outputs.inputs] == [
+        ("prediction", "<U0", (-1,)),
+        ("probabilities", "float32", (-1, 10)),
+    ]
 
 
 @pytest.mark.parametrize("chunk", ["7", "0"])

@@ -73,9 +73,9 @@ def test_a_weight_of_the_best_epoch_differs(whole, other):
 @pytest.mark.parametrize(
     ("place", "key", "value", "difference"),
     [
-        (("standing",), "position", 3, "standing/position: 0 without kills, 3"),
-        (("standing",), "best", -0.0, "standing/best: {} without kills, -0.0"),
-        (("standing", "metrics"), "val/new", 1.0, "standing/metrics/val/new: not there without kills, there"),
+        (("progress",), "position", 3, "progress/position: 0 without kills, 3"),
+        (("progress",), "best", -0.0, "progress/best: {} without kills, -0.0"),
+        (("progress", "metrics"), "val/new", 1.0, "progress/metrics/val/new: not there without kills, there"),
         (("random",), "python", torch.zeros(1, 2), "random/python: torch.int64 (1, 625) without kills, torch.float32 (1, 2)"),
         (("optimizers",), 0, {}, "optimizers/0/param_groups: there without kills, not there"),
         ((), "schedulers", [], "schedulers: 1 values without kills, 0 values"),

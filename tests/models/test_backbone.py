@@ -16,6 +16,7 @@ import torch
 import torchvision
 from safetensors.torch import save, save_file
 from sklearn.datasets import load_digits, load_sample_images
+from tests.samples import image_spec
 from torch.nn import functional
 
 from dlframe.models import backbone
@@ -23,7 +24,7 @@ from dlframe.models.backbone import PACKAGES, Backbone
 from dlframe.storage import fetch
 from dlframe.types import CheckpointError, ConfigError, DataSpec
 
-DIGITS = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"), mean=(0.3,), std=(0.37,))
+DIGITS = image_spec("digits", (1, 8, 8), tuple("0123456789"), mean=(0.3,), std=(0.37,))
 TINY = {"architecture": "test_resnet", "image_size": 32}
 
 
@@ -31,14 +32,14 @@ def digits(count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     """The first handwritten digits, normalised, and their classes."""
     inputs, targets = load_digits(return_X_y=True)
     images = torch.from_numpy(inputs[:count]).float().view(-1, 1, 8, 8) / 16
-    return (images - DIGITS.mean[0]) / DIGITS.std[0], torch.from_numpy(targets[:count])
+    return (images - DIGITS.input.mean[0]) / DIGITS.input.std[0], torch.from_numpy(targets[:count])
 
 
 def photographs(classes: int) -> tuple[torch.Tensor, DataSpec]:
     """Two colour photographs in [0, 1], and what they are like."""
     images = torch.from_numpy(np.array(load_sample_images().images)).permute(0, 3, 1, 2) / 255
     mean, std = tuple(images.mean((0, 2, 3)).tolist()), tuple(images.std((0, 2, 3)).tolist())
-    return images, DataSpec("photographs", "image", "class", (3, 427, 640), tuple(map(str, range(classes))), 0, mean, std)
+    return images, image_spec("photographs", (3, 427, 640), tuple(map(str, range(classes))), mean, std)
 
 
 def answer(model: Backbone) -> torch.Tensor:
@@ -88,7 +89,7 @@ def test_renormalizes():
 def test_renormalizes_colour_to_its_own_statistics():
     """EfficientNet-Lite's inputs lie in [-1, 1]; large photographs are smoothed before they shrink."""
     pixels, spec = photographs(10)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.input.mean, spec.input.std))
     model = Backbone(spec, architecture="tf_efficientnet_lite0", image_size=64).eval()
     torch.nn.init.normal_(model.network.get_classifier().weight)
     small = functional.interpolate(pixels, (64, 64), mode="bilinear", antialias=True)
@@ -97,7 +98,7 @@ def test_renormalizes_colour_to_its_own_statistics():
 
 
 def test_images_of_other_channels_are_refused():
-    spec = DataSpec("satellite", "image", "class", (4, 8, 8), ("field", "forest"), mean=(0.5,) * 4, std=(0.2,) * 4)
+    spec = image_spec("satellite", (4, 8, 8), ("field", "forest"), mean=(0.5,) * 4, std=(0.2,) * 4)
     with pytest.raises(ConfigError, match=r"^model=backbone: takes images of 1 or 3 channels\. Received: 4$"):
         Backbone(spec)
 
@@ -261,7 +262,7 @@ def test_a_package_has_seen_the_world(architecture, seen, monkeypatch):
     """The photograph of a Chinese temple is ImageNet's monastery, or its bell cote."""
     monkeypatch.setattr(fetch, "_fetch", lambda *args: pytest.skip("not in the cache"))
     pixels, spec = photographs(1000)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.input.mean, spec.input.std))
     model = Backbone(spec, architecture=architecture, weights="package", image_size=224).eval()
     with torch.no_grad():
         assert model((pixels[:1] - mean) / std).argmax().item() == seen

@@ -1,14 +1,14 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tests.samples import image_spec
 from torch import nn
 from torch.nn import functional
 
 from dlframe.registry import models, plugins
-from dlframe.types import DataSpec
 
 plugins.discover()
-DIGITS = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"))
+DIGITS = image_spec("digits", (1, 8, 8), tuple("0123456789"))
 
 
 def images(count: int = 32) -> torch.Tensor:
@@ -50,7 +50,7 @@ def test_flattens_channels_last_memory_without_a_copy():
     ],
 )
 def test_pooling_stops_at_one_pixel(shape, depth, features):
-    spec = DataSpec("any", "image", "class", shape, ("no", "yes"))
+    spec = image_spec("any", shape, ("no", "yes"))
     model = models.build({"name": "cnn", "depth": depth, "width": 4}, spec=spec)
     assert model.hidden.in_features == features
     assert model(torch.rand(2, *shape)).shape == (2, 2)

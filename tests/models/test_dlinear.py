@@ -2,9 +2,9 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 import torch
+from tests.samples import series_spec
 
 from dlframe.registry import models, plugins
-from dlframe.types import DataSpec
 
 plugins.discover()
 
@@ -17,14 +17,14 @@ def prices() -> np.ndarray:
 
 
 def test_starts_with_no_change(prices):
-    model = models.build({"name": "dlinear"}, spec=DataSpec("prices", "series", "value", (60, 1), horizon=5))
+    model = models.build({"name": "dlinear"}, spec=series_spec("prices", (60, 1), horizon=5))
     assert torch.equal(model(torch.from_numpy(prices[:60]).view(1, 60, 1)), torch.zeros(1, 5))
 
 
 @pytest.mark.parametrize("kernel", [1, 4, 25, 90])
 def test_the_trend_is_a_moving_average_and_the_remainder_the_rest(prices, kernel):
     window = prices[:60]
-    model = models.build({"name": "dlinear", "kernel": kernel}, spec=DataSpec("", "series", "value", (60, 1), horizon=60))
+    model = models.build({"name": "dlinear", "kernel": kernel}, spec=series_spec("", (60, 1), horizon=60))
     padded = np.pad(window, ((kernel - 1) // 2, kernel // 2), mode="edge")
     trend = np.convolve(padded, np.ones(kernel) / kernel, mode="valid")
     for layer, expected in ((model.trend, trend), (model.remainder, window - trend)):
@@ -36,7 +36,7 @@ def test_the_trend_is_a_moving_average_and_the_remainder_the_rest(prices, kernel
 
 def test_reproduces_a_linear_trend():
     """Fitted to lines, it continues lines of other slopes."""
-    spec = DataSpec("lines", "series", "value", (20, 1), horizon=5)
+    spec = series_spec("lines", (20, 1), horizon=5)
     model = models.build({"name": "dlinear", "kernel": 7}, spec=spec)
     time = torch.arange(-19, 6).float() / 20
     lines = torch.tensor([-1.0, -0.3, 0.0, 0.6, 1.0])[:, None] * time

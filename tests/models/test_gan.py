@@ -3,17 +3,17 @@ import itertools
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tests.samples import image_spec
 from torch import nn
 
 from dlframe.registry import models, plugins
-from dlframe.types import DataSpec
 
 plugins.discover()
 
 
 def build(*shape: int, **options) -> nn.Module:
     torch.manual_seed(0)
-    spec = DataSpec("images", "image", "class", shape, tuple("0123456789"))
+    spec = image_spec("images", shape, tuple("0123456789"))
     return models.build({"name": "gan", "width": 4, "hidden": 16, "latent": 8, **options}, spec=spec)
 
 

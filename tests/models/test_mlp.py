@@ -1,10 +1,10 @@
+from tests.samples import image_spec
 from torch import nn
 
 from dlframe.registry import models, plugins
-from dlframe.types import DataSpec
 
 plugins.discover()
-CIFAR = DataSpec("cifar", "image", "class", (3, 32, 32), tuple("0123456789"))
+CIFAR = image_spec("cifar", (3, 32, 32), tuple("0123456789"))
 
 
 def test_depth_is_the_number_of_hidden_layers():

@@ -1,13 +1,13 @@
 import pytest
 import torch
+from tests.samples import image_spec
 from torch import nn
 
 from dlframe.registry import models, plugins
 from dlframe.registry.parameters import literals
-from dlframe.types import DataSpec
 
 plugins.discover()
-DIGITS = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"))
+DIGITS = image_spec("digits", (1, 8, 8), tuple("0123456789"))
 DEPTHS = [int(depth) for depth in literals(models.get("resnet").parameters["depth"].annotation)]
 
 
@@ -25,6 +25,6 @@ def test_each_stage_halves_the_image_and_doubles_the_channels(depth, channels, s
 
 
 def test_takes_a_single_pixel():
-    spec = DataSpec("pixel", "image", "class", (3, 1, 1), ("no", "yes"))
+    spec = image_spec("pixel", (3, 1, 1), ("no", "yes"))
     model = models.build({"name": "resnet", "depth": 18}, spec=spec)
     assert model(torch.rand(2, 3, 1, 1)).isfinite().all()

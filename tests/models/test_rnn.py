@@ -1,12 +1,12 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tests.samples import image_spec, series_spec
 
 from dlframe.registry import models, plugins
-from dlframe.types import DataSpec
 
 plugins.discover()
-DIGITS = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"))
+DIGITS = image_spec("digits", (1, 8, 8), tuple("0123456789"))
 
 
 def images(count: int = 8) -> torch.Tensor:
@@ -43,7 +43,7 @@ def test_forget_gates_start_open_and_recurrent_gates_orthogonal():
 
 
 def test_lstm_gives_every_step_of_the_horizon_from_every_feature():
-    spec = DataSpec("prices", "series", "value", (20, 5), horizon=7)
+    spec = series_spec("prices", (20, 5), horizon=7)
     model = models.build({"name": "lstm", "depth": 2, "dropout": 0.1}, spec=spec)
     series = torch.randn(3, 20, 5, requires_grad=True)
     forecast = model(series)

@@ -1,14 +1,15 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tests.samples import image_spec
 
 from dlframe.registry import models, plugins
-from dlframe.types import ConfigError, DataSpec
+from dlframe.types import ConfigError
 
 plugins.discover()
-DIGITS = DataSpec("digits", "image", "class", (1, 8, 8), tuple("0123456789"))
-FASHION = DataSpec("fashion", "image", "class", (1, 28, 28), tuple("0123456789"))
-WIDE = DataSpec("wide", "image", "class", (3, 12, 18), ("no", "yes"))
+DIGITS = image_spec("digits", (1, 8, 8), tuple("0123456789"))
+FASHION = image_spec("fashion", (1, 28, 28), tuple("0123456789"))
+WIDE = image_spec("wide", (3, 12, 18), ("no", "yes"))
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """What every data set has in common, on the digits."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from dlframe.data.digits import digits
-from dlframe.readers.splits import by_time, check, hide_labels, statistics, stratified
-from dlframe.types import UNLABELLED, DataError, Split
+from dlframe.readers.splits import by_groups, by_time, drop_labels, statistics, stratified
+from dlframe.types import DataError, check_dataset
 
 
 @pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.2), (0.9, 0.1), (0.44, 0.01, 0.55), (0.98, 0.01, 0.01)])
 def test_stratified_parts_are_disjoint_and_hold_every_class(fractions):
-    targets = np.concatenate([digits().train.targets, np.full(len(fractions), 10)])
+    targets = np.concatenate([digits().train["label"], np.full(len(fractions), 10)])
     parts = stratified(targets, fractions)
     assert sorted(np.concatenate(parts)) == list(range(len(targets)))
     for part, fraction in zip(parts, fractions, strict=True):
@@ -21,7 +23,7 @@ def test_stratified_parts_are_disjoint_and_hold_every_class(fractions):
 
 
 def test_stratified_depends_on_its_seed_alone():
-    targets = digits().train.targets
+    targets = digits().train["label"]
     np.random.seed(7)
     first = stratified(targets, (0.5, 0.5))
     assert all((a == b).all() for a, b in zip(first, stratified(targets, (0.5, 0.5)), strict=True))
@@ -39,7 +41,7 @@ def test_by_time_rounds_down_and_ends_with_the_series():
 
 
 def test_statistics_equal_numpy():
-    images = digits().train.inputs
+    images = digits().train["image"]
     images = np.concatenate([images, 255 - images, np.full_like(images, 51)], axis=1)
     mean, std = statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)), rtol=1e-12)
@@ -47,41 +49,35 @@ def test_statistics_equal_numpy():
     assert std[2] == 1 / 255
 
 
-@pytest.mark.parametrize(("part", "value"), [("train", 10), ("train", -2), ("validation", -1), ("test", 10)])
-def test_label_out_of_range(part, value):
+def test_unlabeled_samples():
     dataset = digits()
-    split = getattr(dataset, part)
-    split.targets[3] = value
-    allowed = "0 to 9 (or -1, unlabelled)" if part == "train" else "0 to 9"
-    with pytest.raises(DataError) as error:
-        check(dataset)
-    assert str(error.value) == (
-        f"digits: sample {split.ids[3]} of {part} has a label out of range: {allowed}. Received: {value}"
-    )
-
-
-def test_empty_split():
-    dataset = digits()
-    dataset.validation = Split(dataset.test.inputs[:0], dataset.test.targets[:0], dataset.test.ids[:0])
-    with pytest.raises(DataError, match=r"^digits: validation has 0 inputs, 0 targets and 0 ids$"):
-        check(dataset)
-
-
-def test_hidden_labels():
-    dataset = digits()
-    hidden = hide_labels(dataset, 5, seed=1)
-    kept = hidden.train.targets != UNLABELLED
-    assert np.bincount(hidden.train.targets[kept]).tolist() == [5] * 10
-    assert (hidden.train.targets[kept] == dataset.train.targets[kept]).all()
-    assert (hidden.train.inputs == dataset.train.inputs).all()
-    assert hidden.validation is dataset.validation
-    assert hidden.test is dataset.test
-    assert hidden.splits == "stratified 60/20/20, 5 labels a class"
-    assert check(hidden) is hidden
-    assert (hide_labels(dataset, 5, seed=2).train.targets != hidden.train.targets).any()
+    few = drop_labels(dataset, 5, seed=1)
+    kept = few.train.labelled
+    assert np.bincount(few.train["label"][kept]).tolist() == [5] * 10
+    assert (few.train["label"] == dataset.train["label"]).all()
+    assert (few.train["image"] == dataset.train["image"]).all()
+    assert few.validation is dataset.validation
+    assert few.test is dataset.test
+    assert few.splits == "stratified 60/20/20, 5 labels a class"
+    assert check_dataset(few) is few
+    assert (drop_labels(dataset, 5, seed=2).train.labelled != kept).any()
 
 
 def test_more_labels_than_there_are():
     with pytest.raises(DataError) as error:
-        hide_labels(digits(), 108)
+        drop_labels(digits(), 108)
     assert str(error.value) == ("labels_per_class: class '0' of digits has 107 training samples. Received: 108")
+
+
+def test_groups_stay_on_one_side():
+    """Ten digits in a row are one writer's: no group lies in two parts, and each part has about its fraction of all classes."""
+    targets = digits().train["label"]
+    groups = np.arange(len(targets)) // 10
+    parts = by_groups(targets, groups, (0.6, 0.2, 0.2))
+    assert sorted(np.concatenate(parts)) == list(range(len(targets)))
+    assert not any(set(groups[a]) & set(groups[b]) for a, b in itertools.combinations(parts, 2))
+    for part, fraction in zip(parts, (0.6, 0.2, 0.2), strict=True):
+        assert len(part) == pytest.approx(fraction * len(targets), rel=0.1)
+        assert np.bincount(targets[part], minlength=10) == pytest.approx(fraction * np.bincount(targets), abs=12)
+    with pytest.raises(DataError, match=r"^there are 4 of the 5 groups that a split of 0.6, 0.2, 0.2 needs$"):
+        by_groups(targets, groups % 4, (0.6, 0.2, 0.2))

@@ -12,18 +12,20 @@ import pytest
 SOURCE = '''
 import numpy as np
 from dlframe.registry import Count, data
-from dlframe.types import Dataset, DataSpec, Split
+from dlframe.types import Dataset, DataSpec, Field, Split
 
 
-@data.register("{name}", inputs="image", target="class")
+@data.register("{name}", inputs=("image",), targets=("class",))
 def {name}(*, size: Count = 8) -> Dataset:
     """Noise named {name}.
 
     Args:
         size: Height and width in pixels.
     """
-    split = Split(np.zeros((4, 1, size, size), np.uint8), np.array([0, 1, 0, 1]), np.arange(4))
-    spec = DataSpec("{name}", "image", "class", (1, size, size), ("a", "b"), mean=(0.5,), std=(0.5,))
+    columns = dict(image=np.zeros((4, 1, size, size), np.uint8), label=np.array([0, 1, 0, 1]))
+    split = Split(columns, np.arange(4))
+    image = Field(kind="image", dtype="uint8", shape=(1, size, size), mean=(0.5,), std=(0.5,))
+    spec = DataSpec("{name}", dict(image=image), dict(label=Field(kind="class", dtype="int64", names=("a", "b"))))
     return Dataset(spec, split, split, split, "{name} of " + __name__.rpartition(".")[2], "none")
 '''
 

@@ -395,7 +395,7 @@ def test_a_module_that_does_not_register_what_was_read_is_named(registry):
             {"widht": 3},
             "model.widht: 'net' has no such option. Did you mean 'width'? See: python -m dlframe show model=net",
         ),
-        ({"_target_": "os.system"}, "model._target_: a config names registered entries, never code."),
+        ({"_target_": "os.system"}, "model._target_: is not supported: choose a registered entry, model=NAME."),
     ],
 )
 def test_an_option_that_breaks_a_rule_is_refused(registry, options, message):

@@ -167,7 +167,7 @@ def test_on_a_full_disk_training_goes_on_and_the_best_weights_wait(kept, tmp_pat
 
 def test_what_was_found_out_is_recalled_by_the_next_process(kept):
     run = kept()
-    assert run.recall("batch_size") is None
-    run.note("batch_size", 16)
-    run.note("batch_size", 32)
-    assert kept().recall("batch_size") == 32
+    assert run.load_metadata("batch_size") is None
+    run.save_metadata("batch_size", 16)
+    run.save_metadata("batch_size", 32)
+    assert kept().load_metadata("batch_size") == 32

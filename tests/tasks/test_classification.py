@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
+from tests.samples import batch_of, image_spec
 from torch import nn
 from torch.nn import functional
 
 from dlframe.data.digits import digits
 from dlframe.registry import plugins, tasks
-from dlframe.types import UNLABELLED, Batch, Dataset, DataSpec, Split
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Split
 
 plugins.discover()
-SPEC = DataSpec("three", "image", "class", (1, 8, 8), ("a", "b", "c"), mean=(0.5,), std=(0.25,))
+SPEC = image_spec("three", (1, 8, 8), ("a", "b", "c"), mean=(0.5,), std=(0.25,))
 
 PROBABILITY = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.9, 0.1, 0.0]])
 TARGET = torch.tensor([0, 1, 1, 2, 0])
 SCORES = {
-    "index": torch.arange(5),
     "target": TARGET,
     "probability": PROBABILITY,
     "loss": -PROBABILITY[torch.arange(5), TARGET].log(),
@@ -33,8 +33,13 @@ def build(spec: DataSpec = SPEC, **options):
 
 
 def first(split: Split, count: int = 16) -> Batch:
-    part = split.take(np.arange(count))
-    return Batch(torch.from_numpy(part.inputs), torch.from_numpy(part.targets), torch.arange(count))
+    """Samples as a task scores them, their images in [0, 1]."""
+    return build(digits().spec).features(batch_of(split, digits().spec, count))
+
+
+def loss(task, batch: Batch) -> torch.Tensor:
+    """Of a batch that is a whole optimizer step."""
+    return task.loss(batch, "model", {"samples": len(batch), **task.counts(batch)})
 
 
 def test_metrics_by_hand():
@@ -54,8 +59,8 @@ def test_metrics_are_scikit_learns():
         scores = task.score(first(data.test, len(data.test)))
     prediction = scores["probability"].argmax(1)
     metrics = task.metrics(scores)
-    assert metrics["accuracy"] == pytest.approx(accuracy_score(data.test.targets, prediction))
-    assert metrics["f1"] == pytest.approx(f1_score(data.test.targets, prediction, average="macro"), rel=1e-5)
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(data.test["label"], prediction))
+    assert metrics["f1"] == pytest.approx(f1_score(data.test["label"], prediction, average="macro"), rel=1e-5)
 
 
 def test_wilson_for_accuracy():
@@ -86,15 +91,21 @@ def test_bootstrap_for_the_rest(metric):
 
 def test_the_baseline_is_the_majority_of_the_labels_that_are_seen():
     def split(*targets: int) -> Split:
-        return Split(np.zeros((len(targets), 1, 8, 8), np.uint8), np.array(targets), np.arange(len(targets)))
+        columns = {"image": np.zeros((len(targets), 1, 8, 8), np.uint8), "label": np.array(targets)}
+        return Split(columns, np.arange(len(targets)))
 
-    train = split(2, 2, 1, 1, 1, UNLABELLED, UNLABELLED, UNLABELLED, UNLABELLED)
+    train = split(2, 2, 1, 1, 1, 2, 2, 2, 2)
+    train.labelled = np.arange(9) < 5
     dataset = Dataset(SPEC, train, split(0), split(1, 2, 2, 0, 1, 1, 0, 0), "in memory", "by hand")
-    assert build().baseline(dataset) == ("majority class", {"accuracy": 3 / 8})
+    name, metrics = build().baseline(dataset)
+    assert (name, metrics["accuracy"]) == ("majority class", 3 / 8)
+    assert metrics["recall"] == pytest.approx(1 / 3)
+    assert metrics["precision"] == pytest.approx(3 / 8 / 3)
+    assert metrics["f1"] == pytest.approx(2 * (3 / 8) / (3 / 8 + 1) / 3)
 
 
 def test_table():
-    table = build().table(SCORES, digits())
+    table = build().table(SCORES, digits().test)
     assert list(table) == ["target", "prediction", "score", "probabilities"]
     assert table["target"] == ["a", "b", "b", "c", "a"]
     assert table["prediction"] == ["a", "a", "b", "c", "a"]
@@ -107,10 +118,10 @@ def test_label_smoothing(smoothing):
     """(1 - s) times the cross-entropy, and s times the mean over all classes of -log p."""
     data = digits()
     task, batch = build(data.spec, label_smoothing=smoothing), first(data.train)
-    negative = -task.logits(batch.inputs).log_softmax(1)
+    negative = -task.logits(batch).log_softmax(1)
     own = negative[torch.arange(16), batch.targets]
     expected = ((1 - smoothing) * own + smoothing * negative.mean(1)).mean()
-    torch.testing.assert_close(task.loss(batch, "model"), expected)
+    torch.testing.assert_close(loss(task, batch), expected)
 
 
 def test_mixed_targets_are_shares():
@@ -118,26 +129,24 @@ def test_mixed_targets_are_shares():
     task, batch = build(data.spec), first(data.train)
     partner = batch.targets.roll(1)
     mixed = 0.3 * functional.one_hot(batch.targets, 10) + 0.7 * functional.one_hot(partner, 10)
-    whole, other = (task.loss(Batch(batch.inputs, targets, batch.index), "model") for targets in (batch.targets, partner))
-    loss = task.loss(Batch(batch.inputs, mixed, batch.index), "model")
-    torch.testing.assert_close(loss, 0.3 * whole + 0.7 * other)
+    whole, other, both = (loss(task, batch.replace(targets=targets)) for targets in (batch.targets, partner, mixed))
+    torch.testing.assert_close(both, 0.3 * whole + 0.7 * other)
 
 
 def test_scores_say_what_predictions_and_losses_say():
     data = digits()
     task, batch = build(data.spec).eval(), first(data.test)
-    scores, prediction = task.score(batch), task.predict(batch.inputs)
-    torch.testing.assert_close(scores["probability"], prediction)
-    torch.testing.assert_close(prediction.sum(1), torch.ones(16))
-    torch.testing.assert_close(scores["loss"].mean(), task.loss(batch, "model"))
+    scores, outputs = task.score(batch), task.predict(batch)
+    torch.testing.assert_close(scores["probability"], outputs["probabilities"])
+    torch.testing.assert_close(outputs["probabilities"].sum(1), torch.ones(16))
+    assert torch.equal(outputs["prediction"], outputs["probabilities"].argmax(1))
+    torch.testing.assert_close(scores["loss"].mean(), loss(task, batch))
     assert torch.equal(scores["target"], batch.targets)
-    assert torch.equal(scores["index"], batch.index)
-    torch.testing.assert_close(task.predict(batch.inputs.float() / 255), prediction)
 
 
 def test_the_model_sees_zero_mean_and_unit_variance():
     data = digits()
-    normalized = build(data.spec).normalize(torch.from_numpy(data.train.inputs))
+    normalized = build(data.spec).normalize(first(data.train, len(data.train)))
     assert normalized.mean().item() == pytest.approx(0, abs=1e-5)
     assert normalized.std().item() == pytest.approx(1, abs=1e-4)
 
@@ -152,3 +161,105 @@ def test_figures():
     right = round(50 * task.metrics(scores)["accuracy"])
     assert drawn["confusion_matrix"].axes[0].get_title(loc="left") == f"{right} of 50 right"
     assert f"of {50 - right} mistakes" in drawn["samples"].get_suptitle()
+
+
+# --- what text and fraud need
+
+
+def two_classes(target: list[int], positive: list[float]) -> dict[str, torch.Tensor]:
+    probability = torch.tensor([[1 - p, p] for p in positive])
+    return {"target": torch.tensor(target), "probability": probability, "loss": torch.zeros(len(target))}
+
+
+FRAUD = image_spec("fraud", (1, 8, 8), ("fine", "fraud"), mean=(0.5,), std=(0.25,))
+VALIDATION = two_classes([0, 0, 1, 0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.35, 0.4, 0.6, 0.7, 0.9])
+
+
+def brute_force(worth) -> float:
+    """The threshold, one of the probabilities, of the highest worth(true positives, false positives, false negatives)."""
+    positive, target = VALIDATION["probability"][:, 1].double(), VALIDATION["target"]
+
+    def at(cutoff: float) -> float:
+        chosen = positive >= cutoff
+        return worth(*(int(x.sum()) for x in (chosen & (target == 1), chosen & (target == 0), ~chosen & (target == 1))))
+
+    return max(sorted(positive.tolist(), reverse=True), key=at)
+
+
+@pytest.mark.parametrize(
+    ("options", "worth"),
+    [
+        ({"threshold": "f1"}, lambda tp, fp, fn: 2 * tp / (2 * tp + fp + fn)),
+        ({"threshold": "precision", "min_precision": 0.6}, lambda tp, fp, fn: tp if tp >= 0.6 * (tp + fp) else -1),
+        ({"threshold": "precision", "min_precision": 1.0}, lambda tp, fp, fn: tp if not fp else -1),
+        ({"threshold": "cost", "miss_cost": 1.0}, lambda tp, fp, fn: -fp - fn),
+        ({"threshold": "cost", "miss_cost": 20.0}, lambda tp, fp, fn: -fp - 20 * fn),
+    ],
+)
+def test_the_threshold_is_the_best_on_validation_scores(options, worth):
+    task = build(FRAUD, **options)
+    task.calibrate(VALIDATION)
+    assert task.cutoff.item() == brute_force(worth)
+    chosen = task.classes(VALIDATION["probability"])
+    assert torch.equal(chosen, (VALIDATION["probability"][:, 1].double() >= task.cutoff).long())
+    assert "cutoff" in task.state_dict()
+
+
+def test_a_threshold_needs_two_classes():
+    with pytest.raises(ConfigError, match=r"^task.threshold: 'f1' needs two classes, and three has 3"):
+        build(threshold="f1")
+
+
+def test_metrics_of_the_positive_class():
+    task = build(FRAUD, average="positive", headline="recall")
+    metrics = task.metrics(VALIDATION)
+    assert metrics["precision"] == pytest.approx(2 / 3)
+    assert metrics["recall"] == pytest.approx(2 / 4)
+    assert metrics["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
+    nothing = two_classes([0, 0], [0.1, 0.2])
+    found = task.metrics(nothing)
+    assert all(math.isnan(found[name]) for name in ("precision", "recall", "f1"))
+    assert found["accuracy"] == 1
+    assert build(FRAUD, average="positive", positive="fine").metrics(VALIDATION)["recall"] == pytest.approx(3 / 4)
+    with pytest.raises(ConfigError, match=r"^task.positive: must be a class. Received: 'fraude'. Did you mean 'fraud'\?$"):
+        build(FRAUD, positive="fraude")
+
+
+def test_balanced_class_weights_are_scikit_learns():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    data = digits()
+    task = build(data.spec, class_weights="balanced")
+    task.prepare(data.train)
+    expected = compute_class_weight("balanced", classes=np.arange(10), y=data.train["label"])
+    np.testing.assert_allclose(task.weights, expected, rtol=1e-6)
+    batch = first(data.train)
+    torch.testing.assert_close(
+        loss(task, batch), functional.cross_entropy(task.logits(batch), batch.targets, weight=task.weights)
+    )
+
+
+def test_focal_loss():
+    data = digits()
+    task, batch = build(data.spec, focal_gamma=2.0), first(data.train)
+    probability = task.logits(batch).softmax(1)[torch.arange(16), batch.targets]
+    torch.testing.assert_close(loss(task, batch), (-((1 - probability) ** 2) * probability.log()).mean())
+
+
+def test_undefined_probabilities_are_no_class():
+    scores = {**SCORES, "probability": PROBABILITY.clone()}
+    scores["probability"][3] = math.nan
+    assert all(math.isnan(value) for value in build().metrics(scores).values())
+
+
+def test_the_interval_of_groups_is_wider():
+    """Five copies of each sample tell no more than one."""
+    data = digits()
+    task = build(data.spec)
+    with torch.no_grad():
+        scores = task.score(first(data.test, 100))
+    copies = {name: values.repeat_interleave(5, 0) for name, values in scores.items()}
+    alone, copied = task.interval("accuracy", scores), task.interval("accuracy", copies, np.repeat(np.arange(100), 5))
+    assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high), abs=2e-3)
+    alone, copied = task.interval("loss", scores), task.interval("loss", copies, np.repeat(np.arange(100), 5))
+    assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.15)

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_absolute_percentage_error, root_mean_squared_error
+from tests.samples import batch_of, series_spec
 from torch import nn
 from torch.nn import functional
 
 from dlframe.registry import models, plugins, tasks
 from dlframe.statistics.intervals import bootstrap
-from dlframe.types import Batch, Dataset, DataSpec, Split
+from dlframe.types import Batch, Dataset, Split
 
 plugins.discover()
 ERRORS = ("rmse", "mae", "mape")
@@ -19,9 +20,8 @@ ERRORS = ("rmse", "mae", "mape")
 def windows(series: np.ndarray, horizon: int, window: int = 30) -> Dataset:
     """All windows of a series, as every split."""
     cut = np.lib.stride_tricks.sliding_window_view(series.astype(np.float32), window + horizon)
-    split = Split(cut[:, :window, None].copy(), cut[:, window:].copy(), np.arange(len(cut)))
-    spec = DataSpec("prices", "series", "value", (window, 1), horizon=horizon)
-    return Dataset(spec, split, split, split, "in memory", "one for all")
+    split = Split({"window": cut[:, :window, None].copy(), "future": cut[:, window:].copy()}, np.arange(len(cut)))
+    return Dataset(series_spec("prices", (window, 1), horizon), split, split, split, "in memory", "one for all")
 
 
 def prices(horizon: int = 1) -> Dataset:
@@ -31,8 +31,7 @@ def prices(horizon: int = 1) -> Dataset:
 
 
 def whole(dataset: Dataset) -> Batch:
-    split = dataset.test
-    return Batch(torch.from_numpy(split.inputs), torch.from_numpy(split.targets), torch.arange(len(split)))
+    return batch_of(dataset.test, dataset.spec)
 
 
 def build(dataset: Dataset, **options):
@@ -45,6 +44,10 @@ def build(dataset: Dataset, **options):
 def scored(task, dataset: Dataset) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         return task.score(whole(dataset))
+
+
+def predicted(task, batch: Batch) -> torch.Tensor:
+    return task.predict(batch)["prediction"]
 
 
 class NoChange(nn.Module):
@@ -80,7 +83,7 @@ def test_metrics_are_scikit_learns():
 def test_mape_leaves_out_targets_of_zero():
     task = build(prices(2))
     scores = {"prediction": torch.tensor([[1.0, 3.0], [5.0, 2.0]]), "target": torch.tensor([[0.0, 2.0], [4.0, 0.0]])}
-    scores |= {"loss": torch.zeros(2), "index": torch.arange(2)}
+    scores |= {"loss": torch.zeros(2)}
     assert task.metrics(scores)["mape"] == pytest.approx(100 * (0.5 + 0.25) / 2)
     assert math.isnan(task.metrics({**scores, "target": torch.zeros(2, 2)})["mape"])
 
@@ -89,11 +92,11 @@ def test_the_price_scale_does_not_matter():
     """To the bit for a factor that floats hold exactly; nor does a level that is added, but for rounding."""
     dataset = prices()
     task, batch = build(dataset), whole(dataset)
-    prediction = task.predict(batch.inputs)
-    assert torch.equal(task.predict(4 * batch.inputs), 4 * prediction)
-    scaled = Batch(4 * batch.inputs, 4 * batch.targets, batch.index)
+    prediction = predicted(task, batch)
+    scaled, raised = batch.replace(inputs=4 * batch.inputs, targets=4 * batch.targets), batch.replace(inputs=batch.inputs + 256)
+    assert torch.equal(predicted(task, scaled), 4 * prediction)
     assert torch.equal(task.loss(scaled, "model"), task.loss(batch, "model"))
-    torch.testing.assert_close(task.predict(batch.inputs + 256), prediction + 256, rtol=1e-5, atol=0)
+    torch.testing.assert_close(predicted(task, raised), prediction + 256, rtol=1e-5, atol=0)
 
 
 def test_levels_may_be_zero_negative_or_flat():
@@ -104,7 +107,7 @@ def test_levels_may_be_zero_negative_or_flat():
     loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in task.parameters())
-    assert task.predict(whole(dataset).inputs).isfinite().all()
+    assert predicted(task, whole(dataset)).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_the_loss_is_in_standard_deviations_of_the_window(name, function):
     dataset = prices()
     task, batch = build(dataset, loss=name), whole(dataset)
     std = batch.inputs.std((1, 2), correction=0)[:, None]
-    expected = function((task.predict(batch.inputs) - batch.targets) / std, torch.zeros_like(batch.targets))
+    expected = function((predicted(task, batch) - batch.targets) / std, torch.zeros_like(batch.targets))
     loss = task.loss(batch, "model")
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
     assert task.metrics(scored(task, dataset))["loss"] == pytest.approx(loss.item())
@@ -124,9 +127,10 @@ def test_only_the_first_feature_is_forecast():
     dataset = prices()
     one = whole(dataset).inputs
     two = torch.cat([one, torch.rand(one.shape)], 2)
-    spec = DataSpec("prices", "series", "value", (30, 2), horizon=1)
+    spec = series_spec("prices", (30, 2), 1)
     task = tasks.build({"name": "forecasting"}, spec=spec, model=NoChange(1))
-    assert torch.equal(task.predict(two), one[:, -1])
+    batch = Batch({"window": two, "future": one[:, -1]}, torch.arange(len(two)), spec)
+    assert torch.equal(predicted(task, batch), one[:, -1])
 
 
 @pytest.mark.parametrize("metric", [*ERRORS, "loss"])
@@ -147,8 +151,8 @@ def test_table_and_figure():
         dataset = prices(horizon)
         task = build(dataset)
         scores = scored(task, dataset)
-        table = task.table(scores, dataset)
-        targets = dataset.test.targets
+        table = task.table(scores, dataset.test)
+        targets = dataset.test["future"]
         assert table["target"] == (targets[:, 0] if horizon == 1 else targets).tolist()
         assert np.shape(table["prediction"]) == np.shape(table["target"])
         assert np.mean(table["score"]) == pytest.approx(task.metrics(scores)["mae"])

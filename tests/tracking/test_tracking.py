@@ -94,7 +94,10 @@ def test_everything_arrives(store: str, tmp_path: Path, monkeypatch: pytest.Monk
     journal.write("artifact", path="figures/curve.png", to="figures")
     (run / "model").mkdir()
     (run / "model" / "weights").write_bytes(b"1234")
-    sides = {"inputs": {"dtype": "uint8", "shape": [-1, 1, 8, 8]}, "outputs": {"dtype": "float32", "shape": [-1, 10]}}
+    sides = {
+        "inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}],
+        "outputs": [{"name": "probabilities", "dtype": "float32", "shape": [-1, 10]}],
+    }
     (run / "model" / "signature.json").write_text(json.dumps(sides))
     journal.write("model", path="model")
     journal.write("end", status="FINISHED", message="")
@@ -185,7 +188,7 @@ def test_what_is_delivered_again_changes_nothing(store: str, tmp_path: Path) -> 
     for step in range(100):
         journal.metrics(step, {"loss": float(step), "nothing": math.nan})
     (run / "model").mkdir()
-    side = {"dtype": "float32", "shape": [-1, 3]}
+    side = [{"name": "x", "dtype": "float32", "shape": [-1, 3]}]
     (run / "model" / "signature.json").write_text(json.dumps({"inputs": side, "outputs": side}))
     journal.write("model", path="model")
     assert deliver(run, uri=store) == ""

@@ -9,15 +9,15 @@ from tqdm import tqdm
 
 
 class Progress(Callback):
-    """One bar over all batches of a run, with the monitored metric of the last validation beside it."""
+    """One bar over all optimizer steps of a run, with the monitored metric of the last validation beside it."""
 
     bar: tqdm | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.train_dataloader is not None:
-            standing: Any = pl_module.at
-            total = trainer.train_dataloader.steps(trainer.world_size) * (trainer.max_epochs or 0)
-            self.bar = tqdm(initial=standing.batches, total=total, unit=" batches", dynamic_ncols=True, leave=False)
+            progress: Any = pl_module.progress
+            total = trainer.train_dataloader.total_steps(trainer.max_epochs or 0, trainer.world_size)
+            self.bar = tqdm(initial=progress.steps, total=total, unit=" steps", dynamic_ncols=True, leave=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list, batch_idx: int

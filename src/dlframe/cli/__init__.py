@@ -15,8 +15,8 @@ HELP = """dlframe: config-driven deep learning with honest tables
 
 python -m dlframe [KEY=VALUE ...]             train, test, keep everything
 python -m dlframe -m model=cnn,rnn seed=0,1   a grid: every combination, in one process
-python -m dlframe test RUN                    score a finished run again from its folder
-python -m dlframe predict RUN photo.jpg        use its model: files, folders, tables, arrays
+python -m dlframe test RUN                    score a finished run again from its directory
+python -m dlframe predict RUN INPUT...        predict for files, folders or arrays with the model of a run
 python -m dlframe verify-resume model=cnn     kill that training at random, continue it: is the end the same to the bit?
 python -m dlframe list [GROUP]                what can be chosen, and where it comes from
 python -m dlframe show model=cnn              the options of a choice: type, range, default, meaning
@@ -73,7 +73,8 @@ def _verb(arguments: list[str]) -> int:
         except UnicodeEncodeError:
             raise ConfigError(f"{os.fsencode(argument)!r}: must be UTF-8.") from None
     verb = arguments.pop(0) if arguments and "=" not in arguments[0] else "train"
-    verbs = {"train": _train, "test": _test, "predict": _predict, "list": _list, "show": _show, "ui": _ui, "sync": _sync}
+    verbs = {"train": _train, "test": _test, "list": _list, "show": _show, "ui": _ui, "sync": _sync}
+    verbs["predict"] = _predict
     verbs["verify-resume"] = _verify_resume
     if verb not in verbs:
         raise ConfigError(f"{verb!r}: must be key=value or a verb.{nearest(verb, verbs)} See: python -m dlframe --help")
@@ -126,9 +127,9 @@ def _test(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    from dlframe.serving.predict import predict
+    from dlframe.serving.predict import main
 
-    return predict(arguments)
+    return main(arguments)
 
 
 def _list(arguments: list[str]) -> int:

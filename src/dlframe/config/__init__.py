@@ -24,10 +24,12 @@ from dlframe.types import ConfigError, DataSpec, Metric, declared, nearest
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups that hold only YAML files."""
 VERBS = ("train", "test", "predict", "list", "show", "ui", "sync", "verify-resume")
-LISTS = ("augmentation", "callback")
+LISTS = ("augmentation", "callback", "metric")
 """Groups of which a run takes any number, in order."""
 OPTIONS = ("trainer", "tracking", "checkpoint")
 """Groups of options that belong to no entry."""
+RENAMED = {"players": "networks"}
+"""Keys of earlier versions -> what they are called now."""
 NESTED = (*GROUPS, *OPTIONS, "networks")
 """Keys that hold options."""
 
@@ -50,8 +52,10 @@ class Config:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """How each metric of the task is read."""
-        return declared(self.entry("task").facts["metrics"])
+        """How each metric of the task is read, and each that was added."""
+        added = [GROUPS["metric"].get(options["name"]) for options in self.values["metric"].values()]
+        keys = ("better", "low", "high", "unit")
+        return declared(self.entry("task").facts["metrics"] | {e.name: {key: e.facts[key] for key in keys} for e in added})
 
     @property
     def headline(self) -> str:
@@ -108,7 +112,9 @@ def names(group: str) -> dict[str, str]:
     found = {}
     for folder in reversed(folders()):
         found |= {path.stem: str(path) for path in sorted((folder / group).glob("*.yaml")) if path.is_file()}
-    if group in GROUPS and group != "task":
+    if group == "task":  # a recipe comes before a class of its name
+        return {entry.name: entry.origin for entry in GROUPS[group]} | found
+    if group in GROUPS:
         found |= {entry.name: entry.origin for entry in GROUPS[group]}
     return found
 
@@ -251,7 +257,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             raise ConfigError(f"{group}: must hold options. Received: {options!r}.{hint}", group)
         if group in GROUPS and group not in LISTS:
             if "name" not in options:
-                raise ConfigError(f"{group}: none is chosen. Try: {group}={min(names(group))}", group)
+                raise _not_chosen(group, values)
             check_name(group, options["name"], GROUPS[group].entries)
     run = {key: value for key, value in values.items() if key in run_options}
     checked: dict[str, Any] = {key: p.check(run.get(key, p.default), key) for key, p in run_options.items()}
@@ -294,6 +300,19 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
     return config
 
 
+def _not_chosen(group: str, values: Mapping[str, Any]) -> ConfigError:
+    """What to choose of a group that a task without a recipe leaves open."""
+    task = values.get("task", {})
+    entry = GROUPS["task"].entries.get(task.get("name")) if isinstance(task, Mapping) else None
+    known = [*GROUPS[group]] if group in GROUPS else []
+    if entry and group in ("data", "model"):
+        takes = set(entry.facts["targets"])
+        known = [other for other in known if set(entry.facts["requires"]) <= set(other.facts["targets"]) & takes]
+    fitting = sorted(other.name for other in known) or sorted(names(group))
+    what = f" task={entry.name} takes: {', '.join(fitting)}." if entry and group in ("data", "model") else ""
+    return ConfigError(f"{group}: none is chosen.{what} Try: {group}={fitting[0]}", group)
+
+
 def _networks(networks: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Options of the optimizer for one network of the model each."""
     model = checked["model"]["name"]
@@ -323,7 +342,8 @@ def _fits(config: Config) -> None:
         raise ConfigError(
             f"labels_per_class: data={data.name} has {has} targets, and labels are kept of classes only.", "labels_per_class"
         )
-    logged = [f"val/{metric}" for metric in task.facts["metrics"]]
+    _check_metrics(config, task)
+    logged = [f"val/{metric}" for metric in config.metrics]
     monitors = {"monitor": config.run.monitor} | {
         f"callback.{name}.monitor": options.get("monitor") for name, options in config.values["callback"].items()
     }
@@ -338,6 +358,18 @@ def _fits(config: Config) -> None:
     if not config.networks and config.trainer.devices != 1:
         raise ConfigError(f"trainer.devices: model={model.name} learns without gradients, in one process. Try: trainer=cpu")
     check_machine(config.trainer)
+
+
+def _check_metrics(config: Config, task: Entry) -> None:
+    """Refuse metrics that the task has, or that see scores which it does not give."""
+    for name, options in config.values["metric"].items():
+        key = f"metric.{name}"
+        if name in task.facts["metrics"]:
+            raise ConfigError(f"{key}: task={task.name} has this metric already.", key)
+        needed = GROUPS["metric"].get(options["name"]).facts["scores"]
+        if missing := [score for score in needed if score not in task.facts["scores"]]:
+            has = ", ".join(task.facts["scores"]) or "none"
+            raise ConfigError(f"{key}: needs the scores {', '.join(missing)}. task={task.name} gives: {has}.", key)
 
 
 def _fits_data(entry: Entry, data: Entry) -> None:
@@ -484,6 +516,13 @@ def _compose(choices: Mapping[str, Any]) -> dict[str, Any]:
         for entry in registry:
             folder = "task/class" if group == "task" else group
             store.store(group=folder, name=entry.name, node={"name": entry.name}, package=group)
+    recipes = {path.stem for folder in folders() for path in (folder / "task").glob("*.yaml")}
+    for task in GROUPS["task"]:
+        if task.name in recipes:
+            continue
+        # A task without a recipe places itself; data and model are for the command line or an experiment to choose.
+        placed = [{"/task/class@task": task.name}, {"/data": None}, {"/model": None}]
+        store.store(group="task", name=task.name, node={"defaults": placed}, package="_global_")
     Plugins.instance().register(yaml_files.YamlFolder)
     Plugins.instance().register(yaml_files.SearchPath)
     yaml_files.SearchPath.folders = folders()
@@ -592,7 +631,9 @@ def known_keys() -> list[str]:
 
 def _unknown(key: str, known: Iterable[str], verb: str = "") -> ConfigError:
     if key.split(".")[-1].startswith("_"):
-        return ConfigError(f"{key}: a config names registered entries, never code.", key)
+        return ConfigError(f"{key}: is not supported: choose a registered entry, model=NAME.", key)
     sought = key.split(".")[-1 if verb else 0]
+    if new := RENAMED.get(sought):
+        return ConfigError(f"{key}: is called '{new}' now.", key)
     see = f"show {verb}" if verb else "--help"
     return ConfigError(f"{key}: no such option.{nearest(sought, known)} See: python -m dlframe {see}", key)

@@ -147,22 +147,20 @@ class Test:
 @settings.register("predict")
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Using a trained model: predict RUN INPUT ...
+    """Predicting with a trained model.
 
     Args:
-        out: File for the predictions: .parquet, .jsonl or .csv; empty for the terminal alone.
-        on_error: Action on an input that cannot be read: end with an error, or leave it out and name it.
-        top: Most probable classes to list for each input.
-        every: Of a series, predict from every window, not only from the last.
-        checkpoint: The run's "best" weights, its "last", or the path of another checkpoint.
+        out: File for the predictions, ending in .parquet, .jsonl or .csv; empty shows the first ones in the terminal.
+        top: Of classes, how many of the most probable ones are listed.
+        every: Of a series, predict from every window instead of the last one.
+        on_error: Whether a file that cannot be read ends the prediction, or is named and left out.
         plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
     """
 
     out: str = ""
-    on_error: Literal["raise", "skip"] = "raise"
     top: Count = 1
     every: bool = False
-    checkpoint: str = "best"
+    on_error: Literal["raise", "skip"] = "raise"
     plugin_paths: tuple[str, ...] = ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
 import threading
 import warnings
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.readers.images import read_image
-from dlframe.readers.splits import image_set, statistics, stratified
+from dlframe.readers.splits import by_groups, image_set, statistics, stratified
 from dlframe.registry import Count, data
 from dlframe.storage.decoded import decoded, stamp
 from dlframe.storage.fetch import expanded
@@ -41,6 +42,7 @@ def image_folder(
     size: Count = 64,
     color: Literal["rgb", "grey"] = "rgb",
     on_error: Literal["raise", "skip"] = "raise",
+    group: str | None = None,
 ) -> Dataset:
     """Your own images, in a sub-folder for each class; `train`, `val` and `test` above them are kept as the split.
 
@@ -52,17 +54,20 @@ def image_folder(
         size: Height and width in pixels; images are scaled to cover that square and cropped at the centre.
         color: Three channels or one.
         on_error: What a file that is no image or a broken one does: end the run, or be left out and counted.
+        group: Regular expression that finds in a file's path, CLASS/FILE, what it belongs to (a photo, a patient): the first
+            pair of parentheses, or all that matches. A group is kept on one side of the split, and resampled as a whole.
     """
     folder = expanded(path)
     listing = _listing(folder)
     files = [file for samples in listing.values() for file, _ in samples]
-    options = (size, color, on_error)
+    pattern = _pattern(group)
+    options = (size, color, on_error, group)
     try:
         key = stamp(files, *options)
     except OSError as error:
         raise DataError(f"image_folder: {error.filename} cannot be read: {error.strerror}") from None
     name = f"image_folder-{stamp([], folder.resolve(), *options)}"
-    build = partial(_decode, folder, listing, *options)
+    build = partial(_decode, folder, listing, size, color, on_error, pattern)
     dataset, skipped = decoded(name, key, build, partial(_stored, str(folder)))
     if skipped:
         named = "; ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
@@ -97,8 +102,43 @@ def _listing(folder: Path) -> dict[str, Samples]:
     return listing
 
 
-def _split(folder: Path, listing: dict[str, Samples]) -> tuple[dict[str, Samples], str]:
+def _pattern(group: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(group) if group else None
+    except re.error as error:
+        raise DataError(f"data.group: must be a regular expression: {error}. Received: {group!r}.") from None
+
+
+def _group(folder: Path, file: Path, pattern: re.Pattern[str]) -> str:
+    """What a file belongs to."""
+    path = _printable(file.relative_to(folder))
+    if not (found := pattern.search(path)):
+        raise DataError(f"data.group: must match every file. Received: {pattern.pattern!r}, which does not match {path}.")
+    return found[1] if pattern.groups and found[1] is not None else found[0]
+
+
+def _check_apart(folder: Path, parts: dict[str, Samples], pattern: re.Pattern[str]) -> None:
+    """Refuse splits as given that have a group on two sides."""
+    homes: dict[str, str] = {}
+    for part, samples in parts.items():
+        for file, _ in samples:
+            name = _group(folder, file, pattern)
+            if homes.setdefault(name, part) != part:
+                raise DataError(
+                    f"data.group: the group '{name}' is in {homes[name]} and in {part} ({file.relative_to(folder)})."
+                )
+
+
+def _split(folder: Path, listing: dict[str, Samples], pattern: re.Pattern[str] | None) -> tuple[dict[str, Samples], str]:
     """Which samples belong to which split, and how that came about, in words."""
+    parts, said = _parts(folder, listing, pattern)
+    if pattern:
+        _check_apart(folder, parts, pattern)
+        said += ", by groups"
+    return parts, said
+
+
+def _parts(folder: Path, listing: dict[str, Samples], pattern: re.Pattern[str] | None) -> tuple[dict[str, Samples], str]:
     given = {SPELLINGS[name]: samples for name, samples in listing.items() if name}
     if len(given) == 3:
         return given, "as given"
@@ -106,10 +146,10 @@ def _split(folder: Path, listing: dict[str, Samples]) -> tuple[dict[str, Samples
         # One of them is the last judge: the test set, or what took its place.
         judge = next(name for name in listing if name != "train")
         said = "test as given" if judge == "test" else f"{judge} as given is the test set"
-        cut = _cut(folder, listing["train"], (0.9, 0.1))
+        cut = _cut(folder, listing["train"], (0.9, 0.1), pattern)
         return {**cut, "test": listing[judge]}, f"{said}, validation 10 % of train"
     (name, samples), *_ = listing.items()
-    return _cut(folder, samples, (0.6, 0.2, 0.2)), "stratified 60/20/20" + (f" of {name}" if name else "")
+    return _cut(folder, samples, (0.6, 0.2, 0.2), pattern), "stratified 60/20/20" + (f" of {name}" if name else "")
 
 
 def _folders(folder: Path, root: Path | None = None) -> list[Path]:
@@ -145,11 +185,14 @@ def _samples(folder: Path, root: Path) -> Samples:
     return samples
 
 
-def _cut(folder: Path, samples: Samples, fractions: Sequence[float]) -> dict[str, Samples]:
+def _cut(folder: Path, samples: Samples, fractions: Sequence[float], pattern: re.Pattern[str] | None) -> dict[str, Samples]:
     classes = sorted({label for _, label in samples})
     targets = np.array([classes.index(label) for _, label in samples])
     try:
-        parts = stratified(targets, fractions, names=classes)
+        if pattern:
+            parts = by_groups(targets, np.array([_group(folder, file, pattern) for file, _ in samples]), fractions)
+        else:
+            parts = stratified(targets, fractions, names=classes)
     except DataError as error:
         raise DataError(f"image_folder: {folder}: {error}") from None
     return {part: [samples[i] for i in index] for part, index in zip(PARTS, parts, strict=False)}
@@ -192,7 +235,13 @@ class Reading:
 
 
 def _decode(
-    root: Path, listing: dict[str, Samples], size: int, color: Literal["rgb", "grey"], on_error: str, folder: Path
+    root: Path,
+    listing: dict[str, Samples],
+    size: int,
+    color: str,
+    on_error: str,
+    pattern: re.Pattern[str] | None,
+    folder: Path,
 ) -> dict[str, Any]:
     """Decode every file into the arrays of its split, written where they stay."""
     from PIL import Image
@@ -205,15 +254,17 @@ def _decode(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if on_error == "skip":
             # A pass of its own, so that what is left is split in proportion.
-            glance = reading.noted(lambda file: _image(file, 1, "grey", top))
+            glance = reading.noted(lambda file: read_image(file, (1, 1), "grey", top))
             listing = {name: _readable(root, name, samples, skipped, pool, glance) for name, samples in listing.items()}
-        parts, splits = _split(root, listing)
+        parts, splits = _split(root, listing, pattern)
         classes = sorted({label for _, label in parts["train"]})
         facts: dict[str, Any] = {"classes": classes, "splits": splits, "skipped": skipped}
         for part, samples in parts.items():
             shape = (len(samples), 3 if color == "rgb" else 1, size, size)
             inputs = _room(folder / f"{part}-inputs.npy", shape)
-            rows = pool.map(reading.noted(lambda file: _image(file, size, color, top)), [file for file, _ in samples])
+            rows = pool.map(
+                reading.noted(lambda file: read_image(file, (size, size), color, top)), [file for file, _ in samples]
+            )
             for i, ((file, _), row) in enumerate(zip(samples, rows, strict=True)):
                 if isinstance(row, str):
                     pool.shutdown(wait=False, cancel_futures=True)
@@ -229,6 +280,9 @@ def _decode(
             ids = np.array([_printable(file.relative_to(root)) for file, _ in samples], np.str_)
             np.save(folder / f"{part}-targets.npy", targets, allow_pickle=False)
             np.save(folder / f"{part}-ids.npy", ids, allow_pickle=False)
+            if pattern:
+                groups = np.array([_group(root, file, pattern) for file, _ in samples], np.str_)
+                np.save(folder / f"{part}-groups.npy", groups, allow_pickle=False)
     return facts
 
 
@@ -264,11 +318,3 @@ def _readable(
 def _printable(path: Path | str) -> str:
     """A path as text: it may hold bytes that are none, which no table of predictions takes, or that a terminal obeys."""
     return printable(str(path).encode(errors="backslashreplace").decode())
-
-
-def _image(file: Path, size: int, color: Literal["rgb", "grey"], top: Path) -> np.ndarray | str:
-    """(channels, size, size) uint8, or what is wrong with the file; `top` is the folder, resolved, that it must lie in."""
-    try:
-        return read_image(file, height=size, width=size, color=color, inside=top)
-    except DataError as error:
-        return str(error)

@@ -349,7 +349,8 @@ def _store(name: str, arrays: Arrays, source: str, folder: Path) -> dict[str, An
     official = Split({"image": inputs, "label": labels.astype(np.int64)}, np.arange(len(labels)))
     test = Split({"image": test_inputs, "label": test_labels.astype(np.int64)}, np.arange(len(test_labels)))
     classes = SETS[name][0]
-    check_dataset(Dataset(image_spec(name, official, classes), official, official, test, source, ""))
+    unmeasured = image_spec(name, official, classes, ((), ()))
+    check_dataset(Dataset(unmeasured, official, official, test, source, ""))
     train, validation = (official.take(index) for index in stratified(official["label"], (0.9, 0.1), names=classes))
     for part, split in (("train", train), ("validation", validation), ("test", test)):
         store(folder, part, split)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +20,12 @@ class Evaluation:
 
     Args:
         task: Gives the scores.
+        extra: Further metrics by name, each with the names of the scores that it sees.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, extra: Mapping[str, tuple[Any, Sequence[str]]] | None = None) -> None:
         self.task = task
+        self.extra = extra or {}
         self.scores: Scores = {}
         """Of the split that was scored last, on the CPU."""
         self.index = torch.zeros(0, dtype=torch.int64)
@@ -58,6 +60,15 @@ class Evaluation:
         order = index.argsort()
         self.index = index[order].cpu()
         self.scores = {name: _ordered(score, order) for name, score in scores.items()}
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the split that was scored last: the task's, and the further ones."""
+        found = self.task.metrics(self.scores)
+        for name, (metric, seen) in self.extra.items():
+            metric.reset()
+            metric.update(*(self.scores[score] for score in seen))
+            found[name] = float(metric.compute())
+        return found
 
 
 def _joined(parts: list[Any]) -> Tensor | Ragged:

@@ -53,18 +53,27 @@ class Scored:
         task: On the CPU, in evaluation mode.
         scores: In the order of `index`.
         index: Which samples of the test split were scored, ascending: all, unless batches were limited.
+        metrics: Of these samples.
         steps: Optimizer steps that training took.
     """
 
     task: Task
     scores: Scores
     index: np.ndarray
-    steps: int = 0
+    metrics: dict[str, float]
+    steps: int
 
 
 def _scored(learner: Learner) -> Scored:
-    evaluation = learner.evaluation
-    return Scored(learner.task.cpu().eval(), evaluation.scores, evaluation.index.numpy(), learner.progress.steps)
+    evaluation, task = learner.evaluation, learner.task.cpu().eval()
+    return Scored(task, evaluation.scores, evaluation.index.numpy(), evaluation.metrics(), learner.progress.steps)
+
+
+def _extra_metrics(config: Config, dataset: Dataset) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """The metrics that the config adds, each with the scores that it sees."""
+    chosen = [options["name"] for options in config.values["metric"].values()]
+    built = config.build_list("metric", spec=dataset.spec)
+    return {name: (m, GROUPS["metric"].get(name).facts["scores"]) for name, m in zip(chosen, built, strict=True)}
 
 
 def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> Task:
@@ -140,6 +149,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         log_every=config.run.log_every,
         on_nan=config.run.on_nan,
         recorder=recorder,
+        metrics=_extra_metrics(config, dataset),
     )
     trainer = _trainer(config, learner, callbacks)
     unlabeled = config.entry("model").facts["unlabeled"]
@@ -231,7 +241,7 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
     try:
         task = build_task(config, dataset, restored=True)
         checkpoint.restore(task, tensors, path)
-        learner = Learner(task, networks=(), memory_format=_memory_format(config))
+        learner = Learner(task, networks=(), memory_format=_memory_format(config), metrics=_extra_metrics(config, dataset))
         trainer = _trainer(config, learner)
         trainer.test(learner, _batches(config, dataset, dataset.test, learner, trainer), verbose=False)
     except Exception as error:
@@ -317,6 +327,7 @@ def _batches(
         accumulate=config.run.accumulate if shuffle else 1,
         seed=config.run.seed if shuffle else None,
         limit=config.trainer.limit_steps,
+        weights=learner.task.sampling_weights(split) if shuffle else None,
     )
     return BatchLoader(
         split,

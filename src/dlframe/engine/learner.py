@@ -106,6 +106,7 @@ class Learner(LightningModule):
         on_nan: "raise" or "skip": what happens at a loss that is NaN or infinite. On a GPU "skip" waits for it at each batch,
             "raise" finds it within a chunk.
         recorder: Takes metrics, weights and checkpoints; says when to save and when to stop.
+        metrics: Metrics beside the task's, by name, each with the names of the scores that it sees.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Learner(LightningModule):
         log_every: int = 50,
         on_nan: Any = "raise",
         recorder: Recorder | None = None,
+        metrics: Mapping[str, tuple[Any, Sequence[str]]] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -144,7 +146,7 @@ class Learner(LightningModule):
         self.on_nan = on_nan
         self.recorder = recorder or Recorder()
         self.progress = TrainingProgress()
-        self.evaluation = Evaluation(self.task)
+        self.evaluation = Evaluation(self.task, metrics)
         self.finite = FiniteLosses(on_nan, several=False)
         self.schedulers: list[Any] = []
         self._counts = type(task).counts is not Task.counts
@@ -469,7 +471,7 @@ class Learner(LightningModule):
 
     def _metrics(self, split: str) -> dict[str, float]:
         """The metrics of the split that has just been scored."""
-        metrics = {f"{split}/{name}": value for name, value in self.task.metrics(self.evaluation.scores).items()}
+        metrics = {f"{split}/{name}": value for name, value in self.evaluation.metrics().items()}
         self.log_dict(metrics)
         return metrics
 

@@ -41,12 +41,17 @@ class ProcessContext:
     steps: int = 0
 
 
-@dataclass(frozen=True)
 class Step:
-    """The batches of one optimizer step, as this process has them, and the samples of each over all processes."""
+    """One optimizer step. Not a dataclass, which the Trainer would take apart to convert what is in it.
 
-    batches: list[Batch]
-    sizes: list[int]
+    Args:
+        batches: As this process has them.
+        sizes: Samples of each batch over all processes.
+    """
+
+    def __init__(self, batches: list[Batch], sizes: list[int]) -> None:
+        self.batches = batches
+        self.sizes = sizes
 
     @property
     def samples(self) -> int:
@@ -64,6 +69,7 @@ class Order:
         accumulate: Batches in one optimizer step; the last step of an epoch may have fewer.
         seed: Shuffle, by this seed and the epoch; None keeps the order, or sorts by length.
         limit: Batches in an epoch; 0 for all.
+        weights: (samples,) by which an epoch draws samples, with replacement; None has each of them once.
     """
 
     batch_size: int
@@ -71,6 +77,7 @@ class Order:
     accumulate: int = 1
     seed: int | None = None
     limit: int = 0
+    weights: np.ndarray | None = None
 
 
 class Request:
@@ -178,7 +185,7 @@ class BatchLoader:
         generator = torch.Generator()
         if order.seed is not None:
             generator.manual_seed((order.seed << 20) + epoch)
-            indices = indices[torch.randperm(len(indices), generator=generator)]
+            indices = indices[self._draw(len(indices), generator)]
         if self.lengths is not None:
             batches = self._buckets(indices, generator, world_size)
         else:
@@ -187,6 +194,15 @@ class BatchLoader:
                 del batches[-1]
         batches = batches[: order.limit or None]
         return [batches[start : start + order.accumulate] for start in range(0, len(batches), order.accumulate)]
+
+    def _draw(self, samples: int, generator: torch.Generator) -> Tensor:
+        """The order of the samples of an epoch."""
+        if self.order.weights is None:
+            return torch.randperm(samples, generator=generator)
+        weights = torch.from_numpy(self.order.weights[self.indices])
+        # Not torch.multinomial, which takes 2**24 categories at most.
+        chosen = torch.rand(samples, dtype=torch.float64, generator=generator) * weights.sum()
+        return torch.searchsorted(weights.cumsum(0), chosen, right=True).clamp(max=samples - 1)
 
     def _buckets(self, indices: Tensor, generator: torch.Generator, world_size: int) -> list[Tensor]:
         """Batches of samples of about the same length: sorted within pools, then shuffled within them.

@@ -64,7 +64,7 @@ def _block(group: str) -> str:
     rows = [(e.name, e.summary, e.origin) for e in GROUPS.get(group, ())]
     taken = {name for name, _, _ in rows}
     for name, path in names(group).items():
-        if name not in taken or group == "task":
+        if name not in taken or path.endswith(".yaml"):
             home = "dlframe" if Path(path).is_relative_to(folders()[-1]) else path
             rows.append((f"{name} (recipe)" if group == "task" else name, _headline(Path(path)), home))
     if not rows:
@@ -86,7 +86,11 @@ def _headline(path: Path) -> str:
 
 def _describe(entry: Entry, prefix: str) -> str:
     head = f"{entry.group}={entry.name}" if prefix and entry.group in GROUPS else entry.name
-    lines = [f"{head}: {entry.summary}", f"from {entry.origin}, {Path(entry.where).name}", ""]
+    lines = [
+        f"{head}: {entry.summary}",
+        f"from {entry.origin}, {Path(entry.where).name}{entry.target and f', {entry.target}'}",
+        "",
+    ]
     for option in entry.parameters.values():
         if option.default is REQUIRED:
             default = "must be given"
@@ -94,7 +98,12 @@ def _describe(entry: Entry, prefix: str) -> str:
             default = f"default {_text(option.default)}"
         lines.append(f"  {prefix}{option.name}: {option.rule}; {default}")
         lines += textwrap.wrap(option.doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines if entry.parameters else [*lines, "  no options"])
+    if not entry.parameters:
+        lines.append(f"  {entry.unavailable or 'no options'}")
+    if entry.left_out:
+        text = f"Parameters of {entry.target} that are no options: {', '.join(entry.left_out)}."
+        lines += ["", *textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="  ")]
+    return "\n".join(lines)
 
 
 def _text(value: object) -> str:

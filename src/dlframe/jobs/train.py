@@ -194,7 +194,7 @@ def _result(config: Config, dataset: Dataset, scored: Scored, folder: Path | Non
     result = Result(
         folder=folder,
         headline=headline,
-        metrics=task.metrics(scored.scores) | task.final_metrics(dataset),
+        metrics=scored.metrics | task.final_metrics(dataset),
         interval=metrics[headline].clipped(task.interval(headline, scored.scores, dataset.test.groups)),
         baseline=task.baseline(dataset),
         samples=len(dataset.test),

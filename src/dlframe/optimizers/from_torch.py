@@ -1,23 +1,34 @@
 """The optimizers of torch.optim that fit training by mini-batches.
 
 Left out: LBFGS, which evaluates the loss several times a step; Rprop, whose steps by sign need the gradient of all the
-data; SparseAdam, which takes sparse gradients only; Muon, which takes matrices only (`muon` is timm's, for any model).
+data; SparseAdam, which takes sparse gradients only; Muon, which takes matrices only (`muon` is timm's, for any model);
+ASGD, which keeps an average and never uses it (the callback `ema` scores averaged weights). The functions here choose
+torch's fused kernels, which its signatures cannot say.
 
 `params` are parameter groups; what a group states itself (`lr`, `weight_decay`) wins over the option.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from annotated_types import Interval
 from torch.optim import Optimizer
 
-from dlframe.registry import NonNegative, Positive, Probability, optimizers
+from dlframe.registry import NonNegative, Option, Positive, Probability, optimizers
 
 Betas = tuple[Probability, Probability]
-Decay = Literal["l2", "decoupled"]
+MOMENTS = Option(Betas, "Decay rates of the running first and second moment.")
+EPS = Option(Positive, "Added to the denominator for stability.")
+L2 = Option(NonNegative, "L2 penalty, added to the gradient.")
+STRENGTH = "Strength of the weight decay."
+DECAY = Option(
+    meaning="Add it to the gradient, or take it from the weights as AdamW does.",
+    default="decoupled",
+    of="decoupled_weight_decay",
+    values={"l2": False, "decoupled": True},
+)
 
 
 def fused(params: list[dict]) -> bool:
@@ -100,104 +111,6 @@ def sgd(
     return torch.optim.SGD(params, lr, momentum, dampening, weight_decay=weight_decay, nesterov=look_ahead, fused=fused(params))
 
 
-@optimizers.register("nadam")
-def nadam(
-    params: list[dict],
-    *,
-    lr: Positive = 2e-3,
-    betas: Betas = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.0,
-    decay: Decay = "decoupled",
-    momentum_decay: NonNegative = 4e-3,
-) -> Optimizer:
-    """Adam with Nesterov momentum.
-
-    Dozat 2016, "Incorporating Nesterov Momentum into Adam" (ICLR workshop).
-
-    Args:
-        lr: Learning rate.
-        betas: Decay rates of the running first and second moment.
-        eps: Added to the denominator for stability.
-        weight_decay: Strength of the weight decay.
-        decay: Add it to the gradient, or take it from the weights as AdamW does.
-        momentum_decay: How fast the momentum warms up.
-    """
-    return torch.optim.NAdam(params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay=decay == "decoupled")
-
-
-@optimizers.register("radam")
-def radam(
-    params: list[dict],
-    *,
-    lr: Positive = 1e-3,
-    betas: Betas = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.0,
-    decay: Decay = "decoupled",
-) -> Optimizer:
-    """Adam that takes no adaptive step before the second moment can be trusted.
-
-    Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265.
-
-    Args:
-        lr: Learning rate.
-        betas: Decay rates of the running first and second moment.
-        eps: Added to the denominator for stability.
-        weight_decay: Strength of the weight decay.
-        decay: Add it to the gradient, or take it from the weights as AdamW does.
-    """
-    return torch.optim.RAdam(params, lr, betas, eps, weight_decay, decoupled_weight_decay=decay == "decoupled")
-
-
-@optimizers.register("adamax")
-def adamax(
-    params: list[dict],
-    *,
-    lr: Positive = 2e-3,
-    betas: Betas = (0.9, 0.999),
-    eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.0,
-) -> Optimizer:
-    """Adam with the largest recent gradient in place of the second moment.
-
-    Kingma and Ba 2014, arXiv:1412.6980, section 7.1.
-
-    Args:
-        lr: Learning rate.
-        betas: Decay rates of the running first moment and of the largest gradient.
-        eps: Added to the gradient's size for stability.
-        weight_decay: L2 penalty, added to the gradient.
-    """
-    return torch.optim.Adamax(params, lr, betas, eps, weight_decay)
-
-
-@optimizers.register("rmsprop")
-def rmsprop(
-    params: list[dict],
-    *,
-    lr: Positive = 1e-3,
-    alpha: Probability = 0.99,
-    eps: Positive = 1e-8,
-    weight_decay: NonNegative = 0.0,
-    momentum: Probability = 0.0,
-    centered: bool = False,
-) -> Optimizer:
-    """Steps scaled by the root of the running squared gradient.
-
-    Tieleman and Hinton 2012, Coursera lecture 6.5; centred as in Graves 2013, arXiv:1308.0850.
-
-    Args:
-        lr: Learning rate.
-        alpha: Decay rate of the running squared gradient.
-        eps: Added to the denominator for stability.
-        weight_decay: L2 penalty, added to the gradient.
-        momentum: Share of the velocity that each step keeps.
-        centered: Divide by the running variance of the gradient, not by its square.
-    """
-    return torch.optim.RMSprop(params, lr, alpha, eps, weight_decay, momentum, centered)
-
-
 @optimizers.register("adagrad")
 def adagrad(
     params: list[dict],
@@ -222,53 +135,6 @@ def adagrad(
     return torch.optim.Adagrad(params, lr, lr_decay, weight_decay, initial_accumulator, eps, fused=fused(params))
 
 
-@optimizers.register("adadelta")
-def adadelta(
-    params: list[dict],
-    *,
-    lr: Positive = 1.0,
-    rho: Probability = 0.9,
-    eps: Positive = 1e-6,
-    weight_decay: NonNegative = 0.0,
-) -> Optimizer:
-    """Steps scaled by the ratio of running updates to running gradients.
-
-    Zeiler 2012, arXiv:1212.5701.
-
-    Args:
-        lr: Learning rate; 1 is the paper's method.
-        rho: Decay rate of both running squares.
-        eps: Added to both for stability; it sets the size of the first steps.
-        weight_decay: L2 penalty, added to the gradient.
-    """
-    return torch.optim.Adadelta(params, lr, rho, eps, weight_decay)
-
-
-@optimizers.register("asgd")
-def asgd(
-    params: list[dict],
-    *,
-    lr: Positive = 0.05,
-    lambd: NonNegative = 1e-4,
-    alpha: Positive = 0.75,
-    t0: NonNegative = 1e6,
-    weight_decay: NonNegative = 0.0,
-) -> Optimizer:
-    """Gradient descent whose rate falls as a power of the step.
-
-    Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging", in the form of Bottou's SGD
-    package. torch keeps the average in its state and never uses it: the callback `ema` scores averaged weights.
-
-    Args:
-        lr: Learning rate.
-        lambd: Decay of the weights; the rate falls as (1 + lambd * lr * steps) to the power of minus alpha.
-        alpha: Power of that fall.
-        t0: Step after which the average starts.
-        weight_decay: L2 penalty, added to the gradient.
-    """
-    return torch.optim.ASGD(params, lr, lambd, alpha, t0, weight_decay)
-
-
 @optimizers.register("adafactor")
 def adafactor(
     params: list[dict],
@@ -276,7 +142,7 @@ def adafactor(
     lr: Positive = 1e-2,
     beta2_decay: Annotated[float, Interval(le=0)] = -0.8,
     eps: Positive = 1e-3,
-    clip: Positive = 1.0,
+    clip: Annotated[float, Interval(ge=1)] = 1.0,
     weight_decay: NonNegative = 0.0,
 ) -> Optimizer:
     """Adam's second moment from row and column sums: a fraction of its memory.
@@ -291,3 +157,79 @@ def adafactor(
         weight_decay: Share of a weight, times the learning rate, that each step takes away.
     """
     return torch.optim.Adafactor(params, lr, beta2_decay, (None, eps), clip, weight_decay)
+
+
+optimizers.adopt(
+    "nadam",
+    "torch.optim:NAdam",
+    """Adam with Nesterov momentum.
+
+    Dozat 2016, "Incorporating Nesterov Momentum into Adam" (ICLR workshop).
+    """,
+    omit="others",
+    lr=Option(Positive, "Learning rate."),
+    betas=MOMENTS,
+    eps=EPS,
+    weight_decay=Option(NonNegative, STRENGTH),
+    decay=DECAY,
+    momentum_decay=Option(NonNegative, "How fast the momentum warms up."),
+)
+
+optimizers.adopt(
+    "radam",
+    "torch.optim:RAdam",
+    """Adam that takes no adaptive step before the second moment can be trusted.
+
+    Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265.
+    """,
+    omit="others",
+    lr=Option(Positive, "Learning rate."),
+    betas=MOMENTS,
+    eps=EPS,
+    weight_decay=Option(NonNegative, STRENGTH),
+    decay=DECAY,
+)
+
+optimizers.adopt(
+    "adamax",
+    "torch.optim:Adamax",
+    """Adam with the largest recent gradient in place of the second moment.
+
+    Kingma and Ba 2014, arXiv:1412.6980, section 7.1.
+    """,
+    omit="others",
+    lr=Option(Positive, "Learning rate."),
+    betas=Option(Betas, "Decay rates of the running first moment and of the largest gradient."),
+    eps=Option(Positive, "Added to the gradient's size for stability."),
+    weight_decay=L2,
+)
+
+optimizers.adopt(
+    "rmsprop",
+    "torch.optim:RMSprop",
+    """Steps scaled by the root of the running squared gradient.
+
+    Tieleman and Hinton 2012, Coursera lecture 6.5; centred as in Graves 2013, arXiv:1308.0850.
+    """,
+    omit="others",
+    lr=Option(Positive, "Learning rate.", default=1e-3),
+    alpha=Option(Probability, "Decay rate of the running squared gradient."),
+    eps=EPS,
+    weight_decay=L2,
+    momentum=Option(Probability, "Share of the velocity that each step keeps."),
+    centered=Option(bool, "Divide by the running variance of the gradient, not by its square."),
+)
+
+optimizers.adopt(
+    "adadelta",
+    "torch.optim:Adadelta",
+    """Steps scaled by the ratio of running updates to running gradients.
+
+    Zeiler 2012, arXiv:1212.5701.
+    """,
+    omit="others",
+    lr=Option(Positive, "Learning rate; 1 is the paper's method."),
+    rho=Option(Probability, "Decay rate of both running squares."),
+    eps=Option(Positive, "Added to both for stability; it sets the size of the first steps."),
+    weight_decay=L2,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -48,6 +49,38 @@ def stratified(
         for part, piece in zip(parts, np.split(index, cuts[:-1]), strict=True):
             part.append(piece)
     return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def by_groups(targets: np.ndarray, groups: np.ndarray, fractions: Sequence[float], *, seed: int = 0) -> list[np.ndarray]:
+    """Cut the samples into parts so that each group lies in one, with the classes as near to proportion as groups allow.
+
+    scikit-learn's StratifiedGroupKFold: the samples are dealt into as many folds as make the smallest fraction one of them.
+
+    Args:
+        targets: (samples,) class numbers.
+        groups: (samples,) names.
+        fractions: Of each part, the first the largest; they add up to one.
+        seed: Of the order of the groups.
+
+    Returns:
+        For each part the positions of its samples, ascending.
+
+    Raises:
+        DataError: There are fewer groups than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = round(1 / min(fractions))
+    if (count := len(np.unique(groups))) < folds:
+        raise DataError(f"there are {count} of the {folds} groups that a split of {', '.join(map(str, fractions))} needs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer samples than folds
+        dealt = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(targets, targets, groups)
+        tests = [test for _, test in dealt]
+    counts = [round(fraction * folds) for fraction in fractions[1:]]
+    ends = np.cumsum([0, *counts])
+    others = [np.sort(np.concatenate(tests[start:end])) for start, end in pairwise(ends)]
+    return [np.setdiff1d(np.arange(len(targets)), np.concatenate(others)), *others]
 
 
 def by_time(samples: int, fractions: Sequence[float]) -> list[slice]:

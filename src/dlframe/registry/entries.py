@@ -10,12 +10,15 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from dlframe.registry.parameters import REQUIRED, TYPES, Parameter
-from dlframe.registry.signatures import Row, meanings, resolve
+from dlframe.registry.adoption import Adoption
+from dlframe.registry.installed import NotInstalled
+from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
+from dlframe.registry.signatures import Row, meanings, resolve, with_arguments
 from dlframe.types import ConfigError, RegistrationError, nearest
 
 
@@ -31,6 +34,9 @@ class Entry:
         facts: What its group wants known before it is built, such as the kinds of input that a model takes.
         origin: "dlframe", or the plugin that brought it.
         where: "file:line" of its source.
+        target: "package.module:Class" of an adopted one.
+        left_out: Parameters of an adopted class that are no options.
+        unavailable: Why it cannot be built here, and what to do: its package is not installed.
         load: Imports the module that holds it.
         factory: The class or function itself, once imported.
     """
@@ -42,18 +48,25 @@ class Entry:
     facts: dict[str, Any]
     origin: str = "dlframe"
     where: str = ""
+    target: str = ""
+    left_out: tuple[str, ...] = ()
+    unavailable: str = ""
     load: Callable[[], object] | None = field(default=None, compare=False, repr=False)
     factory: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
 
     def check(self, options: Mapping[str, Any], key: str = "") -> dict[str, Any]:
         """Every option in its type, defaults filled in; `ConfigError` for an unknown one or one outside its range."""
         key = key or self.group
+        if self.unavailable:
+            raise ConfigError(f"{self.group}={self.name}: {self.unavailable}", key)
         for name in options:
             if name != "name" and name not in self.parameters:
                 command = f"python -m dlframe show {self.group}={self.name}"
                 hint = nearest(str(name), self.parameters)
                 if str(name).startswith("_"):
-                    raise ConfigError(f"{key}.{name}: a config names registered entries, never code.", f"{key}.{name}")
+                    raise ConfigError(
+                        f"{key}.{name}: is not supported: choose a registered entry, model=NAME.", f"{key}.{name}"
+                    )
                 raise ConfigError(f"{key}.{name}: '{self.name}' has no such option.{hint} See: {command}", f"{key}.{name}")
         given = {name: options.get(name, p.default) for name, p in self.parameters.items()}
         return {name: self.parameters[name].check(value, f"{key}.{name}") for name, value in given.items()}
@@ -103,6 +116,45 @@ class Registry:
 
         return decorate
 
+    def adopt(
+        self,
+        name: str,
+        target: str,
+        doc: str = "",
+        /,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        fixed: Mapping[str, Any] | None = None,
+        given: Mapping[str, str] | None = None,
+        omit: tuple[str, ...] | Literal["others"] = (),
+        **options: Any,
+    ) -> None:
+        """Make `name` stand for a class or function of another package: `adopt("lion", "timm.optim:Lion", lr=Positive)`.
+
+        Its signature is read from its source. A parameter with a type and a default that a config can hold is an option;
+        what the signature lacks is said here. The class is imported when it is built, and compared with what was read.
+
+        Args:
+            name: The entry's name.
+            target: "package.module:Class", as one would import it.
+            doc: Docstring; the class's own without one.
+            facts: What `register` takes as keywords.
+            fixed: Values for parameters that are no options.
+            given: Parameter -> the injected argument that it takes, where their names differ; an attribute of one is
+                written "spec.shape".
+            omit: Parameters that are no options and keep the class's default; "others" for all that are not named here.
+            **options: A type with its range, or `Option(type, meaning, default=..., of=..., values=...)`.
+
+        Raises:
+            RegistrationError: There is no such class, or it has no such parameter, or the name is taken.
+        """
+        frame = sys._getframe(1)
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        known = self.entries.get(name)
+        if known is None or (known.where, known.target) != (where, target):
+            said = {"facts": facts or {}, "fixed": fixed or {}, "given": given or {}, "omit": omit}
+            self.add(self.read_adoption((name, target, doc), said | options, where))
+
     def add(self, entry: Entry) -> None:
         """Take an entry in; `RegistrationError` where its name is taken or cannot be typed."""
         if not (isinstance(entry.name, str) and re.fullmatch(r"[a-z]\w*", entry.name, re.ASCII)):
@@ -110,7 +162,11 @@ class Registry:
                 f"{self.group} {entry.name!r}: a name is a small letter, then letters, digits and underscores ({entry.where})"
             )
         known = self.entries.get(entry.name)
-        if known and known.factory and known.where.rpartition(":")[0] == entry.where.rpartition(":")[0]:
+        if known and entry.target:
+            is_same = (known.where, known.target) == (entry.where, entry.target)
+        else:
+            is_same = known and known.factory and known.where.rpartition(":")[0] == entry.where.rpartition(":")[0]
+        if known and is_same:
             entry = replace(entry, factory=known.factory)  # imported before it was discovered
         elif known:
             raise RegistrationError(
@@ -163,7 +219,32 @@ class Registry:
                     annotation = resolve(ast.parse(annotation, mode="eval").body, TYPES | call.__globals__)
                 yield p.name, annotation, p.default
 
-        return self._entry(name, facts, rows(), inspect.getdoc(factory) or "", where)
+        doc = inspect.getdoc(factory) or ""
+        if inspect.isclass(factory):
+            owner = next(c for c in factory.__mro__ if "__init__" in vars(c))
+            doc = with_arguments(doc, owner.__doc__ or "")
+        return self._entry(name, facts, rows(), doc, where)
+
+    def read_adoption(self, positional: Sequence[Any], said: Mapping[str, Any], where: str) -> Entry:
+        """The entry of an `adopt` statement with these arguments."""
+        name, target, *doc = positional
+        own = {key: value for key, value in said.items() if key in ("facts", "fixed", "given", "omit")}
+        options = {key: v if isinstance(v, Option) else Option(v) for key, v in said.items() if key not in own}
+        adoption = Adoption(self.group, self.injected, name, target, where, *doc, **own, options=options)
+        facts = dict(adoption.facts)
+        try:
+            adopted = adoption.read()
+        except NotInstalled as missing:
+            summary = adoption.doc.strip().split("\n")[0] or f"{target}."
+            fix = f"needs the package '{missing}', which is not installed. Try: python -m pip install {missing}"
+            return Entry(self.group, name, summary, {}, facts, where=where, target=target, unavailable=fix)
+        injected = [(argument, REQUIRED, REQUIRED) for argument in self.injected]
+        entry = self._entry(name, facts, [*injected, *adopted.rows.values()], adopted.doc, where)
+
+        def load() -> None:
+            self.entries[name] = replace(self.entries[name], factory=adopted.load())
+
+        return replace(entry, target=target, left_out=adopted.left_out, load=load)
 
     def _entry(self, name: str, facts: dict[str, Any], rows: Iterable[Row], doc: str, where: str) -> Entry:
         def fault(option: str, text: str) -> RegistrationError:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from dlframe.registry.entries import Entry, Registry
-from dlframe.registry.signatures import Source
+from dlframe.registry.signatures import Call, Source
 from dlframe.types import RegistrationError, nearest
 
 tasks = Registry(
     "task",
     injected=("spec", "model"),
-    facts={"targets": ("class",), "requires": (), "metrics": {"loss": {"better": "min"}}, "headline": "loss", "monitor": ""},
+    facts={
+        "targets": ("class",),
+        "requires": (),
+        "scores": (),
+        "metrics": {"loss": {"better": "min"}},
+        "headline": "loss",
+        "monitor": "",
+    },
 )
 models = Registry(
     "model",
@@ -23,8 +31,12 @@ augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("
 optimizers = Registry("optimizer", injected=("params",), required=("lr",))
 schedulers = Registry("scheduler", injected=("optimizer", "steps"))
 callbacks = Registry("callback")
+metrics = Registry(
+    "metric",
+    injected=("spec",),
+    facts={"scores": (), "better": "max", "low": -math.inf, "high": math.inf, "unit": ""},
+)
 
-GROUPS: dict[str, Registry] = {r.group: r for r in (tasks, models, data, augmentations, optimizers, schedulers, callbacks)}
 _VARIABLES: dict[str, Registry] = {
     "tasks": tasks,
     "models": models,
@@ -33,7 +45,10 @@ _VARIABLES: dict[str, Registry] = {
     "optimizers": optimizers,
     "schedulers": schedulers,
     "callbacks": callbacks,
+    "metrics": metrics,
 }
+
+GROUPS: dict[str, Registry] = {registry.group: registry for registry in _VARIABLES.values()}
 
 
 def read_source(path: Path) -> list[tuple[Registry, Entry]]:
@@ -45,10 +60,14 @@ def read_source(path: Path) -> list[tuple[Registry, Entry]]:
     source = Source(path)
     names = source.imported("dlframe.registry")
     found = []
-    for r in source.registrations():
+    for r in (*source.registrations(), *source.adoptions()):
         registry = _VARIABLES.get(names.get(r.variable, r.variable))
         if registry:
-            found.append((registry, registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)))
+            if isinstance(r, Call):
+                entry = registry.read_adoption(*r.read(), r.where)
+            else:
+                entry = registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)
+            found.append((registry, entry))
         elif "Did you mean" in (hint := nearest(r.variable, _VARIABLES)):
             raise RegistrationError(f"{r.where}: '{r.variable}' is no registry of dlframe.{hint}")
     return found

@@ -7,7 +7,8 @@ import inspect
 import math
 import types
 import typing
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
@@ -55,6 +56,31 @@ class Parameter:
         except ValueError as error:
             hint = nearest(value, literals(self.annotation)) if isinstance(value, str) else ""
             raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{hint}", key) from None
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an adopted class's signature does not say of an option; what is left out here is taken from it.
+
+    Attributes:
+        annotation: Type and range: `Positive`.
+        meaning: One sentence, which `show` prints.
+        default: Its default here.
+        of: The class's own name for it, where the option has another.
+        values: What the class takes for each choice: {"l2": False, "decoupled": True}. The keys are the type.
+    """
+
+    annotation: Any = REQUIRED
+    meaning: str = ""
+    default: Any = field(default=REQUIRED, kw_only=True)
+    of: str = field(default="", kw_only=True)
+    values: Mapping[Any, Any] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.meaning, str) or not isinstance(self.of, str):
+            raise ValueError("the meaning and the class's own name of an option are texts")
+        if not isinstance(self.values, Mapping) or (self.values and self.annotation is not REQUIRED):
+            raise ValueError("the values of an option are a dict, whose keys are its type")
 
 
 def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:

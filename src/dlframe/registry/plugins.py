@@ -24,7 +24,7 @@ from dlframe.types import ConfigError, RegistrationError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks")
+FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks", "metrics")
 """The sub-packages of dlframe that hold entries."""
 
 broken: dict[str, str] = {}
@@ -135,7 +135,7 @@ def _read(files: Iterable[Path], origin: str, package: str, load: Callable[[str,
         for file in fresh:
             module = package if file.name == "__init__.py" else f"{package}.{file.stem}".lstrip(".")
             for registry, entry in read_source(file):
-                registry.add(replace(entry, origin=origin, load=functools.partial(load, module, file)))
+                registry.add(replace(entry, origin=origin, load=entry.load or functools.partial(load, module, file)))
                 added.append((registry, entry))
     except RegistrationError:
         for registry, entry in added:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import textwrap
@@ -15,11 +16,14 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from dlframe.registry import parameters
-from dlframe.registry.parameters import REQUIRED, TYPES
+from dlframe.registry.parameters import REQUIRED, TYPES, Option
 from dlframe.types import RegistrationError
 
 ALIASES = {name: value for name, value in vars(parameters).items() if typing.get_origin(value) is Annotated}
 """`Count`, `Fraction` and the like, as a file imports them."""
+
+ARGUMENTS = r"^Args:\n((?:[ \t]+.*\n?|\n)+)"
+"""Of a Google-style docstring, the section on parameters."""
 
 Row = tuple[str, Any, Any]
 """Name, annotation and default of a parameter; an annotation or a default that is not there is `REQUIRED`."""
@@ -38,7 +42,10 @@ class Registration:
 
     @property
     def doc(self) -> str:
-        return ast.get_docstring(self.node) or ""
+        """Its docstring; where the constructor is a base's, with what that says of the parameters."""
+        doc = ast.get_docstring(self.node) or ""
+        found = self.file.constructor(self.node) if isinstance(self.node, ast.ClassDef) else None
+        return with_arguments(doc, found.doc if found else "")
 
     def rows(self, injected: tuple[str, ...]) -> Iterator[Row]:
         """The parameters but for `self`; the types of `injected` ones are not looked at.
@@ -46,38 +53,83 @@ class Registration:
         Raises:
             ValueError: (name of the parameter, what is wrong with it).
         """
-        function = self.node if isinstance(self.node, ast.FunctionDef) else self.file.initializer(self.node)
-        if function is None:
-            return
-        arguments = function.args
-        if variable := arguments.vararg or arguments.kwarg:
+        function, scope = self.node, self.file.scope
+        if isinstance(function, ast.ClassDef):
+            found = self.file.constructor(function)
+            if found is None:
+                return
+            function, scope = found.function, found.scope
+        if variable := function.args.vararg or function.args.kwarg:
             raise ValueError(variable.arg, "is a variable list; every option needs a name and a type")
-        positional = (arguments.posonlyargs + arguments.args)[0 if function is self.node else 1 :]
-        missing = [None] * max(0, len(positional) - len(arguments.defaults))
-        defaults = [*missing, *arguments.defaults[max(0, len(arguments.defaults) - len(positional)) :], *arguments.kw_defaults]
-        for argument, default in zip([*positional, *arguments.kwonlyargs], defaults, strict=True):
+        for argument, default in arguments(function, method=function is not self.node):
             if argument.arg in injected:
                 yield argument.arg, REQUIRED, REQUIRED
                 continue
             try:
-                annotation = resolve(argument.annotation, self.file.scope) if argument.annotation else REQUIRED
-                value = literal(default, self.file.scope) if default else REQUIRED
-            except (ValueError, TypeError, SyntaxError, IndexError, RecursionError) as error:
+                annotation = resolve(argument.annotation, scope) if argument.annotation else REQUIRED
+                value = literal(default, scope) if default else REQUIRED
+            except UNREADABLE as error:
                 raise ValueError(argument.arg, f"cannot be read from the source: {error}") from None
             yield argument.arg, annotation, value
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call `variable.adopt("name", "package.module:Class", option=...)` in a file."""
+
+    variable: str
+    node: ast.Call
+    where: str
+    scope: dict[str, Any]
+    is_statement: bool
+
+    def read(self) -> tuple[list[Any], dict[str, Any]]:
+        """Its arguments, as they would be if it ran.
+
+        Raises:
+            RegistrationError: One is neither a literal nor, where an option is meant, a type or an `Option(...)`; or the
+                call is not a statement of its own at the top level, where alone it is sure to be run.
+        """
+        if not self.is_statement:
+            raise RegistrationError(f"{self.where}: 'adopt' must be a statement of its own at the top level of the file")
+        values: dict[str, Any] = {}
+        if not 2 <= len(self.node.args) <= 3:
+            raise RegistrationError(f'{self.where}: write variable.adopt("name", "package.module:Class", option=type)')
+        try:
+            positional = [literal(node, self.scope) for node in self.node.args]
+        except UNREADABLE as error:
+            raise RegistrationError(f"{self.where}: what is adopted, and its name, must be literals: {error}") from None
+        for keyword in self.node.keywords:
+            if keyword.arg is None:
+                raise RegistrationError(f"{self.where}: write out the options: '**' cannot be read from the source")
+            if keyword.arg in values:
+                raise RegistrationError(f"{self.where}: '{keyword.arg}' is given twice")
+            stated = keyword.arg in ("facts", "fixed", "given", "omit")
+            try:
+                values[keyword.arg] = (literal if stated else option)(keyword.value, self.scope)
+            except UNREADABLE as error:
+                kind = "a literal" if stated else "a type, or Option(type, meaning, default=...)"
+                raise RegistrationError(f"{self.where}: '{keyword.arg}' must be {kind}: {error}") from None
+        return positional, values
 
 
 class Source:
     """A Python file, parsed.
 
+    Args:
+        path: The file.
+        only: Leave out the classes and functions of other names, and what a class has after its constructor; a fifth of
+            the time.
+
     Raises:
-        RegistrationError: It cannot be.
+        RegistrationError: It cannot be parsed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, only: str = "") -> None:
         self.path = path
         try:
-            self.tree = ast.parse(path.read_bytes())
+            self.text = path.read_bytes()
+            self.tree = (outline(self.text, only) if only else None) or ast.parse(self.text)
         except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
             line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             raise RegistrationError(f"{path}{line}: cannot be read: {getattr(error, 'msg', error)}") from None
@@ -115,13 +167,99 @@ class Source:
                             raise RegistrationError(message) from None
                         yield Registration(variable, name, facts, node, where, self)
 
-    def initializer(self, node: ast.ClassDef) -> ast.FunctionDef | None:
-        """The `__init__` of a class, its own or that of a base in the same file."""
+    def adoptions(self) -> Iterator[Call]:
+        """Every call of an `adopt`, at the top level or not."""
+        if b"adopt" not in self.text:
+            return
+        statements = {node.value for node in self.tree.body if isinstance(node, ast.Expr)}
+        for node in ast.walk(self.tree):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=variable) | ast.Attribute(attr=variable), attr="adopt")):
+                    where = f"{self.path}:{node.lineno}"
+                    yield Call(variable, node, where, self.scope, node in statements)
+
+    def constructor(self, node: ast.ClassDef) -> Constructor | None:
+        """The `__init__` of a class: its own, or that of a base in the same file or in one of dlframe's."""
         for item in node.body:
             if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-                return item
-        bases = [self.classes[b.id] for b in node.bases if isinstance(b, ast.Name) and b.id in self.classes]
-        return next(filter(None, map(self.initializer, bases)), None)
+                return Constructor(item, self.scope, ast.get_docstring(node) or "")
+        for base in node.bases:
+            if not isinstance(base, ast.Name):
+                continue
+            if base.id in self.classes:
+                found = self.constructor(self.classes[base.id])
+            else:
+                found = self._constructor_elsewhere(base.id)
+            if found:
+                return found
+        return None
+
+    def _constructor_elsewhere(self, name: str) -> Constructor | None:
+        """That of a class which the file imports from a module of dlframe's, such as the base of all tasks."""
+        for node in self.tree.body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dlframe."):
+                file = PACKAGE.joinpath(*str(node.module).split(".")[1:]).with_suffix(".py")
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name and file.is_file():
+                        source = _known(file)
+                        return source.constructor(source.classes[alias.name]) if alias.name in source.classes else None
+        return None
+
+
+@dataclass(frozen=True)
+class Constructor:
+    """The function that makes an object: what its annotations may name, and the docstring of its class."""
+
+    function: ast.FunctionDef
+    scope: dict[str, Any]
+    doc: str
+
+
+PACKAGE = Path(__file__).parent.parent
+"""The folder of dlframe itself."""
+
+
+@functools.lru_cache(maxsize=16)
+def _known(file: Path) -> Source:
+    return Source(file)
+
+
+def with_arguments(doc: str, base: str) -> str:
+    """A docstring; without a section on parameters of its own, with that of the class whose constructor it has."""
+    section = re.search(ARGUMENTS, inspect.cleandoc(base), re.MULTILINE)
+    return doc if not section or re.search(ARGUMENTS, doc, re.MULTILINE) else f"{doc.rstrip()}\n\n{section[0]}"
+
+
+def outline(text: bytes, name: str) -> ast.Module | None:
+    """A file without classes and functions of other names; None where lines in its strings look like code."""
+    kept, decorators = [], b""
+    for part in re.split(rb"^(?=[^\s#)\]}])", text, flags=re.MULTILINE):
+        if part.startswith(b"@"):
+            decorators += part
+            continue
+        definition = re.match(rb"(?:async )?(?:class|def) (\w+)", part)
+        if definition is None or definition[1] == name.encode():
+            head = re.match(rb"(?s:.*\n)([ \t]+)def __(?:init|new)__\b", part)
+            end = head and re.compile(rb"^" + head[1] + rb"(?:@|def |async )", re.MULTILINE).search(part, head.end())
+            kept += [decorators, part[: end.start()] if end else part]
+        decorators = b""
+    try:
+        return ast.parse(b"".join(kept))
+    except (SyntaxError, ValueError):
+        return None
+
+
+UNREADABLE = (ValueError, TypeError, SyntaxError, IndexError, RecursionError)
+"""What the readers below raise where they meet what is not in their language."""
+
+
+def arguments(function: ast.FunctionDef, *, method: bool) -> Iterator[tuple[ast.arg, ast.expr | None]]:
+    """The parameters of a function with their defaults, of a method without the first; no variable lists."""
+    given = function.args
+    positional = (given.posonlyargs + given.args)[1 if method else 0 :]
+    missing = [None] * max(0, len(positional) - len(given.defaults))
+    defaults = [*missing, *given.defaults[max(0, len(given.defaults) - len(positional)) :], *given.kw_defaults]
+    yield from zip([*positional, *given.kwonlyargs], defaults, strict=True)
 
 
 def literal(node: ast.AST, scope: dict[str, Any]) -> Any:
@@ -150,11 +288,15 @@ def resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
             items = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
             if kind == "Literal":
                 return Literal[tuple(literal(item, {}) for item in items)]
+            if kind == "Union":
+                return typing.Union[tuple(resolve(item, scope) for item in items)]  # noqa: UP007
+            if kind == "Optional":
+                return typing.Union[resolve(inner, scope), None]  # noqa: UP007
             if kind == "Annotated":
                 return Annotated[(resolve(items[0], scope), *(interval(item) for item in items[1:]))]
-            if kind in ("tuple", "list") and items:
+            if kind in ("tuple", "list", "Tuple", "List") and items:
                 inside = [... if isinstance(i, ast.Constant) and i.value is ... else resolve(i, scope) for i in items]
-                return list[inside[0]] if kind == "list" else tuple[tuple(inside)]
+                return list[inside[0]] if kind in ("list", "List") else tuple[tuple(inside)]
     raise ValueError(f"'{ast.unparse(node)}' is not int, float, str, bool, Literal, Annotated or a list of these")
 
 
@@ -168,17 +310,37 @@ def interval(node: ast.AST) -> Interval:
     raise ValueError(f"'{ast.unparse(node)}' is not an Interval(...)")
 
 
+def option(node: ast.AST, scope: dict[str, Any]) -> Option:
+    """What an `adopt` statement gives an option: an `Option(...)`, a type, or a name that stands for one."""
+    if isinstance(node, ast.Name) and isinstance(scope.get(node.id), ast.AST):
+        node = scope[node.id]
+    match node:
+        case ast.Call(func=ast.Name(id="Option") | ast.Attribute(attr="Option"), args=positional, keywords=keywords):
+            fields = dict(zip(("annotation", "meaning"), positional, strict=False))
+            fields |= {str(k.arg): k.value for k in keywords}
+            if len(positional) > 2 or set(fields) - set(Option.__dataclass_fields__):
+                raise ValueError(f"'{ast.unparse(node)}' is not Option(type, meaning, default=..., of=..., values=...)")
+            return Option(**{k: (resolve if k == "annotation" else literal)(v, scope) for k, v in fields.items()})
+    return Option(resolve(node, scope))
+
+
+SECTIONS = (
+    (r"^(?:Args|Arguments|Parameters):\n((?:[ \t]+.*\n?|\n)+)", r"(\w+)(?: \(.*?\))?:(?: (.*))?$"),
+    (r"^Parameters\n-{3,}\n((?:(?!.*\n-{3,}\n).*\n?)+)", r"(\w+)(?: ?:.*)?()$"),
+)
+"""The sections of a docstring that explain parameters, Google's and numpydoc's, and how a parameter begins in each."""
+
+
 def meanings(doc: str) -> dict[str, str]:
-    """The `Args:` section of a Google-style docstring: name -> meaning."""
-    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", inspect.cleandoc(doc), re.MULTILINE)
-    if not section:
-        return {}
-    lines = textwrap.dedent(section[1]).split("\n")
+    """The `Args:` section of a Google-style docstring, or numpydoc's `Parameters`: name -> meaning."""
     found: dict[str, str] = {}
-    current = ""
-    for line in lines:
-        if head := re.match(r"(\w+)(?: \(.*?\))?: (.*)", line):
-            current, found[head[1]] = head[1], head[2].strip()
-        elif current and line.strip():
-            found[current] += " " + line.strip()
+    for section, head in SECTIONS:
+        if not (match := re.search(section, inspect.cleandoc(doc), re.MULTILINE)):
+            continue
+        current = ""
+        for line in textwrap.dedent(match[1]).split("\n"):
+            if start := re.match(head, line):
+                current, found[start[1]] = start[1], (start[2] or "").strip()
+            elif current and line.strip():
+                found[current] = f"{found[current]} {line.strip()}".lstrip()
     return found

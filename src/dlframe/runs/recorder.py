@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Mapping
@@ -67,7 +68,11 @@ class InMemoryRecorder(Recorder):
 
     def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         # Copies, for training goes on to change the weights.
-        self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
+        self.weights = {
+            # What is no tensor is the extra state of a module.
+            name: value.detach().to("cpu", copy=True) if hasattr(value, "detach") else copy.deepcopy(value)
+            for name, value in weights.items()
+        }
 
     def best_weights(self) -> Mapping[str, Tensor] | None:
         return self.weights

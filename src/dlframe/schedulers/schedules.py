@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-from dlframe.registry import Fraction, Natural, NonNegative, schedulers
+from dlframe.registry import Fraction, Natural, NonNegative, Option, schedulers
 
 Share = Annotated[float, Interval(gt=0, lt=1)]
 Divisor = Annotated[float, Interval(ge=1)]
@@ -100,27 +100,18 @@ def step(optimizer: Optimizer, steps: int, *, milestones: tuple[Share, ...] = (0
     return LambdaLR(optimizer, lambda step: factor ** sum(step >= share * steps for share in milestones))
 
 
-@schedulers.register("plateau")
-def plateau(
-    optimizer: Optimizer,
-    steps: int,
-    *,
-    factor: Share = 0.1,
-    patience: Natural = 5,
-    min_delta: NonNegative = 1e-4,
-    min_lr: NonNegative = 0.0,
-) -> ReduceLROnPlateau:
+schedulers.adopt(
+    "plateau",
+    "torch.optim.lr_scheduler:ReduceLROnPlateau",
     """Drops the learning rate when the monitored metric stops improving.
 
     Stepped once an epoch with a value to be lowered: a metric that should rise is given negated.
-
-    Args:
-        factor: What the rate is multiplied by.
-        patience: Epochs without improvement that are let pass.
-        min_delta: Smallest change, in the metric's own unit, that is an improvement.
-        min_lr: Learning rate that is not undercut.
-    """
+    """,
+    omit="others",
     # An absolute threshold: a relative one is wrong for negative values.
-    return ReduceLROnPlateau(
-        optimizer, factor=factor, patience=patience, threshold=min_delta, threshold_mode="abs", min_lr=min_lr
-    )
+    fixed={"threshold_mode": "abs"},
+    factor=Option(Share, "What the rate is multiplied by."),
+    patience=Option(Natural, "Epochs without improvement that are let pass.", default=5),
+    min_delta=Option(NonNegative, "Smallest change, in the metric's own unit, that is an improvement.", of="threshold"),
+    min_lr=Option(NonNegative, "Learning rate that is not undercut."),
+)

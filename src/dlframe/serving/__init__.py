@@ -1,1 +1,1 @@
-"""Trained models in use."""
+"""A trained model in use."""

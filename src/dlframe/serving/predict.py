@@ -1,169 +1,193 @@
-"""The command `predict`: what a trained model says to files, in the terminal or in a table."""
+"""`python -m dlframe predict RUN INPUT...`: a table of predictions, in the terminal or in a file."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import itertools
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlframe.config import load_options
-from dlframe.types import ConfigError, DataError, printable
+import numpy as np
 
-SHOWN = 10
-"""Rows in the terminal where all go to a file."""
+from dlframe.config import load_options
+from dlframe.config.settings import settings
+from dlframe.types import ConfigError, nearest
+
+SHOWN = 20
+"""Rows in the terminal; a file has all."""
 
 Row = dict[str, Any]
-Write = Callable[[list[Row]], None]
 
 
-def predict(arguments: Sequence[str]) -> int:
-    """`predict RUN INPUT ... [out=predictions.csv]`.
+def main(arguments: Sequence[str]) -> int:
+    """Predict, and show or write what comes of it.
 
     Raises:
-        DlframeError: There is no model or no input, an input cannot be read, or the table cannot be written.
+        DlframeError: The run has no trained model, an option is wrong, or an input cannot be read.
     """
-    given = [text for text in arguments if "=" not in text or Path(text).exists()]
-    options = load_options("predict", [text for text in arguments if text not in given])
-    if len(given) < 2:
-        lacks = (
-            "needs a run directory and what to predict from" if not given else "needs what to predict from: files or folders"
-        )
-        raise ConfigError(f"predict: {lacks}. Try: python -m dlframe predict {given[0] if given else 'runs/...'} photo.jpg")
-    run, *inputs = given
-    for text in inputs:
-        if not Path(text).exists():
-            raise DataError(f"predict: there is no file or folder '{text}'.")
-    out = Path(options["out"]) if options["out"] else None
-    if out:
-        _check(out)
-    from dlframe.serving.trained_model import TrainedModel, find_model
+    known = settings.get("predict").parameters
+    given = [a for a in arguments if a.partition("=")[1] and a.partition("=")[0] in known]
+    run, *paths = [a for a in arguments if a not in given] or [""]
+    if not run or not paths:
+        raise ConfigError("predict: needs a run and what to predict. Try: python -m dlframe predict runs/... photo.png")
+    for path in paths:
+        if "=" in path and not Path(path).exists():
+            key = path.partition("=")[0]
+            raise ConfigError(f"predict: '{key}' is neither an option nor a file.{nearest(key, known)}")
+    options = load_options("predict", given)
+    with writer(options["out"]) as write:
+        from dlframe.serving.model import Model
 
-    find_model(Path(run))
-    model = TrainedModel(run, checkpoint=options["checkpoint"], plugin_paths=options["plugin_paths"])
-    if threads := model.config.trainer.threads:
-        import torch
-
-        torch.set_num_threads(threads)
-    rows, shown, last = 0, 0, None
-    show = _table()
-    with _writer(out) if out else contextlib.nullcontext() as write:
-        for last in model.stream(inputs, on_error=options["on_error"], every=options["every"]):
-            found = last.rows(top=options["top"])
-            rows += len(found)
-            if write:
-                write(found)
-                found = found[: SHOWN - shown]
-            show(found)
-            shown += len(found)
-    assert last
-    for line in last.assumed:
-        print(f"assumed: {line}", file=sys.stderr)
-    for line in last.skipped:
-        print(f"skipped: {line}", file=sys.stderr)
-    if out or last.skipped:
-        left = f"; {len(last.skipped):,} inputs left out" if last.skipped else ""
-        print(f"{rows:,} {'prediction' if rows == 1 else 'predictions'}{f' in {out}' if out else ''}{left}", flush=True)
+        model = Model(Path(run), options["plugin_paths"])
+        inputs = model.inputs(on_error=options["on_error"], every=options["every"])
+        count = 0
+        for names, outputs in model.batches(inputs.read([Path(path) for path in paths])):
+            rows = [*_rows(names, outputs, model.spec.classes, options["top"])]
+            count += len(rows)
+            write(rows)
+    if inputs.resized:
+        print(f"resized: {inputs.resized} of {count} images, to {'x'.join(map(str, model.spec.shape[1:]))}", file=sys.stderr)
+    if inputs.skipped:
+        print(f"left out: {inputs.skipped} of {inputs.skipped + count}", file=sys.stderr)
+    if not count:
+        raise ConfigError(f"predict: nothing to predict in {', '.join(paths)}.")
+    if options["out"]:
+        print(f"{count:,} predictions in {options['out']}")
+    elif count > SHOWN:
+        print(f"... {count - SHOWN:,} more; all of them: out=predictions.parquet")
     return 0
 
 
-def _table() -> Write:
-    """Prints rows below one another: what is wide in the first ones sets the widths."""
-    widths: dict[str, int] = {}
-
-    def show(rows: list[Row]) -> None:
-        cells = [{name: _cell(value) for name, value in row.items()} for row in rows]
-        if not widths and cells:
-            widths.update({name: max(len(name), *(len(row[name]) for row in cells)) for name in cells[0]})
-            print(_line({name: name for name in widths}, widths))
-        for row in cells:
-            print(_line(row, widths), flush=True)
-
-    return show
-
-
-def _line(cells: dict[str, str], widths: dict[str, int]) -> str:
-    return "  ".join(cells[name].ljust(width) for name, width in widths.items()).rstrip()
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
+def _rows(names: list[str], outputs: dict[str, Any], classes: Sequence[str], top: int) -> Iterator[Row]:
+    """A row a sample: what it was, the prediction, how sure it is, and all else that the model says."""
+    probabilities = outputs.get("probabilities")
+    for i, name in enumerate(names):
+        row: Row = {"input": name}
+        for output, values in outputs.items():
+            value = values[i]
+            if output == "probabilities":
+                row["score"] = float(value.max())
+                row["probabilities"] = value.tolist()
+            else:
+                plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+                row[output] = plain[0] if isinstance(plain, list) and len(plain) == 1 else plain
+        if top > 1 and probabilities is not None:
+            order = np.argsort(-probabilities[i], kind="stable")[:top].tolist()
+            row["top"] = [[classes[k], float(probabilities[i][k])] for k in order]
+        yield row
 
 
-def _check(out: Path) -> None:
-    """That a table can be written there, before anything is predicted."""
-    if out.suffix not in WRITERS:
-        raise ConfigError(f"out: must end in {', '.join(WRITERS)}. Received: '{out}'.")
-    if out.exists():
-        raise ConfigError(f"out: '{out}' exists, and is not written over. Remove it, or choose another name.")
-    if not out.parent.is_dir():
-        raise ConfigError(f"out: there is no folder '{out.parent}'.")
+@contextmanager
+def writer(out: str) -> Iterator[Callable[[list[Row]], None]]:
+    """What takes rows: the terminal, or a file that appears under its name when all is written.
 
-
-@contextlib.contextmanager
-def _writer(out: Path) -> Iterator[Write]:
-    """Writes rows to a file that has its name when all are written, and is removed where they are not."""
-    unfinished = out.with_name(f".{out.name}.part")
+    Raises:
+        ConfigError: The file exists, cannot be made, or has an ending that is not known.
+    """
+    if not out:
+        yield _Terminal().write
+        return
+    path = Path(out)
+    if path.suffix not in FORMATS:
+        raise ConfigError(f"out: must end in {', '.join(FORMATS)}. Received: {out!r}.", "out")
+    if path.exists():
+        raise ConfigError(f"out: '{out}' exists. Choose another name, or remove it.", "out")
+    unfinished = path.with_name(f".{path.name}.part")
     try:
-        with contextlib.ExitStack() as stack:
-            yield WRITERS[out.suffix](unfinished, stack)
-        unfinished.rename(out)
+        target = FORMATS[path.suffix](unfinished)
     except OSError as error:
-        raise ConfigError(f"out: '{out}' cannot be written: {error.strerror or error}.") from None
+        raise ConfigError(f"out: '{out}' cannot be written: {error.strerror}.", "out") from None
+    try:
+        yield target.write
+        target.close()
+        if unfinished.exists():
+            unfinished.replace(path)
     finally:
+        target.close()
         unfinished.unlink(missing_ok=True)
 
 
-def _csv(path: Path, stack: contextlib.ExitStack) -> Write:
-    file = stack.enter_context(path.open("w", newline="", encoding="utf-8"))
-    names = csv.writer(file)
-    first = itertools.count()
+class _Terminal:
+    """The first rows, in columns."""
 
-    def write(rows: list[Row]) -> None:
-        if rows and next(first) == 0:
-            names.writerow(rows[0])
-        names.writerows([json.dumps(v) if isinstance(v, list) else v for v in row.values()] for row in rows)
+    def __init__(self) -> None:
+        self.shown = 0
 
-    return write
-
-
-def _jsonl(path: Path, stack: contextlib.ExitStack) -> Write:
-    file = stack.enter_context(path.open("w", encoding="utf-8"))
-
-    def write(rows: list[Row]) -> None:
-        file.writelines(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in rows)
-
-    return write
+    def write(self, rows: list[Row]) -> None:
+        texts = [
+            {key: _text(value) for key, value in row.items() if key != "probabilities"} for row in rows[: SHOWN - self.shown]
+        ]
+        if not texts:
+            return
+        widths = {key: max(len(key), *(len(row[key]) for row in texts)) for key in texts[0]}
+        if not self.shown:
+            print("  ".join(f"{key:<{width}}" for key, width in widths.items()).rstrip())
+        for row in texts:
+            print("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip())
+        self.shown += len(texts)
 
 
-def _finite(value: Any) -> Any:
-    """With null in the place of NaN and infinity, which JSON lacks."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
 
 
-def _parquet(path: Path, stack: contextlib.ExitStack) -> Write:
-    import pyarrow
-    import pyarrow.parquet
+class _Lines:
+    """JSON lines."""
 
-    writers: list[Any] = []
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w", encoding="utf-8")
 
-    def write(rows: list[Row]) -> None:
-        table = pyarrow.Table.from_pylist(rows, schema=writers[0].schema if writers else None)
-        if not writers:
-            writers.append(stack.enter_context(pyarrow.parquet.ParquetWriter(path, table.schema)))
-        writers[0].write_table(table)
+    def write(self, rows: list[Row]) -> None:
+        self.file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    return write
+    def close(self) -> None:
+        self.file.close()
 
 
-WRITERS: dict[str, Callable[[Path, contextlib.ExitStack], Write]] = {".parquet": _parquet, ".jsonl": _jsonl, ".csv": _csv}
-"""By the ending of the file."""
+class _Csv:
+    """Comma-separated values; lists as JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w", encoding="utf-8", newline="")
+        self.writer: Any = None
+
+    def write(self, rows: list[Row]) -> None:
+        if self.writer is None:
+            self.writer = csv.DictWriter(self.file, list(rows[0]))
+            self.writer.writeheader()
+        self.writer.writerows(
+            {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()} for row in rows
+        )
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Parquet:
+    """Parquet, a row group a batch."""
+
+    def __init__(self, path: Path) -> None:
+        path.open("wb").close()
+        self.path = path
+        self.writer: Any = None
+
+    def write(self, rows: list[Row]) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        table = pyarrow.Table.from_pylist(rows)
+        if self.writer is None:
+            self.writer = pyarrow.parquet.ParquetWriter(self.path, table.schema)
+        self.writer.write_table(table)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+FORMATS: dict[str, Any] = {".parquet": _Parquet, ".jsonl": _Lines, ".csv": _Csv}

@@ -28,6 +28,36 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def wilson_of_groups(correct: ArrayLike, groups: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion whose samples depend on one another within groups.
+
+    The number of samples is the effective one: that of independent samples whose proportion would vary as much as this one
+    does from group to group (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
+    positive counts"); at most the samples, and where all are alike, the groups.
+
+    Args:
+        correct: (samples,) bool.
+        groups: (samples,) names.
+        level: Fraction of the intervals that hold the true value.
+
+    Returns:
+        The interval, (NaN, NaN) of a single group, of which nothing can be said.
+    """
+    from scipy.special import ndtri
+
+    correct = np.asarray(correct, dtype=float)
+    members = _members(groups, len(correct))
+    n, count, proportion = len(correct), len(members), float(correct.mean())
+    if count < 2:
+        return math.nan, math.nan
+    residuals = np.array([(correct[index] - proportion).sum() for index in members])
+    variance = float((residuals**2).sum()) / n**2 * count / (count - 1)
+    effective = min(n, proportion * (1 - proportion) / variance) if variance else count
+    z = float(ndtri((1 + level) / 2)) ** 2 / effective
+    center, half = (proportion + z / 2) / (1 + z), math.sqrt(proportion * (1 - proportion) * z + z * z / 4) / (1 + z)
+    return max(0.0, center - half), min(1.0, center + half)
+
+
 def bootstrap(
     statistic: Callable[..., float],
     *arrays: ArrayLike,

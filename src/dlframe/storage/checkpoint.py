@@ -124,6 +124,8 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
         hint = nearest(name, (tensors if name in own else own).keys())
         raise CheckpointError(f"{path}: is of another model: it {side} tensor '{name}'.{hint}")
     for name, tensor in tensors.items():
+        if name.rpartition(".")[2] == "_extra_state":
+            continue  # of a size that training decides
         shapes = [tuple(x.shape) if hasattr(x, "shape") else type(x).__name__ for x in (own[name], tensor)]
         if shapes[0] != shapes[1]:
             raise CheckpointError(f"{path}: is of another model: '{name}' must have shape {shapes[0]}. Received: {shapes[1]}.")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dlframe.readers.encoding import encode
-from dlframe.readers.samples import Reading, Sample
 from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Ragged, Split
 
 if TYPE_CHECKING:
@@ -44,10 +43,10 @@ class Task(nn.Module, ABC):
     """What is learned, with the model that learns it.
 
     Its registration states what must be known before it is built: `targets` (kinds of target that it takes) and `requires`
-    (those that must be there), `metrics` (every name that `metrics` returns: direction, range and unit, see
-    `dlframe.types.Metric`), `headline` (the metric that heads the table) and `monitor` (the one that picks the best epoch;
-    empty for the headline). Only `score`, `metrics`, `predict`, `baseline`, `interval`, `table` and a way to learn must be
-    written.
+    (those that must be there), `scores` (every name that `score` returns), `metrics` (every name that `metrics` returns:
+    direction, range and unit, see `dlframe.types.Metric`), `headline` (the metric that heads the table) and `monitor` (the
+    one that picks the best epoch; empty for the headline). Only `score`, `metrics`, `predict`, `outputs`, `baseline`,
+    `interval`, `table` and a way to learn must be written.
 
     Args:
         spec: What the data is like.
@@ -71,13 +70,23 @@ class Task(nn.Module, ABC):
     # --- data
 
     def features(self, batch: Batch) -> Batch:
-        """The batch as augmentations and the model take it, the same each time; images become floats in [0, 1]."""
-        scaled: dict[str, Tensor | Ragged] = {
-            name: batch[name].to(torch.promote_types(self._place.dtype, torch.float32)).div_(255)
-            for name, field in self.spec.inputs.items()
-            if field.kind == "image" and isinstance(batch[name], Tensor) and batch[name].dtype == torch.uint8
-        }
-        return batch.replace(**scaled) if scaled else batch
+        """The batch as augmentations and the model take it, the same each time.
+
+        Images become floats in [0, 1]; floats become double where the task is, and single otherwise: half precision is for
+        the network.
+        """
+        dtype = torch.promote_types(self._place.dtype, torch.float32)
+        changed: dict[str, Tensor | Ragged] = {}
+        for name, column in batch.columns.items():
+            values = column.values if isinstance(column, Ragged) else column
+            if values.dtype == torch.uint8 and name in self.spec.inputs and self.spec.inputs[name].kind == "image":
+                values = values.to(dtype).div_(255)
+            elif values.is_floating_point() and values.dtype != dtype:
+                values = values.to(dtype)
+            else:
+                continue
+            changed[name] = column.like(values) if isinstance(column, Ragged) else values
+        return batch.replace(**changed) if changed else batch
 
     def normalize(self, batch: Batch) -> Any:
         """What the model is called with: the only input, or a dictionary of them by name, of zero mean and unit variance."""
@@ -85,15 +94,21 @@ class Task(nn.Module, ABC):
         return found if len(found) > 1 else next(iter(found.values()))
 
     def _normalized(self, name: str, column: Tensor | Ragged) -> Tensor | Ragged:
-        if name not in self.normalizers:
-            return column
-        normalizer = self.normalizers[name]
-        return column.like(normalizer(column.values)) if isinstance(column, Ragged) else normalizer(column)
+        values = column.values if isinstance(column, Ragged) else column
+        if name in self.normalizers:
+            values = self.normalizers[name](values)
+        elif values.is_floating_point():
+            values = values.to(self._place.dtype)
+        return column.like(values) if isinstance(column, Ragged) else values
 
     # --- learning
 
     def prepare(self, train: Split) -> None:
         """Fit what is fitted on the training split, once per run: class weights, scalers; kept in buffers or extra state."""
+
+    def sampling_weights(self, train: Split) -> np.ndarray | None:
+        """(samples,) weights by which an epoch draws samples, with replacement; None has each of them once."""
+        return None
 
     def network(self, name: str) -> nn.Module:
         """The network that the model declares by that name: its parameters are moved by one optimizer."""
@@ -158,17 +173,9 @@ class Task(nn.Module, ABC):
     def outputs(self) -> dict[str, Field]:
         """What `predict` returns, declared by name."""
 
-    def encode(self, raw: Any, reading: Reading) -> Iterator[Sample]:
-        """Samples from what a user names: a file, read by the kind of the only input, or arrays.
-
-        Args:
-            raw: A path, an array, or arrays by input.
-            reading: How to read; takes note of what is assumed.
-
-        Raises:
-            DataError: It cannot be read, or is of another kind.
-        """
-        return encode(raw, self.spec, reading)
+    def encode(self, file: Path) -> dict[str, np.ndarray] | None:
+        """The input columns of one file of a user's; None leaves it to the reader of the input's kind."""
+        return None
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Any]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_f1_score
+from torchmetrics.functional.classification import (
+    multiclass_calibration_error,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
 
-from dlframe.registry import Fraction, tasks
-from dlframe.statistics.intervals import bootstrap, wilson
+from dlframe.registry import Fraction, NonNegative, Positive, tasks
+from dlframe.statistics.intervals import bootstrap, wilson, wilson_of_groups
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Split
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate, Field, Split, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,38 +30,113 @@ if TYPE_CHECKING:
     "classification",
     targets=("class",),
     requires=("class",),
+    scores=("target", "probability", "loss"),
     metrics={
         "accuracy": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "f1": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
+        "precision": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
+        "recall": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "loss": {"better": "min", "low": 0.0},
         "calibration_error": {"better": "min", "low": 0.0, "high": 1.0},
     },
     headline="accuracy",
 )
 class Classification(Task):
-    """One class for each sample, learned by cross-entropy and judged by accuracy.
+    """One class for each sample, learned by cross-entropy.
 
-    F1 is the mean over classes; the calibration error is the expected one over 15 bins of confidence (Guo et al. 2017,
-    arXiv 1706.04599). A model without networks has `partial_fit(inputs, targets)`. A model with several has
-    `loss(inputs, network, supervised, fraction)`: `supervised(logits)` is this task's part of the loss, `fraction` the
-    batch's part of the samples of the optimizer step.
+    The calibration error is the expected one over 15 bins of confidence (Guo et al. 2017, arXiv 1706.04599). A model
+    without networks has `partial_fit(inputs, targets)`. A model with several has `loss(inputs, network, supervised,
+    fraction)`: `supervised(logits)` is this task's part of the loss, `fraction` the batch's part of the samples of the
+    optimizer step.
 
     Args:
         label_smoothing: Fraction of each target that is spread evenly over all classes (Szegedy et al. 2016, arXiv 1512.00567).
+        headline: Metric that heads the table.
+        average: What F1, precision and recall are means over: classes, classes weighted by their samples, or the positive
+            class alone.
+        positive: Name of the positive class, for average=positive and for a threshold; empty for the last one.
+        class_weights: Weights of the classes in the loss: all alike, or in inverse proportion to their training samples.
+        focal_gamma: Exponent of the focal loss, which samples that are learned already enter less (Lin et al. 2017, arXiv
+            1708.02002); 0 for the cross-entropy.
+        sampling: How an epoch draws its samples: each once, or as many of each class, with replacement.
+        threshold: How a class is chosen: the most probable, or, of two, the positive one where its probability reaches a
+            threshold that is chosen on the validation split: for the best F1, for a precision, or for the lowest cost.
+        min_precision: Precision that threshold=precision keeps on the validation split, with the best recall; the highest
+            precision where none reaches it.
+        miss_cost: Cost of a positive sample that is missed, in units of a false alarm's, for threshold=cost.
     """
 
     model: Any
+    weights: Tensor
+    cutoff: Tensor
 
-    def __init__(self, spec: DataSpec, model: nn.Module, *, label_smoothing: Fraction = 0.0) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        model: nn.Module,
+        *,
+        label_smoothing: Fraction = 0.0,
+        headline: Literal["accuracy", "f1", "precision", "recall"] = "accuracy",
+        average: Literal["macro", "weighted", "positive"] = "macro",
+        positive: str = "",
+        class_weights: Literal["none", "balanced"] = "none",
+        focal_gamma: NonNegative = 0.0,
+        sampling: Literal["shuffle", "balanced"] = "shuffle",
+        threshold: Literal["argmax", "f1", "precision", "cost"] = "argmax",
+        min_precision: Fraction = 0.9,
+        miss_cost: Positive = 10.0,
+    ) -> None:
         super().__init__(spec, model)
+        (self.target,) = spec.of_kind("class", spec.targets)
         self.label_smoothing = label_smoothing
+        self.headline = headline
+        self.average = average
+        self.class_weights = class_weights
+        self.focal_gamma = focal_gamma
+        self.sampling = sampling
+        self.threshold = threshold
+        self.min_precision = min_precision
+        self.miss_cost = miss_cost
+        classes = spec.classes
+        if positive and positive not in classes:
+            raise ConfigError(f"task.positive: must be a class. Received: '{positive}'.{nearest(positive, classes)}")
+        self.positive = classes.index(positive) if positive else len(classes) - 1
+        if threshold != "argmax":
+            if len(classes) != 2:
+                raise ConfigError(
+                    f"task.threshold: '{threshold}' needs two classes, and {spec.name} has {len(classes)}. "
+                    "Try: task.threshold=argmax"
+                )
+            self.register_buffer("cutoff", torch.tensor(0.5, dtype=torch.float64))
+        self.register_buffer("weights", torch.ones(len(classes)), persistent=False)
+
+    def prepare(self, train: Split) -> None:
+        """Class weights, of mean 1 over the labeled training samples."""
+        if self.class_weights == "balanced":
+            counts = torch.from_numpy(self._class_counts(train))
+            self.weights.copy_(counts.sum() / (counts.clamp(min=1) * (counts > 0).sum()))
+
+    def sampling_weights(self, train: Split) -> np.ndarray | None:
+        """Draw each class as often as any other."""
+        if self.sampling == "shuffle":
+            return None
+        weights = 1 / np.maximum(self._class_counts(train), 1)[train[self.target]]
+        return weights if train.labelled is None else weights * train.labelled
+
+    def _class_counts(self, split: Split) -> np.ndarray:
+        labels = split[self.target]
+        labels = labels if split.labelled is None else labels[split.labelled]
+        return np.bincount(labels, minlength=len(self.spec.classes))
 
     def logits(self, batch: Batch) -> Tensor:
         """(batch, classes) scores."""
         return self.model(self.normalize(batch))
 
     def counts(self, batch: Batch) -> Totals:
-        """The labeled samples."""
+        """The labeled samples, each with the weight of its class."""
+        if self.class_weights == "balanced":
+            weights = self.weights[batch[self.target]]
+            return {"labeled": (weights if batch.labelled is None else weights * batch.labelled).sum()}
         return {"labeled": len(batch) if batch.labelled is None else batch.labelled.sum()}
 
     def loss(self, batch: Batch, network: str, totals: Totals) -> Tensor:
@@ -67,52 +148,113 @@ class Classification(Task):
 
     def supervised(self, logits: Tensor, batch: Batch, total: Any) -> Tensor:
         """Cross-entropy of logits (batch, classes), summed over the labeled samples and divided by `total`."""
-        targets = batch.targets
+        targets = batch[self.target]
+        weights = self.weights.to(logits.dtype) if self.class_weights == "balanced" else None
         if batch.labelled is None:
-            losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
-            return losses.sum() / total
-        # Where labels were mixed, a row has less than 1 in sum if an unlabeled sample was mixed in.
-        classes = logits.shape[1]
-        if targets.ndim == 1:
-            targets = functional.one_hot(targets, classes) * batch.labelled.unsqueeze(1).to(logits.dtype)
-        weight = targets.sum(1, keepdim=True)
-        targets = torch.lerp(targets, (weight / classes).expand_as(targets), self.label_smoothing)
-        return -(targets * logits.log_softmax(1)).sum() / torch.as_tensor(total).clamp(min=1)
+            losses = functional.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=self.label_smoothing)
+        else:
+            # Where labels were mixed, a row has less than 1 in sum if an unlabeled sample was mixed in.
+            classes = logits.shape[1]
+            if targets.ndim == 1:
+                targets = functional.one_hot(targets, classes) * batch.labelled.unsqueeze(1).to(logits.dtype)
+            fraction = targets.sum(1, keepdim=True)
+            targets = torch.lerp(targets, (fraction / classes).expand_as(targets), self.label_smoothing)
+            losses = -(targets if weights is None else targets * weights).mul(logits.log_softmax(1)).sum(1)
+            total = torch.as_tensor(total).clamp(min=1)
+        if self.focal_gamma:
+            losses = losses * (1 - self._probability_of(targets, logits)) ** self.focal_gamma
+        return losses.sum() / total
+
+    def _probability_of(self, targets: Tensor, logits: Tensor) -> Tensor:
+        """(batch,) probability of the target, of mixed ones their mean."""
+        probability = logits.softmax(1)
+        if targets.ndim == 2:
+            return (probability * targets).sum(1)
+        return probability.gather(1, targets.unsqueeze(1)).squeeze(1)
 
     def partial_fit(self, batch: Batch) -> None:
-        self.model.partial_fit(self.normalize(batch), batch.targets)
+        self.model.partial_fit(self.normalize(batch), batch[self.target])
 
     def score(self, batch: Batch) -> Scores:
         logits = self.logits(batch).float()
-        loss = functional.cross_entropy(logits, batch.targets, reduction="none")
-        return {"target": batch.targets, "loss": loss, "probability": logits.softmax(1)}
+        loss = functional.cross_entropy(logits, batch[self.target], reduction="none")
+        return {"target": batch[self.target], "loss": loss, "probability": logits.softmax(1)}
+
+    def calibrate(self, scores: Scores) -> None:
+        """Choose the threshold on validation scores."""
+        if self.threshold == "argmax":
+            return
+        probability = scores["probability"][:, self.positive].double()
+        right = scores["target"] == self.positive
+        cutoffs, order = probability.unique().flip(0), probability.argsort(descending=True)
+        # Of the samples from each cutoff on: how many there are, and how many are positive.
+        taken = torch.searchsorted(-probability[order], -cutoffs, right=True)
+        hits = right[order].cumsum(0)[taken - 1]
+        positives = right.sum()
+        if self.threshold == "f1":
+            worth = 2 * hits / (taken + positives)
+        elif self.threshold == "precision":
+            precision = hits / taken
+            worth = torch.where(precision >= self.min_precision, hits.double(), precision - 1)  # else the most precise
+        else:
+            worth = -((taken - hits) + self.miss_cost * (positives - hits)).double()
+        self.cutoff.copy_(cutoffs[worth.argmax()])
+
+    def classes(self, probability: Tensor) -> Tensor:
+        """(batch,) the class that is chosen for probabilities (batch, classes)."""
+        if self.threshold == "argmax":
+            return probability.argmax(1)
+        chosen = probability[:, self.positive].double() >= self.cutoff
+        return torch.where(chosen, self.positive, 1 - self.positive)
 
     def metrics(self, scores: Scores) -> dict[str, float]:
         probability, target = scores["probability"], scores["target"]
-        classes = len(self.spec.classes)
         if probability.isnan().any():  # the largest of NaN would be a class
-            return dict.fromkeys(("accuracy", "f1", "loss", "calibration_error"), float("nan"))
-        right = probability.argmax(1) == target
+            names = ("accuracy", "f1", "precision", "recall", "loss", "calibration_error")
+            return dict.fromkeys(names, math.nan)
         return {
-            "accuracy": right.double().mean().item(),
-            "f1": multiclass_f1_score(probability, target, classes, average="macro").item(),
+            **self._of_classes(self.classes(probability), target),
             "loss": scores["loss"].double().mean().item(),
-            "calibration_error": multiclass_calibration_error(probability, target, classes, n_bins=15).item(),
+            "calibration_error": multiclass_calibration_error(probability, target, probability.shape[1], n_bins=15).item(),
         }
 
+    def _of_classes(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """The metrics that look at the chosen classes only."""
+        found = {"accuracy": (prediction == target).double().mean().item()}
+        scores: dict[str, Any] = {"f1": multiclass_f1_score, "precision": multiclass_precision, "recall": multiclass_recall}
+        for name, score in scores.items():
+            if self.average != "positive":
+                found[name] = score(prediction, target, len(self.spec.classes), average=self.average).item()
+                continue
+            value = score(prediction, target, len(self.spec.classes), average="none")[self.positive].item()
+            # Nothing was there to find, or nothing was found.
+            positives, alarms = (bool((x == self.positive).any()) for x in (target, prediction))
+            defined = {"f1": positives or alarms, "precision": alarms, "recall": positives}[name]
+            found[name] = value if defined else math.nan
+        return found
+
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
-        name = next(iter(self.spec.targets))
-        labels, labelled = dataset.train[name], dataset.train.labelled
-        labels = labels if labelled is None else labels[labelled]
-        majority = np.bincount(labels, minlength=len(self.spec.classes)).argmax()
-        return "majority class", {"accuracy": float((dataset.test[name] == majority).mean())}
+        """Always the most frequent class of the training split; with a threshold, as often positive as there."""
+        counts = self._class_counts(dataset.train)
+        target = torch.from_numpy(np.ascontiguousarray(dataset.test[self.target]))
+        if self.threshold != "argmax" or self.average == "positive":
+            rate = counts[self.positive] / counts.sum()
+            chance = torch.rand(len(target), generator=torch.Generator().manual_seed(0))
+            others = np.delete(counts, self.positive)
+            other = int(np.delete(np.arange(len(counts)), self.positive)[others.argmax()])
+            return "base rate", self._of_classes(torch.where(chance < rate, self.positive, other), target)
+        return "majority class", self._of_classes(torch.full_like(target, int(counts.argmax())), target)
 
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Wilson's interval for the accuracy of independent samples, a percentile bootstrap for the rest."""
+        """Wilson's interval for the accuracy, a percentile bootstrap for the rest."""
         value = self.metrics(scores)[metric]
-        if metric == "accuracy" and groups is None:
-            right = (scores["probability"].argmax(1) == scores["target"]).sum().item()
-            return Estimate(value, *wilson(int(right), len(scores["target"])))
+        if math.isnan(value):
+            return Estimate(value, math.nan, math.nan)
+        if metric == "accuracy":
+            right = (self.classes(scores["probability"]) == scores["target"]).numpy()
+            return Estimate(
+                value, *(wilson(int(right.sum()), len(right)) if groups is None else wilson_of_groups(right, groups))
+            )
         rows = np.arange(len(scores["target"]))
 
         def statistic(sample: np.ndarray) -> float:
@@ -125,16 +267,20 @@ class Classification(Task):
         probability = scores["probability"]
         return {
             "target": [self.spec.classes[i] for i in scores["target"].tolist()],
-            "prediction": [self.spec.classes[i] for i in probability.argmax(1).tolist()],
-            "score": probability.amax(1).tolist(),
+            "prediction": [self.spec.classes[i] for i in self.classes(probability).tolist()],
+            "score": self._confidence(probability).tolist(),
             "probabilities": probability.tolist(),
         }
+
+    def _confidence(self, probability: Tensor) -> Tensor:
+        """(batch,) probability of the class that is chosen."""
+        return probability.gather(1, self.classes(probability).unsqueeze(1)).squeeze(1)
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
         from dlframe import plots
 
-        probability, target = scores["probability"].numpy(), scores["target"].numpy()
-        prediction, confidence = probability.argmax(1), probability.max(1)
+        target = scores["target"].numpy()
+        prediction, confidence = (f(scores["probability"]).numpy() for f in (self.classes, self._confidence))
         matrix = np.zeros((len(self.spec.classes),) * 2, dtype=int)
         np.add.at(matrix, (target, prediction), 1)
         drawn = {
@@ -154,6 +300,6 @@ class Classification(Task):
         }
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """The most probable class (batch,) and the probabilities (batch, classes)."""
+        """The chosen class (batch,) and the probabilities (batch, classes)."""
         probabilities = self.logits(batch).float().softmax(1)
-        return {"prediction": probabilities.argmax(1), "probabilities": probabilities}
+        return {"prediction": self.classes(probabilities), "probabilities": probabilities}

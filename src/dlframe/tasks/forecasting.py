@@ -25,6 +25,7 @@ LOSSES = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functi
     "forecasting",
     targets=("value",),
     requires=("value",),
+    scores=("target", "prediction", "last", "loss"),
     metrics={
         "loss": {"better": "min", "low": 0.0},
         "rmse": {"better": "min", "low": 0.0},
@@ -56,7 +57,7 @@ class Forecasting(Task):
         changes = inputs - last
         std = changes.std(1, correction=0, keepdim=True)
         unit = torch.where(std > 0, std, 1)  # a flat window has no scale of its own
-        return self.model(changes / unit).float(), last[:, :, 0].float(), unit[:, :, 0].float()
+        return self.model((changes / unit).to(self._place.dtype)).float(), last[:, :, 0].float(), unit[:, :, 0].float()
 
     def loss(self, batch: Batch, network: str) -> Tensor:
         """The loss of the change in standard deviations of the window."""

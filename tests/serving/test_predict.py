@@ -1,0 +1,203 @@
+"""A trained model in use: files, folders, tables and arrays, from the command line and from Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+import dlframe
+from dlframe.cli import main
+from dlframe.config import load
+from dlframe.data.digits import digits
+from dlframe.jobs.train import run
+from dlframe.types import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a short run on the digits."""
+    result = run(load(["model=cnn", "epochs=2", "tracking=none", f"runs={tmp_path_factory.mktemp('runs')}"]))
+    assert result.folder
+    return result.folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images of the test split, as files that are named in its order."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, image in enumerate(digits().test["image"]):
+        Image.fromarray(image[0]).save(folder / f"{number:04d}.png")
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture, *arguments: Any) -> tuple[int, str, str]:
+    code = main(["predict", *map(str, arguments)])
+    return (code, *capsys.readouterr())
+
+
+def known(trained: Path) -> dict[str, Any]:
+    """What the test of the run predicted, in the order of the split."""
+    table = pyarrow.parquet.read_table(trained / "predictions.parquet").to_pydict()
+    assert table["id"] == digits().test.ids.tolist()
+    return table
+
+
+def test_files_are_predicted_as_the_test_split_was_to_the_bit(trained, pictures, tmp_path, capsys):
+    code, out, error = said(capsys, trained, pictures, f"out={tmp_path / 'p.parquet'}")
+    assert (code, error) == (0, "")
+    assert out == f"359 predictions in {tmp_path / 'p.parquet'}\n"
+    table = pyarrow.parquet.read_table(tmp_path / "p.parquet").to_pydict()
+    assert table["input"] == [str(path) for path in sorted(pictures.iterdir())]
+    for column in ("prediction", "score", "probabilities"):
+        assert table[column] == known(trained)[column]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_other_files(ending, trained, pictures, tmp_path, capsys):
+    out = tmp_path / f"p.{ending}"
+    assert said(capsys, trained / "model", pictures, f"out={out}")[0] == 0
+    rows = out.read_text().splitlines()
+    if ending == "jsonl":
+        assert [json.loads(row)["prediction"] for row in rows] == known(trained)["prediction"]
+    else:
+        assert rows[0] == "input,prediction,score,probabilities"
+        assert [row.split(",")[1] for row in rows[1:]] == known(trained)["prediction"]
+
+
+def test_the_terminal_shows_the_first_rows(trained, pictures, capsys):
+    code, out, _ = said(capsys, trained, pictures, "top=2")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].split() == ["input", "prediction", "score", "top"]
+    assert lines[1].split()[1] == known(trained)["prediction"][0]
+    assert len(lines) == 1 + 20 + 1
+    assert lines[-1] == "... 339 more; all of them: out=predictions.parquet"
+
+
+def test_what_cannot_be_read_is_left_out_by_choice(trained, pictures, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.png").write_bytes((pictures / "0000.png").read_bytes())
+    (folder / "b.png").write_bytes((pictures / "0001.png").read_bytes()[:40])
+    (folder / "c.txt").write_text("no image")
+    (folder / ".hidden.png").write_text("no image")
+    code, _, error = said(capsys, trained, folder)
+    assert (code, error.startswith(f"error: predict: {folder / 'b.png'} is ")) == (2, True)
+    assert error.endswith("Leave such files out: on_error=skip\n")
+    code, out, error = said(capsys, trained, folder, "on_error=skip")
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert error.splitlines()[-1] == "left out: 2 of 3"
+
+
+def test_images_of_another_size_are_told(trained, tmp_path, capsys):
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "large.png")
+    assert said(capsys, trained, tmp_path / "large.png")[2] == "resized: 1 of 1 images, to 8x8\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "predict: needs a run and what to predict. Try: python -m dlframe predict runs/... photo.png"),
+        (("RUN",), "predict: needs a run and what to predict. Try: python -m dlframe predict runs/... photo.png"),
+        (("nothing", "PICTURE"), "'nothing' has no trained model: it is not the directory of a finished run."),
+        (("RUN", "PICTURE", "onerror=skip"), "predict: 'onerror' is neither an option nor a file. Did you mean 'on_error'?"),
+        (("RUN", "PICTURE", "top=0"), "top: must be int >= 1. Received: 0."),
+        (("RUN", "PICTURE", "out=p.xls"), "out: must end in .parquet, .jsonl, .csv. Received: 'p.xls'."),
+        (("RUN", "PICTURE", "out=there.csv"), "out: 'there.csv' exists. Choose another name, or remove it."),
+        (("RUN", "PICTURE", "out=no/folder.csv"), "out: 'no/folder.csv' cannot be written: No such file or directory."),
+        (("RUN", "empty"), "predict: nothing to predict in empty."),
+    ],
+)
+def test_what_is_typed_wrong(arguments, message, trained, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("there.csv").touch()
+    Path("empty").mkdir()
+    places = {"RUN": trained, "PICTURE": pictures / "0000.png"}
+    assert said(capsys, *(places.get(argument, argument) for argument in arguments)) == (2, "", f"error: {message}\n")
+    assert Path("there.csv").read_bytes() == b""
+    assert not list(Path().glob(".*part"))
+
+
+def test_arrays(trained, tmp_path, capsys):
+    test = digits().test["image"]
+    np.save(tmp_path / "test.npy", test)
+    np.savez(tmp_path / "test.npz", image=test)
+    np.savez(tmp_path / "other.npz", picture=test)
+    np.save(tmp_path / "flat.npy", test.reshape(-1, 64))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "test.npy").read_bytes()[:50])
+    for name in ("test.npy", "test.npz"):
+        assert said(capsys, trained, tmp_path / name, f"out={tmp_path / name}.jsonl")[0] == 0
+        rows = map(json.loads, (tmp_path / f"{name}.jsonl").read_text().splitlines())
+        assert [row["score"] for row in rows] == known(trained)["score"]
+    for name, message in (
+        ("other.npz", "must have image. Received: picture."),
+        ("flat.npy", "'image' must be numbers (samples, 1, 8, 8). Received: uint8 (359, 64)."),
+        ("cut.npy", "is not arrays"),
+    ):
+        assert message in said(capsys, trained, tmp_path / name)[2]
+
+
+# --- Python
+
+
+def test_a_model_in_python(trained, pictures):
+    model = dlframe.load(trained)
+    table = known(trained)
+    test = digits().test["image"]
+    outputs = model.predict(test)
+    assert outputs["prediction"].tolist() == table["prediction"]
+    assert outputs["probabilities"].tolist() == table["probabilities"]
+    assert model.predict(pictures)["probabilities"].tolist() == table["probabilities"]
+    assert model.predict([pictures / "0003.png", str(pictures / "0001.png")])["prediction"].tolist() == [
+        table["prediction"][3],
+        table["prediction"][1],
+    ]
+    assert model.metrics["accuracy"] == np.mean(np.array(table["prediction"]) == table["target"])
+    assert (model.config.title, type(model.task).__name__, model.spec.classes[3]) == ("cnn-digits", "Classification", "3")
+    with pytest.raises(DataError, match=r"^inputs: must be numbers \(samples, 1, 8, 8\)\. Received: uint8 \(8, 8\)\.$"):
+        model.predict(test[0, 0])
+    with pytest.raises(DataError, match=r"^predict: there is no "):
+        model.predict("nothing.png")
+    with pytest.raises(ConfigError, match="has no trained model"):
+        dlframe.load(pictures)
+
+
+def test_a_run_in_python(tmp_path):
+    result = dlframe.run("model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}")
+    assert dlframe.load(str(result.folder)).metrics == result.metrics
+    with pytest.raises(ConfigError, match=r"^model=cnnn: no such model"):
+        dlframe.check("model=cnnn")
+    assert dlframe.check("model=cnn", "model.width=7").values["model"]["width"] == 7
+
+
+def test_the_package_imports_nothing_heavy():
+    code = "import sys, dlframe; dlframe.check('model=cnn'); print(*({'torch', 'mlflow', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "\n"
+
+
+def test_a_forecast_of_a_file(tmp_path, capsys):
+    days = np.datetime64("2020-01-01") + np.arange(100)
+    rows = [f"{day},{100 + i}" for i, day in enumerate(days)]
+    file = tmp_path / "prices.csv"
+    file.write_text("\n".join(["Date,Close", *rows]))
+    options = ["task=forecasting", "model=dlinear", "data=sp500", f"data.path={file}", "data.window=7", "data.horizon=3"]
+    result = run(load([*options, "epochs=1", "tracking=none", f"runs={tmp_path / 'runs'}"]))
+    capsys.readouterr()
+    code, out, _ = said(capsys, result.folder, file, "every=true", f"out={tmp_path / 'p.jsonl'}")
+    assert (code, out) == (0, f"94 predictions in {tmp_path / 'p.jsonl'}\n")
+    found = [json.loads(row)["prediction"] for row in (tmp_path / "p.jsonl").read_text().splitlines()]
+    table = pyarrow.parquet.read_table(result.folder / "predictions.parquet").to_pydict()
+    # The window of row i ends a day before the test sample whose first future value is at i + 7.
+    first = int((np.datetime64(table["id"][0]) - days[0]).astype(int)) - 7
+    np.testing.assert_allclose(found[first : first + len(table["id"])], table["prediction"], rtol=1e-6)
+    file.write_text("\n".join(["Date,Close", *rows[:5]]))
+    assert said(capsys, result.folder, file)[2].startswith(f"error: predict: {file} has 5 rows, and the model sees 7.")
