@@ -290,8 +290,9 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.data import image_folder as folders
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
-    from dlframe.data.stocks import COLUMNS, read_prices
+    from dlframe.data.stocks import COLUMNS
     from dlframe.models import backbone
+    from dlframe.readers.series import read_prices
     from dlframe.registry import read_source
     from dlframe.runs import journal, run_directory
     from dlframe.runs.exported_model import Predictor, read_spec

@@ -22,10 +22,11 @@ import pytest
 from PIL import Image
 from tests.attacks.conftest import BOMB, SECRET, shown
 
-from dlframe.data import image_sets, stocks
+from dlframe.data import image_sets
 from dlframe.data.image_folder import image_folder
 from dlframe.data.image_sets import cifar10, mnist
 from dlframe.data.stocks import sp500
+from dlframe.readers import series
 from dlframe.storage import fetch
 from dlframe.storage.fetch import Package, member
 from dlframe.types import DataError
@@ -202,7 +203,7 @@ TABLES = {
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table(name: str, guarded: Callable[..., Any], victim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content, message = TABLES[name]
-    monkeypatch.setattr(stocks, "LARGEST", 10**6)
+    monkeypatch.setattr(series, "LARGEST", 10**6)
     Path(name).write_bytes(content)
     with guarded(), pytest.raises(DataError) as caught:
         sp500(path=name)

@@ -54,6 +54,7 @@ def test_boxes_on_images(tmp_path):
     assert all(box.shape == (len(row), 4) for box, row in zip(outputs["box"], table["prediction"], strict=True))
     assert json.loads((result.folder / "model" / "spec.json").read_text())["plugins"] == {
         "task=boxes": "boxes",
+        "data=canvas": "boxes",
         "model=grid_detector": "boxes",
     }
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow.parquet
 import pytest
 from PIL import Image
@@ -97,9 +100,66 @@ def test_what_cannot_be_read_is_left_out_by_choice(trained, pictures, tmp_path, 
     assert error.splitlines()[-1] == "left out: 2 of 3"
 
 
-def test_images_of_another_size_are_told(trained, tmp_path, capsys):
-    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "large.png")
-    assert said(capsys, trained, tmp_path / "large.png")[2] == "resized: 1 of 1 images, to 8x8\n"
+def test_what_is_done_to_images_is_told(trained, tmp_path, capsys):
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "1 large.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "2 color.jpg")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "3 color.png")
+    assert said(capsys, trained, tmp_path)[2].splitlines() == [
+        "resized and cropped at the center to 8x8: 1 input, 1 large.png (20x30)",
+        "resized to 8x8: 1 input, 2 color.jpg (16x16)",
+        "converted to gray: 2 inputs, such as 2 color.jpg (RGB)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("prices.csv", b"Date,Close\n2020-01-01,3\n", "is not an image. The model takes images (BMP, GIF, JPEG,"),
+        ("empty.png", b"", "is empty"),
+        ("cut.npz", b"PK\x03\x04 and no more", "is not arrays: "),
+        ("empty.npy", b"", "is not arrays: "),
+    ],
+)
+def test_files_of_the_wrong_kind(name, content, message, trained, tmp_path, capsys):
+    (tmp_path / name).write_bytes(content)
+    code, out, error = said(capsys, trained, tmp_path / name)
+    assert (code, out) == (2, "")
+    assert error.startswith(f"error: predict: {tmp_path / name}")
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert "nothing to predict" in said(capsys, trained, tmp_path / name, "on_error=skip")[2]
+
+
+def test_images_of_too_many_pixels_are_refused_as_in_training(trained, pictures, monkeypatch, capsys):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)
+    assert "has more than 63 pixels. Leave" in said(capsys, trained, pictures / "0000.png")[2]
+
+
+def test_names_that_are_no_text_and_files_of_the_system(trained, pictures, tmp_path, capsys):
+    odd = os.path.join(os.fsencode(tmp_path), b"\xff\x1b.png")
+    with open(odd, "wb") as file:
+        file.write((pictures / "0000.png").read_bytes())
+    (tmp_path / "Thumbs.db").touch()
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "one.png").write_bytes((pictures / "0001.png").read_bytes())
+    for ending in ("csv", "jsonl", "parquet"):
+        out = tmp_path.parent / f"{tmp_path.name}.{ending}"
+        assert said(capsys, trained, tmp_path, f"out={out}")[0] == 0
+    names = pyarrow.parquet.read_table(out)["input"].to_pylist()
+    assert names == [str(tmp_path / "deeper" / "one.png"), f"{tmp_path}/\\udcff\\x1b.png"]
+
+
+def test_the_same_input_twice(trained, pictures, capsys):
+    file = pictures / "0000.png"
+    _, one, two = said(capsys, trained, file, file)[1].splitlines()
+    assert one == two
+
+
+@pytest.mark.parametrize("options", [["trainer.precision=64-true"], ["trainer.precision=bf16-mixed"], ["batch_size=12"]])
+def test_the_bits_are_those_of_the_test_in_other_formats_and_batches(options, pictures, tmp_path):
+    result = run(load(["model=cnn", "epochs=1", "tracking=none", f"runs={tmp_path}", *options]))
+    assert result.folder
+    assert dlframe.load(result.folder).predict(pictures)["probabilities"].tolist() == known(result.folder)["probabilities"]
 
 
 @pytest.mark.parametrize(
@@ -130,16 +190,18 @@ def test_arrays(trained, tmp_path, capsys):
     test = digits().test["image"]
     np.save(tmp_path / "test.npy", test)
     np.savez(tmp_path / "test.npz", image=test)
+    np.savez(tmp_path / "unnamed.npz", test)
+    np.savez(tmp_path / "labelled.npz", image=test, label=digits().test["label"])
     np.savez(tmp_path / "other.npz", picture=test)
     np.save(tmp_path / "flat.npy", test.reshape(-1, 64))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "test.npy").read_bytes()[:50])
-    for name in ("test.npy", "test.npz"):
+    for name in ("test.npy", "test.npz", "unnamed.npz", "labelled.npz"):
         assert said(capsys, trained, tmp_path / name, f"out={tmp_path / name}.jsonl")[0] == 0
         rows = map(json.loads, (tmp_path / f"{name}.jsonl").read_text().splitlines())
         assert [row["score"] for row in rows] == known(trained)["score"]
     for name, message in (
-        ("other.npz", "must have image. Received: picture."),
-        ("flat.npy", "'image' must be numbers (samples, 1, 8, 8). Received: uint8 (359, 64)."),
+        ("other.npz", "must have an array 'image'. Received: picture."),
+        ("flat.npy", "must be numbers (samples, 1, 8, 8). Received: uint8 (359, 64)."),
         ("cut.npy", "is not arrays"),
     ):
         assert message in said(capsys, trained, tmp_path / name)[2]
@@ -168,6 +230,31 @@ def test_a_model_in_python(trained, pictures):
         model.predict("nothing.png")
     with pytest.raises(ConfigError, match="has no trained model"):
         dlframe.load(pictures)
+    assert model.predict(pictures)["input"] == [str(path) for path in sorted(pictures.iterdir())]
+
+
+def test_arrays_in_python_are_converted_or_refused(trained):
+    """Never predicted from as they are: other integers would not be scaled, and the largest of NaN would be a class."""
+    model, images = dlframe.load(trained), digits().test["image"]
+    expected = model.predict(images)["probabilities"].tolist()
+    assert model.predict(images.astype(np.int64))["probabilities"].tolist() == expected
+    assert model.predict(images[0])["prediction"].shape == (1,)
+    for wrong, message in (
+        (images / 255, "inputs: 'image' must be uint8. Received: float64. Images from 0 to 1 become that by"),
+        (images > 128, "inputs: 'image' must be uint8. Received: bool."),
+        (images.astype(int) * 3, "inputs: 'image' must be from 0 to 255. Received: 0 to 765."),
+        (images[:0], "inputs: must hold a sample or more. Received: none."),
+    ):
+        with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+            model.predict(wrong)
+
+
+def test_a_run_that_has_not_ended(trained, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_bytes((trained / "config.yaml").read_bytes())
+    with pytest.raises(ConfigError, match=f"has no trained model yet.* resume={re.escape(str(folder))}$"):
+        dlframe.load(folder)
 
 
 def test_a_run_in_python(tmp_path):
@@ -194,10 +281,30 @@ def test_a_forecast_of_a_file(tmp_path, capsys):
     capsys.readouterr()
     code, out, _ = said(capsys, result.folder, file, "every=true", f"out={tmp_path / 'p.jsonl'}")
     assert (code, out) == (0, f"94 predictions in {tmp_path / 'p.jsonl'}\n")
-    found = [json.loads(row)["prediction"] for row in (tmp_path / "p.jsonl").read_text().splitlines()]
+    rows_out = [json.loads(row) for row in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert list(rows_out[0]) == ["input", "prediction_1", "prediction_2", "prediction_3"]
+    found = [[*row.values()][1:] for row in rows_out]
     table = pyarrow.parquet.read_table(result.folder / "predictions.parquet").to_pydict()
     # The window of row i ends a day before the test sample whose first future value is at i + 7.
     first = int((np.datetime64(table["id"][0]) - days[0]).astype(int)) - 7
     np.testing.assert_allclose(found[first : first + len(table["id"])], table["prediction"], rtol=1e-6)
+    prices = pandas.read_csv(file)
+    prices.to_parquet(tmp_path / "prices.parquet")
+    prices[["Close"]].to_csv(tmp_path / "undated.csv", index=False)
+    model = dlframe.load(result.folder)
+    for other, last in (("prices.csv", "2020-04-09"), ("prices.parquet", "2020-04-09"), ("undated.csv", "row 100")):
+        outputs = model.predict(tmp_path / other)
+        assert outputs["input"] == [f"{tmp_path / other} to {last}"]
+        assert outputs["prediction"].shape == (1, 3)
+        np.testing.assert_allclose(outputs["prediction"][0], found[-1], rtol=1e-6)
+    assert said(capsys, result.folder, tmp_path / "undated.csv")[2].splitlines() == [
+        "no column 'date', so the rows are in the order of time: 1 input, undated.csv",
+        "the last 7 rows are the window (every=true takes every one): 1 input, undated.csv (100 rows)",
+    ]
+    Image.new("L", (8, 8)).save(tmp_path / "photo.png")
+    assert (
+        "is no table. The model takes .csv, .csv.gz, .parquet with the columns date, close; or arrays."
+        in (said(capsys, result.folder, tmp_path / "photo.png")[2])
+    )
     file.write_text("\n".join(["Date,Close", *rows[:5]]))
     assert said(capsys, result.folder, file)[2].startswith(f"error: predict: {file} has 5 rows, and the model sees 7.")

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import math
-import zlib
-from datetime import date, datetime
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from dlframe.readers.series import read_prices
 from dlframe.readers.splits import by_time
 from dlframe.registry import Count, data
-from dlframe.storage.fetch import Package, content, expanded, members
-from dlframe.types import DataError, Dataset, DataSpec, Field, Split, nearest
+from dlframe.storage.fetch import Package, expanded, members
+from dlframe.types import DataError, Dataset, DataSpec, Field, Split
 
 ARCH = Package(
     "pip",
@@ -27,9 +21,6 @@ ARCH = Package(
     "NCSA, published market prices",
     build="cp311-cp311-manylinux2014_x86_64",
 )
-
-LARGEST = 10**8
-"""Bytes of a file, unpacked: ten thousand years of prices."""
 
 FILES = ["sp500.csv.gz", "nasdaq.csv.gz"]
 
@@ -124,57 +115,3 @@ def _windows(days: list[str], values: np.ndarray, part: slice, window: int, hori
     targets = values[first[:, None] + np.arange(horizon), 0]
     columns = {"window": inputs.astype(np.float32), "future": targets.astype(np.float32)}
     return Split(columns, np.array(days)[first])
-
-
-def read_prices(file: Path, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Days (ISO 8601) in ascending order, and (days, columns) float64, from a CSV file that may be gzipped."""
-    rows = {}
-    try:
-        reader = csv.DictReader(io.StringIO(_text(file), newline=""))
-        names = {name.strip().lower(): name for name in reader.fieldnames or ()}
-        known = [name for name in names if name.isprintable() and len(name) <= 40]
-        for column in ("date", *columns):
-            if column not in names:
-                raise DataError(f"{file}: there is no column '{column}'.{nearest(column, known)}")
-        for row in reader:
-            where = f"{file}, line {reader.line_num}"
-            day = _day(row[names["date"]], where)
-            if day in rows:
-                raise DataError(f"{where}: the day {day} occurs twice")
-            rows[day] = [_number(row[names[column]], column, where) for column in columns]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise DataError(f"{file}: cannot be read: {error}") from None
-    days = sorted(rows)
-    return days, np.array([rows[day] for day in days]).reshape(-1, len(columns))
-
-
-def _text(file: Path) -> str:
-    if file.exists() and not file.is_file():  # a pipe would never end
-        raise DataError(f"{file}: must be a file")
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-        return content(stream, file, LARGEST).decode("utf-8-sig")
-
-
-def _day(text: str, where: str) -> str:
-    try:
-        return date.fromisoformat(text[:10]).isoformat()
-    except (ValueError, TypeError):
-        pass
-    try:
-        return datetime.strptime(text, "%m/%d/%Y").date().isoformat()
-    except (ValueError, TypeError):
-        raise DataError(f"{where}: the date must be 2018-12-31 or 12/31/2018. Received: {_short(text)}") from None
-
-
-def _number(text: str, column: str, where: str) -> float:
-    try:
-        value = float(text)
-    except (ValueError, TypeError):
-        value = math.nan
-    if not abs(value) < 1e30:  # the square, which the deviation needs, would be no number
-        raise DataError(f"{where}: '{column}' must be a number. Received: {_short(text)}")
-    return value
-
-
-def _short(text: object) -> str:
-    return repr(text if len(str(text)) <= 40 else f"{str(text)[:40]}...")

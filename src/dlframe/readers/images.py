@@ -30,6 +30,8 @@ def read_image(file: Path, size: tuple[int, int], color: str, root: Path | None 
         if not file.is_file():  # pipes block forever
             return "is no file" if file.exists() else "is a link that leads nowhere"
         with Image.open(file, formats=FORMATS) as image:
+            if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                return f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
             if image.mode.startswith("I;16"):
                 # Pillow would clip 16 bits at 255 instead of scaling them.
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -46,12 +48,12 @@ def read_image(file: Path, size: tuple[int, int], color: str, root: Path | None 
     return pixels.transpose(2, 0, 1) if color == "rgb" else pixels[None]
 
 
-def size_of(file: Path) -> tuple[int, int] | None:
-    """Height and width of an image as its header says; None where it cannot be read."""
+def header_of(file: Path) -> tuple[tuple[int, int], str] | None:
+    """Height and width, and Pillow's name of the color mode, as the header says; None where it cannot be read."""
     from PIL import Image
 
     try:
         with Image.open(file, formats=FORMATS) as image:
-            return image.height, image.width
+            return (image.height, image.width), image.mode
     except Exception:  # Pillow's decoders raise whatever a damaged file makes them raise.
         return None

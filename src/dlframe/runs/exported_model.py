@@ -8,14 +8,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dlframe.config import Config, load_saved
+from dlframe.config import LISTS, Config, load_saved
+from dlframe.readers.arrays import columns_of, converted
 from dlframe.registry import GROUPS
+from dlframe.runs.recorder import read_metadata
 from dlframe.storage import checkpoint
 from dlframe.types import Batch, ConfigError, DataError, DataSpec, DlframeError, Field, Ragged
 
@@ -40,15 +43,20 @@ def export(config: Config, spec: DataSpec, task: Task, weights: Path, folder: Pa
     folder.mkdir(exist_ok=True)
     shutil.copy(folder.parent / "config.yaml", folder)
     shutil.copy(weights, folder / "weights.safetensors")
-    needed = {
-        f"{group}={config.values[group]['name']}": entry.origin
-        for group in ("task", "model")
-        if (entry := config.entry(group)).origin != "dlframe"
-    }
-    described = {"format": FORMAT, "plugins": needed, **dataclasses.asdict(spec)}
+    size = config.run.batch_size
+    batch = size if isinstance(size, int) else read_metadata(folder.parent, "batch_size") or BATCH
+    described = {"format": FORMAT, "plugins": _plugins(config), "batch": min(4 * batch, BATCH), **dataclasses.asdict(spec)}
     (folder / "spec.json").write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
     signature = {"inputs": _tensors(spec.inputs), "outputs": _tensors(task.outputs())}
     (folder / "signature.json").write_text(json.dumps(signature), encoding="utf-8")
+
+
+def _plugins(config: Config) -> dict[str, str]:
+    """What the config names of plugins -> the plugin: all of it must be registered for the config to be read."""
+    chosen = [(group, options) for group, options in config.values.items() if group in GROUPS and group not in LISTS]
+    chosen += [(group, options) for group in LISTS for options in config.values[group].values()]
+    entries = {f"{group}={options['name']}": GROUPS[group].get(options["name"]) for group, options in chosen}
+    return {choice: entry.origin for choice, entry in entries.items() if entry.origin != "dlframe"}
 
 
 def _tensors(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
@@ -69,17 +77,22 @@ class Predictor:
     Args:
         folder: An exported model.
         plugin_paths: Plugins that it needs, beside ./plugins and the installed ones.
+        device: Where it predicts; "auto" for the kind of device of the run, where this machine has one.
 
     Raises:
         DlframeError: A file is missing or damaged, or names what is not registered here.
     """
 
-    def __init__(self, folder: Path, plugin_paths: tuple[str, ...] = ()) -> None:
-        self.spec, plugins = _read_spec(folder / "spec.json")
+    def __init__(
+        self, folder: Path, plugin_paths: Sequence[str] = (), *, device: Literal["cpu", "auto"] = "cpu"
+    ) -> None:
+        described = _read_description(folder / "spec.json")
+        self.spec = described.spec
+        self.batch = described.batch
         try:
             self.config = load_saved(folder / "config.yaml", plugin_paths)
         except ConfigError as error:
-            missing = [f"{choice} of the plugin '{origin}'" for choice, origin in plugins.items() if not _known(choice)]
+            missing = [f"{choice} of the plugin '{origin}'" for choice, origin in described.plugins.items() if not _known(choice)]
             needs = f" The model needs {', '.join(missing)}: put it into ./plugins, or name it in plugin_paths." * bool(missing)
             raise ConfigError(f"{error}{needs}", error.key) from None
         weights = folder / "weights.safetensors"
@@ -92,25 +105,35 @@ class Predictor:
         except Exception as error:  # Whatever a model makes of sizes that it was never trained with.
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"{folder}: no model can be built of it: {said}") from error
-        checkpoint.restore(self.task, tensors, weights)
-        size = self.config.run.batch_size
-        self.batch = min(4 * size, BATCH) if isinstance(size, int) else BATCH
         import torch
 
-        self.task.to(memory_format=self._memory_format(torch))
-        with torch.inference_mode():
+        own = "cuda" if self.config.trainer.accelerator == "gpu" and torch.cuda.is_available() else "cpu"
+        self.device = own if device == "auto" else "cpu"
+        dtype = {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(self.config.trainer.precision)
+        self.task.to(device=self.device, dtype=dtype)
+        checkpoint.restore(self.task, tensors, weights)  # in the precision in which they were trained
+        if self._memory_format(torch) == torch.channels_last:
+            self.task.to(memory_format=torch.channels_last)
+        with self._inference(torch):
             self.task.begin_scoring()
 
     def _memory_format(self, torch: Any) -> Any:
         """That of the run: another one may round in another way."""
         return torch.channels_last if self.config.trainer.channels_last else torch.contiguous_format
 
+    @contextmanager
+    def _inference(self, torch: Any) -> Iterator[None]:
+        """Without gradients, in the number format of the run."""
+        mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(self.config.trainer.precision)
+        with torch.inference_mode(), torch.autocast(self.device, dtype=mixed, enabled=mixed is not None):
+            yield
+
     def predict(self, inputs: Any, params: dict[str, Any] | None = None) -> Columns:
-        """Predictions from raw inputs.
+        """Predictions from arrays.
 
         Args:
             inputs: An array (samples, ...) as the data set holds them, uint8 for images; or a mapping of such arrays by
-                column where there are several.
+                column where there are several; of samples of varying length a list of arrays.
             params: Not used; part of MLflow's interface.
 
         Returns:
@@ -119,20 +142,28 @@ class Predictor:
         Raises:
             DataError: The inputs have another shape, or are not numbers.
         """
-        columns = self._checked(inputs)
-        outputs = self.task.outputs()
+        given = columns_of(inputs, self.spec)
+        columns = {
+            name: column if isinstance(column, Ragged) else converted(column, self.spec.inputs[name], "inputs", name)
+            for name, column in given.items()
+        }
+        if not len(next(iter(columns.values()))):
+            raise DataError("inputs: must hold a sample or more. Received: none.")
         parts = [*self.raw(columns)]
-        return {name: _readable([part[name] for part in parts], field) for name, field in outputs.items()}
+        return {name: _readable([part[name] for part in parts], field) for name, field in self.task.outputs().items()}
 
     def raw(self, columns: Columns) -> Iterator[dict[str, Any]]:
-        """Outputs as the task gives them, on the CPU, a batch at a time."""
+        """Outputs as the task gives them, on the CPU, a batch at a time, as large as in a test."""
         import torch
 
         def tensor(column: Any) -> Any:
             if isinstance(column, Ragged):
-                return Ragged(torch.from_numpy(column.values), torch.from_numpy(column.offsets))
-            values = torch.from_numpy(np.ascontiguousarray(column))
+                return Ragged(tensor(column.values), torch.from_numpy(column.offsets).to(self.device))
+            values = torch.from_numpy(np.ascontiguousarray(column)).to(self.device)
             return values.contiguous(memory_format=self._memory_format(torch)) if values.ndim == 4 else values
+
+        def on_cpu(output: Any) -> Any:
+            return Ragged(output.values.cpu(), output.offsets.cpu()) if isinstance(output, Ragged) else output.cpu()
 
         samples = len(next(iter(columns.values())))
         for start in range(0, samples, self.batch):
@@ -141,42 +172,10 @@ class Predictor:
                 name: tensor(column.take(index) if isinstance(column, Ragged) else column[index])
                 for name, column in columns.items()
             }
-            with torch.inference_mode():
-                batch = Batch(taken, torch.from_numpy(index), self.spec)
-                yield self.task.predict(self.task.features(batch))
-
-    def _checked(self, inputs: Any) -> Columns:
-        if not isinstance(inputs, Mapping):
-            if len(self.spec.inputs) != 1:
-                raise DataError(f"inputs: must be a mapping of {', '.join(self.spec.inputs)}. Received: {type(inputs).__name__}.")
-            inputs = {next(iter(self.spec.inputs)): inputs}
-        if inputs.keys() != self.spec.inputs.keys():
-            raise DataError(f"inputs: must be {', '.join(self.spec.inputs)}. Received: {', '.join(map(str, inputs)) or 'none'}.")
-        columns = {name: _checked_column(name, inputs[name], field) for name, field in self.spec.inputs.items()}
-        if len({len(column) for column in columns.values()}) > 1:
-            sizes = ", ".join(f"{len(column)} of {name}" for name, column in columns.items())
-            raise DataError(f"inputs: must have as many samples each. Received: {sizes}.")
-        return columns
-
-
-def _checked_column(name: str, given: Any, field: Field) -> Any:
-    if field.ragged:
-        if not isinstance(given, Ragged):
-            try:
-                given = Ragged.of([np.asarray(sample, dtype=field.dtype) for sample in given])
-            except (ValueError, TypeError) as error:
-                raise DataError(f"inputs: '{name}' must be arrays of {field.dtype}. Received: {error}") from None
-        if given.values.shape[1:] != field.shape[1:]:
-            raise DataError(f"inputs: '{name}' must have samples of shape {field.shape}. Received: {given.values.shape[1:]}.")
-        return given
-    try:
-        array = np.asarray(given)
-    except ValueError as error:
-        raise DataError(f"inputs: must be one array. Received: {error}") from None
-    if array.shape[1:] != field.shape or array.dtype.kind not in "buif":
-        shape = ", ".join(map(str, field.shape))
-        raise DataError(f"inputs: must be numbers (samples, {shape}). Received: {array.dtype} {array.shape}.")
-    return array
+            with self._inference(torch):
+                batch = Batch(taken, torch.from_numpy(index).to(self.device), self.spec)
+                outputs = self.task.predict(self.task.features(batch))
+            yield {name: on_cpu(output) for name, output in outputs.items()}
 
 
 def _readable(parts: list[Any], field: Field) -> Any:
@@ -205,32 +204,43 @@ TYPES: dict[str, Any] = {
 """Types of a `Field` in JSON; in a tuple, of each value in a list."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What spec.json holds: the data, what plugins are needed, and the samples of a batch in the run's test."""
+
+    spec: DataSpec
+    plugins: dict[str, str]
+    batch: int
+
+
 def read_spec(path: Path) -> DataSpec:
     """What a model was told of its data.
 
     Raises:
         DataError: The file cannot be read, holds something else, or was written by another version.
     """
-    return _read_spec(path)[0]
+    return _read_description(path).spec
 
 
-def _read_spec(path: Path) -> tuple[DataSpec, dict[str, str]]:
+def _read_description(path: Path) -> Description:
     try:
         given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if given.pop("format", 1) != FORMAT:
             raise DataError(
-                f"{path}: was exported by another version of dlframe. Test the run again, which works, and train it anew "
-                f"to export its model: python -m dlframe test RUN"
+                f"{path}: was exported by another version of dlframe, which described its data in another way. Train the "
+                f"model again to export it: its options are in overrides.txt of the run."
             )
-        plugins = given.pop("plugins")
+        plugins, batch = given.pop("plugins"), given.pop("batch")
         fields = {role: {name: _field(values) for name, values in given.pop(role).items()} for role in ("inputs", "targets")}
         spec = DataSpec(given.pop("name"), **fields, fitted=given.pop("fitted"))
         names = [spec.name, *spec.fields, *plugins, *plugins.values()]
         if given or not all(isinstance(name, str) for name in names) or not spec.inputs or not isinstance(spec.fitted, dict):
             raise ValueError("it is no description of data")
+        if type(batch) is not int or not 1 <= batch <= BATCH:
+            raise ValueError(f"its batch is no number from 1 to {BATCH}")
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    return spec, plugins
+    return Description(spec, plugins, batch)
 
 
 def _field(values: dict[str, Any]) -> Field:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from dlframe.readers.images import read_image, size_of
-from dlframe.types import DataError, DataSpec, Field, nearest
+from dlframe.readers.arrays import columns_of, converted, load_arrays
+from dlframe.readers.images import FORMATS, header_of, read_image
+from dlframe.readers.series import read_series
+from dlframe.types import DataError, DataSpec, Field, nearest, printable
 
 ARRAYS = (".npy", ".npz")
-TABLES = (".csv", ".gz")
+TABLES = (".csv", ".csv.gz", ".parquet")
+IGNORED = ("thumbs.db", "desktop.ini")
+"""What systems leave in folders, beside hidden files."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,22 @@ class Inputs:
     ) -> None:
         self.spec = spec
         self.encode = encode
-        self.resized = 0
-        """Images of another size than the model takes."""
         self.on_error = on_error
         self.every = every
         self.skipped = 0
+        self._assumed: dict[str, tuple[int, str]] = {}
+
+    @property
+    def assumed(self) -> list[str]:
+        """What was done to inputs so that the model takes them: "resized to 8x8: 12 inputs, such as photo.jpg (480x640)"."""
+        return [
+            f"{what}: {count:,} {'input,' if count == 1 else 'inputs, such as'} {first}"
+            for what, (count, first) in self._assumed.items()
+        ]
+
+    def _assume(self, what: str, file: Path, was: str = "") -> None:
+        count, first = self._assumed.get(what, (0, f"{shown(file.name)} ({was})" if was else shown(file.name)))
+        self._assumed[what] = (count + 1, first)
 
     def read(self, paths: Iterable[Path]) -> Iterator[Sample]:
         """The samples of files and folders, in the order of their names.
@@ -58,89 +74,102 @@ class Inputs:
             DataError: A path does not exist, is of a kind that the model does not take, or cannot be read.
         """
         for path in paths:
-            if not path.exists():
+            if not _exists(path):
                 beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-                raise DataError(f"predict: there is no {path}.{nearest(path.name, beside)}")
+                raise DataError(f"predict: there is no {shown(path)}.{nearest(path.name, beside)}")
             for file in sorted(_files(path)) if path.is_dir() else [path]:
                 try:
                     yield from self._samples(file)
                 except DataError as error:
+                    told = f"predict: {shown(str(error).removeprefix('predict: ').rstrip('.'))}."
                     if self.on_error == "raise":
-                        raise DataError(f"{error} Leave such files out: on_error=skip") from None
+                        raise DataError(f"{told} Leave such files out: on_error=skip") from None
                     self.skipped += 1
-                    print(f"left out: {error}", file=sys.stderr)
+                    print(f"left out: {told.removeprefix('predict: ')}", file=sys.stderr)
 
     def _samples(self, file: Path) -> Iterator[Sample]:
-        if file.suffix in ARRAYS:
+        if not file.is_file():  # pipes block forever
+            raise DataError(f"{file} is no file")
+        if file.suffix.lower() in ARRAYS:
             yield from self._of_arrays(file)
             return
         if (columns := self.encode(file)) is not None:
-            yield Sample(str(file), columns)
+            yield Sample(shown(file), columns)
             return
         if len(self.spec.inputs) == 1:
             (name, field), *_ = self.spec.inputs.items()
             if field.kind == "image" and not field.ragged:
-                pixels = _image(file, field)
-                self.resized += size_of(file) != field.shape[1:]
-                yield Sample(str(file), {name: pixels})
+                yield Sample(shown(file), {name: self._image(file, field)})
                 return
-            if field.kind == "series":
+            if field.kind == "series" and not field.ragged:
                 yield from self._windows(file, name, field)
                 return
         kinds = ", ".join(f"{name} ({field.kind})" for name, field in self.spec.inputs.items())
-        raise DataError(
-            f"predict: {file} cannot be read as {kinds}. Give arrays: a .npz file with {', '.join(self.spec.inputs)}."
-        )
+        raise DataError(f"{file} cannot be read as {kinds}. Give arrays: a .npz file with {', '.join(self.spec.inputs)}")
 
     def _of_arrays(self, file: Path) -> Iterator[Sample]:
-        try:
-            loaded: Any = np.load(file, allow_pickle=False, mmap_mode="r" if file.suffix == ".npy" else None)
-            arrays = {next(iter(self.spec.inputs)): loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise DataError(f"predict: {file} is not arrays: {error}.") from None
-        if arrays.keys() != self.spec.inputs.keys():
-            raise DataError(f"predict: {file} must have {', '.join(self.spec.inputs)}. Received: {', '.join(arrays)}.")
-        for name, field in self.spec.inputs.items():
-            if arrays[name].shape[1:] != field.shape or arrays[name].dtype.kind not in "buif":
-                received = f"{arrays[name].dtype} {arrays[name].shape}"
-                raise DataError(f"predict: {file}: '{name}' must be numbers (samples, {_sides(field)}). Received: {received}.")
+        where = shown(file)
+        arrays = columns_of(load_arrays(file, self.spec), self.spec, where)
         for i in range(len(next(iter(arrays.values())))):
-            yield Sample(f"{file}[{i}]", {name: array[i] for name, array in arrays.items()})
+            columns = {name: converted(arrays[name][i], field, where, name) for name, field in self.spec.inputs.items()}
+            yield Sample(f"{where}[{i}]", columns)
+
+    def _image(self, file: Path, field: Field) -> np.ndarray:
+        channels, height, width = field.shape
+        if channels not in (1, 3):
+            raise DataError(f"{file} has no {channels} channels. Give arrays: a .npy file")
+        assert height is not None
+        assert width is not None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of decoders, whose errors are enough
+            header = header_of(file)
+            pixels = read_image(file, (height, width), "rgb" if channels == 3 else "grey")
+        if isinstance(pixels, str):
+            takes = f". The model takes images ({', '.join(FORMATS)}) or arrays" if pixels == "is not an image" else ""
+            raise DataError(f"{file} {'is empty' if not file.stat().st_size else pixels}{takes}")
+        (rows, columns), mode = header or ((height, width), "")
+        if (rows, columns) != (height, width):
+            cropped = " and cropped at the center" * (rows * width != columns * height)
+            self._assume(f"resized{cropped} to {height}x{width}", file, f"{rows}x{columns}")
+        if mode not in ("RGB" if channels == 3 else "L", ""):
+            self._assume(f"converted to {'RGB' if channels == 3 else 'gray'}", file, mode)
+        return pixels
 
     def _windows(self, file: Path, name: str, field: Field) -> Iterator[Sample]:
         """The last window of a series, or all."""
-        from dlframe.data.stocks import read_prices
-
-        length = field.shape[0]
+        length, features = field.shape
         assert length is not None
-        if file.suffix not in TABLES:
-            raise DataError(f"predict: {file} must be a CSV file with the columns date, {', '.join(field.names)}.")
-        days, values = read_prices(file, field.names)
+        assert features is not None
+        if not file.name.lower().endswith(TABLES):
+            columns = ", ".join(("date", *(field.names or (f"{features} features",))))
+            raise DataError(f"{file} is no table. The model takes {', '.join(TABLES)} with the columns {columns}; or arrays")
+        days, values = read_series(file, field.names, features)
+        if days and days[0] == "row 1":
+            self._assume("no column 'date', so the rows are in the order of time", file)
         if len(days) < length:
-            raise DataError(f"predict: {file} has {len(days)} rows, and the model sees {length}.")
-        for start in range(len(days) - length + 1) if self.every else [len(days) - length]:
-            window = values[start : start + length].astype(field.dtype)
-            yield Sample(f"{file} to {days[start + length - 1]}", {name: window})
+            raise DataError(f"{file} has {len(days)} rows, and the model sees {length}")
+        if len(days) > length and not self.every:
+            self._assume(f"the last {length} rows are the window (every=true takes every one)", file, f"{len(days):,} rows")
+        for end in range(length if self.every else len(days), len(days) + 1):
+            window = converted(values[end - length : end], field, str(file), name)
+            yield Sample(f"{shown(file)} to {days[end - 1]}", {name: window})
+
+
+def shown(path: Path | str) -> str:
+    """A path as text: it may hold bytes that are none, which no table takes, or that a terminal obeys."""
+    return printable(str(path).encode(errors="backslashreplace").decode())
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or holds a null character
+        return False
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, hidden ones left out."""
+    """Every file below a folder; hidden ones and those of the system are left out."""
     for path in folder.rglob("*"):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not path.is_dir() and not hidden and path.name.lower() not in IGNORED:
             yield path
-
-
-def _image(file: Path, field: Field) -> np.ndarray:
-    channels, height, width = field.shape
-    if channels not in (1, 3):
-        raise DataError(f"predict: {file} has no {channels} channels. Give arrays: a .npy file (samples, {_sides(field)}).")
-    assert height is not None
-    assert width is not None
-    pixels = read_image(file, (height, width), "rgb" if channels == 3 else "grey")
-    if isinstance(pixels, str):
-        raise DataError(f"predict: {file} {pixels}.")
-    return pixels
-
-
-def _sides(field: Field) -> str:
-    return ", ".join("*" if side is None else str(side) for side in field.shape)

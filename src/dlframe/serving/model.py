@@ -14,7 +14,7 @@ from dlframe.config import Config
 from dlframe.runs.exported_model import Predictor
 from dlframe.runs.run_directory import read_result
 from dlframe.serving.inputs import Inputs, Sample
-from dlframe.types import ConfigError, DataSpec, Metric
+from dlframe.types import ConfigError, DataError, DataSpec, Metric, Ragged
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Task
@@ -34,9 +34,13 @@ class Model:
     def __init__(self, run: Path, plugin_paths: Sequence[str] = ()) -> None:
         folder = run if (run / "spec.json").is_file() else run / "model"
         if not (folder / "spec.json").is_file():
+            if (run / "config.yaml").is_file():
+                raise ConfigError(
+                    f"'{run}' has no trained model yet: it is exported when the run ends. Continue it: resume={run}"
+                )
             raise ConfigError(f"'{run}' has no trained model: it is not the directory of a finished run.")
         self.run = folder.parent
-        self.predictor = Predictor(folder, tuple(plugin_paths))
+        self.predictor = Predictor(folder, tuple(plugin_paths), device="auto")
 
     @property
     def config(self) -> Config:
@@ -45,7 +49,7 @@ class Model:
 
     @property
     def task(self) -> Task:
-        """The task with the trained model, on the CPU, in evaluation mode."""
+        """The task with the trained model, in evaluation mode; on a GPU where the run was and this machine has one."""
         return self.predictor.task
 
     @property
@@ -64,7 +68,7 @@ class Model:
         return self.config.metrics
 
     def predict(self, inputs: Any, *, on_error: Literal["raise", "skip"] = "raise", every: bool = False) -> dict[str, Any]:
-        """Predictions by output, as arrays (samples, ...); classes by their names.
+        """Predictions by output, as arrays (samples, ...); classes by their names. Of files, "input" names them.
 
         Args:
             inputs: A path, or several, of files and folders; or arrays: (samples, ...) of the only input, or a mapping of
@@ -73,13 +77,18 @@ class Model:
             every: Of a series in a file, predict from every window instead of the last one.
 
         Raises:
-            DataError: The inputs cannot be read, or are not what the model takes.
+            DataError: The inputs cannot be read, or are not what the model takes; or there is none.
         """
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error: must be 'raise' or 'skip'. Received: {on_error!r}.")
         paths = _paths(inputs)
         if paths is None:
             return self.predictor.predict(inputs)
         parts = [*self.batches(self.inputs(on_error=on_error, every=every).read(paths))]
-        return {name: _joined([columns[name] for _, columns in parts]) for name in self.task.outputs()} if parts else {}
+        if not parts:
+            raise DataError(f"predict: nothing to predict in {', '.join(map(str, paths))}.")
+        outputs = {name: _joined([columns[name] for _, columns in parts]) for name in self.task.outputs()}
+        return {"input": [name for names, _ in parts for name in names], **outputs}
 
     def inputs(self, **options: Any) -> Inputs:
         """What reads files for this model."""
@@ -89,7 +98,10 @@ class Model:
         """Names and predictions, as many samples at a time as a test scores."""
         samples = iter(samples)
         while batch := [*islice(samples, self.predictor.batch)]:
-            columns = {name: np.stack([sample.columns[name] for sample in batch]) for name in self.spec.inputs}
+            columns = {
+                name: (Ragged.of if field.ragged else np.stack)([sample.columns[name] for sample in batch])
+                for name, field in self.spec.inputs.items()
+            }
             yield [sample.name for sample in batch], self.predictor.predict(columns)
 
 

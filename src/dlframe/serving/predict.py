@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,18 @@ def main(arguments: Sequence[str]) -> int:
         from dlframe.serving.model import Model
 
         model = Model(Path(run), options["plugin_paths"])
+        if threads := model.config.trainer.threads:
+            import torch
+
+            torch.set_num_threads(threads)  # as in the run's test, to the bit
         inputs = model.inputs(on_error=options["on_error"], every=options["every"])
         count = 0
         for names, outputs in model.batches(inputs.read([Path(path) for path in paths])):
             rows = [*_rows(names, outputs, model.spec.classes, options["top"])]
             count += len(rows)
             write(rows)
-    if inputs.resized:
-        print(f"resized: {inputs.resized} of {count} images, to {'x'.join(map(str, model.spec.shape[1:]))}", file=sys.stderr)
+    for line in inputs.assumed:
+        print(line, file=sys.stderr)
     if inputs.skipped:
         print(f"left out: {inputs.skipped} of {inputs.skipped + count}", file=sys.stderr)
     if not count:
@@ -69,15 +74,22 @@ def _rows(names: list[str], outputs: dict[str, Any], classes: Sequence[str], top
         for output, values in outputs.items():
             value = values[i]
             if output == "probabilities":
-                row["score"] = float(value.max())
+                chosen = outputs["prediction"][i] if "prediction" in outputs else None
+                row["score"] = float(value[classes.index(chosen)] if chosen in classes else value.max())
                 row["probabilities"] = value.tolist()
             else:
-                plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-                row[output] = plain[0] if isinstance(plain, list) and len(plain) == 1 else plain
+                row |= _columns(output, value.tolist(), steps=isinstance(values, np.ndarray) and values.ndim == 2)
         if top > 1 and probabilities is not None:
             order = np.argsort(-probabilities[i], kind="stable")[:top].tolist()
             row["top"] = [[classes[k], float(probabilities[i][k])] for k in order]
         yield row
+
+
+def _columns(output: str, value: Any, *, steps: bool) -> Row:
+    """One column, or one for each step: prediction_1, prediction_2."""
+    if not steps:
+        return {output: value}
+    return {output: value[0]} if len(value) == 1 else {f"{output}_{i}": step for i, step in enumerate(value, 1)}
 
 
 @contextmanager
@@ -105,8 +117,11 @@ def writer(out: str) -> Iterator[Callable[[list[Row]], None]]:
         target.close()
         if unfinished.exists():
             unfinished.replace(path)
+    except OSError as error:  # a full disk
+        raise ConfigError(f"out: '{out}' cannot be written: {error.strerror or error}.", "out") from None
     finally:
-        target.close()
+        with suppress(OSError):
+            target.close()
         unfinished.unlink(missing_ok=True)
 
 
@@ -143,10 +158,19 @@ class _Lines:
         self.file = path.open("w", encoding="utf-8")
 
     def write(self, rows: list[Row]) -> None:
-        self.file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self.file.writelines(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in rows)
 
     def close(self) -> None:
         self.file.close()
+
+
+def _finite(value: Any) -> Any:
+    """With null in the place of NaN and infinity, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Csv:
@@ -180,7 +204,7 @@ class _Parquet:
         import pyarrow
         import pyarrow.parquet
 
-        table = pyarrow.Table.from_pylist(rows)
+        table = pyarrow.Table.from_pylist(rows, schema=self.writer.schema if self.writer else None)
         if self.writer is None:
             self.writer = pyarrow.parquet.ParquetWriter(self.path, table.schema)
         self.writer.write_table(table)

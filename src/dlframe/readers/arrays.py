@@ -1,0 +1,120 @@
+"""A user's arrays as the columns that a model takes, or a sentence that says what they are not."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlframe.types import DataError, DataSpec, Field, Ragged
+
+LARGEST = 2**32
+"""Bytes that a .npz file may unpack to in memory; a .npy file is mapped and may have any size."""
+
+FINITE = ("image", "audio", "series")
+"""Kinds in whose values NaN and infinity mean nothing."""
+
+
+def load_arrays(file: Path, spec: DataSpec) -> Any:
+    """The array of a .npy file, mapped, or those of a .npz file by name; other arrays beside the inputs are left out.
+
+    Raises:
+        DataError: The file is damaged, holds Python objects, or lacks an input.
+    """
+    try:
+        if file.suffix.lower() == ".npy":
+            return np.load(file, mmap_mode="r", allow_pickle=False)
+        with zipfile.ZipFile(file) as archive:
+            if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
+                raise DataError(f"{file}: unpacks to {size / 1e9:.1f} GB. Give .npy files, which are mapped.")
+        with np.load(file, allow_pickle=False) as archive:
+            if archive.files == ["arr_0"] and len(spec.inputs) == 1:  # NumPy's name where none was given
+                return archive["arr_0"]
+            if missing := [name for name in spec.inputs if name not in archive.files]:
+                received = ", ".join(archive.files) or "none"
+                raise DataError(f"{file}: must have an array '{missing[0]}'. Received: {received}.")
+            return {name: archive[name] for name in spec.inputs}
+    except DataError:
+        raise
+    except Exception as error:  # Whatever a damaged header makes NumPy raise.
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{file}: is not arrays: {said}") from None
+
+
+def columns_of(inputs: Any, spec: DataSpec, where: str = "inputs") -> dict[str, Any]:
+    """Arrays by input, (samples, ...), or `Ragged`, of the declared shapes. Values are seen to when they are `converted`.
+
+    Args:
+        inputs: An array of several samples, or of one; or a mapping of such arrays by input.
+        spec: What is declared.
+        where: Begins the message.
+
+    Raises:
+        DataError: They are not as declared.
+    """
+    if not isinstance(inputs, Mapping):
+        if len(spec.inputs) != 1:
+            raise DataError(f"{where}: must be a mapping of {', '.join(spec.inputs)}. Received: {type(inputs).__name__}.")
+        inputs = {next(iter(spec.inputs)): inputs}
+    if inputs.keys() != spec.inputs.keys():
+        received = ", ".join(map(str, inputs)) or "none"
+        raise DataError(f"{where}: must be {', '.join(spec.inputs)}. Received: {received}.")
+    columns = {
+        name: _column(inputs[name], field, where, name, alone=len(spec.inputs) == 1) for name, field in spec.inputs.items()
+    }
+    if len({len(column) for column in columns.values()}) > 1:
+        sizes = ", ".join(f"{len(column)} of {name}" for name, column in columns.items())
+        raise DataError(f"{where}: must have as many samples each. Received: {sizes}.")
+    return columns
+
+
+def _column(given: Any, declared: Field, where: str, name: str, *, alone: bool) -> Any:
+    told = "" if alone else f"'{name}' "
+    if declared.ragged:
+        return given if isinstance(given, Ragged) else _ragged(given, declared, where, name)
+    try:
+        array = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: must be one array. Received: {error}") from None
+    if array.shape == declared.shape:
+        array = array[None]
+    if array.shape[1:] != declared.shape or not array.ndim or array.dtype.kind not in "buif":
+        shape = ", ".join(map(str, declared.shape))
+        raise DataError(f"{where}: {told}must be numbers (samples, {shape}). Received: {array.dtype} {array.shape}.")
+    return array
+
+
+def _ragged(given: Any, declared: Field, where: str, name: str) -> Ragged:
+    """Of a sequence of arrays that differ in length."""
+    try:
+        samples = [converted(np.asarray(sample), declared, where, name) for sample in given]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: '{name}' must be a list of arrays. Received: {error}") from None
+    for sample in samples:
+        if sample.shape[1:] != declared.shape[1:] or not sample.ndim:
+            raise DataError(f"{where}: '{name}' must have samples of shape {declared.shape}. Received: {sample.shape}.")
+    return Ragged.of(samples or [np.empty((0, *(side or 0 for side in declared.shape[1:])), declared.dtype)])
+
+
+def converted(values: np.ndarray, declared: Field, where: str, name: str) -> np.ndarray:
+    """The values in the declared type, where that changes none of them but by rounding.
+
+    Raises:
+        DataError: Floats for integers, a number out of range, or one that is not finite.
+    """
+    dtype = np.dtype(declared.dtype)
+    if values.dtype.kind not in ("iuf" if dtype.kind == "f" else dtype.kind + "iu"):
+        hint = " Images from 0 to 1 become that by (255 * x).round().astype('uint8')." if declared.kind == "image" else ""
+        raise DataError(f"{where}: '{name}' must be {dtype}. Received: {values.dtype}.{hint}")
+    if dtype.kind in "iu" and values.dtype != dtype and values.size:
+        limits, low, high = np.iinfo(dtype), values.min(), values.max()
+        if low < limits.min or high > limits.max:
+            raise DataError(f"{where}: '{name}' must be from {limits.min} to {limits.max}. Received: {low} to {high}.")
+    with np.errstate(over="ignore"):
+        values = values.astype(dtype, copy=False)
+    if dtype.kind == "f" and declared.kind in FINITE and not np.isfinite(values).all():
+        raise DataError(f"{where}: '{name}' must be finite. Received: {values[~np.isfinite(values)].flat[0]}.")
+    return values
