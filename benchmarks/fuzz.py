@@ -292,6 +292,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
     from dlframe.data.stocks import COLUMNS
     from dlframe.models import backbone
+    from dlframe.readers.images import read_image
     from dlframe.readers.series import read_prices
     from dlframe.registry import read_source
     from dlframe.runs import journal, run_directory
@@ -435,7 +436,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "model's spec": Reader("spec.json", [model["spec.json"]], model_of, model, (in_json,)),
         "model's config": Reader("config.yaml", [model["config.yaml"]], model_of, model, yaml),
         "model's weights": Reader("weights.safetensors", [model["weights.safetensors"]], model_of, model, header),
-        "image": Reader("x.png", pictures, lambda file: folders._image(file, 4, "rgb", file.parent.resolve())),
+        "image": Reader("x.png", pictures, lambda file: read_image(file, (4, 4), "rgb", file.parent.resolve())),
         "image folder": Reader("x", [bytes([i]) * 8 for i in range(64)], listing, right=False),
         "idx": Reader(idx_names[0], [idx[0]], stored, rest),
         "idx labels": Reader(idx_names[1], [idx[1]], stored, {**rest, idx_names[0]: idx[0]}),
