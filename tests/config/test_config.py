@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
@@ -318,3 +319,24 @@ def test_any_yaml_is_a_config_or_a_config_error(values):
     conf("experiment/x.yaml", yaml.safe_dump(values, allow_unicode=True))
     with contextlib.suppress(ConfigError):
         load(["experiment=x"])
+
+
+def test_threads_load_their_own_configs(tmp_path, monkeypatch):
+    """Each gets its own values, or its own message with the file and the line of its own experiment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    for i in range(8):
+        lines = "\n" * i + ("epochs: -1\n" if i % 2 else f"epochs: {i + 1}\n")
+        (tmp_path / "conf" / "experiment" / f"e{i}.yaml").write_text(lines)
+
+    def outcome(i: int) -> int | str:
+        try:
+            return load([f"experiment=e{i}"]).run.epochs
+        except ConfigError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            for i, found in enumerate(pool.map(outcome, range(8))):
+                wrong = f"conf/experiment/e{i}.yaml:{i + 1}: epochs: must be int >= 1. Received: -1."
+                assert found == (wrong if i % 2 else i + 1)

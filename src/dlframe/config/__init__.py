@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,22 @@ def names(group: str) -> dict[str, str]:
     return found
 
 
+LOCK = threading.RLock()
+"""Held while a config is composed: Hydra and the registries are global to the process."""
+
+
+def _alone(function: Callable[..., Config]) -> Callable[..., Config]:
+    """Have one thread at a time load a config, so that each gets its own result and its own message."""
+
+    @functools.wraps(function)
+    def locked(*args: Any, **kwargs: Any) -> Config:
+        with LOCK:
+            return function(*args, **kwargs)
+
+    return locked
+
+
+@_alone
 def load(overrides: Sequence[str]) -> Config:
     """The checked config of one run from command-line overrides ("model=cnn", "optimizer.lr=0.01"); of two of one key the last.
 
@@ -151,6 +168,7 @@ def load(overrides: Sequence[str]) -> Config:
     return config
 
 
+@_alone
 def load_saved(path: Path, plugin_paths: Sequence[str] = ()) -> Config:
     """The config that a run saved. It is data: plugins that it names are not loaded, those of `plugin_paths` are.
 
