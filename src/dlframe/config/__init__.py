@@ -20,6 +20,7 @@ from dlframe.config.devices import check_machine
 from dlframe.config.settings import Checkpoint, Run, Tracking, Trainer, settings
 from dlframe.registry import GROUPS, Entry, Registry, plugins
 from dlframe.registry.parameters import REQUIRED, Parameter, parts
+from dlframe.registry.renamed import new_name
 from dlframe.types import ConfigError, DataSpec, Metric, declared, nearest
 
 CHOICES = ("trainer", "tracking", "experiment")
@@ -29,8 +30,6 @@ LISTS = ("augmentation", "callback", "metric")
 """Groups of which a run takes any number, in order."""
 OPTIONS = ("trainer", "tracking", "checkpoint")
 """Groups of options that belong to no entry."""
-RENAMED = {"players": "networks"}
-"""Keys of earlier versions -> what they are called now."""
 NESTED = (*GROUPS, *OPTIONS, "networks")
 """Keys that hold options."""
 
@@ -651,7 +650,7 @@ def _unknown(key: str, known: Iterable[str], verb: str = "") -> ConfigError:
     if key.split(".")[-1].startswith("_"):
         return ConfigError(f"{key}: is not supported: choose a registered entry, model=NAME.", key)
     sought = key.split(".")[-1 if verb else 0]
-    if new := RENAMED.get(sought):
+    if new := new_name("", verb or "run", sought):
         return ConfigError(f"{key}: is called '{new}' now.", key)
     see = f"show {verb}" if verb else "--help"
     return ConfigError(f"{key}: no such option.{nearest(sought, known)} See: python -m dlframe {see}", key)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from dlframe.registry.adoption import Adoption
 from dlframe.registry.installed import NotInstalled
 from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
+from dlframe.registry.renamed import new_name
 from dlframe.registry.signatures import Row, meanings, resolve, with_arguments
 from dlframe.types import ConfigError, RegistrationError, nearest
 
@@ -67,6 +68,8 @@ class Entry:
                     raise ConfigError(
                         f"{key}.{name}: is not supported: choose a registered entry, model=NAME.", f"{key}.{name}"
                     )
+                if new := new_name(self.group, self.name, str(name)):
+                    raise ConfigError(f"{key}.{name}: is called '{new}' now.", f"{key}.{name}")
                 raise ConfigError(f"{key}.{name}: '{self.name}' has no such option.{hint} See: {command}", f"{key}.{name}")
         given = {name: options.get(name, p.default) for name, p in self.parameters.items()}
         return {name: self.parameters[name].check(value, f"{key}.{name}") for name, value in given.items()}
