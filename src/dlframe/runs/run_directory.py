@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 NOTE_VARIABLE = "DLFRAME_RUN_NOTE"
 """Environment variable: the file in which a process tells its parent the directory of its run."""
-FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "chunk")
+FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution")
 """Options that change no number: a run may be continued with others."""
 
 
