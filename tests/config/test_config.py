@@ -177,7 +177,7 @@ def test_a_reference_in_a_yaml_sees_the_command_line():
 )
 def test_text_is_taken_as_it_stands(text):
     if text == "${":
-        with pytest.raises(ConfigError, match=r"^name: .* Received: '\$\{'\.$"):
+        with pytest.raises(ConfigError, match=r"^run_name: .* Received: '\$\{'\.$"):
             load([f"run_name={text}"])
     else:
         assert load([f"run_name={text}"]).run.run_name == text

@@ -155,7 +155,7 @@ def test_the_tracked_model_predicts_what_the_run_predicted(default_run):
 def test_the_chunk_changes_nothing(tmp_path, chunk):
     options = ["augmentation=[affine,mixup]", "log_every_n_steps=3"]
     one = train(tmp_path, "steps_per_execution=1", *options)
-    other = train(tmp_path, f"chunk={chunk}", *options)
+    other = train(tmp_path, f"steps_per_execution={chunk}", *options)
     assert same(weights(one), weights(other))
     assert one.metrics == other.metrics
 

@@ -30,7 +30,7 @@ class Run:
             0 for no such limit.
         accumulate_grad_batches: Batches whose gradients are summed into one optimizer step.
         gradient_clip_val: Maximum L2 norm of a network's gradient; null disables.
-        weight_decay_params: What weight decay applies to: all parameters, or only weight matrices and kernels, no norms or biases.
+        weight_decay_params: What weight decay applies to: all parameters, or weight matrices and kernels only.
         labels_per_class: Training labels kept of each class; the other samples are unlabeled. null keeps all.
         monitor: Metric that picks the best epoch, such as val/accuracy; empty for the task's own.
         compile: Compile the model with torch.compile.
