@@ -392,7 +392,7 @@ def readers(folder: Path) -> dict[str, Reader]:
                         place.write_bytes(b"")
         os.environ["DLFRAME_DATA"] = str(file.with_name("cache"))
         shutil.rmtree(file.with_name("cache"), ignore_errors=True)
-        return folders.image_folder(path=str(top), size=4, on_error=rng.choice(("raise", "skip")))
+        return folders.image_folder(path=str(top), image_size=4, on_error=rng.choice(("raise", "skip")))
 
     def batches(file: Path) -> object:
         return cifar([file.with_name(name) for name in (*names, "test_batch.bin")])

@@ -20,8 +20,8 @@ class ConvMixer(nn.Module):
     Args:
         width: Channels of every layer.
         depth: Number of blocks.
-        kernel: Height and width of a depthwise convolution in patches; odd, so that the grid keeps its size.
-        patch: Height and width of a patch in pixels; rows and columns left over at the edge are not seen.
+        kernel_size: Height and width of a depthwise convolution in patches; odd, so that the grid keeps its size.
+        patch_size: Height and width of a patch in pixels; rows and columns left over at the edge are not seen.
     """
 
     def __init__(
@@ -30,15 +30,17 @@ class ConvMixer(nn.Module):
         *,
         width: Count = 64,
         depth: Count = 4,
-        kernel: Literal[3, 5, 7, 9] = 5,
-        patch: Count = 2,
+        kernel_size: Literal[3, 5, 7, 9] = 5,
+        patch_size: Count = 2,
     ) -> None:
         super().__init__()
         channels, height, columns = spec.shape
-        if patch > min(height, columns):
-            raise ConfigError(f"model.patch: must fit into the image, {height} x {columns}. Received: {patch}.", "model.patch")
-        blocks = [Block(width, kernel) for _ in range(depth)]
-        self.features = nn.Sequential(*activated(nn.Conv2d(channels, width, patch, patch), width), *blocks)
+        if patch_size > min(height, columns):
+            raise ConfigError(
+                f"model.patch_size: must fit into the image, {height} x {columns}. Received: {patch_size}.", "model.patch_size"
+            )
+        blocks = [Block(width, kernel_size) for _ in range(depth)]
+        self.features = nn.Sequential(*activated(nn.Conv2d(channels, width, patch_size, patch_size), width), *blocks)
         self.head = nn.Linear(width, len(spec.classes))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,9 +51,9 @@ class ConvMixer(nn.Module):
 class Block(nn.Module):
     """x + depthwise(x), each channel by itself; then pointwise, each place by itself."""
 
-    def __init__(self, width: int, kernel: int) -> None:
+    def __init__(self, width: int, kernel_size: int) -> None:
         super().__init__()
-        self.depthwise = nn.Sequential(*activated(nn.Conv2d(width, width, kernel, padding="same", groups=width), width))
+        self.depthwise = nn.Sequential(*activated(nn.Conv2d(width, width, kernel_size, padding="same", groups=width), width))
         self.pointwise = nn.Sequential(*activated(nn.Conv2d(width, width, 1), width))
 
     def forward(self, features: Tensor) -> Tensor:

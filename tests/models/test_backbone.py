@@ -348,7 +348,7 @@ def test_architectures_that_the_hub_lacks():
 
 def test_a_frozen_backbone_stays_as_it_is():
     """Parameters and batch norm's statistics, to the bit; only the head moves."""
-    model = Backbone(DIGITS, **TINY, train="head")
+    model = Backbone(DIGITS, **TINY, trainable="head")
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     steps(model)
     changed = [name for name, tensor in model.network.state_dict().items() if not torch.equal(tensor, before[name])]
@@ -365,7 +365,7 @@ def test_a_whole_network_moves():
 
 
 def test_gradual_goes_from_the_head_to_the_stem():
-    model = Backbone(DIGITS, **TINY, train="gradual")
+    model = Backbone(DIGITS, **TINY, trainable="gradual")
     depth = len(model.layers)
     assert model.layers[0] == ["fc.weight", "fc.bias"]
     assert all(name.startswith(("conv1.", "bn1.")) for name in model.layers[-1])
@@ -384,7 +384,7 @@ def test_gradual_goes_from_the_head_to_the_stem():
 
 
 def test_gradual_keeps_frozen_layers_in_evaluation_mode():
-    model = Backbone(DIGITS, **TINY, train="gradual").train()
+    model = Backbone(DIGITS, **TINY, trainable="gradual").train()
     model.start_epoch(0, 2)
     assert not any(m.training for m in model.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
     model.start_epoch(1, 2)
@@ -396,23 +396,25 @@ def test_gradual_keeps_frozen_layers_in_evaluation_mode():
 
 def test_gradual_takes_one_process(monkeypatch):
     """Several would each train what they unfreeze on their own, and say nothing."""
-    model = Backbone(DIGITS, **TINY, train="gradual")
+    model = Backbone(DIGITS, **TINY, trainable="gradual")
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(ConfigError, match=r"^model\.train: gradual takes one process"):
+    with pytest.raises(ConfigError, match=r"^model\.trainable: gradual takes one process"):
         model.start_epoch(0, 2)
 
 
 @pytest.mark.parametrize("architecture", ["test_resnet", "test_vit", "test_efficientnet", "caformer_s18"])
-@pytest.mark.parametrize("train", ["all", "head", "gradual"])
-def test_parameter_groups(architecture, train):
+@pytest.mark.parametrize("trainable", ["all", "head", "gradual"])
+def test_parameter_groups(architecture, trainable):
     """Each parameter that any epoch trains, once; rates fall from the head to the stem."""
     with torch.device("meta"):
-        model = Backbone(DIGITS, architecture=architecture, image_size=64, train=train, head_lr_scale=4.0, lr_decay=0.5)
+        model = Backbone(
+            DIGITS, architecture=architecture, image_size=64, trainable=trainable, head_lr_scale=4.0, layer_decay=0.5
+        )
     groups = model.parameter_groups()
     held = [id(parameter) for group in groups for parameter in group["params"]]
     model.start_epoch(3, 4)
     assert len(held) == len(set(held))
     assert set(held) == {id(p) for p in model.parameters() if p.requires_grad}
-    assert train == "head" or len(held) == len(list(model.parameters()))
+    assert trainable == "head" or len(held) == len(list(model.parameters()))
     assert [group["lr_scale"] for group in groups] == [4.0, *(0.5**depth for depth in range(1, len(groups)))]

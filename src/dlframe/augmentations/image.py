@@ -19,7 +19,6 @@ from dlframe.types import Batch, ConfigError, DataSpec
 HalfTurn = Annotated[float, Interval(ge=0, le=180)]
 HalfCircle = Annotated[float, Interval(ge=0, le=0.5)]
 Angle = Annotated[float, Interval(ge=0, lt=90)]
-Aspect = Annotated[float, Interval(ge=1)]
 
 
 @augmentations.register("none", exempt={"varies": "It changes nothing, whatever the seed."})
@@ -39,7 +38,7 @@ class Flip:
 
     Args:
         direction: Left-right, up-down, or each with its own draw.
-        probability: Share of the samples that are mirrored, in each direction.
+        p: Share of the samples that are mirrored, in each direction.
     """
 
     def __init__(
@@ -47,15 +46,15 @@ class Flip:
         spec: DataSpec,
         *,
         direction: Literal["horizontal", "vertical", "both"] = "horizontal",
-        probability: Fraction = 0.5,
+        p: Fraction = 0.5,
     ) -> None:
         self.dimensions = {"horizontal": (3,), "vertical": (2,), "both": (2, 3)}[direction]
-        self.probability = probability
+        self.p = p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         for dimension in self.dimensions:
-            chosen = uniform(len(images), 0, 1, images, generator) < self.probability
+            chosen = uniform(len(images), 0, 1, images, generator) < self.p
             images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(dimension), images)
         return batch.replace(inputs=images)
 
@@ -66,7 +65,7 @@ class Crop:
 
     Args:
         padding: Pixels added on each side, the largest shift; null for an eighth of the shorter side, as 4 of 32.
-        fill: What the padding shows: black, the mirrored image, or its edge.
+        padding_mode: What the padding shows: black, the mirrored image, or its edge.
     """
 
     def __init__(
@@ -74,14 +73,14 @@ class Crop:
         spec: DataSpec,
         *,
         padding: Natural | None = None,
-        fill: Literal["zeros", "reflect", "edge"] = "zeros",
+        padding_mode: Literal["zeros", "reflect", "edge"] = "zeros",
     ) -> None:
         shorter = min(spec.shape[1:])
         self.padding = max(1, round(shorter / 8)) if padding is None else padding
-        self.mode = {"zeros": "constant", "reflect": "reflect", "edge": "replicate"}[fill]
-        if fill == "reflect" and self.padding >= shorter:
+        self.mode = {"zeros": "constant", "reflect": "reflect", "edge": "replicate"}[padding_mode]
+        if padding_mode == "reflect" and self.padding >= shorter:
             raise ConfigError(
-                f"augmentation.crop.padding: must be smaller than the image, {shorter} pixels, with fill=reflect. "
+                f"augmentation.crop.padding: must be smaller than the image, {shorter} pixels, with padding_mode=reflect. "
                 f"Received: {self.padding}. Try: augmentation.crop.padding={max(0, shorter // 8)}"
             )
 
@@ -101,10 +100,10 @@ class Affine:
 
     Args:
         degrees: Largest rotation to either side.
-        shift: Largest shift along each axis, as a share of the image's side.
+        translate: Largest shift along each axis, as a share of the image's side.
         scale: Smallest and largest magnification.
         shear: Largest shear along each axis, in degrees.
-        outside: What lies beyond the edges: black, the edge's colour, or the mirrored image.
+        padding_mode: What lies beyond the edges: black, the edge's colour, or the mirrored image.
     """
 
     def __init__(
@@ -112,17 +111,18 @@ class Affine:
         spec: DataSpec,
         *,
         degrees: HalfTurn = 15.0,
-        shift: Fraction = 0.1,
+        translate: Fraction = 0.1,
         scale: tuple[Positive, Positive] = (0.9, 1.1),
         shear: Angle = 0.0,
-        outside: Literal["zeros", "border", "reflection"] = "zeros",
+        padding_mode: Literal["zeros", "border", "reflection"] = "zeros",
     ) -> None:
         if scale[0] > scale[1]:
             raise ConfigError(
                 f"augmentation.affine.scale: must be [smallest, largest]. Received: {list(scale)}. "
                 f"Try: augmentation.affine.scale=[{scale[1]:g},{scale[0]:g}]"
             )
-        self.degrees, self.shift, self.scale, self.shear, self.outside = degrees, shift, scale, shear, outside
+        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
+        self.padding_mode = padding_mode
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
@@ -133,13 +133,13 @@ class Affine:
         warped = operations.warp(
             images,
             degrees=draw(-self.degrees, self.degrees),
-            shift=(draw(-self.shift, self.shift), draw(-self.shift, self.shift)),
+            translate=(draw(-self.translate, self.translate), draw(-self.translate, self.translate)),
             scale=draw(*self.scale),
             shear=(
                 torch.tan(torch.deg2rad(draw(-self.shear, self.shear))),
                 torch.tan(torch.deg2rad(draw(-self.shear, self.shear))),
             ),
-            outside=self.outside,
+            padding_mode=self.padding_mode,
         )
         return batch.replace(inputs=warped)
 
@@ -185,40 +185,41 @@ class Erasing:
     does not fit; here its longer side is cut to the image.
 
     Args:
-        probability: Share of the samples that lose a rectangle.
-        area: Smallest and largest share of the image that the rectangle covers.
-        aspect: Largest ratio of its sides, either way.
-        fill: What it shows: the mean colour of the training set, black, or noise.
+        p: Share of the samples that lose a rectangle.
+        scale: Smallest and largest share of the image that the rectangle covers.
+        ratio: Smallest and largest ratio of its height to its width.
+        value: What it shows: the mean colour of the training set, black, or noise.
     """
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        probability: Fraction = 0.5,
-        area: tuple[Fraction, Fraction] = (0.02, 0.33),
-        aspect: Aspect = 3.3,
-        fill: Literal["mean", "black", "noise"] = "mean",
+        p: Fraction = 0.5,
+        scale: tuple[Fraction, Fraction] = (0.02, 0.33),
+        ratio: tuple[Positive, Positive] = (0.3, 3.3),
+        value: Literal["mean", "black", "noise"] = "mean",
     ) -> None:
-        if area[0] > area[1]:
-            raise ConfigError(
-                f"augmentation.erasing.area: must be [smallest, largest]. Received: {list(area)}. "
-                f"Try: augmentation.erasing.area=[{area[1]:g},{area[0]:g}]"
-            )
-        self.probability, self.area, self.aspect, self.fill = probability, area, aspect, fill
+        for name, limits in {"scale": scale, "ratio": ratio}.items():
+            if limits[0] > limits[1]:
+                raise ConfigError(
+                    f"augmentation.erasing.{name}: must be [smallest, largest]. Received: {list(limits)}. "
+                    f"Try: augmentation.erasing.{name}=[{limits[1]:g},{limits[0]:g}]"
+                )
+        self.p, self.scale, self.ratio, self.value = p, scale, ratio, value
         self.mean = torch.tensor(spec.input.mean).view(1, -1, 1, 1)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         count, _, height, width = images.shape
         chance, size, shape, top, left = torch.rand(5, count, generator=generator, device=images.device)
-        pixels = (self.area[0] + size * (self.area[1] - self.area[0])) * height * width
-        ratio = self.aspect ** (2 * shape - 1)
+        pixels = (self.scale[0] + size * (self.scale[1] - self.scale[0])) * height * width
+        ratio = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** shape
         inside = operations.rectangle(images, (pixels * ratio).sqrt(), (pixels / ratio).sqrt(), top, left)
-        hidden = inside & (chance < self.probability).view(-1, 1, 1, 1)
-        if self.fill == "noise":
+        hidden = inside & (chance < self.p).view(-1, 1, 1, 1)
+        if self.value == "noise":
             shown = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-        elif self.fill == "mean":
+        elif self.value == "mean":
             shown = self.mean.to(images)
         else:
             shown = images.new_zeros(())

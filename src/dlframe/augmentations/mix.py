@@ -14,12 +14,12 @@ from dlframe.registry import Fraction, Positive, augmentations
 from dlframe.types import Batch, DataSpec
 
 
-def shares(count: int, alpha: float, probability: float, images: Tensor, generator: torch.Generator) -> Tensor:
+def shares(count: int, alpha: float, p: float, images: Tensor, generator: torch.Generator) -> Tensor:
     """(count,) shares of each sample in its mixture, from Beta(alpha, alpha); 1 for those that are not mixed."""
     # torch.distributions.Beta takes no generator; a Dirichlet of two is the same.
     concentration = torch.full((count, 2), alpha, device=images.device)
     share = torch._sample_dirichlet(concentration, generator)[:, 0]
-    return torch.where(uniform(count, 0, 1, images, generator) < probability, share, 1.0)
+    return torch.where(uniform(count, 0, 1, images, generator) < p, share, 1.0)
 
 
 def mixed_targets(batch: Batch, partner: Tensor, share: Tensor) -> Tensor:
@@ -40,16 +40,16 @@ class Mixup:
 
     Args:
         alpha: The weights are drawn from Beta(alpha, alpha); 1 is uniform, less leaves one image dominant.
-        probability: Share of the samples that are mixed.
+        p: Share of the samples that are mixed.
     """
 
-    def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2, probability: Fraction = 1.0) -> None:
-        self.alpha, self.probability = alpha, probability
+    def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2, p: Fraction = 1.0) -> None:
+        self.alpha, self.p = alpha, p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         partner = torch.randperm(len(images), generator=generator, device=images.device)
-        share = shares(len(images), self.alpha, self.probability, images, generator)
+        share = shares(len(images), self.alpha, self.p, images, generator)
         return batch.replace(
             inputs=torch.lerp(images[partner], images, each(share, images)),
             targets=mixed_targets(batch, partner, share),
@@ -65,17 +65,17 @@ class CutMix:
 
     Args:
         alpha: The share of the image that stays is drawn from Beta(alpha, alpha); 1 is uniform.
-        probability: Share of the samples that are mixed.
+        p: Share of the samples that are mixed.
     """
 
-    def __init__(self, spec: DataSpec, *, alpha: Positive = 1.0, probability: Fraction = 1.0) -> None:
-        self.alpha, self.probability = alpha, probability
+    def __init__(self, spec: DataSpec, *, alpha: Positive = 1.0, p: Fraction = 1.0) -> None:
+        self.alpha, self.p = alpha, p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         count, _, height, width = images.shape
         partner = torch.randperm(count, generator=generator, device=images.device)
-        side = (1 - shares(count, self.alpha, self.probability, images, generator)).sqrt()
+        side = (1 - shares(count, self.alpha, self.p, images, generator)).sqrt()
         top, left = torch.rand(2, count, generator=generator, device=images.device)
         inside = rectangle(images, side * height, side * width, top, left)
         share = 1 - inside.float().mean((1, 2, 3))

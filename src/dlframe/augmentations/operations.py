@@ -120,25 +120,25 @@ def warp(
     images: Tensor,
     *,
     degrees: Tensor | None = None,
-    shift: tuple[Tensor, Tensor] | None = None,
+    translate: tuple[Tensor, Tensor] | None = None,
     scale: Tensor | None = None,
     shear: tuple[Tensor, Tensor] | None = None,
-    outside: str = "zeros",
+    padding_mode: str = "zeros",
 ) -> Tensor:
     """Images turned, moved, scaled and sheared about their centre, in one bilinear sampling.
 
     Args:
         images: The batch.
         degrees: Rotation, counter-clockwise.
-        shift: To the right and down, as shares of width and height.
+        translate: To the right and down, as shares of width and height.
         scale: Magnification.
         shear: Tangents of the horizontal and the vertical shear.
-        outside: What lies beyond the edges: "zeros", "border" or "reflection".
+        padding_mode: What lies beyond the edges: "zeros", "border" or "reflection".
     """
     count, _, height, width = images.shape
     zero = torch.zeros(count, device=images.device)
     angle = torch.deg2rad(degrees) if degrees is not None else zero
-    right, down = shift or (zero, zero)
+    right, down = translate or (zero, zero)
     shear_x, shear_y = shear or (zero, zero)
     size = scale if scale is not None else zero + 1
     cosine, sine = torch.cos(angle), torch.sin(angle)
@@ -151,7 +151,7 @@ def warp(
     offset = -matrix @ (2 * torch.stack([right, down], 1)).unsqueeze(2)
     theta = torch.cat([matrix, offset], 2).to(images.dtype)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images, grid, "bilinear", outside, align_corners=False)
+    warped = F.grid_sample(images, grid, "bilinear", padding_mode, align_corners=False)
     return warped.clamp_(0, 1).contiguous(memory_format=memory_format(images))
 
 

@@ -17,8 +17,8 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 """(images, strength in [-1, 1]) -> images. What has no direction takes the strength's size."""
 
 RANGES = {
-    "standard": {"shear": 0.3, "shift": 150 / 331, "degrees": 30.0, "factor": 0.9, "bits": 4.0},
-    "wide": {"shear": 0.99, "shift": 150 / 331, "degrees": 135.0, "factor": 0.99, "bits": 6.0},
+    "standard": {"shear": 0.3, "translate": 150 / 331, "degrees": 30.0, "factor": 0.9, "bits": 4.0},
+    "wide": {"shear": 0.99, "translate": 150 / 331, "degrees": 135.0, "factor": 0.99, "bits": 6.0},
 }
 """The strongest of each operation: RandAugment's and TrivialAugment's, whose shift of 32 pixels is a share here too."""
 
@@ -26,7 +26,7 @@ RANGES = {
 class Policy:
     """The 14 operations of both papers; images that are not of three channels have no saturation to change."""
 
-    def __init__(self, channels: int, *, shear: float, shift: float, degrees: float, factor: float, bits: float) -> None:
+    def __init__(self, channels: int, *, shear: float, translate: float, degrees: float, factor: float, bits: float) -> None:
         self.choices: list[Operation] = [
             lambda images, s: images,
             lambda images, s: operations.autocontrast(images),
@@ -34,8 +34,8 @@ class Policy:
             lambda images, s: operations.warp(images, degrees=degrees * s),
             lambda images, s: operations.warp(images, shear=(shear * s, 0 * s)),
             lambda images, s: operations.warp(images, shear=(0 * s, shear * s)),
-            lambda images, s: operations.warp(images, shift=(shift * s, 0 * s)),
-            lambda images, s: operations.warp(images, shift=(0 * s, shift * s)),
+            lambda images, s: operations.warp(images, translate=(translate * s, 0 * s)),
+            lambda images, s: operations.warp(images, translate=(0 * s, translate * s)),
             lambda images, s: operations.recolor(images, brightness=1 + factor * s),
             lambda images, s: operations.recolor(images, contrast=1 + factor * s),
             lambda images, s: operations.sharpness(images, 1 + factor * s),
@@ -69,17 +69,17 @@ class RandAugment:
     Cubuk et al. 2019, arXiv:1909.13719. The sign of the strength is drawn for each sample and operation.
 
     Args:
-        operations: Number of operations that each sample gets, one after another.
+        num_ops: Number of operations that each sample gets, one after another.
         magnitude: Their strength as a share of the strongest; 0.3 is the paper's 9 of 30.
     """
 
-    def __init__(self, spec: DataSpec, *, operations: Count = 2, magnitude: Fraction = 0.3) -> None:
+    def __init__(self, spec: DataSpec, *, num_ops: Count = 2, magnitude: Fraction = 0.3) -> None:
         self.policy = Policy(spec.shape[0], **RANGES["standard"])
-        self.operations, self.magnitude = operations, magnitude
+        self.num_ops, self.magnitude = num_ops, magnitude
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
-        for _ in range(self.operations):
+        for _ in range(self.num_ops):
             right = uniform(len(images), 0, 1, images, generator) < 0.5
             images = self.policy(images, torch.where(right, self.magnitude, -self.magnitude), generator)
         return batch.replace(inputs=images)

@@ -39,8 +39,8 @@ SLOT = 4096
 def image_folder(
     *,
     path: str,
-    size: Count = 64,
-    color: Literal["rgb", "grey"] = "rgb",
+    image_size: Count = 64,
+    color_mode: Literal["rgb", "grayscale"] = "rgb",
     on_error: Literal["raise", "skip"] = "raise",
     group: str | None = None,
 ) -> Dataset:
@@ -51,8 +51,8 @@ def image_folder(
 
     Args:
         path: The folder: path/CLASS/FILE, or path/train/CLASS/FILE.
-        size: Height and width in pixels; images are scaled to cover that square and cropped at the centre.
-        color: Three channels or one.
+        image_size: Height and width in pixels; images are scaled to cover that square and cropped at the center.
+        color_mode: Three channels or one.
         on_error: What a file that is no image or a broken one does: end the run, or be left out and counted.
         group: Regular expression that finds in a file's path, CLASS/FILE, what it belongs to (a photo, a patient): the first
             pair of parentheses, or all that matches. A group is kept on one side of the split, and resampled as a whole.
@@ -61,13 +61,13 @@ def image_folder(
     listing = _listing(folder)
     files = [file for samples in listing.values() for file, _ in samples]
     pattern = _pattern(group)
-    options = (size, color, on_error, group)
+    options = (image_size, color_mode, on_error, group)
     try:
         key = stamp(files, *options)
     except OSError as error:
         raise DataError(f"image_folder: {error.filename} cannot be read: {error.strerror}") from None
     name = f"image_folder-{stamp([], folder.resolve(), *options)}"
-    build = partial(_decode, folder, listing, size, color, on_error, pattern)
+    build = partial(_decode, folder, listing, image_size, color_mode, on_error, pattern)
     dataset, skipped = decoded(name, key, build, partial(_stored, str(folder)))
     if skipped:
         named = "; ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
@@ -237,8 +237,8 @@ class Reading:
 def _decode(
     root: Path,
     listing: dict[str, Samples],
-    size: int,
-    color: str,
+    image_size: int,
+    color_mode: str,
     on_error: str,
     pattern: re.Pattern[str] | None,
     folder: Path,
@@ -254,16 +254,17 @@ def _decode(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if on_error == "skip":
             # A pass of its own, so that what is left is split in proportion.
-            glance = reading.noted(lambda file: read_image(file, (1, 1), "grey", top))
+            glance = reading.noted(lambda file: read_image(file, (1, 1), "grayscale", top))
             listing = {name: _readable(root, name, samples, skipped, pool, glance) for name, samples in listing.items()}
         parts, splits = _split(root, listing, pattern)
         classes = sorted({label for _, label in parts["train"]})
         facts: dict[str, Any] = {"classes": classes, "splits": splits, "skipped": skipped}
         for part, samples in parts.items():
-            shape = (len(samples), 3 if color == "rgb" else 1, size, size)
+            shape = (len(samples), 3 if color_mode == "rgb" else 1, image_size, image_size)
             inputs = _room(folder / f"{part}-inputs.npy", shape)
             rows = pool.map(
-                reading.noted(lambda file: read_image(file, (size, size), color, top)), [file for file, _ in samples]
+                reading.noted(lambda file: read_image(file, (image_size, image_size), color_mode, top)),
+                [file for file, _ in samples],
             )
             for i, ((file, _), row) in enumerate(zip(samples, rows, strict=True)):
                 if isinstance(row, str):

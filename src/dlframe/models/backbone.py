@@ -67,11 +67,11 @@ class Backbone(nn.Module):
         architecture: Name of the network in timm, such as mobilenetv2_100 (Sandler et al. 2018, arXiv 1801.04381).
         weights: Where the weights come from: none (random), package, hub (Hugging Face), or the path of a .safetensors,
             .pt or .pth file. The classifier in a file is left out where it has another number of classes.
-        train: Which part is trained: all, head (the rest is frozen, batch norm's statistics too), or gradual (the head in
+        trainable: Which part is trained: all, head (the rest is frozen, batch norm's statistics too), or gradual (the head in
             the first epoch, one layer after another until half of the epochs are over, then all).
         image_size: Height and width in pixels to which images are resized.
         head_lr_scale: Learning rate of the head as a multiple of the optimizer's.
-        lr_decay: Factor by which the learning rate falls from each layer to the one before it.
+        layer_decay: Factor by which the learning rate falls from each layer to the one before it.
     """
 
     network: Any
@@ -84,10 +84,10 @@ class Backbone(nn.Module):
         *,
         architecture: str = "mobilenetv2_100",
         weights: str = "none",
-        train: Literal["all", "head", "gradual"] = "all",
+        trainable: Literal["all", "head", "gradual"] = "all",
         image_size: Count = 64,
         head_lr_scale: Positive = 1.0,
-        lr_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0,
+        layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0,
     ) -> None:
         super().__init__()
         known = {*timm.list_models(), *timm.list_pretrained()}
@@ -95,10 +95,10 @@ class Backbone(nn.Module):
             raise ConfigError(f"model.architecture: timm has no '{architecture}'.{nearest(architecture, known)}")
         if spec.shape[0] not in (1, 3):
             raise ConfigError(f"model=backbone: takes images of 1 or 3 channels. Received: {spec.shape[0]}")
-        self.part = train
+        self.trainable = trainable
         self.image_size = image_size
         self.head_lr_scale = head_lr_scale
-        self.lr_decay = lr_decay
+        self.layer_decay = layer_decay
         self.network = timm.create_model(architecture, num_classes=len(spec.classes))
         config = self.network.pretrained_cfg
         classifiers = (config["classifier"],) if isinstance(config["classifier"], str) else config["classifier"]
@@ -112,7 +112,7 @@ class Backbone(nn.Module):
         resize(self.network, architecture, image_size)
         self.layers = layers(self.network, heads)
         """Names of parameters, layer by layer from the head to the stem."""
-        self.unfreeze(len(self.layers) if train == "all" else 1)
+        self.unfreeze(len(self.layers) if trainable == "all" else 1)
         # Inputs arrive as (pixels - mean of the data) / std of the data; they leave as (pixels - mean) / std.
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         scale, shift = torch.tensor(spec.input.std) / std, (torch.tensor(spec.input.mean) - mean) / std
@@ -134,26 +134,26 @@ class Backbone(nn.Module):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """A group for each layer that is ever trained, from the head to the stem."""
         parameters = dict(self.network.named_parameters())
-        layers = self.layers[:1] if self.part == "head" else self.layers
+        layers = self.layers[:1] if self.trainable == "head" else self.layers
         return [
             {
                 "params": [parameters[name] for name in layer],
-                "lr_scale": self.lr_decay**depth if depth else self.head_lr_scale,
+                "lr_scale": self.layer_decay**depth if depth else self.head_lr_scale,
             }
             for depth, layer in enumerate(layers)
         ]
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Unfreeze what this epoch trains, by its number alone, so that a resumed run does the same."""
-        if self.part == "gradual":
+        if self.trainable == "gradual":
             if (
                 torch.distributed.is_available()
                 and torch.distributed.is_initialized()
                 and torch.distributed.get_world_size() > 1
             ):
                 raise ConfigError(
-                    "model.train: gradual takes one process, as several agree on what they train before they start. "
-                    "Try: model.train=all model.lr_decay=0.8"
+                    "model.trainable: gradual takes one process, as several agree on what they train before they start. "
+                    "Try: model.trainable=all model.layer_decay=0.8"
                 )
             share = min(1.0, epoch / max(1, epochs // 2))
             self.unfreeze(1 + round(share * (len(self.layers) - 1)))

@@ -22,7 +22,7 @@ class CNN(nn.Module):
     Args:
         width: Channels of the first convolution.
         depth: Number of blocks; each halves height and width, down to one pixel.
-        hidden: Units of the hidden layer.
+        hidden_dim: Units of the hidden layer.
         dropout: Probability with which a unit of the hidden layer is left out of a training step.
         norm: Normalisation after each convolution: batch (Ioffe and Szegedy 2015, arXiv 1502.03167) or none.
     """
@@ -33,7 +33,7 @@ class CNN(nn.Module):
         *,
         width: Count = 32,
         depth: Count = 1,
-        hidden: Count = 128,
+        hidden_dim: Count = 128,
         dropout: Probability = 0.25,
         norm: Literal["batch", "none"] = "none",
     ) -> None:
@@ -56,9 +56,9 @@ class CNN(nn.Module):
             layers += [nn.MaxPool2d(pool), nn.ReLU(inplace=True)]
             height, columns = height // pool[0], columns // pool[1]
         self.features = nn.Sequential(*layers)
-        self.hidden = nn.Linear(channels * height * columns, hidden)
+        self.hidden = nn.Linear(channels * height * columns, hidden_dim)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, len(spec.classes))
+        self.head = nn.Linear(hidden_dim, len(spec.classes))
         for module in [*layers, self.hidden]:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -23,13 +23,13 @@ class DLinear(nn.Module):
     paper's), and in that its weights start at zero: the first forecast is no change, the baseline that it must beat.
 
     Args:
-        kernel: Steps of the moving average that is called the trend.
+        kernel_size: Steps of the moving average that is called the trend.
     """
 
-    def __init__(self, spec: DataSpec, *, kernel: Count = 25) -> None:
+    def __init__(self, spec: DataSpec, *, kernel_size: Count = 25) -> None:
         super().__init__()
         time, features = spec.shape
-        self.kernel = kernel
+        self.kernel_size = kernel_size
         self.trend = nn.Linear(time * features, spec.horizon)
         self.remainder = nn.Linear(time * features, spec.horizon, bias=False)
         for parameter in self.parameters():
@@ -38,6 +38,6 @@ class DLinear(nn.Module):
     def forward(self, series: Tensor) -> Tensor:
         """Future values (batch, horizon) of windows (batch, time, features)."""
         series = series.transpose(1, 2)
-        padded = functional.pad(series, ((self.kernel - 1) // 2, self.kernel // 2), mode="replicate")
-        trend = functional.avg_pool1d(padded, self.kernel, stride=1)  # (batch, features, time)
+        padded = functional.pad(series, ((self.kernel_size - 1) // 2, self.kernel_size // 2), mode="replicate")
+        trend = functional.avg_pool1d(padded, self.kernel_size, stride=1)  # (batch, features, time)
         return self.trend(trend.flatten(1)) + self.remainder((series - trend).flatten(1))

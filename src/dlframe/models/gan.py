@@ -46,8 +46,8 @@ class GAN(nn.Module):
 
     Args:
         width: Channels of both networks at full size; each halving doubles them, up to eight times as many.
-        hidden: Units of the discriminator's hidden layer, the features.
-        latent: Length of the noise from which an image is drawn.
+        hidden_dim: Units of the discriminator's hidden layer, the features.
+        latent_dim: Length of the noise from which an image is drawn.
         dropout: Probability with which a feature before or after the hidden layer is left out of a training step.
         adversarial_weight: Weight of the real-or-generated term; 0 learns from the labels alone.
         generator_loss: What the generator lowers: the squared distance between the mean features of real and of generated
@@ -62,8 +62,8 @@ class GAN(nn.Module):
         spec: DataSpec,
         *,
         width: Count = 32,
-        hidden: Count = 128,
-        latent: Count = 64,
+        hidden_dim: Count = 128,
+        latent_dim: Count = 64,
         dropout: Probability = 0.25,
         adversarial_weight: NonNegative = 1.0,
         generator_loss: Literal["feature_matching", "non_saturating"] = "feature_matching",
@@ -76,8 +76,8 @@ class GAN(nn.Module):
             self.register_buffer(name, torch.tensor(getattr(spec.input, name)).view(-1, 1, 1), persistent=False)
         sizes = halvings(*spec.shape[1:])
         widths = [width << min(halving, DOUBLINGS) for halving in range(len(sizes))]
-        self.discriminator = Discriminator(spec, sizes, widths, hidden, dropout)
-        self.generator = Generator(spec, sizes, widths, latent)
+        self.discriminator = Discriminator(spec, sizes, widths, hidden_dim, dropout)
+        self.generator = Generator(spec, sizes, widths, latent_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width)."""
@@ -86,7 +86,7 @@ class GAN(nn.Module):
     def generate(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """(count, channels, height, width) images in [0, 1], from noise of `generator`, or of torch's own."""
         device, dtype = self.mean.device, self.mean.dtype
-        return self.generator(torch.randn(count, self.generator.latent, generator=generator, device=device, dtype=dtype))
+        return self.generator(torch.randn(count, self.generator.latent_dim, generator=generator, device=device, dtype=dtype))
 
     def loss(self, images: Tensor, network: str, supervised: Callable[[Tensor], Tensor], fraction: float) -> Tensor:
         """What the discriminator or the generator lowers.
@@ -137,10 +137,10 @@ def unsupervised(real: Tensor, generated: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Logits of the classes; `features` gives what they are computed from, (batch, hidden)."""
+    """Logits of the classes; `features` gives what they are computed from, (batch, hidden_dim)."""
 
     def __init__(
-        self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], hidden: int, dropout: float
+        self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], hidden_dim: int, dropout: float
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -148,7 +148,7 @@ class Discriminator(nn.Module):
             convolution = nn.Conv2d(inputs, outputs, 3, stride=2 if halving else 1, padding=1)
             layers += [convolution, nn.LeakyReLU(SLOPE, inplace=True)]
         height, columns = sizes[-1]
-        linear = nn.Linear(widths[-1] * height * columns, hidden)
+        linear = nn.Linear(widths[-1] * height * columns, hidden_dim)
         layers += [nn.Flatten(), nn.Dropout(dropout), linear, nn.LeakyReLU(SLOPE, inplace=True)]
         for layer in layers:
             if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -157,21 +157,21 @@ class Discriminator(nn.Module):
                     nn.init.zeros_(layer.bias)
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, len(spec.classes))
+        self.head = nn.Linear(hidden_dim, len(spec.classes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.dropout(self.features(images)))
 
 
 class Generator(nn.Module):
-    """Images (batch, channels, height, width) in [0, 1] from noise (batch, latent)."""
+    """Images (batch, channels, height, width) in [0, 1] from noise (batch, latent_dim)."""
 
-    def __init__(self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], latent: int) -> None:
+    def __init__(self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], latent_dim: int) -> None:
         super().__init__()
-        self.latent = latent
+        self.latent_dim = latent_dim
         height, columns = sizes[-1]
         layers: list[nn.Module] = [
-            nn.Linear(latent, widths[-1] * height * columns, bias=False),
+            nn.Linear(latent_dim, widths[-1] * height * columns, bias=False),
             nn.Unflatten(1, (widths[-1], height, columns)),
         ]
         for halving in reversed(range(len(sizes) - 1)):

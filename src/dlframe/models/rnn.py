@@ -18,7 +18,7 @@ class RNN(nn.Module):
     LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014, arXiv 1406.1078); the last state is classified.
 
     Args:
-        cell: Recurrent cell, lstm or gru.
+        cell_type: Recurrent cell, lstm or gru.
         width: Units of a cell's state, in each direction.
         depth: Number of recurrent layers.
         bidirectional: Whether a second network reads the rows from the bottom up.
@@ -29,7 +29,7 @@ class RNN(nn.Module):
         self,
         spec: DataSpec,
         *,
-        cell: Literal["lstm", "gru"] = "lstm",
+        cell_type: Literal["lstm", "gru"] = "lstm",
         width: Count = 128,
         depth: Count = 1,
         bidirectional: bool = True,
@@ -37,7 +37,7 @@ class RNN(nn.Module):
     ) -> None:
         super().__init__()
         channels, _, columns = spec.shape
-        self.reader = Reader(cell, channels * columns, width, depth, bidirectional, dropout)
+        self.reader = Reader(cell_type, channels * columns, width, depth, bidirectional, dropout)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width * (1 + bidirectional), len(spec.classes))
 
@@ -78,17 +78,17 @@ class Reader(nn.Module):
     """
 
     def __init__(
-        self, cell: Literal["lstm", "gru"], features: int, width: int, depth: int, bidirectional: bool, dropout: float
+        self, cell_type: Literal["lstm", "gru"], features: int, width: int, depth: int, bidirectional: bool, dropout: float
     ) -> None:
         super().__init__()
-        layers = {"lstm": nn.LSTM, "gru": nn.GRU}[cell]
+        layers = {"lstm": nn.LSTM, "gru": nn.GRU}[cell_type]
         # torch's dropout lies between layers, and it warns where there is nothing between.
         between = dropout if depth > 1 else 0.0
         self.layers = layers(features, width, depth, batch_first=True, bidirectional=bidirectional, dropout=between)
         for name, parameter in self.layers.named_parameters():
             if "bias" in name:
                 nn.init.zeros_(parameter)
-                if cell == "lstm" and "bias_ih" in name:
+                if cell_type == "lstm" and "bias_ih" in name:
                     nn.init.ones_(parameter.data[width : 2 * width])
             else:
                 for gate in parameter.data.split(width):

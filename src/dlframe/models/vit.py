@@ -18,10 +18,10 @@ class ViT(nn.Module):
     paper's, so that a short training sees where a patch lies. Linear layers start as Glorot and Bengio (2010) say.
 
     Args:
-        patch: Height and width of a patch in pixels; divides those of the image.
-        width: Features of a token; a multiple of heads.
+        patch_size: Height and width of a patch in pixels; divides those of the image.
+        width: Features of a token; a multiple of `num_heads`.
         depth: Number of transformer blocks.
-        heads: Attention heads of a block.
+        num_heads: Attention heads of a block.
         dropout: Probability with which a feature is left out of a training step, in each block.
     """
 
@@ -29,33 +29,33 @@ class ViT(nn.Module):
         self,
         spec: DataSpec,
         *,
-        patch: Count = 4,
+        patch_size: Count = 4,
         width: Count = 96,
         depth: Count = 4,
-        heads: Count = 4,
+        num_heads: Count = 4,
         dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
         channels, height, columns = spec.shape
-        if height % patch or columns % patch:
+        if height % patch_size or columns % patch_size:
             divisors = [n for n in range(1, min(height, columns) + 1) if height % n == 0 and columns % n == 0]
             raise ConfigError(
-                f"model.patch: must divide the image's height and width, {height} x {columns}. "
-                f"Received: {patch}. Choose from: {', '.join(map(str, divisors))}."
+                f"model.patch_size: must divide the image's height and width, {height} x {columns}. "
+                f"Received: {patch_size}. Choose from: {', '.join(map(str, divisors))}."
             )
-        if width % heads:
+        if width % num_heads:
             raise ConfigError(
-                f"model.width: must be a multiple of model.heads, {heads}. "
-                f"Received: {width}. Try: model.width={width + -width % heads}"
+                f"model.width: must be a multiple of model.num_heads, {num_heads}. "
+                f"Received: {width}. Try: model.width={width + -width % num_heads}"
             )
-        self.embed = nn.Conv2d(channels, width, patch, patch)
-        tokens = (height // patch) * (columns // patch)
+        self.embed = nn.Conv2d(channels, width, patch_size, patch_size)
+        tokens = (height // patch_size) * (columns // patch_size)
         self.position = nn.Parameter(torch.randn(tokens, width))
         # Not nn.TransformerEncoder: it copies one block, so that all would start alike.
         self.blocks = nn.Sequential(
             *(
                 nn.TransformerEncoderLayer(
-                    width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+                    width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
                 )
                 for _ in range(depth)
             )

@@ -4,6 +4,8 @@
 the updates whose sign the present gradient contradicts (Liang et al. 2024, arXiv:2411.16085).
 """
 
+from typing import Literal
+
 from dlframe.registry import Count, NonNegative, Option, Positive, Probability, optimizers
 
 Betas = tuple[Probability, Probability]
@@ -12,9 +14,9 @@ EPS = Option(Positive, "Added to the denominator for stability.")
 MOMENTUM = "Share of the velocity that each step keeps."
 DECOUPLED = "Share of a weight, times the learning rate, that each step takes away."
 STRENGTH = "Strength of the weight decay."
-DECAY = "Add it to the gradient, or take it from the weights as AdamW does."
+DECOUPLED_WEIGHT_DECAY = "Decay the weights as AdamW does; false adds an L2 penalty to the gradient."
 DELTA = "Cosine of weight and gradient, times the root of the size, under which a weight counts as scale-free."
-DECAY_RATIO = Option(NonNegative, "Share of the weight decay that scale-free weights get.", of="wd_ratio")
+WD_RATIO = Option(NonNegative, "Share of the weight decay that scale-free weights get.")
 CAUTION = Option(bool, "Mask the updates that the gradient contradicts.")
 
 optimizers.adopt(
@@ -33,16 +35,14 @@ optimizers.adopt(
     betas=Option(Betas, "Decay rates of Adam's running moments.", default=(0.9, 0.95)),
     eps=Option(Positive, "Added to denominators for stability.", default=1e-7),
     weight_decay=Option(NonNegative, DECOUPLED, default=0.01),
-    iterations=Option(Count, "Newton-Schulz iterations of the orthogonalisation.", default=5, of="ns_steps"),
-    scale=Option(
-        meaning="How the rate follows a matrix's shape: to the size of AdamW's steps, Jordan's, or spectral.",
-        of="adjust_lr_fn",
-        values={"match_rms_adamw": "match_rms_adamw", "original": "original", "rms_to_rms": "rms_to_rms"},
+    ns_steps=Option(Count, "Newton-Schulz iterations of the orthogonalisation.", default=5),
+    adjust_lr_fn=Option(
+        Literal["match_rms_adamw", "original", "rms_to_rms"],
+        "How the rate follows a matrix's shape: to the size of AdamW's steps, Jordan's, or spectral.",
     ),
-    second_moment=Option(
-        meaning="Scale the orthogonal step elementwise as AdaMuon does (Si et al. 2025, arXiv:2507.11005).",
-        of="algo",
-        values={"none": "muon", "adamuon": "adamuon"},
+    algo=Option(
+        Literal["muon", "adamuon"],
+        "Algorithm; AdaMuon scales the orthogonal step elementwise (Si et al. 2025, arXiv:2507.11005).",
     ),
 )
 
@@ -86,11 +86,11 @@ optimizers.adopt(
     """,
     omit="others",
     fixed={"always_adapt": True},
-    lr=Option(Positive, "Learning rate, times `trust` relative to the norm of a layer's weights.", default=5.0),
+    lr=Option(Positive, "Learning rate, times `trust_coeff` relative to the norm of a layer's weights.", default=5.0),
     momentum=Option(Probability, MOMENTUM, default=0.9),
     nesterov=Option(bool, "Look ahead along the velocity; needs momentum."),
     weight_decay=Option(NonNegative, "L2 penalty, added to the gradient.", default=1e-4),
-    trust=Option(Positive, "How far a layer may move, in proportion to its weights' norm.", of="trust_coeff"),
+    trust_coeff=Option(Positive, "How far a layer may move, in proportion to its weights' norm."),
     eps=EPS,
 )
 
@@ -124,7 +124,7 @@ optimizers.adopt(
     betas=MOMENTS,
     eps=Option(Positive, "Smallest denominator."),
     weight_decay=Option(NonNegative, STRENGTH),
-    decay=Option(meaning=DECAY, default="decoupled", of="decoupled", values={"l2": False, "decoupled": True}),
+    decoupled_weight_decay=Option(bool, DECOUPLED_WEIGHT_DECAY, default=True, of="decoupled"),
     caution=CAUTION,
 )
 
@@ -140,7 +140,7 @@ optimizers.adopt(
     eps=EPS,
     weight_decay=Option(NonNegative, DECOUPLED, default=0.01),
     delta=Option(Positive, DELTA),
-    decay_ratio=DECAY_RATIO,
+    wd_ratio=WD_RATIO,
     nesterov=Option(bool, "Look ahead along the momentum."),
     caution=CAUTION,
 )
@@ -159,7 +159,7 @@ optimizers.adopt(
     eps=Option(Positive, "Added to norms for stability."),
     weight_decay=Option(NonNegative, "Strength of the weight decay, decoupled."),
     delta=Option(Positive, DELTA),
-    decay_ratio=DECAY_RATIO,
+    wd_ratio=WD_RATIO,
     caution=CAUTION,
 )
 
@@ -174,5 +174,5 @@ optimizers.adopt(
     momentum=Option(Probability, "Share of the old weights in the average that is the new ones."),
     eps=EPS,
     weight_decay=Option(NonNegative, STRENGTH),
-    decay=Option(meaning=DECAY, default="decoupled", of="decoupled_decay", values={"l2": False, "decoupled": True}),
+    decoupled_weight_decay=Option(bool, DECOUPLED_WEIGHT_DECAY, default=True, of="decoupled_decay"),
 )

@@ -23,11 +23,8 @@ MOMENTS = Option(Betas, "Decay rates of the running first and second moment.")
 EPS = Option(Positive, "Added to the denominator for stability.")
 L2 = Option(NonNegative, "L2 penalty, added to the gradient.")
 STRENGTH = "Strength of the weight decay."
-DECAY = Option(
-    meaning="Add it to the gradient, or take it from the weights as AdamW does.",
-    default="decoupled",
-    of="decoupled_weight_decay",
-    values={"l2": False, "decoupled": True},
+DECOUPLED_WEIGHT_DECAY = Option(
+    bool, "Decay the weights as AdamW does; false adds an L2 penalty to the gradient.", default=True
 )
 
 
@@ -119,7 +116,7 @@ def adagrad(
     lr_decay: NonNegative = 0.0,
     eps: Positive = 1e-10,
     weight_decay: NonNegative = 0.0,
-    initial_accumulator: NonNegative = 0.0,
+    initial_accumulator_value: NonNegative = 0.0,
 ) -> Optimizer:
     """Steps scaled by the root of the sum of all squared gradients.
 
@@ -130,9 +127,9 @@ def adagrad(
         lr_decay: The rate falls as 1 / (1 + lr_decay * steps).
         eps: Added to the denominator for stability.
         weight_decay: L2 penalty, added to the gradient.
-        initial_accumulator: What the sum starts from.
+        initial_accumulator_value: What the sum starts from.
     """
-    return torch.optim.Adagrad(params, lr, lr_decay, weight_decay, initial_accumulator, eps, fused=fused(params))
+    return torch.optim.Adagrad(params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, fused=fused(params))
 
 
 @optimizers.register("adafactor")
@@ -142,7 +139,7 @@ def adafactor(
     lr: Positive = 1e-2,
     beta2_decay: Annotated[float, Interval(le=0)] = -0.8,
     eps: Positive = 1e-3,
-    clip: Annotated[float, Interval(ge=1)] = 1.0,
+    clip_threshold: Annotated[float, Interval(ge=1)] = 1.0,
     weight_decay: NonNegative = 0.0,
 ) -> Optimizer:
     """Adam's second moment from row and column sums: a fraction of its memory.
@@ -153,10 +150,10 @@ def adafactor(
         lr: Learning rate, relative to the size of the weights.
         beta2_decay: The second moment's decay rate is 1 - step ** beta2_decay.
         eps: Smallest size of the weights that the rate is multiplied by.
-        clip: Largest root mean square of an update before the rate.
+        clip_threshold: Largest root mean square of an update before the rate.
         weight_decay: Share of a weight, times the learning rate, that each step takes away.
     """
-    return torch.optim.Adafactor(params, lr, beta2_decay, (None, eps), clip, weight_decay)
+    return torch.optim.Adafactor(params, lr, beta2_decay, (None, eps), clip_threshold, weight_decay)
 
 
 optimizers.adopt(
@@ -171,7 +168,7 @@ optimizers.adopt(
     betas=MOMENTS,
     eps=EPS,
     weight_decay=Option(NonNegative, STRENGTH),
-    decay=DECAY,
+    decoupled_weight_decay=DECOUPLED_WEIGHT_DECAY,
     momentum_decay=Option(NonNegative, "How fast the momentum warms up."),
 )
 
@@ -187,7 +184,7 @@ optimizers.adopt(
     betas=MOMENTS,
     eps=EPS,
     weight_decay=Option(NonNegative, STRENGTH),
-    decay=DECAY,
+    decoupled_weight_decay=DECOUPLED_WEIGHT_DECAY,
 )
 
 optimizers.adopt(

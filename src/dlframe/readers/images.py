@@ -10,13 +10,13 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow may open. Not among them: EPS, for which it runs a program."""
 
 
-def read_image(file: Path, size: tuple[int, int], color: str, root: Path | None = None) -> np.ndarray | str:
+def read_image(file: Path, size: tuple[int, int], color_mode: str, root: Path | None = None) -> np.ndarray | str:
     """Decode an image, turned as its EXIF data say, scaled to cover a size and cropped at the center.
 
     Args:
         file: The image.
         size: Height and width in pixels.
-        color: "rgb" for three channels, "grey" for one.
+        color_mode: "rgb" for three channels, "grayscale" for one.
         root: Resolved folder that the file must lie in, behind all links; None for anywhere.
 
     Returns:
@@ -35,7 +35,7 @@ def read_image(file: Path, size: tuple[int, int], color: str, root: Path | None 
             if image.mode.startswith("I;16"):
                 # Pillow would clip 16 bits at 255 instead of scaling them.
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = ImageOps.exif_transpose(image).convert("RGB" if color == "rgb" else "L")
+            image = ImageOps.exif_transpose(image).convert("RGB" if color_mode == "rgb" else "L")
             pixels = np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR))
     except UnidentifiedImageError:
         return "is not an image"
@@ -45,7 +45,7 @@ def read_image(file: Path, size: tuple[int, int], color: str, root: Path | None 
         return "needs more memory than there is"
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise.
         return f"is broken: {error}"
-    return pixels.transpose(2, 0, 1) if color == "rgb" else pixels[None]
+    return pixels.transpose(2, 0, 1) if color_mode == "rgb" else pixels[None]
 
 
 def header_of(file: Path) -> tuple[tuple[int, int], str] | None:

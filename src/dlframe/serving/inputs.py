@@ -123,7 +123,7 @@ class Inputs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of decoders, whose errors are enough
             header = header_of(file)
-            pixels = read_image(file, (height, width), "rgb" if channels == 3 else "grey")
+            pixels = read_image(file, (height, width), "rgb" if channels == 3 else "grayscale")
         if isinstance(pixels, str):
             takes = f". The model takes images ({', '.join(FORMATS)}) or arrays" if pixels == "is not an image" else ""
             raise DataError(f"{file} {'is empty' if not file.stat().st_size else pixels}{takes}")

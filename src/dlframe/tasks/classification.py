@@ -54,8 +54,8 @@ class Classification(Task):
         headline: Metric that heads the table.
         average: What F1, precision and recall are means over: classes, classes weighted by their samples, or the positive
             class alone.
-        positive: Name of the positive class, for average=positive and for a threshold; empty for the last one.
-        class_weights: Weights of the classes in the loss: all alike, or in inverse proportion to their training samples.
+        pos_label: Name of the positive class, for average=positive and for a threshold; empty for the last one.
+        class_weight: Weights of the classes in the loss: all alike, or in inverse proportion to their training samples.
         focal_gamma: Exponent of the focal loss, which samples that are learned already enter less (Lin et al. 2017, arXiv
             1708.02002); 0 for the cross-entropy.
         sampling: How an epoch draws its samples: each once, or as many of each class, with replacement.
@@ -78,8 +78,8 @@ class Classification(Task):
         label_smoothing: Fraction = 0.0,
         headline: Literal["accuracy", "f1", "precision", "recall"] = "accuracy",
         average: Literal["macro", "weighted", "positive"] = "macro",
-        positive: str = "",
-        class_weights: Literal["none", "balanced"] = "none",
+        pos_label: str = "",
+        class_weight: Literal["none", "balanced"] = "none",
         focal_gamma: NonNegative = 0.0,
         sampling: Literal["shuffle", "balanced"] = "shuffle",
         threshold: Literal["argmax", "f1", "precision", "cost"] = "argmax",
@@ -91,16 +91,16 @@ class Classification(Task):
         self.label_smoothing = label_smoothing
         self.headline = headline
         self.average = average
-        self.class_weights = class_weights
+        self.class_weight = class_weight
         self.focal_gamma = focal_gamma
         self.sampling = sampling
         self.threshold = threshold
         self.min_precision = min_precision
         self.miss_cost = miss_cost
         classes = spec.classes
-        if positive and positive not in classes:
-            raise ConfigError(f"task.positive: must be a class. Received: '{positive}'.{nearest(positive, classes)}")
-        self.positive = classes.index(positive) if positive else len(classes) - 1
+        if pos_label and pos_label not in classes:
+            raise ConfigError(f"task.pos_label: must be a class. Received: '{pos_label}'.{nearest(pos_label, classes)}")
+        self.positive = classes.index(pos_label) if pos_label else len(classes) - 1
         if threshold != "argmax":
             if len(classes) != 2:
                 raise ConfigError(
@@ -112,7 +112,7 @@ class Classification(Task):
 
     def prepare(self, train: Split) -> None:
         """Class weights, of mean 1 over the labeled training samples."""
-        if self.class_weights == "balanced":
+        if self.class_weight == "balanced":
             counts = torch.from_numpy(self._class_counts(train))
             self.weights.copy_(counts.sum() / (counts.clamp(min=1) * (counts > 0).sum()))
 
@@ -134,7 +134,7 @@ class Classification(Task):
 
     def counts(self, batch: Batch) -> Totals:
         """The labeled samples, each with the weight of its class."""
-        if self.class_weights == "balanced":
+        if self.class_weight == "balanced":
             weights = self.weights[batch[self.target]]
             return {"labeled": (weights if batch.labelled is None else weights * batch.labelled).sum()}
         return {"labeled": len(batch) if batch.labelled is None else batch.labelled.sum()}
@@ -149,7 +149,7 @@ class Classification(Task):
     def supervised(self, logits: Tensor, batch: Batch, total: Any) -> Tensor:
         """Cross-entropy of logits (batch, classes), summed over the labeled samples and divided by `total`."""
         targets = batch[self.target]
-        weights = self.weights.to(logits.dtype) if self.class_weights == "balanced" else None
+        weights = self.weights.to(logits.dtype) if self.class_weight == "balanced" else None
         if batch.labelled is None:
             losses = functional.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=self.label_smoothing)
         else:
