@@ -228,11 +228,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
 
 
 @data.register("mnist", inputs=("image",), targets=("class",))
-def mnist(
-    *,
-    path: str | None = None,
-    source: Where = "any",
-) -> Dataset:
+def mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
     """70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges, 1998).
 
     Args:
@@ -243,11 +239,7 @@ def mnist(
 
 
 @data.register("fashion_mnist", inputs=("image",), targets=("class",))
-def fashion_mnist(
-    *,
-    path: str | None = None,
-    source: Where = "any",
-) -> Dataset:
+def fashion_mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
     """70,000 pieces of clothing of 28 x 28 pixels: harder than MNIST.
 
     Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017, arXiv 1708.07747.
@@ -260,11 +252,7 @@ def fashion_mnist(
 
 
 @data.register("cifar10", inputs=("image",), targets=("class",))
-def cifar10(
-    *,
-    path: str | None = None,
-    source: Where = "any",
-) -> Dataset:
+def cifar10(*, path: str | None = None, source: Where = "any") -> Dataset:
     """60,000 colour photographs of 32 x 32 pixels in 10 classes (Krizhevsky, 2009).
 
     Args:
@@ -275,11 +263,7 @@ def cifar10(
 
 
 @data.register("cifar100", inputs=("image",), targets=("class",))
-def cifar100(
-    *,
-    path: str | None = None,
-    source: Where = "any",
-) -> Dataset:
+def cifar100(*, path: str | None = None, source: Where = "any") -> Dataset:
     """60,000 colour photographs of 32 x 32 pixels in 100 classes (Krizhevsky, 2009); no package carries it.
 
     Args:

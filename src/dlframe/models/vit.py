@@ -11,18 +11,18 @@ from dlframe.types import ConfigError, DataSpec
 
 @models.register("vit", inputs=("image",))
 class ViT(nn.Module):
-    """Small vision transformer: patches of the image as tokens, their mean classified.
+    """Small vision transformer that classifies the mean of its tokens.
 
     Dosovitskiy et al. 2020 (arXiv 2010.11929) with the mean of the tokens in place of a class token, as in Beyer et al.
-    2022 (arXiv 2205.01580). Patches and learnt positions both start with unit variance, the positions far above the
-    paper's, so that a short training sees where a patch lies. Linear layers start as Glorot and Bengio (2010) say.
+    2022 (arXiv 2205.01580). Patch and position embeddings start with unit variance; the paper's positions start smaller
+    and need longer training. Linear layers use the initialization of Glorot and Bengio (2010).
 
     Args:
-        patch_size: Height and width of a patch in pixels; divides those of the image.
-        width: Features of a token; a multiple of `num_heads`.
+        patch_size: Height and width of a patch in pixels; must divide those of the image.
+        width: Features of a token; must be a multiple of `num_heads`.
         depth: Number of transformer blocks.
-        num_heads: Attention heads of a block.
-        dropout: Probability with which a feature is left out of a training step, in each block.
+        num_heads: Attention heads per block.
+        dropout: Dropout probability in each block.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ViT(nn.Module):
         self.embed = nn.Conv2d(channels, width, patch_size, patch_size)
         tokens = (height // patch_size) * (columns // patch_size)
         self.position = nn.Parameter(torch.randn(tokens, width))
-        # Not nn.TransformerEncoder: it copies one block, so that all would start alike.
+        # nn.TransformerEncoder copies one block: all blocks would start with equal weights.
         self.blocks = nn.Sequential(
             *(
                 nn.TransformerEncoderLayer(
@@ -69,6 +69,6 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        """Return logits (batch, classes) of images (batch, channels, height, width)."""
         tokens = self.embed(images).flatten(2).transpose(1, 2) + self.position  # (batch, tokens, width)
         return self.head(self.norm(self.blocks(tokens)).mean(1))
