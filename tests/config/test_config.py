@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from dlframe.config import expand, load, load_options, load_saved, store_uri
+from dlframe.config import expand, load, load_options, load_saved
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, plugins
 from dlframe.types import ConfigError
@@ -282,11 +282,6 @@ def test_a_saved_config_may_call_an_augmentation_anything():
 def test_the_path_of_a_checkpoint_may_hold_anything(path):
     assert load_options("test", [f"checkpoint={path}"])["checkpoint"] == path.strip("'")
     assert load_options("test", [])["checkpoint"] == "best"
-
-
-def test_the_store_is_in_the_folder_of_runs():
-    assert store_uri("sqlite", "a b") == f"sqlite:///{Path.cwd() / 'a b' / 'mlflow.db'}"
-    assert store_uri("http://host:5000", "runs") == "http://host:5000"
 
 
 # --- anything at all

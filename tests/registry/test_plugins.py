@@ -84,6 +84,39 @@ def test_a_file_or_a_folder_is_a_plugin(file, choice, expected, tmp_path):
     assert (line, broken) == (expected, "")
 
 
+def test_a_plugin_brings_experiments(tmp_path):
+    """A folder in its own `conf`; the files of ./plugins together in ./plugins/conf; the command line beats them."""
+    plugin(tmp_path / "plugins" / "mine" / "any.py")
+    for folder, name in (("plugins/mine/conf", "large"), ("plugins/conf", "small")):
+        file = tmp_path / folder / "experiment" / f"{name}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"defaults:\n  - override /data: noise\ndata:\n  size: {len(name)}\n")
+    assert built("experiment=large", cwd=tmp_path) == ["mine|noise of any|1|5|5", ""]
+    assert built("experiment=small", "data.size=3", cwd=tmp_path) == ["mine|noise of any|1|3|3", ""]
+    assert built("experiment=medium", cwd=tmp_path)[0].startswith("experiment=medium: no such experiment. Choose from: large, ")
+    listed = forked.dlframe("list", "experiment", cwd=tmp_path)[1].splitlines()
+    assert [line.split()[0::len(line.split()) - 1] for line in listed if "arge" in line] == [["large", "mine"]]
+
+
+def test_no_preset_of_a_plugin_hides_another(tmp_path):
+    """The first one stays; that of `plugin_paths`, and what nothing would find, is an error."""
+    for folder in ("plugins/a", "plugins/b", "c"):
+        file = plugin(tmp_path / folder / "any.py", folder[-1]).parent / "conf" / "experiment" / "x.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"defaults:\n  - override /data: {folder[-1]}\n")
+    line, broken = built("experiment=x", cwd=tmp_path)
+    assert line == "a|a of any|1|8|8"
+    taken = f"'a' has experiment=x already ({tmp_path}/plugins/a/conf/experiment/x.yaml). Give the file another name."
+    assert broken == str(("b", f"{tmp_path}/plugins/b/conf/experiment/x.yaml: {taken}"))
+    assert built("experiment=x", "plugin_paths=c", cwd=tmp_path) == [f"{tmp_path}/c/conf/experiment/x.yaml: {taken}"]
+    (tmp_path / "c" / "conf" / "experiment").rename(tmp_path / "c" / "conf" / "experiments")
+    wrong = "must be in a folder named for a group. Did you mean 'experiment'?"
+    assert built("plugin_paths=c", cwd=tmp_path)[0].startswith(f"{tmp_path}/c/conf/experiments/x.yaml: {wrong}")
+    (tmp_path / "c" / "conf" / "experiments").rename(tmp_path / "c" / "conf" / "task")
+    (tmp_path / "c" / "conf" / "task" / "x.yaml").rename(tmp_path / "c" / "conf" / "task" / "forecasting.yaml")
+    assert "'dlframe' has task=forecasting already" in built("plugin_paths=c", cwd=tmp_path)[0]
+
+
 def test_options_of_a_plugin_are_options(tmp_path):
     plugin(tmp_path / "plugins" / "mine.py")
     assert built("data=noise", "data.size=16", cwd=tmp_path)[0] == "mine|noise of mine|1|16|16"

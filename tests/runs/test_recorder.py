@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlframe.storage import checkpoint
-from dlframe.runs import recorder
 from dlframe.config import load
+from dlframe.runs import recorder
 from dlframe.runs.journal import Journal
 from dlframe.runs.recorder import BEST, RunRecorder, states
 from dlframe.runs.signals import Signals
+from dlframe.storage import checkpoint
 from dlframe.types import CheckpointError
 
 

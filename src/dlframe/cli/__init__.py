@@ -147,7 +147,8 @@ def _show(arguments: list[str]) -> int:
 
 
 def _ui(arguments: list[str]) -> int:
-    from dlframe.config import artifact_root, load_options, store_uri
+    from dlframe.config import load_options
+    from dlframe.runs.run_directory import artifact_root, store_uri
     from dlframe.tracking import ui
 
     options = load_options("ui", arguments)
@@ -157,7 +158,8 @@ def _ui(arguments: list[str]) -> int:
 
 
 def _sync(arguments: list[str]) -> int:
-    from dlframe.config import load_options, store_uri
+    from dlframe.config import load_options
+    from dlframe.runs.run_directory import store_uri
     from dlframe.tracking import sync
 
     folders = [a for a in arguments if "=" not in a or Path(a).is_dir()]

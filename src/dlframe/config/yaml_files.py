@@ -36,17 +36,21 @@ REFERENCES = 20
 LONGEST = 10_000
 """Characters of a value."""
 
-places: dict[str, str] = {}
-"""Dotted key, or a group that a defaults list chooses from -> "file:line" in the file read last that sets it."""
 
+def read(file: Path, package: str = "", locations: dict[str, str] | None = None) -> dict[Any, Any]:
+    """Read a file: its content, {} of an empty one.
 
-def read(file: Path, package: str = "") -> dict[Any, Any]:
-    """The content of a file, {} of an empty one; where it sets what, below `package`, is entered in `places`.
+    Args:
+        file: The YAML file.
+        package: Dotted key below which its content is placed.
+        locations: Takes "file:line" of each dotted key, and of each group that a defaults list chooses from. Of several
+            files the one read last counts.
 
     Raises:
         ConfigError: It is no UTF-8, no YAML or no mapping, too large, gives a key twice, speaks of Hydra itself, or holds an
             alias, control characters, or a reference to more than an option.
     """
+    locations = {} if locations is None else locations
     try:
         if (root := yaml.compose(text := _text(file), Loader=_Loader)) is None:
             return {}
@@ -56,15 +60,15 @@ def read(file: Path, package: str = "") -> dict[Any, Any]:
             if fault := _fault(node, "defaults" in key.split(".")):
                 raise ConfigError(f"{file}:{node.start_mark.line + 1}: {key}: {fault}")
         if package:
-            places.setdefault(package, str(file))
+            locations.setdefault(package, str(file))
         for key, node in _walk(root, package):
             place = f"{file}:{node.start_mark.line + 1}"
             chosen = re.fullmatch(r"(?:.*\.)?defaults\.(override )?(?:optional )?/?([\w/]+).*", key)
             key = chosen[2] if chosen else key
             if re.match(r"hydra\b", key):
                 raise ConfigError(f"{place}: {key}: how Hydra itself runs is not for a config to say.")
-            if not chosen or chosen[1] or key not in places:
-                places[key] = place
+            if not chosen or chosen[1] or key not in locations:
+                locations[key] = place
         content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: must be UTF-8. Received: byte {error.object[error.start]:#04x}.") from None
@@ -142,6 +146,9 @@ def _fault(node: yaml.ScalarNode, in_defaults: bool) -> str:
 class YamlFolder(ConfigSource):
     """A folder of YAML files that Hydra reads by `read`."""
 
+    locations: ClassVar[dict[str, str]] = {}
+    """Where the keys of the config that is being composed are set."""
+
     @staticmethod
     def scheme() -> str:
         return "dlframe"
@@ -176,7 +183,7 @@ class YamlFolder(ConfigSource):
         if header["package"] is None and group in WHOLE:
             header["package"] = "_global_"
         package = (header["package"] or "_group_").replace("_global_", "").replace("_group_", group.replace("/", "."))
-        content = read(file, package)
+        content = read(file, package, self.locations)
         if package == group in GROUPS and not {"name", "defaults"} & content.keys():
             entry = next(iter(GROUPS[group])).name
             raise ConfigError(f"{file}: must say of which {group} it is a variant. Begin with: defaults: [{entry}]")

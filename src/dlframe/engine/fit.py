@@ -174,12 +174,8 @@ def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
     """
 
     def attempt(size: int) -> None:
-        short = replace(
-            config,
-            values={**config.values, "callback": {}},
-            run=replace(config.run, batch_size=size, accumulate=1, epochs=1, chunk=1),
-            trainer=replace(config.trainer, limit_steps=2),
-        )
+        brief = {"batch_size": size, "accumulate": 1, "epochs": 1, "chunk": 1}
+        short = config.changed(**brief, trainer={"limit_steps": 2}, callback={})
         longest = BatchLoader(dataset.train, dataset.spec, Order(size), context=lambda: ProcessContext(torch.device("cpu")))
         few = replace(dataset, train=longest.longest(2 * size)) if longest.lengths is not None else dataset
         _train(short, few, Recorder())
@@ -197,7 +193,7 @@ def _fitted_batch(config: Config, dataset: Dataset, recorder: Recorder) -> Confi
         tried = f"; {', '.join(map(str, too_large))} ran out of memory" if too_large else ""
         print(f"batch_size=auto: batch_size={size} accumulate={whole // size}{tried}", file=sys.stderr, flush=True)
         recorder.save_metadata("batch_size", size)
-    return replace(config, run=replace(config.run, batch_size=size, accumulate=whole // size))
+    return config.changed(batch_size=size, accumulate=whole // size)
 
 
 def _too_large(config: Config, dataset: Dataset, said: str) -> str:

@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlframe.config import CHOICES, LISTS, check_name, folders, names, plugin_paths
+from dlframe.config import LISTS, check_name, names, plugin_paths
 from dlframe.config.settings import settings
-from dlframe.registry import GROUPS, Entry, plugins
+from dlframe.registry import CHOICES, GROUPS, Entry, plugins
 from dlframe.registry.parameters import REQUIRED
 from dlframe.types import ConfigError, nearest
 
@@ -65,7 +65,8 @@ def _block(group: str) -> str:
     taken = {name for name, _, _ in rows}
     for name, path in names(group).items():
         if name not in taken or path.endswith(".yaml"):
-            home = "dlframe" if Path(path).is_relative_to(folders()[-1]) else path
+            brought = {plugins.PACKAGED_CONF: "dlframe", **plugins.conf_folders}
+            home = next((owner for folder, owner in brought.items() if Path(path).is_relative_to(folder)), path)
             rows.append((f"{name} (recipe)" if group == "task" else name, _headline(Path(path)), home))
     if not rows:
         return ""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlframe.config import Config, load_saved, store_uri
+from dlframe.config import Config, load_saved
 from dlframe.readers.splits import drop_labels
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
@@ -139,7 +139,7 @@ def rescore(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -
         raise ConfigError(f"test: {folder} is no run: it has no config.yaml. Runs are in runs/.")
     config = load_saved(folder / "config.yaml", plugin_paths)
     if config.run.batch_size == "auto":
-        config = replace(config, run=replace(config.run, batch_size=read_metadata(folder, "batch_size") or 1))
+        config = config.changed(batch_size=read_metadata(folder, "batch_size") or 1)
     path = _weights(folder, weights)
     own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
     if own != model:
@@ -209,7 +209,7 @@ def _tracking_uri(config: Config) -> str:
     """The store's address, checked to answer; empty for none."""
     if config.tracking.uri == "none":
         return ""
-    uri = store_uri(config.tracking.uri, config.run.runs)
+    uri = run_directory.store_uri(config.tracking.uri, config.run.runs)
     if is_main():
         from dlframe.tracking import reachable
 

@@ -74,7 +74,7 @@ def verify(overrides: Sequence[str], *, kills: int, seed: int) -> int:
         if (key := text.partition("=")[0].strip()) in OWN:
             raise ConfigError(f"{key}: verify-resume sets it itself. Received: {text}.", key)
     config = load(["tracking=none", *overrides])
-    root = new_folder(dataclasses.replace(config, run=dataclasses.replace(config.run, runs=f"{config.run.runs}/{FOLDER}")))
+    root = new_folder(config.changed(runs=f"{config.run.runs}/{FOLDER}"))
     command = ["tracking=none", *_regular(config, overrides), *overrides, "checkpoint.keep=1000000"]
     try:
         with Signals():

@@ -6,6 +6,7 @@ an option. `optimizers.adopt("lion", "timm.optim:Lion")` does so for a class of 
 
 from dlframe.registry.entries import Entry, Registry
 from dlframe.registry.groups import (
+    CHOICES,
     GROUPS,
     augmentations,
     callbacks,
@@ -20,6 +21,7 @@ from dlframe.registry.groups import (
 from dlframe.registry.parameters import Count, Fraction, Natural, NonNegative, Option, Positive, Probability
 
 __all__ = [
+    "CHOICES",
     "GROUPS",
     "Count",
     "Entry",

@@ -37,6 +37,9 @@ metrics = Registry(
     facts={"scores": (), "better": "max", "low": -math.inf, "high": math.inf, "unit": ""},
 )
 
+CHOICES = ("trainer", "tracking", "experiment")
+"""Groups that hold only YAML files."""
+
 _VARIABLES: dict[str, Registry] = {
     "tasks": tasks,
     "models": models,

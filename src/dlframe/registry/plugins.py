@@ -18,17 +18,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlframe.registry import GROUPS, Entry, Registry, read_source
-from dlframe.types import ConfigError, RegistrationError
+from dlframe.registry import CHOICES, GROUPS, Entry, Registry, read_source
+from dlframe.types import ConfigError, RegistrationError, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+PACKAGE = Path(__file__).parent.parent
+
 FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks", "metrics")
 """The sub-packages of dlframe that hold entries."""
 
+PACKAGED_CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent.parent / "conf") if p.is_dir())
+"""The YAML files of dlframe itself: in an installed package, or in a checkout."""
+
 broken: dict[str, str] = {}
-"""Plugin name -> what is wrong with it. The rest goes on working."""
+"""Plugin name -> what is wrong with it, as found by the last `discover`. The rest goes on working."""
+
+conf_folders: dict[Path, str] = {}
+"""Folder of presets and experiments -> the plugin that brings it, as found by the last `discover`."""
 
 _seen: set[Path] = set()
 
@@ -43,9 +51,10 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
         ConfigError: A path of `plugin_paths` does not exist, or plugins are switched off.
         RegistrationError: A plugin of `plugin_paths` cannot be registered.
     """
-    package = Path(__file__).parent.parent
+    broken.clear()
+    conf_folders.clear()
     for folder in FOLDERS:
-        _read(sorted((package / folder).glob("[!_]*.py")), "dlframe", f"dlframe.{folder}", _import)
+        _read(sorted((PACKAGE / folder).glob("[!_]*.py")), "dlframe", f"dlframe.{folder}", _import)
     if os.environ.get("DLFRAME_PLUGINS") == "none":
         if plugin_paths:
             raise ConfigError("plugin_paths: must be empty where DLFRAME_PLUGINS=none is set.")
@@ -55,8 +64,9 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
     for point in entry_points(group="dlframe.plugins"):
         _tolerate(point.name, lambda point=point: _read_installed(point))
     local = Path("plugins")
+    _tolerate("plugins/conf", lambda: _add_conf(local / "conf", "plugins"))
     for path in sorted(local.iterdir()) if local.is_dir() else []:
-        if not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix == ".py"):
+        if path.name != "conf" and not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix == ".py"):
             _tolerate(path.stem, lambda path=path: _read_path(path))
     for text in plugin_paths:
         path = Path(text)
@@ -89,7 +99,23 @@ def _read_path(path: Path) -> None:
             if name not in sys.modules:
                 _import_file(name, source, folder)
 
-    _read(files, path.stem, package, lambda module, file: _guarded(path.stem, folder, lambda: import_(module, file)))
+    def load(module: str, file: Path) -> None:
+        _guarded(path.stem, folder, lambda: import_(module, file))
+
+    _read(files, path.stem, package, load, path / "conf" if path.is_dir() else None)
+
+
+def _add_conf(folder: Path, plugin: str) -> None:
+    """Add the presets and experiments of a plugin to what can be chosen; none may hide another, or be found by nothing."""
+    for file in sorted(folder.rglob("*.yaml")) if folder not in conf_folders else ():
+        group, _, name = file.relative_to(folder).with_suffix("").as_posix().partition("/")
+        if group not in (groups := (*GROUPS, *CHOICES)) or not name:
+            raise RegistrationError(f"{file}: must be in a folder named for a group.{nearest(group, groups)}")
+        for other, owner in ((PACKAGED_CONF, "dlframe"), *conf_folders.items()):
+            if (known := other / group / f"{name}.yaml").is_file():
+                raise RegistrationError(f"{file}: '{owner}' has {group}={name} already ({known}). Give the file another name.")
+    if folder.is_dir():
+        conf_folders.setdefault(folder, plugin)
 
 
 def _import_file(name: str, source: Path | None, folder: Path) -> None:
@@ -124,11 +150,17 @@ def _read_installed(point: EntryPoint) -> None:
     package, files = point.module.rpartition(".")[0], [file]
     if file.name == "__init__.py":
         package, files = point.module, sorted(file.parent.glob("*.py"))
-    _read(files, point.name, package, lambda module, _: _guarded(point.name, file.parent, lambda: _import(module)))
+
+    def load(module: str, _: Path) -> None:
+        _guarded(point.name, file.parent, lambda: _import(module))
+
+    _read(files, point.name, package, load, file.parent / "conf" if file.name == "__init__.py" else None)
 
 
-def _read(files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None]) -> None:
-    """Register what the files hold: all of it, or nothing."""
+def _read(
+    files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None], conf: Path | None = None
+) -> None:
+    """Register what the files hold, and the folder of YAML files `conf`: all of it, or nothing."""
     added: list[tuple[Registry, Entry]] = []
     fresh = [file for file in files if file not in _seen]
     try:
@@ -137,6 +169,8 @@ def _read(files: Iterable[Path], origin: str, package: str, load: Callable[[str,
             for registry, entry in read_source(file):
                 registry.add(replace(entry, origin=origin, load=entry.load or functools.partial(load, module, file)))
                 added.append((registry, entry))
+        if conf:
+            _add_conf(conf, origin)
     except RegistrationError:
         for registry, entry in added:
             del registry.entries[entry.name]

@@ -1,6 +1,6 @@
 """A trained model in a folder of its own: written here, read here. `mlflow.pyfunc.load_model` comes here; nothing is unpickled.
 
-    config.yaml   spec.json   signature.json   weights.safetensors
+config.yaml   spec.json   signature.json   weights.safetensors
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ class Predictor:
         DlframeError: A file is missing or damaged, or names what is not registered here.
     """
 
-    def __init__(
-        self, folder: Path, plugin_paths: Sequence[str] = (), *, device: Literal["cpu", "auto"] = "cpu"
-    ) -> None:
+    def __init__(self, folder: Path, plugin_paths: Sequence[str] = (), *, device: Literal["cpu", "auto"] = "cpu") -> None:
         described = _read_description(folder / "spec.json")
         self.spec = described.spec
         self.batch = described.batch
         try:
             self.config = load_saved(folder / "config.yaml", plugin_paths)
         except ConfigError as error:
-            missing = [f"{choice} of the plugin '{origin}'" for choice, origin in described.plugins.items() if not _known(choice)]
+            missing = [
+                f"{choice} of the plugin '{origin}'" for choice, origin in described.plugins.items() if not _known(choice)
+            ]
             needs = f" The model needs {', '.join(missing)}: put it into ./plugins, or name it in plugin_paths." * bool(missing)
             raise ConfigError(f"{error}{needs}", error.key) from None
         weights = folder / "weights.safetensors"

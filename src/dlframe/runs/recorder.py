@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlframe.storage import checkpoint
 from dlframe.config import Config
 from dlframe.runs.journal import Journal, read
 from dlframe.runs.signals import Signals
+from dlframe.storage import checkpoint
 from dlframe.types import CheckpointError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import glob
 from pathlib import Path
 from typing import Any
 
-from dlframe.runs import journal
 from dlframe.config import Config, load_saved
+from dlframe.runs import journal
 from dlframe.runs.run_directory import FREE, flat, identity, title
 from dlframe.types import ConfigError, nearest
 

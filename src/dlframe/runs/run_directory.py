@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlframe.config import Config
 from dlframe.runs import environment, exported_model
-from dlframe.config import Config, artifact_root
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
 from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result, declared
@@ -37,6 +37,16 @@ def check_writable(runs: str) -> None:
     existing = next(path for path in (Path(runs), *Path(runs).absolute().parents) if os.path.exists(path))
     if not runs or not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ConfigError(f"runs: must be a folder that can be written. Received: {runs!r}.")
+
+
+def store_uri(uri: str, runs: str) -> str:
+    """The address of the tracking store: "sqlite" stands for a file in the folder of runs."""
+    return f"sqlite:///{(Path(runs) / 'mlflow.db').resolve()}" if uri in ("", "sqlite") else uri
+
+
+def artifact_root(runs: str) -> str:
+    """Where a store in the folder of runs keeps its artifacts."""
+    return str((Path(runs) / "artifacts").resolve())
 
 
 def title(config: Config) -> str:
@@ -152,9 +162,7 @@ def warn_of_versions(folder: Path) -> None:
         print(f"warning: other versions than when the run began, numbers may differ: {'; '.join(changed)}", file=sys.stderr)
 
 
-def write_end(
-    config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal
-) -> None:
+def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
     """What the test gave: predictions, figures, the model.
 
     Args:

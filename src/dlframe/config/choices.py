@@ -1,0 +1,67 @@
+"""What can be chosen: the groups of a config, the folders of YAML files, the names in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dlframe.config.settings import settings
+from dlframe.registry import GROUPS, plugins
+from dlframe.registry.renamed import new_name
+from dlframe.types import ConfigError, nearest
+
+VERBS = ("train", "test", "predict", "list", "show", "ui", "sync", "verify-resume")
+LISTS = ("augmentation", "callback", "metric")
+"""Groups of which a run takes any number, in order."""
+OPTIONS = ("trainer", "tracking", "checkpoint")
+"""Groups of options that belong to no entry."""
+NESTED = (*GROUPS, *OPTIONS, "networks")
+"""Keys that hold options."""
+
+
+def folders() -> list[Path]:
+    """Folders of YAML files in the order that decides between two of a name: the user's, those of plugins, the packaged one."""
+    local, packaged = Path("conf"), plugins.PACKAGED_CONF
+    own = [local] if local.is_dir() and local.resolve() != packaged.resolve() else []
+    return [*own, *plugins.conf_folders, packaged]
+
+
+def names(group: str, *, files_only: bool = False) -> dict[str, str]:
+    """The choices of a group: name -> where it comes from; of its YAML files only, or of its entries too."""
+    found = {}
+    for folder in reversed(folders()):
+        found |= {path.stem: str(path) for path in sorted((folder / group).glob("*.yaml")) if path.is_file()}
+    if files_only:
+        return found
+    if group == "task":  # a preset comes before a class of its name
+        return {entry.name: entry.origin for entry in GROUPS[group]} | found
+    if group in GROUPS:
+        found |= {entry.name: entry.origin for entry in GROUPS[group]}
+    return found
+
+
+def check_name(group: str, name: Any, among: Iterable[str], key: str = "") -> None:
+    """Raises a `ConfigError` with the nearest where `name` is not among those of its group."""
+    if isinstance(name, str) and name in among:
+        return
+    name = "null" if name is None else name
+    hint = nearest(str(name), among)
+    hint += "".join(f" Plugin '{plugin}' is left out: {why}." for plugin, why in plugins.broken.items())
+    raise ConfigError(f"{group}={name}: no such {group}.{hint} See: python -m dlframe list {group}", key or group)
+
+
+def known_keys() -> list[str]:
+    """What the first part of a key can be."""
+    return [*settings.get("run").parameters, *NESTED, "experiment"]
+
+
+def unknown(key: str, known: Iterable[str], verb: str = "") -> ConfigError:
+    """What to say of a key that nothing has: its new name, or the nearest."""
+    if key.split(".")[-1].startswith("_"):
+        return ConfigError(f"{key}: is not supported: choose a registered entry, model=NAME.", key)
+    sought = key.split(".")[-1 if verb else 0]
+    if new := new_name("", verb or "run", sought):
+        return ConfigError(f"{key}: is called '{new}' now.", key)
+    see = f"show {verb}" if verb else "--help"
+    return ConfigError(f"{key}: no such option.{nearest(sought, known)} See: python -m dlframe {see}", key)

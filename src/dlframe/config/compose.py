@@ -1,0 +1,160 @@
+"""The choices of a config, composed by Hydra: defaults lists, presets, experiments; then references between values."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, folders, names
+from dlframe.config.overrides import chosen_names
+from dlframe.config.settings import settings
+from dlframe.registry import CHOICES, GROUPS, Registry
+from dlframe.registry.parameters import REQUIRED
+from dlframe.types import ConfigError, nearest
+
+
+def compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, Any]:
+    """Compose the values that the chosen files and entries give.
+
+    Args:
+        choices: Group -> the name, or the names, chosen in it.
+        locations: Takes "file:line" of each dotted key that a file sets.
+
+    Raises:
+        ConfigError: A file cannot be read, or a defaults list names what does not exist.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from dlframe.config import yaml_files
+
+    _store_entries()
+    Plugins.instance().register(yaml_files.YamlFolder)
+    Plugins.instance().register(yaml_files.SearchPath)
+    yaml_files.SearchPath.folders = folders()
+    yaml_files.YamlFolder.locations = locations
+    overrides = [f"{group}={_quoted(value)}" for group, value in choices.items() if group not in LISTS]
+    GlobalHydra.instance().clear()
+    try:
+        with warnings.catch_warnings(), initialize_config_dir(config_dir=str(folders()[-1]), version_base="1.3"):
+            warnings.simplefilter("ignore")  # Hydra's advice on `_self_`
+            composed = compose("config", overrides=overrides)
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group in (*GROUPS, *CHOICES):
+            check_name(group, name, names(group))
+        hint = nearest(f"/{group.rpartition('/')[2]}", [f"/{known}" for known in (*GROUPS, *CHOICES)])
+        raise ConfigError(f"/{group}: {name}: a defaults list names no such file or entry.{hint}", group) from None
+    except RecursionError:
+        raise ConfigError("conf: a defaults list leads back to its own file.") from None
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if (absent := re.match(r"Could not override '(\w+)'", str(error))) and absent[1] in choices:
+            file = next(folder / "config.yaml" for folder in folders() if (folder / "config.yaml").is_file())
+            raise ConfigError(f"{file}: its defaults list has no '{absent[1]}'. Add: - {absent[1]}: null") from None
+        raise ConfigError(f"conf: {' '.join(str(error).split())}") from None
+    values: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
+    values |= _chosen_lists(values, choices)
+    return {key: value for key, value in values.items() if value is not None or key not in NESTED}
+
+
+def _store_entries() -> None:
+    """Give Hydra a config of each registered entry, so that a defaults list may choose it."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for group, registry in GROUPS.items():
+        for entry in registry:
+            folder = "task/class" if group == "task" else group
+            store.store(group=folder, name=entry.name, node={"name": entry.name}, package=group)
+    presets = names("task", files_only=True)
+    for task in GROUPS["task"]:
+        if task.name in presets:
+            continue
+        # A task without a preset places itself; data and model are for the command line or an experiment to choose.
+        placed = [{"/task/class@task": task.name}, {"/data": None}, {"/model": None}]
+        store.store(group="task", name=task.name, node={"defaults": placed}, package="_global_")
+
+
+def _chosen_lists(values: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of each entry that is chosen in a group of many."""
+    lists = {}
+    for group in LISTS:
+        placed = values.get(group)
+        options = placed if isinstance(placed, dict) else dict.fromkeys(chosen_names(group, placed))
+        chosen = {str(name): options.get(name) or {} for name in choices.get(group, options)}
+        for name, given in chosen.items():
+            if not isinstance(given, dict):
+                raise ConfigError(f"{group}.{name}: must hold options. Received: {given!r}.", f"{group}.{name}")
+        lists[group] = {name: {"name": name, **given} for name, given in chosen.items()}
+    return lists
+
+
+def _quoted(value: Any) -> str:
+    return "null" if value is None else "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def assign(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value by its dotted key. What no signature has is found when all is checked."""
+    *path, last = key.split(".")
+    if path and last == "name" and path[0] in GROUPS:
+        raise ConfigError(f"{key}: an entry is chosen by its group. Try: {path[0]}={value}", key)
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{key}: '{part}' holds no options.", key)
+    values[last] = value
+
+
+def resolved(values: dict[str, Any]) -> dict[str, Any]:
+    """References between values (`${batch_size}`) replaced. Resolvers, which could read the environment, are refused."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    def walk(node: Any, key: str) -> Iterator[tuple[str, str]]:
+        if isinstance(node, str):
+            yield key, node
+        for name, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+            yield from walk(child, f"{key}.{name}".lstrip("."))
+
+    references = [(key, text) for key, text in walk(values, "") if "${" in text]
+    if not references:
+        return values
+    from dlframe.config.yaml_files import REFERENCE, REFERENCES
+
+    for key, text in references:
+        if "${" in REFERENCE.sub("", text):
+            raise ConfigError(f"{key}: a reference may name another option only. Received: {text!r}.", key)
+    if (count := sum(text.count("${") for _, text in references)) > REFERENCES:
+        key = references[0][0]
+        raise ConfigError(f"{key}: a config may hold {REFERENCES} references. Received: {count}.", key)
+    try:
+        return OmegaConf.to_container(OmegaConf.create(_filled(values)), resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        key, text = references[0]
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}. Received: {text!r}.", key) from None
+
+
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the defaults that the signatures hold, so that a reference may name one."""
+
+    def over(registry: Registry, name: Any, options: Any) -> Any:
+        known = registry.entries.get(name) if isinstance(name, str) else None
+        if not known or not isinstance(options, Mapping):
+            return options
+        return {n: p.default for n, p in known.parameters.items() if p.default is not REQUIRED} | dict(options)
+
+    filled = over(settings, "run", values)
+    for group in (*GROUPS, *OPTIONS):
+        options = values.get(group, {})
+        if group in LISTS:
+            filled[group] = {name: over(GROUPS[group], name, given) for name, given in options.items()}
+        elif isinstance(options, Mapping):
+            registry = GROUPS.get(group, settings)
+            filled[group] = over(registry, options.get("name") if group in GROUPS else group, options)
+    return filled

@@ -1,0 +1,104 @@
+"""The checked config of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dlframe.config.choices import LISTS
+from dlframe.config.settings import Checkpoint, Run, Tracking, Trainer, settings
+from dlframe.registry import GROUPS, Entry
+from dlframe.types import DataSpec, Metric, declared
+
+
+@dataclass(frozen=True)
+class Config:
+    """The checked config of a run.
+
+    Attributes:
+        values: Plain values, defaults filled in; all else is read from them.
+        overrides: What was typed, as "key=value".
+    """
+
+    values: dict[str, Any]
+    overrides: tuple[str, ...] = ()
+
+    @cached_property
+    def run(self) -> Run:
+        """Options of the run that belong to no group."""
+        return Run(**{key: self.values[key] for key in settings.get("run").parameters})
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Options of Lightning's Trainer."""
+        return Trainer(**self.values["trainer"])
+
+    @cached_property
+    def tracking(self) -> Tracking:
+        """Where the run is tracked."""
+        return Tracking(**self.values["tracking"])
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """When the training is saved."""
+        return Checkpoint(**self.values["checkpoint"])
+
+    def changed(self, **values: Any) -> Config:
+        """The same config with other values: of an option, of some options of a group (`trainer={"devices": 2}`), of a list."""
+        for key, new in values.items():
+            if isinstance(new, Mapping) and key not in LISTS:
+                values[key] = {**self.values[key], **new}
+        return Config({**self.values, **values}, self.overrides)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that the model declares, in the order in which they are updated."""
+        return self.entry("model").facts["networks"]
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """How each metric of the task is read, and each that was added."""
+        added = [GROUPS["metric"].get(options["name"]) for options in self.values["metric"].values()]
+        keys = ("better", "low", "high", "unit")
+        return declared(self.entry("task").facts["metrics"] | {e.name: {key: e.facts[key] for key in keys} for e in added})
+
+    @property
+    def headline(self) -> str:
+        """The metric that heads the table."""
+        return self.values["task"].get("headline") or self.entry("task").facts["headline"]
+
+    def entry(self, group: str) -> Entry:
+        """The chosen entry of a group that holds one."""
+        return GROUPS[group].get(self.values[group]["name"])
+
+    def build(self, group: str, **injected: Any) -> Any:
+        """The chosen entry of a group, built."""
+        return GROUPS[group].build(self.values[group], **injected)
+
+    def build_model(self, spec: DataSpec, *, restored: bool = False) -> Any:
+        """The chosen model.
+
+        Args:
+            spec: What the data is like.
+            restored: A checkpoint follows, so an option `weights`, which says what to start from, is left at "none".
+        """
+        options = self.values["model"]
+        if restored and "weights" in options:
+            options = {**options, "weights": "none"}
+        return GROUPS["model"].build(options, spec=spec)
+
+    def build_list(self, group: str, **injected: Any) -> list[Any]:
+        """The chosen entries of a group of many, built in order."""
+        return [GROUPS[group].build(options, **injected) for options in self.values[group].values()]
+
+    @property
+    def title(self) -> str:
+        """Model and data in a few words: the run's default name."""
+        return self.run.name or f"{self.values['model']['name']}-{self.values['data']['name']}"
+
+    @property
+    def monitor(self) -> str:
+        """The metric that picks the best epoch, as it is logged: "val/accuracy"."""
+        return self.run.monitor or f"val/{self.entry('task').facts['monitor'] or self.headline}"
