@@ -244,7 +244,7 @@ def test_ui_without_a_store_says_how_to_make_one(capsys):
     assert said(capsys, "ui", "runs=a b=c") == (
         2,
         "",
-        f"error: tracking.uri: no store at {database} yet. A run makes it: python -m dlframe model=cnn\n",
+        f"error: tracking.uri: no store at {database} yet. Create one by a run: python -m dlframe model=cnn\n",
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlframe.data.digits import digits
-from dlframe.readers.splits import by_groups, by_time, drop_labels, statistics, stratified
+from dlframe.readers.splits import by_groups, chronological_split, drop_labels, statistics, stratified
 from dlframe.types import DataError, check_dataset
 
 
@@ -36,8 +36,8 @@ def test_class_too_small_for_the_parts():
 
 
 def test_by_time_rounds_down_and_ends_with_the_series():
-    assert by_time(5031, (0.7, 0.1, 0.2)) == [slice(0, 3521), slice(3521, 4024), slice(4024, 5031)]
-    assert by_time(10, (0.7, 0.1, 0.2)) == [slice(0, 7), slice(7, 8), slice(8, 10)]
+    assert chronological_split(5031, (0.7, 0.1, 0.2)) == [slice(0, 3521), slice(3521, 4024), slice(4024, 5031)]
+    assert chronological_split(10, (0.7, 0.1, 0.2)) == [slice(0, 7), slice(7, 8), slice(8, 10)]
 
 
 def test_statistics_equal_numpy():

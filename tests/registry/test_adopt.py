@@ -162,8 +162,8 @@ def test_a_class_is_found_through_all_that_re_exports_it(package, read, target):
 def test_the_meanings_of_numpydoc_are_taken_over(package, read):
     entry = read(WALK.replace("walks:Descent", "walks.inner.base:Base") + ")")
     assert entry.summary == "Steps down."
-    meanings = {name: parameter.doc for name, parameter in entry.parameters.items() if parameter.doc}
-    assert meanings == {"sizes": "How many, each."}
+    arg_descriptions = {name: parameter.doc for name, parameter in entry.parameters.items() if parameter.doc}
+    assert arg_descriptions == {"sizes": "How many, each."}
 
 
 def test_what_the_signature_lacks_is_said_in_the_statement(package, read):

@@ -95,7 +95,7 @@ def test_a_plugin_brings_experiments(tmp_path):
     assert built("experiment=small", "data.size=3", cwd=tmp_path) == ["mine|noise of any|1|3|3", ""]
     assert built("experiment=medium", cwd=tmp_path)[0].startswith("experiment=medium: no such experiment. Choose from: large, ")
     listed = forked.dlframe("list", "experiment", cwd=tmp_path)[1].splitlines()
-    assert [line.split()[0::len(line.split()) - 1] for line in listed if "arge" in line] == [["large", "mine"]]
+    assert [line.split()[0 :: len(line.split()) - 1] for line in listed if "arge" in line] == [["large", "mine"]]
 
 
 def test_no_preset_of_a_plugin_hides_another(tmp_path):

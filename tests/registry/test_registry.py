@@ -23,8 +23,8 @@ from dlframe.registry.parameters import (
     Parameter,
     Positive,
     Probability,
-    conform,
-    rule,
+    describe_type,
+    validate,
 )
 from dlframe.types import ConfigError, RegistrationError
 
@@ -125,8 +125,8 @@ def test_a_signature_is_read(read):
         "rates": ("list of float > 0 and < 0.5", ()),
         "fast": ("bool", True),
     }
-    meanings = {p.name: p.doc for p in net.parameters.values() if p.doc}
-    assert meanings == {
+    arg_descriptions = {p.name: p.doc for p in net.parameters.values() if p.doc}
+    assert arg_descriptions == {
         "width": "Channels, of which norm: there is one.",
         "sizes": "Kernel sizes.",
         "words": "Some words.",
@@ -447,7 +447,7 @@ def test_a_name_that_is_not_registered_gets_the_nearest(registry):
     ],
 )
 def test_a_rule_in_words(annotation, words):
-    assert rule(annotation) == words
+    assert describe_type(annotation) == words
 
 
 anything = st.recursive(
@@ -460,7 +460,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 def fits(annotation: Any, value: Any) -> bool:
     try:
-        conform(annotation, value)
+        validate(annotation, value)
     except ValueError:
         return False
     return True
@@ -470,7 +470,7 @@ def fits(annotation: Any, value: Any) -> bool:
 @given(value=anything)
 def test_an_int_a_str_and_a_bool_take_their_own_and_nothing_else(kind, value):
     assert fits(kind, value) == (type(value) is kind)
-    assert not fits(kind, value) or conform(kind, value) is value
+    assert not fits(kind, value) or validate(kind, value) is value
 
 
 @given(value=anything | st.just(10**400) | st.sampled_from([math.inf, -math.inf, math.nan]))
@@ -479,8 +479,8 @@ def test_a_float_takes_finite_numbers_and_makes_them_floats(value):
     assume(type(value) is not float or not 2**1023 <= abs(value) < math.inf)
     assert fits(float, value) == number
     if number:
-        assert type(conform(float, value)) is float
-        assert conform(float, value) == float(value)
+        assert type(validate(float, value)) is float
+        assert validate(float, value) == float(value)
 
 
 @given(value=finite, low=finite, high=finite)
@@ -510,15 +510,15 @@ def test_a_list_takes_lists_of_its_items_and_makes_them_tuples(value):
     assert fits(list[Natural], value) == fits(tuple[Natural, ...], value)
     assert fits(tuple[int, float], value) == (is_list and len(value) == 2 and fits(int, value[0]) and fits(float, value[1]))
     if fits(list[Natural], value):
-        assert conform(list[Natural], value) == tuple(value)
+        assert validate(list[Natural], value) == tuple(value)
 
 
 @given(value=anything)
 def test_what_conforms_conforms_again(value):
     for annotation in (int, float, str, bool, Fraction, Count | None, Literal["a", 1], tuple[float, ...], list[str]):
         if fits(annotation, value):
-            once = conform(annotation, value)
-            assert conform(annotation, once) == once
+            once = validate(annotation, value)
+            assert validate(annotation, once) == once
 
 
 @given(value=anything)

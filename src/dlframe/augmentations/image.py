@@ -1,6 +1,6 @@
-"""Augmentations of images: drawn for each sample, applied to the whole batch where it lies.
+"""Image augmentations, drawn per sample and applied to a batch on its device.
 
-torchvision.transforms.v2 draws once a call: on a batch, every sample would get the same.
+torchvision.transforms.v2 draws once per call: all samples of a batch would get the same transform.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ HalfCircle = Annotated[float, Interval(ge=0, le=0.5)]
 Angle = Annotated[float, Interval(ge=0, lt=90)]
 
 
-@augmentations.register("none", exempt={"varies": "It changes nothing, whatever the seed."})
+@augmentations.register("none", exempt={"varies": "The identity draws nothing."})
 class Identity:
-    """Leaves the batch as it is."""
+    """Identity: no augmentation."""
 
     def __init__(self, spec: DataSpec) -> None:
         pass
@@ -34,11 +34,11 @@ class Identity:
 
 @augmentations.register("flip", targets=("class", "value"))
 class Flip:
-    """Mirrors images.
+    """Random horizontal or vertical flip.
 
     Args:
-        direction: Left-right, up-down, or each with its own draw.
-        p: Share of the samples that are mirrored, in each direction.
+        direction: Horizontal, vertical, or both with independent draws.
+        p: Probability of a flip in each direction.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Flip:
 
 @augmentations.register("crop", targets=("class", "value"))
 class Crop:
-    """Pads images and cuts a window of their size at a random place.
+    """Random crop of the padded image, in the original size.
 
     Args:
-        padding: Pixels added on each side, the largest shift; null for an eighth of the shorter side, as 4 of 32.
-        padding_mode: What the padding shows: black, the mirrored image, or its edge.
+        padding: Pixels added on each side; null for an eighth of the shorter side (4 of 32).
+        padding_mode: Content of the padding: black, the mirrored image, or the edge pixels.
     """
 
     def __init__(
@@ -89,21 +89,21 @@ class Crop:
         count, _, height, width = images.shape
         places = torch.randint(2 * self.padding + 1, (2, count), generator=generator, device=images.device)
         padded = F.pad(images, [self.padding] * 4, mode=self.mode)
-        # A view of every window, (batch, channels, places, places, height, width): only the chosen ones are copied.
+        # A view of all windows, (batch, channels, tops, lefts, height, width): only the chosen ones are copied.
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         return batch.replace(inputs=windows[torch.arange(count, device=images.device), :, places[0], places[1]])
 
 
 @augmentations.register("affine", targets=("class", "value"))
 class Affine:
-    """Turns, moves, scales and shears images about their centre, in one bilinear sampling.
+    """Random affine transform about the center, in one bilinear sampling.
 
     Args:
-        degrees: Largest rotation to either side.
-        translate: Largest shift along each axis, as a share of the image's side.
-        scale: Smallest and largest magnification.
-        shear: Largest shear along each axis, in degrees.
-        padding_mode: What lies beyond the edges: black, the edge's colour, or the mirrored image.
+        degrees: Maximum rotation in either direction.
+        translate: Maximum translation along each axis, as a fraction of the image's side.
+        scale: Minimum and maximum scale.
+        shear: Maximum shear along each axis, in degrees.
+        padding_mode: Content outside the image: black, the edge pixels, or the mirrored image.
     """
 
     def __init__(
@@ -146,16 +146,16 @@ class Affine:
 
 @augmentations.register("color_jitter")
 class ColorJitter:
-    """Changes brightness, contrast, saturation and hue, in this order.
+    """Random brightness, contrast, saturation and hue, in this order.
 
-    The factors of the first three lie within 1 plus or minus the option and not below 0, as torchvision's. Hue turns in
-    the YIQ plane, which keeps luma, not in HSV. Saturation and hue need three channels.
+    The first three factors lie in [max(0, 1 - option), 1 + option], as in torchvision. Hue is rotated in YIQ space,
+    which keeps luma, not in HSV. Saturation and hue require three channels.
 
     Args:
-        brightness: Largest change of the brightness factor.
-        contrast: Largest change of the contrast factor.
-        saturation: Largest change of the saturation factor.
-        hue: Largest turn of the hue to either side, as a share of the colour circle.
+        brightness: Maximum change of the brightness factor.
+        contrast: Maximum change of the contrast factor.
+        saturation: Maximum change of the saturation factor.
+        hue: Maximum rotation of the hue in either direction, as a fraction of the color circle.
     """
 
     def __init__(
@@ -179,16 +179,16 @@ class ColorJitter:
 
 @augmentations.register("erasing", targets=("class", "value"))
 class Erasing:
-    """Hides a rectangle of an image.
+    """Random erasing: replace a rectangle of an image.
 
-    Zhong et al. 2017, "Random Erasing Data Augmentation", arXiv:1708.04896. The paper draws again where a rectangle
-    does not fit; here its longer side is cut to the image.
+    Zhong et al. 2017, "Random Erasing Data Augmentation", arXiv:1708.04896. The paper redraws a rectangle that does not
+    fit; here its longer side is clipped to the image.
 
     Args:
-        p: Share of the samples that lose a rectangle.
-        scale: Smallest and largest share of the image that the rectangle covers.
-        ratio: Smallest and largest ratio of its height to its width.
-        value: What it shows: the mean colour of the training set, black, or noise.
+        p: Probability of erasing a sample.
+        scale: Minimum and maximum area, as a fraction of the image.
+        ratio: Minimum and maximum aspect ratio, height to width.
+        value: Content of the rectangle: the mean color of the training set, black, or uniform noise.
     """
 
     def __init__(

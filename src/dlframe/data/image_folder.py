@@ -19,7 +19,7 @@ import numpy as np
 from dlframe.readers.images import read_image
 from dlframe.readers.splits import by_groups, image_set, statistics, stratified
 from dlframe.registry import Count, data
-from dlframe.storage.decoded import decoded, stamp
+from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, nearest, printable
 
@@ -63,10 +63,10 @@ def image_folder(
     pattern = _pattern(group)
     options = (image_size, color_mode, on_error, group)
     try:
-        key = stamp(files, *options)
+        key = cache_key(files, *options)
     except OSError as error:
         raise DataError(f"image_folder: {error.filename} cannot be read: {error.strerror}") from None
-    name = f"image_folder-{stamp([], folder.resolve(), *options)}"
+    name = f"image_folder-{cache_key([], folder.resolve(), *options)}"
     build = partial(_decode, folder, listing, image_size, color_mode, on_error, pattern)
     dataset, skipped = decoded(name, key, build, partial(_stored, str(folder)))
     if skipped:

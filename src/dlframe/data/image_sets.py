@@ -17,7 +17,7 @@ import numpy as np
 
 from dlframe.readers.splits import image_set, image_spec, statistics, store, stratified
 from dlframe.registry import data
-from dlframe.storage.decoded import decoded, stamp
+from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import BROKEN, Package, cache, content, download, expanded, members
 from dlframe.types import DataError, Dataset, Split, check_dataset
 
@@ -285,8 +285,8 @@ def load(name: str, path: str | None, where: Where) -> Dataset:
     files, source = _given(name, expanded(path))
     folder = str(files[0].parent)
     return decoded(
-        f"{name}-{stamp([], files[0].parent.resolve())}",
-        stamp(files),
+        f"{name}-{cache_key([], files[0].parent.resolve())}",
+        cache_key(files),
         lambda stored: _store(name, source.read(files), folder, stored),
         read,
     )

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dlframe.readers.series import read_prices
-from dlframe.readers.splits import by_time
+from dlframe.readers.splits import chronological_split
 from dlframe.registry import Count, data
 from dlframe.storage.fetch import Package, expanded, members
 from dlframe.types import DataError, Dataset, DataSpec, Field, Split
@@ -78,7 +78,7 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
     """
     file = expanded(path) if path is not None else members(ARCH, FILES)[FILES.index(f"{name}.csv.gz")]
     days, values = read_prices(file, COLUMNS[features])
-    parts = by_time(len(days), (0.7, 0.1, 0.2))
+    parts = chronological_split(len(days), (0.7, 0.1, 0.2))
     needed = [window + horizon, horizon, horizon]
     for part, rows in zip(parts, needed, strict=True):
         if part.stop - part.start < rows:

@@ -83,7 +83,7 @@ def by_groups(targets: np.ndarray, groups: np.ndarray, fractions: Sequence[float
     return [np.setdiff1d(np.arange(len(targets)), np.concatenate(others)), *others]
 
 
-def by_time(samples: int, fractions: Sequence[float]) -> list[slice]:
+def chronological_split(samples: int, fractions: Sequence[float]) -> list[slice]:
     """Cut a series into consecutive parts, each cut rounded down, the last part ending with the series."""
     # The sum of 0.7 and 0.1 is a little less than 0.8.
     cuts = [0, *(int(samples * end + 1e-6) for end in np.cumsum(fractions)[:-1]), samples]

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_origin
 
 from dlframe.registry.installed import Definition, NotFound, NotInstalled, find
 from dlframe.registry.parameters import REQUIRED, Option, Parameter, parts
-from dlframe.registry.signatures import ALIASES, UNREADABLE, Row, arguments, literal, meanings, resolve
+from dlframe.registry.signatures import ALIASES, UNREADABLE, Row, arg_descriptions, arguments, literal, resolve
 from dlframe.types import ConfigError, DlframeError, RegistrationError, nearest
 
 UNKNOWN = object()
@@ -148,11 +148,11 @@ class Adopted:
         summary, _, rest = (own or _sentence(self.definition.doc.strip().split("\n\n")[0])).partition("\n")
         summary = summary or f"{self.definition.node.name} of {self.statement.target.partition(':')[0]}."
         constructor = self.definition.constructor()
-        foreign = meanings(self.definition.doc) | meanings(constructor.doc if constructor else "")
+        foreign = arg_descriptions(self.definition.doc) | arg_descriptions(constructor.doc if constructor else "")
         lines = [f"{summary}\n\nArgs:"]
         for name in self.rows:
             option = self.statement.options.get(name, Option())
-            meaning = option.meaning or meanings(own).get(name) or _sentence(foreign.get(option.of or name, ""))
+            meaning = option.meaning or arg_descriptions(own).get(name) or _sentence(foreign.get(option.of or name, ""))
             lines += [f"    {name}: {' '.join(meaning.split())}"] if meaning else []
         return "\n".join([*lines, *filter(None, ["", rest.strip()])])
 

@@ -19,7 +19,7 @@ from dlframe.registry.adoption import Adoption
 from dlframe.registry.installed import NotInstalled
 from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
 from dlframe.registry.renamed import new_name
-from dlframe.registry.signatures import Row, meanings, resolve, with_arguments
+from dlframe.registry.signatures import Row, arg_descriptions, resolve, with_arguments
 from dlframe.types import ConfigError, RegistrationError, nearest
 
 
@@ -261,7 +261,7 @@ class Registry:
             raise fault(missing, f"is missing: a {self.group} is given it when it is built")
         for missing in (i for i in self.required if i not in signature):
             raise fault(missing, f"is missing: every {self.group} has this option")
-        explained = meanings(doc)
+        explained = arg_descriptions(doc)
         parameters = {}
         for option, (annotation, default) in signature.items():
             if option in self.injected:

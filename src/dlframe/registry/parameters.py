@@ -38,21 +38,21 @@ class Parameter:
     doc: str = ""
 
     def __post_init__(self) -> None:
-        rule(self.annotation)
+        describe_type(self.annotation)
         if self.default is not REQUIRED:
-            object.__setattr__(self, "default", conform(self.annotation, self.default))
+            object.__setattr__(self, "default", validate(self.annotation, self.default))
 
     @property
     def rule(self) -> str:
         """The type and the range in words: "float > 0"."""
-        return rule(self.annotation)
+        return describe_type(self.annotation)
 
     def check(self, value: Any, key: str) -> Any:
         """`value` in the parameter's type; a `ConfigError` that names `key` where it breaks the rule."""
         if value is REQUIRED or value == "???" or (value == "" and self.default is REQUIRED):
             raise ConfigError(f"{key}: must be given: {self.rule}. Try: {key}=...", key)
         try:
-            return conform(self.annotation, value)
+            return validate(self.annotation, value)
         except ValueError as error:
             hint = nearest(value, literals(self.annotation)) if isinstance(value, str) else ""
             raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{hint}", key) from None
@@ -110,19 +110,19 @@ def literals(annotation: Any) -> tuple[str, ...]:
     return tuple(map(str, typing.get_args(bare))) if typing.get_origin(bare) is Literal else ()
 
 
-def rule(annotation: Any) -> str:
+def describe_type(annotation: Any) -> str:
     """An annotation in words; ValueError for a type that a config cannot hold."""
     bare, bounds, optional = parts(annotation)
     origin, arguments = typing.get_origin(bare), typing.get_args(bare)
     if is_union(bare):
-        text = " or ".join(rule(member) for member in arguments)
+        text = " or ".join(describe_type(member) for member in arguments)
     elif origin is Literal:
         text = "one of " * (len(arguments) > 1) + ", ".join(str(a) for a in arguments)
     elif origin in (tuple, list):
         if origin is list or (len(arguments) == 2 and arguments[1] is Ellipsis):
-            text = f"list of {rule(arguments[0])}"
+            text = f"list of {describe_type(arguments[0])}"
         else:
-            text = "[" + ", ".join(rule(a) for a in arguments) + "]"
+            text = "[" + ", ".join(describe_type(a) for a in arguments) + "]"
     elif bare in TYPES.values():
         text = bare.__name__
     else:
@@ -135,10 +135,10 @@ def rule(annotation: Any) -> str:
     return text + (" or null" if optional else "")
 
 
-def conform(annotation: Any, value: Any) -> Any:
+def validate(annotation: Any, value: Any) -> Any:
     """`value` in the type of `annotation`; ValueError with the rule where it does not fit. No text becomes a number."""
     bare, bounds, optional = parts(annotation)
-    wrong = ValueError(rule(annotation))
+    wrong = ValueError(describe_type(annotation))
     if value is None:
         if optional:
             return None
@@ -147,7 +147,7 @@ def conform(annotation: Any, value: Any) -> Any:
     if is_union(bare):
         for member in arguments:
             with contextlib.suppress(ValueError):
-                return conform(member, value)
+                return validate(member, value)
         raise wrong
     if origin is Literal:
         if value not in arguments or type(value) is not type(arguments[arguments.index(value)]):
@@ -159,7 +159,7 @@ def conform(annotation: Any, value: Any) -> Any:
             raise wrong
         kinds = arguments if origin is tuple and arguments[-1] is not Ellipsis else [arguments[0]] * len(value)
         try:
-            return tuple(conform(kind, item) for kind, item in zip(kinds, value, strict=True))
+            return tuple(validate(kind, item) for kind, item in zip(kinds, value, strict=True))
         except ValueError:
             raise wrong from None
     elif bare is float and type(value) is int:

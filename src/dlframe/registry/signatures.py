@@ -331,7 +331,7 @@ SECTIONS = (
 """The sections of a docstring that explain parameters, Google's and numpydoc's, and how a parameter begins in each."""
 
 
-def meanings(doc: str) -> dict[str, str]:
+def arg_descriptions(doc: str) -> dict[str, str]:
     """The `Args:` section of a Google-style docstring, or numpydoc's `Parameters`: name -> meaning."""
     found: dict[str, str] = {}
     for section, head in SECTIONS:

@@ -10,7 +10,7 @@ from dlframe.config import Config, expand
 from dlframe.types import Dataset, Field, Result
 
 
-def opening(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
+def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
     """What will run, on which data, on which device; `again` where the run in the folder goes on."""
     spec = dataset.spec
     sizes = " + ".join(f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
@@ -42,7 +42,7 @@ def _fields(fields: Mapping[str, Field]) -> str:
     return ", ".join(described(name, field) for name, field in fields.items())
 
 
-def closing(result: Result) -> str:
+def summary(result: Result) -> str:
     """The metric with its interval, the baseline, where the run is, and what one would type next."""
     metric, interval = result.headline, result.interval
     name, baseline = result.baseline

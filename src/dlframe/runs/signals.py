@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def die_with_parent() -> None:
+def exit_with_parent() -> None:
     """Have the kernel kill this process when its parent is gone: it would wait for ever for one that was killed. Linux only."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-class Stopped(SystemExit):
+class RunInterrupted(SystemExit):
     """A run that a signal has ended. Its exit status is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, number: int) -> None:
@@ -68,4 +68,4 @@ class Signals:
 
     def stop(self, number: int) -> NoReturn:
         """End the run."""
-        raise Stopped(number)
+        raise RunInterrupted(number)

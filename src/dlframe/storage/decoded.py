@@ -55,7 +55,7 @@ def decoded(name: str, key: str, build: Callable[[Path], Facts], read: Callable[
         raise DataError(f"cannot read back {folder}. Remove it and run again")
 
 
-def stamp(files: Iterable[Path], *options: object) -> str:
+def cache_key(files: Iterable[Path], *options: object) -> str:
     """A key that changes with the path, the size or the time of any file, and with the options."""
     digest = hashlib.sha256(repr(options).encode())
     for file in files:
