@@ -221,7 +221,7 @@ def images(folder: Path, classes: int = 2, each: int = 5) -> Path:
 def test_an_image_folder_that_is_missing(tmp_path):
     images(tmp_path / "photos")
     refused(
-        "data.path: there is no folder fotos. Did you mean 'photos'?",
+        "data.path: no such folder. Received: fotos. Did you mean 'photos'?",
         *("data=image_folder", "data.path=fotos"),
         cwd=tmp_path,
     )
@@ -234,7 +234,7 @@ def test_an_image_folder_that_is_not_named(tmp_path):
 def test_an_image_folder_that_is_empty(tmp_path):
     (tmp_path / "photos").mkdir()
     refused(
-        "image_folder: photos has no sub-folders; images belong in photos/CLASS/",
+        "image_folder: photos has no sub-folders. Put images into photos/CLASS/",
         *("data=image_folder", "data.path=photos"),
         cwd=tmp_path,
     )
@@ -243,7 +243,7 @@ def test_an_image_folder_that_is_empty(tmp_path):
 def test_an_image_folder_with_one_class(tmp_path):
     images(tmp_path / "photos", classes=1)
     refused(
-        "image_folder: photos has one class, 'class0'; two or more are needed",
+        "image_folder: photos must have at least two classes. Received: 'class0'",
         *("data=image_folder", "data.path=photos"),
         cwd=tmp_path,
     )
@@ -261,7 +261,7 @@ def test_an_image_folder_with_a_file_that_is_no_image(name, content, fault, tmp_
     file.write_bytes(content or file.read_bytes()[:60])
     code, out, error, torch = run("data=image_folder", "data.path=phötos, it's a=b", cwd=tmp_path)
     assert error.splitlines()[-1] == (
-        f"error: image_folder: class1/{name} {fault} (phötos, it's a=b). Remove it, or leave such files out: data.on_error=skip"
+        f"error: image_folder: class1/{name} {fault} (phötos, it's a=b). Remove it, or skip such files: data.on_error=skip"
     )
     assert (code, out, torch) == (2, "", False)
 

@@ -145,13 +145,13 @@ def test_file_that_is_no_image(folder, capsys, content, complaint):
     with pytest.raises(DataError) as error:
         image_folder(path=str(folder))
     assert str(error.value) == (
-        f"image_folder: one/b c.png {complaint} ({folder}). Remove it, or leave such files out: data.on_error=skip"
+        f"image_folder: one/b c.png {complaint} ({folder}). Remove it, or skip such files: data.on_error=skip"
     )
     capsys.readouterr()
     for _ in range(2):
         dataset = image_folder(path=str(folder), image_size=8, on_error="skip")
         assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 30
-        assert f"image_folder: 1 of 31 files left out: one/b c.png {complaint}\n" in capsys.readouterr().err
+        assert f"image_folder: skipped 1 of 31 files: one/b c.png {complaint}\n" in capsys.readouterr().err
 
 
 def test_truncated_image(folder):
@@ -177,14 +177,14 @@ def test_what_is_left_is_split_in_proportion(folder):
 def test_class_without_a_readable_image(folder):
     for file in (folder / "one").iterdir():
         file.write_bytes(b"no")
-    with pytest.raises(DataError, match=r"^image_folder: class 'one' has no image that can be read \("):
+    with pytest.raises(DataError, match=r"^image_folder: class 'one' has no readable image \("):
         image_folder(path=str(folder), on_error="skip")
 
 
 def test_missing_folder_names_the_nearest(folder):
     with pytest.raises(DataError) as error:
         image_folder(path=f"{folder}x")
-    assert str(error.value) == f"data.path: there is no folder {folder}x. Did you mean '{folder.name}'?"
+    assert str(error.value) == f"data.path: no such folder. Received: {folder}x. Did you mean '{folder.name}'?"
 
 
 def test_folders_that_are_refused(tmp_path, folder):
@@ -197,11 +197,11 @@ def test_folders_that_are_refused(tmp_path, folder):
     assert refused(file) == f"data.path: must be a folder. Received: {file}"
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert refused(empty) == f"image_folder: {empty} has no sub-folders; images belong in {empty}/CLASS/"
+    assert refused(empty) == f"image_folder: {empty} has no sub-folders. Put images into {empty}/CLASS/"
     (empty / "cat").mkdir()
-    assert refused(empty) == f"image_folder: {empty} has one class, 'cat'; two or more are needed"
+    assert refused(empty) == f"image_folder: {empty} must have at least two classes. Received: 'cat'"
     (empty / "dog").mkdir()
-    assert refused(empty) == f"image_folder: {empty / 'cat'} holds no files; remove it or fill it"
+    assert refused(empty) == f"image_folder: {empty / 'cat'} has no files. Remove the folder or add images"
     few = write(tmp_path / "few", {"one": 1, "two": 2}, each=2)
     assert refused(few) == (f"image_folder: {few}: class 'one' has 2 of the 3 samples that it needs to be in every split")
     split = tmp_path / "split"

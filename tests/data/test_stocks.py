@@ -32,7 +32,7 @@ def test_series_as_it_is():
     dataset = real(sp500, window=30, horizon=5, features="ohlcv")
     assert dataset.spec.shape == (30, 5)
     assert dataset.spec.horizon == 5
-    assert (dataset.source, dataset.splits) == ("pip arch, 1999-01-04 to 2018-12-31", "by time 70/10/20")
+    assert (dataset.source, dataset.splits) == ("pip arch, 1999-01-04 to 2018-12-31", "chronological 70/10/20")
     first = dataset.train["window"][0, 0]
     np.testing.assert_allclose(first, [1228.099976, 1229.22998, 1248.810059, 1219.099976, 877e6], rtol=1e-7)
     close, opening, high, low, volume = np.moveaxis(dataset.test["window"], 2, 0)

@@ -74,12 +74,12 @@ def test_one_broken_image_among_ten_thousand(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(DataError) as error:
         image_folder(path=str(folder), image_size=8, color_mode="grayscale")
     assert str(error.value).startswith("image_folder: bright/03141.png is broken: ")
-    assert str(error.value).endswith("Remove it, or leave such files out: data.on_error=skip")
+    assert str(error.value).endswith("Remove it, or skip such files: data.on_error=skip")
 
     dataset = image_folder(path=str(folder), image_size=8, color_mode="grayscale", on_error="skip")
     assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 9999
     said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("image_folder: 1 of 10000 files left out: bright/03141.png is broken: ")
+    assert said[-1].startswith("image_folder: skipped 1 of 10000 files: bright/03141.png is broken: ")
 
 
 @pytest.mark.slow
@@ -108,10 +108,10 @@ def test_a_run_that_is_killed_while_it_decodes_leaves_nothing_half_done(tmp_path
         process.send_signal(signal.SIGKILL)
     assert not list(cache.glob("decoded/*/facts.json"))
     after_kill = image_folder(path=str(folder), image_size=200).fingerprint
-    assert "was killed while it read" in capsys.readouterr().err
+    assert "was killed while reading" in capsys.readouterr().err
     shutil.rmtree(cache)
     assert image_folder(path=str(folder), image_size=200).fingerprint == after_kill
-    assert "was killed while it read" not in capsys.readouterr().err
+    assert "was killed while reading" not in capsys.readouterr().err
 
 
 def test_a_decoder_that_kills_the_process_is_told_with_its_file(tmp_path: Path, cache: Path, capsys) -> None:
@@ -131,7 +131,7 @@ def test_a_decoder_that_kills_the_process_is_told_with_its_file(tmp_path: Path, 
     died = subprocess.run([sys.executable, "-c", script, str(folder), str(bad)], capture_output=True, check=False)
     assert died.returncode == -signal.SIGSEGV
     image_folder(path=str(folder), image_size=8)
-    (said,) = (line for line in capsys.readouterr().err.splitlines() if "was killed while it read" in line)
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "was killed while reading" in line)
     assert str(bad) in said
 
 

@@ -206,7 +206,7 @@ def test_the_threshold_is_the_best_on_validation_scores(options, worth):
 
 
 def test_a_threshold_needs_two_classes():
-    with pytest.raises(ConfigError, match=r"^task.threshold: 'f1' needs two classes, and three has 3"):
+    with pytest.raises(ConfigError, match=r"^task.threshold: 'f1' requires two classes\. Received: 3 of three"):
         build(threshold="f1")
 
 
