@@ -23,7 +23,7 @@ from dlframe.models.backbone import read
 from dlframe.storage import checkpoint
 from dlframe.types import CheckpointError
 
-PICKLE = "is a pickle, which could run code, and is refused."
+PICKLE = "is a pickle, which could run code."
 DAMAGED = "the checkpoint is damaged"
 
 

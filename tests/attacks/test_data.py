@@ -128,10 +128,10 @@ def links(folder: Path, outside: Path) -> dict[str, Callable[[], Any]]:
 
 
 FAULTS = {
-    "a link to nothing": "is a link that leads nowhere",
+    "a link to nothing": "is a broken link",
     "a link to itself": "is broken: Symlink loop from ",
-    "a pipe": "is no file",
-    "a socket": "is no file",
+    "a pipe": "is not a file",
+    "a socket": "is not a file",
 }
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_file_of_the_folder(
 ) -> None:
     folder = photos(victim / "photos")
     links(folder, tmp_path / "outside")[kind]()
-    fault = FAULTS.get(kind, "is a link that leads out of the folder")
+    fault = FAULTS.get(kind, "is a link out of the folder")
     assert refused("data=image_folder", "data.path=photos").startswith(f"image_folder: a/x.png {fault}")
     assert len(image_folder(path="photos", on_error="skip").train) == 6
     assert f"skipped 1 of 11 files: a/x.png {fault}" in capsys.readouterr().err
@@ -183,7 +183,7 @@ TABLES = {
     "nul.csv": (b"Date,Close\n2000-01-01,\0\n", "'close' must be a number. Received: '\\x00'"),
     "latin.csv": (b"Date,Close\n\xff\n", "codec can't decode byte 0xff"),
     "utf_16.csv": ("Date,Close\n".encode("utf-16"), "codec can't decode byte 0xff"),
-    "empty.csv": (b"", "there is no column 'date'."),
+    "empty.csv": (b"", "must have a column 'date'."),
     "formula.csv": (b"Date,Close\n=cmd|'/c calc',1\n", "the date must be 2018-12-31 or 12/31/2018."),
     "infinite.csv": (b"Date,Close\n2000-01-01,inf\n", "'close' must be a number. Received: 'inf'"),
     "overflow.csv": (b"Date,Close\n2000-01-01,1e308\n", "'close' must be a number. Received: '1e308'"),

@@ -90,7 +90,7 @@ def test_plugins_can_be_left_out(arguments: list[str], victim: Path, stranger: P
     if arguments == ["model=evil"]:
         assert done.error.startswith("error: model=evil: no such model.")
     done = dlframe(*arguments, "plugin_paths=plugins/evil.py", cwd=victim, environment=without)
-    refusal = "error: plugin_paths: must be empty where DLFRAME_PLUGINS=none is set.\n"
+    refusal = "error: plugin_paths: must be empty with DLFRAME_PLUGINS=none.\n"
     assert (done.code, done.out, done.error) == (2, "", refusal)
 
 
@@ -121,7 +121,7 @@ def test_a_result(kind: str, stranger: Path) -> None:
     file.write_bytes(other.get(kind) or json.dumps(json.loads(file.read_text()) | RESULTS[kind]).encode())
     with pytest.raises(DataError) as caught:
         read_result(stranger)
-    assert shown(str(caught.value)).startswith("theirs: holds no result of a run: ")
+    assert shown(str(caught.value)).startswith("theirs: no result of a run: ")
 
 
 # --- delivered

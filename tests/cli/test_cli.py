@@ -127,7 +127,7 @@ MODELS = nearest("?", names("model"))
         ("model.width=[3", "model.width: cannot be read as a value. Received: [3. Quote each text in a list"),
         ("model.width=3]", "model.width: cannot be read as a value. Received: 3]. To have it as text: model.width='\"3]\"'"),
         ("name=null", "name: must be str. Received: None."),
-        ("runs=", "runs: must be a folder that can be written. Received: ''."),
+        ("runs=", "runs: must be a writable folder. Received: ''."),
         ("'name=a\nb'", "name: must hold no control characters. Received: 'a\\nb'."),
         ("seed=${nope}", "seed: Interpolation key 'nope' not found. Received: '${nope}'."),
         ("seed=${epochs} epochs=${seed}", "seed: Recursive interpolation detected. Received: '${epochs}'."),
@@ -303,7 +303,7 @@ def test_a_run_that_is_stopped_says_so(number, status):
         _, error = process.communicate(timeout=60)
     assert process.returncode == status
     assert re.fullmatch(
-        r"stopped after step [\d,]+; go on: python -m dlframe model=mlp epochs=10000 tracking=none resume=auto\n", error
+        r"stopped after step [\d,]+; resume: python -m dlframe model=mlp epochs=10000 tracking=none resume=auto\n", error
     )
     (journal,) = Path("runs").glob("*/journal.jsonl")
     assert json.loads(journal.read_text().splitlines()[-1])["status"] == "KILLED"

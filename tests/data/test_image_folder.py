@@ -214,7 +214,7 @@ def test_folders_that_are_refused(tmp_path, folder):
 
 def test_file_that_goes_nowhere(folder):
     (folder / "one" / "link.png").symlink_to(folder / "gone.png")
-    with pytest.raises(DataError, match=re.escape("image_folder: one/link.png is a link that leads nowhere")):
+    with pytest.raises(DataError, match=re.escape("image_folder: one/link.png is a broken link")):
         image_folder(path=str(folder))
 
 

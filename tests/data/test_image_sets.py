@@ -104,7 +104,7 @@ def test_label_out_of_range(cache, tmp_path):
     with pytest.raises(DataError) as error:
         fashion_mnist(path=str(folder))
     assert str(error.value) == (
-        "data=fashion_mnist: 'label' must hold class numbers from 0 to 9. Received: 10 in sample 3 (in the train split)."
+        "data=fashion_mnist: 'label' must hold class indices from 0 to 9. Received: 10 in sample 3 (in the train split)."
     )
 
 

@@ -73,9 +73,9 @@ def test_order_and_form_of_the_file_do_not_matter(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("", {}, "{path}: there is no column 'date'."),
-        ("Date,Clos\n", {}, "{path}: there is no column 'close'. Did you mean 'clos'?"),
-        (lines(9), {"features": "ohlcv"}, "{path}: there is no column 'open'. Choose from: close, date."),
+        ("", {}, "{path}: no such column. Received: 'date'."),
+        ("Date,Clos\n", {}, "{path}: no such column. Received: 'close'. Did you mean 'clos'?"),
+        (lines(9), {"features": "ohlcv"}, "{path}: no such column. Received: 'open'. Choose from: close, date."),
         ("Date,Close\n2020-01-01,x\n", {}, "{path}, line 2: 'close' must be a number. Received: 'x'"),
         ("Date,Close\n2020-01-01,nan\n", {}, "{path}, line 2: 'close' must be a number. Received: 'nan'"),
         ("Date,Close\n2020-01-01\n", {}, "{path}, line 2: 'close' must be a number. Received: None"),

@@ -23,7 +23,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def warning(folder: Path) -> str:
-    reason = "No space left on device; the journal goes on in memory and is written when there is room"
+    reason = "No space left on device; the journal continues in memory until there is space"
     return f"warning: {folder / FILE}: {reason}\n"
 
 

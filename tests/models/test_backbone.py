@@ -177,7 +177,7 @@ def test_wrong_shapes(tmp_path):
     save_file(state, tmp_path / "w.safetensors")
     right = tuple(timm.create_model("test_resnet").state_dict()["conv1.0.weight"].shape)
     assert refusal(tmp_path / "w.safetensors") == (
-        f"{tmp_path}/w.safetensors: is of another model: 'conv1.0.weight' must have shape {right}. Received: (7, 3, 3, 3)."
+        f"{tmp_path}/w.safetensors: does not match the model: 'conv1.0.weight' must have shape {right}. Received: (7, 3, 3, 3)."
     )
 
 
@@ -185,17 +185,17 @@ def test_names_that_differ(tmp_path):
     state = timm.create_model("test_resnet").state_dict()
     torch.save({name.replace("layer4", "layer5"): tensor for name, tensor in state.items()}, tmp_path / "w.pt")
     assert refusal(tmp_path / "w.pt") == (
-        f"{tmp_path}/w.pt: is of another model: it lacks tensor 'layer4.0.bn1.bias'. Did you mean 'layer5.0.bn1.bias'?"
+        f"{tmp_path}/w.pt: does not match the model: missing tensor 'layer4.0.bn1.bias'. Did you mean 'layer5.0.bn1.bias'?"
     )
     torch.save({**state, "fc2.weight": torch.ones(1)}, tmp_path / "w.pt")
     assert refusal(tmp_path / "w.pt") == (
-        f"{tmp_path}/w.pt: is of another model: it has an unknown tensor 'fc2.weight'. Did you mean 'fc.weight'?"
+        f"{tmp_path}/w.pt: does not match the model: unexpected tensor 'fc2.weight'. Did you mean 'fc.weight'?"
     )
 
 
 def test_another_architecture(tmp_path):
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
-    assert refusal(tmp_path / "vit.pth").startswith(f"{tmp_path}/vit.pth: is of another model: ")
+    assert refusal(tmp_path / "vit.pth").startswith(f"{tmp_path}/vit.pth: does not match the model: ")
 
 
 class Bomb:

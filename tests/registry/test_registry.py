@@ -176,15 +176,15 @@ def test_an_imported_object_reads_as_its_source(read):
         ),
         (
             model("width: int = 1").replace("*,", "*widths,"),
-            "model 'net': parameter 'widths' is a variable list; every option needs a name and a type ({where})",
+            "model 'net': parameter 'widths' is variable; every option must have a name and a type ({where})",
         ),
         (
             model("width: int = 1, **widths: int"),
-            "model 'net': parameter 'widths' is a variable list; every option needs a name and a type ({where})",
+            "model 'net': parameter 'widths' is variable; every option must have a name and a type ({where})",
         ),
         (
             '@models.register("net")\ndef net(*, width: int = 1):\n    """A net."""\n',
-            "model 'net': parameter 'spec' is missing: a model is given it when it is built ({where})",
+            "model 'net': parameter 'spec' is missing: every model receives it when built ({where})",
         ),
         (
             model("width: int | dict = 1"),
@@ -230,11 +230,11 @@ def test_an_imported_object_reads_as_its_source(read):
         ),
         (
             'NAME = "net"\n@models.register(NAME)\ndef net(spec):\n    """A net."""\n',
-            "{where}: the name and the facts of a registration must be literals",
+            "{where}: name and metadata of a registration must be literals",
         ),
         (
             '@models.register("net", inputs=tuple("a"))\ndef net(spec):\n    """A net."""\n',
-            "{where}: the name and the facts of a registration must be literals",
+            "{where}: name and metadata of a registration must be literals",
         ),
         ("def net(:\n", "{path}:7: cannot be read: invalid syntax"),
         ("\0", "{path}: cannot be read: source code string cannot contain null bytes"),
@@ -295,14 +295,16 @@ def test_a_name_is_taken_once(registry):
 def test_a_fact_has_to_be_known(registry):
     with pytest.raises(RegistrationError) as error:
         registry.add(replace(registry.get("net"), name="other", facts={"input": ("image",)}, where="other.py:7"))
-    assert str(error.value) == "model 'other' states an unknown fact 'input' (other.py:7). Did you mean 'inputs'?"
+    assert str(error.value) == "model 'other' states unknown metadata 'input' (other.py:7). Did you mean 'inputs'?"
 
 
 @pytest.mark.parametrize("name", ["a,b", "A", "", "é", "two words", "x=1", "3d", 3])
 def test_a_name_can_be_typed_on_the_command_line(registry, name):
     with pytest.raises(RegistrationError) as error:
         registry.add(replace(registry.get("net"), name=name, where="other.py:7"))
-    assert str(error.value) == (f"model {name!r}: a name is a small letter, then letters, digits and underscores (other.py:7)")
+    assert str(error.value) == (
+        f"model {name!r}: a name must be a lowercase letter, then letters, digits and underscores (other.py:7)"
+    )
 
 
 def test_facts_that_are_not_stated_have_their_defaults(registry):
@@ -333,7 +335,7 @@ def test_a_registered_object_is_held_to_the_same_rules(registry):
         @registry.register("untyped")
         def untyped(spec, *, width=1): ...
 
-    with pytest.raises(RegistrationError, match=r"^model 'starred': parameter 'options' is a variable list; "):
+    with pytest.raises(RegistrationError, match=r"^model 'starred': parameter 'options' is variable; "):
 
         @registry.register("starred")
         def starred(spec, **options: int): ...

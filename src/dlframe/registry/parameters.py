@@ -1,4 +1,4 @@
-"""One option of a signature: its type and range, and the check of a value against them."""
+"""Options of a signature: type, range and check of values."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 Probability = Annotated[float, Interval(ge=0, lt=1)]
 
 REQUIRED = inspect.Parameter.empty
-"""The default of a parameter that has none."""
+"""Default of a required parameter."""
 
 TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One option: its type, range, default and meaning."""
+    """Option with type, range, default and meaning."""
 
     name: str
     annotation: Any
@@ -44,11 +44,11 @@ class Parameter:
 
     @property
     def rule(self) -> str:
-        """The type and the range in words: "float > 0"."""
+        """Type and range in words: "float > 0"."""
         return describe_type(self.annotation)
 
     def check(self, value: Any, key: str) -> Any:
-        """`value` in the parameter's type; a `ConfigError` that names `key` where it breaks the rule."""
+        """Return `value` in the type of the parameter; `ConfigError` with `key` if invalid."""
         if value is REQUIRED or value == "???" or (value == "" and self.default is REQUIRED):
             raise ConfigError(f"{key}: must be given: {self.rule}. Try: {key}=...", key)
         try:
@@ -60,14 +60,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Option:
-    """What an adopted class's signature does not say of an option; what is left out here is taken from it.
+    """Additions to an option of an adopted class; the signature gives the rest.
 
     Attributes:
         annotation: Type and range: `Positive`.
-        meaning: One sentence, which `show` prints.
-        default: Its default here.
-        of: The class's own name for it, where the option has another.
-        values: What the class takes for each choice: {"l2": False, "decoupled": True}. The keys are the type.
+        meaning: Meaning, which `show` prints.
+        default: Default value.
+        of: Name of the class's parameter, if the option has another name.
+        values: Choice -> value of the class: {"l2": False, "decoupled": True}. The keys are the type.
     """
 
     annotation: Any = REQUIRED
@@ -78,13 +78,13 @@ class Option:
 
     def __post_init__(self) -> None:
         if not isinstance(self.meaning, str) or not isinstance(self.of, str):
-            raise ValueError("the meaning and the class's own name of an option are texts")
+            raise ValueError("meaning and 'of' of an option must be strings")
         if not isinstance(self.values, Mapping) or (self.values and self.annotation is not REQUIRED):
-            raise ValueError("the values of an option are a dict, whose keys are its type")
+            raise ValueError("values of an option must be a dict and exclude a type")
 
 
 def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
-    """The bare type, or the union of several, its range and whether None is allowed."""
+    """Return the bare type or union, its range, and whether None is allowed."""
     optional = False
     if is_union(annotation):
         members = [a for a in typing.get_args(annotation) if a is not type(None)]
@@ -98,12 +98,12 @@ def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
 
 
 def is_union(annotation: Any) -> bool:
-    """Whether an annotation is a choice between types."""
+    """Return whether an annotation is a union of types."""
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 def literals(annotation: Any) -> tuple[str, ...]:
-    """The strings that a `Literal` allows; empty for another type."""
+    """Return the strings of a `Literal`; empty for another type."""
     bare = parts(annotation)[0]
     if is_union(bare):
         return tuple(text for member in typing.get_args(bare) for text in literals(member))
@@ -111,7 +111,7 @@ def literals(annotation: Any) -> tuple[str, ...]:
 
 
 def describe_type(annotation: Any) -> str:
-    """An annotation in words; ValueError for a type that a config cannot hold."""
+    """Describe an annotation in words; ValueError for an unsupported type."""
     bare, bounds, optional = parts(annotation)
     origin, arguments = typing.get_origin(bare), typing.get_args(bare)
     if is_union(bare):
@@ -136,7 +136,10 @@ def describe_type(annotation: Any) -> str:
 
 
 def validate(annotation: Any, value: Any) -> Any:
-    """`value` in the type of `annotation`; ValueError with the rule where it does not fit. No text becomes a number."""
+    """Return `value` in the type of `annotation`; ValueError with the rule if invalid.
+
+    Strings are not converted to numbers.
+    """
     bare, bounds, optional = parts(annotation)
     wrong = ValueError(describe_type(annotation))
     if value is None:
