@@ -73,9 +73,9 @@ def test_order_and_form_of_the_file_do_not_matter(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("", {}, "{path}: no such column. Received: 'date'."),
-        ("Date,Clos\n", {}, "{path}: no such column. Received: 'close'. Did you mean 'clos'?"),
-        (lines(9), {"features": "ohlcv"}, "{path}: no such column. Received: 'open'. Choose from: close, date."),
+        ("", {}, "{path}: must have a column 'date'."),
+        ("Date,Clos\n", {}, "{path}: must have a column 'close'. Did you mean 'clos'?"),
+        (lines(9), {"features": "ohlcv"}, "{path}: must have a column 'open'. Choose from: close, date."),
         ("Date,Close\n2020-01-01,x\n", {}, "{path}, line 2: 'close' must be a number. Received: 'x'"),
         ("Date,Close\n2020-01-01,nan\n", {}, "{path}, line 2: 'close' must be a number. Received: 'nan'"),
         ("Date,Close\n2020-01-01\n", {}, "{path}, line 2: 'close' must be a number. Received: None"),
@@ -84,7 +84,7 @@ def test_order_and_form_of_the_file_do_not_matter(tmp_path):
             {},
             "{path}, line 2: the date must be 2018-12-31 or 12/31/2018. Received: '31.12.2018'",
         ),
-        ("Date,Close\n2020-01-01,1\n1/1/2020,2\n", {}, "{path}, line 3: the day 2020-01-01 occurs twice"),
+        ("Date,Close\n2020-01-01,1\n1/1/2020,2\n", {}, "{path}, line 3: dates must be unique. Received: 2020-01-01 twice"),
         (
             lines(100),
             {"window": 70},
