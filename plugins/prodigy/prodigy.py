@@ -58,7 +58,7 @@ class Prodigy(Optimizer):
         return self._shared()["distance"]
 
     def _shared(self) -> dict[str, Tensor]:
-        """What all parameters share is kept with the first, so that `state_dict` saves it and no step waits for a GPU."""
+        """Shared state, kept with the first parameter: saved by `state_dict`, without synchronizing a GPU."""
         first = self.param_groups[0]["params"][0]
         state = self.state[first]
         if "distance" not in state:

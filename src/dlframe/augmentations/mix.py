@@ -15,7 +15,7 @@ from dlframe.types import Batch, DataSpec
 
 
 def fractions(count: int, alpha: float, p: float, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw mixing fractions (count,) from Beta(alpha, alpha); 1 for unmixed samples."""
+    """Draw fractions (count,) from Beta(alpha, alpha); 1 if not mixed."""
     # torch.distributions.Beta takes no generator; a Dirichlet of two components is equivalent.
     concentration = torch.full((count, 2), alpha, device=images.device)
     fraction = torch._sample_dirichlet(concentration, generator)[:, 0]
@@ -23,7 +23,7 @@ def fractions(count: int, alpha: float, p: float, images: Tensor, generator: tor
 
 
 def mixed_targets(batch: Batch, partner: Tensor, fraction: Tensor) -> Tensor:
-    """Return mixed labels (batch, classes): `fraction` of the own label, the rest of the partner's."""
+    """Return labels (batch, classes), mixed with those of the partners."""
     targets = batch.targets
     if targets.ndim == 1:
         targets = torch.nn.functional.one_hot(targets, len(batch.spec.classes)).float()

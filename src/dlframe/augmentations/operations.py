@@ -20,7 +20,7 @@ SMOOTH = ((1 / 13, 1 / 13, 1 / 13), (1 / 13, 5 / 13, 1 / 13), (1 / 13, 1 / 13, 1
 
 
 def uniform(count: int, low: float, high: float, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw (count,) numbers between `low` and `high`, on the device of the images."""
+    """Draw (count,) numbers from `low` to `high`, on the images' device."""
     return torch.rand(count, generator=generator, device=images.device) * (high - low) + low
 
 
@@ -30,7 +30,7 @@ def each(strength: Tensor, images: Tensor) -> Tensor:
 
 
 def select(mask: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
-    """Return `there` where the mask is true; faster than torch.where with a broadcast mask."""
+    """Select as torch.where, but faster for a broadcast mask."""
     whole = mask.expand_as(elsewhere).contiguous(memory_format=memory_format(elsewhere))
     return torch.where(whole, there, elsewhere)
 
@@ -158,7 +158,7 @@ def warp(
 
 
 def rectangle(images: Tensor, height: Tensor, width: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """Return masks (batch, 1, height, width), true within a rectangle inside the image.
+    """Return masks (batch, 1, height, width) of a rectangle in the image.
 
     Args:
         images: The batch.

@@ -24,7 +24,7 @@ RANGES = {
 
 
 class Policy:
-    """The 14 operations of both papers; 13 without saturation unless there are three channels."""
+    """The 14 operations of both papers; saturation for three channels only."""
 
     def __init__(self, channels: int, *, shear: float, translate: float, degrees: float, factor: float, bits: float) -> None:
         self.choices: list[Operation] = [
@@ -46,7 +46,7 @@ class Policy:
             self.choices.append(lambda images, s: operations.recolor(images, saturation=1 + factor * s))
 
     def __call__(self, images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
-        """Apply a random operation to each image; images with the same operation are batched.
+        """Apply a random operation to each image, in batches by operation.
 
         Args:
             images: (batch, channels, height, width) in [0, 1].

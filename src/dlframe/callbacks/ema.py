@@ -35,7 +35,7 @@ class ExponentialMovingAverage(Callback):
         self._hooks: list[RemovableHandle] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights or the resumed averages; follow the last network's optimizer."""
+        """Start from the weights or resumed averages; hook the last optimizer."""
         tensors = {**dict(pl_module.named_parameters()), **dict(pl_module.named_buffers())}
         self._weights = {name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point()}
         resumed = self.averages

@@ -154,7 +154,7 @@ def _parts(folder: Path, listing: dict[str, Samples], pattern: re.Pattern[str] |
 
 
 def _folders(folder: Path, root: Path | None = None) -> list[Path]:
-    """Return the folders in `folder`; `DataError` for a link out of `root`, which could list the whole disk."""
+    """Return the folders in `folder`; `DataError` for a link out of `root`."""
     try:
         found = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
     except OSError as error:
@@ -166,7 +166,7 @@ def _folders(folder: Path, root: Path | None = None) -> list[Path]:
 
 
 def _samples(folder: Path, root: Path) -> Samples:
-    """Return every file below the class folders, sorted by path, without hidden files."""
+    """Return the files below the class folders, sorted, without hidden ones."""
     classes = _folders(folder, root)
     if not classes:
         raise DataError(f"image_folder: {folder} has no sub-folders. Put images into {folder}/CLASS/")
@@ -200,7 +200,7 @@ def _cut(folder: Path, samples: Samples, fractions: Sequence[float], pattern: re
 
 
 class Reading:
-    """Memory map of the file that each thread reads, to name the file after a crash.
+    """Memory map of the files being read, to name them after a crash.
 
     Args:
         path: File of the map. An existing one means that the last process died; its files are printed on stderr.
@@ -289,7 +289,7 @@ def _decode(
 
 
 def _room(file: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Create a memory-mapped array with allocated disk space; else a full disk kills the process."""
+    """Map an array with allocated space; a full disk would kill the process."""
     array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as opened:
@@ -318,5 +318,5 @@ def _readable(
 
 
 def _printable(path: Path | str) -> str:
-    """Return a path as printable text; paths may hold invalid bytes or control characters."""
+    """Escape invalid bytes and control characters of a path."""
     return printable(str(path).encode(errors="backslashreplace").decode())

@@ -51,7 +51,7 @@ def _plain(*names: str) -> dict[str, str]:
 
 
 def read_idx(files: Sequence[Path]) -> Arrays:
-    """Read IDX files, gzipped or not: training images and labels, test images and labels."""
+    """Read IDX files of training and test images and labels."""
     images, labels, test_images, test_labels = (_idx(file, 3 - 2 * (i % 2)) for i, file in enumerate(files))
     return images[:, None], labels, test_images[:, None], test_labels
 
@@ -69,7 +69,7 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def read_cifar(files: Sequence[Path], *, train: tuple[str, ...], test: str, label_bytes: int) -> Arrays:
-    """Read CIFAR's binary version: records of label bytes, the last of which counts, and pixels.
+    """Read CIFAR's binary version: records of label bytes and pixels.
 
     The Python version is a pickle and not supported. One file is the archive, several are its members.
     """
@@ -102,7 +102,7 @@ def _unpacked(archive: Path) -> dict[str, bytes]:
 
 
 def read_cifar_png(files: Sequence[Path]) -> Arrays:
-    """Read five training sheets and a test sheet, one image per row, and two label lists."""
+    """Read five training sheets, a test sheet and two label lists."""
     from PIL import Image
 
     try:
@@ -151,7 +151,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
                     "1.2.6",
                     "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
                     11.5,
-                    "no formal licence, cite LeCun et al. 1998; package ISC",
+                    "no formal license, cite LeCun et al. 1998; package ISC",
                 ),
             ),
         ),
@@ -207,7 +207,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
                     "1.1.1",
                     "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
                     139,
-                    "no formal licence, cite Krizhevsky 2009; package ISC",
+                    "no formal license, cite Krizhevsky 2009; package ISC",
                 ),
             ),
             Source(_CIFAR10, _plain(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")),
@@ -229,7 +229,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
 
 @data.register("mnist", inputs=("image",), targets=("class",))
 def mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
-    """70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges 1998).
+    """70,000 handwritten digits of 28 x 28 pixels (LeCun et al. 1998).
 
     Args:
         path: Folder with the IDX files, gzipped or not; null uses the cache or a download.
@@ -276,7 +276,7 @@ def cifar100(*, path: str | None = None, source: Where = "any") -> Dataset:
 
 
 def load(name: str, path: str | None, where: Where) -> Dataset:
-    """Load a set of `SETS`: official test split, a tenth of the rest for validation.
+    """Load a set, with a tenth of the training samples for validation.
 
     Raises:
         DataError: No source works, or its content is not the set.
@@ -299,7 +299,7 @@ def _dataset(name: str, arrays: Mapping[str, np.ndarray], facts: dict[str, Any])
 
 
 def _given(name: str, folder: Path) -> tuple[list[Path], Source]:
-    """Return the files of the first source whose files are all in the user's folder."""
+    """Return the files of the first source that the user's folder has."""
     sources = SETS[name][1]
     for source in sources:
         files = [folder / file for file in source.files]

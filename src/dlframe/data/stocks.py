@@ -109,7 +109,7 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
 
 
 def _windows(days: list[str], values: np.ndarray, part: slice, window: int, horizon: int) -> Split:
-    """Return the samples whose targets, closing prices of days t to t + horizon - 1, lie in `part`."""
+    """Return the samples whose targets, of horizon days, lie in `part`."""
     first = np.arange(max(part.start, window), part.stop - horizon + 1)
     inputs = values[first[:, None] + np.arange(-window, 0)]
     targets = values[first[:, None] + np.arange(horizon), 0]

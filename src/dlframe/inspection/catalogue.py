@@ -54,7 +54,7 @@ def options(arguments: Sequence[str]) -> str:
 
 
 def _discover(arguments: Sequence[str]) -> list[str]:
-    """Discover plugins, also those of `plugin_paths=...`, and return the other arguments."""
+    """Discover plugins and return the arguments except `plugin_paths`."""
     paths = [raw for key, _, raw in (a.partition("=") for a in arguments) if key == "plugin_paths"]
     plugins.discover(plugin_paths(paths[-1]) if paths else ())
     return [a for a in arguments if not a.startswith("plugin_paths=")]

@@ -120,7 +120,7 @@ class Backbone(nn.Module):
         self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (batch, classes) of images (batch, 1 or 3 channels, height, width)."""
+        """Return logits (batch, classes) of images (batch, 1 or 3, height, width)."""
         size = max(images.shape[-2:])
         # One channel has both memory formats; repeating it would choose the slower one.
         channels_last = images.is_contiguous(memory_format=torch.channels_last)
@@ -132,7 +132,7 @@ class Backbone(nn.Module):
         return self.network((images * self.scale + self.shift).contiguous(memory_format=layout))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return a group for each layer that any epoch trains, from the head to the stem."""
+        """Return a group per trained layer, from the head to the stem."""
         parameters = dict(self.network.named_parameters())
         layers = self.layers[:1] if self.trainable == "head" else self.layers
         return [
@@ -144,7 +144,7 @@ class Backbone(nn.Module):
         ]
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Unfreeze the layers of this epoch; they depend on its number alone, so resuming is exact."""
+        """Unfreeze the layers of an epoch, which depend on its number only."""
         if self.trainable == "gradual":
             if (
                 torch.distributed.is_available()
@@ -232,7 +232,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _check_form(path: Path) -> None:
-    """Refuse archives that torch would unpack: the legacy tar format, and compressed zip members."""
+    """Refuse archives that torch would unpack: legacy tar and compressed zip."""
     with path.open("rb") as file:
         head = file.read(2)
     with contextlib.suppress(tarfile.TarError), tarfile.open(path, mode="r:"):
@@ -246,7 +246,7 @@ def _check_form(path: Path) -> None:
 
 
 def from_hub(architecture: str) -> Path:
-    """Return the file of an architecture's weights from the Hugging Face hub or its cache."""
+    """Return the file of an architecture's weights from the hub or its cache."""
     config = timm.get_pretrained_cfg(architecture)
     if not config or not config.hf_hub_id:
         raise ConfigError(f"model.weights: the hub has no weights of '{architecture}'. Try: model.weights=none")
@@ -282,7 +282,7 @@ def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tupl
 
 
 def resize(network: Any, architecture: str, size: int) -> None:
-    """Set the image size of a network whose weights depend on it, and test it on one image."""
+    """Set the image size of the network, and test it on one image."""
     config = network.pretrained_cfg
     try:
         if config["fixed_input_size"] and config["input_size"][1:] != (size, size):

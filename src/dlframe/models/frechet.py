@@ -82,7 +82,7 @@ class FeatureNetwork(nn.Module):
             optimizer.step()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (batch, 64) of images (batch, channels, height, width), uint8."""
+        """Return features (batch, 64) of uint8 images."""
         return self.layers((images.float() / 255 - self.mean) / self.std)
 
 

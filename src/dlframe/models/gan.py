@@ -114,7 +114,7 @@ class GAN(nn.Module):
         return (self.generate(count) - self.mean) / self.std
 
     def samples(self, count: int) -> np.ndarray:
-        """Return generated images (count, channels, height, width), uint8, from fixed noise."""
+        """Return uint8 images (count, channels, height, width) from fixed noise."""
         generator = torch.Generator(self.mean.device).manual_seed(0)
         with torch.inference_mode():
             parts = [self.generate(min(PART, count - start), generator) for start in range(0, count, PART)]
@@ -140,7 +140,7 @@ def unsupervised(real: Tensor, generated: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Convolutional classifier; `features` returns the hidden layer (batch, hidden_dim)."""
+    """Convolutional classifier; `features` returns the hidden layer."""
 
     def __init__(
         self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], hidden_dim: int, dropout: float
@@ -191,7 +191,7 @@ class Generator(nn.Module):
 
 
 def halvings(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the sizes after repeated stride-2 convolutions: 28 x 28, 14 x 14, 7 x 7, 4 x 4."""
+    """Return the sizes after stride-2 convolutions: 28 x 28, 14 x 14, ..."""
     sizes = [(height, width)]
     while max(sizes[-1]) > SMALLEST:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))

@@ -47,7 +47,7 @@ class LinearDiscriminant(nn.Module):
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "solved", False))
 
     def partial_fit(self, images: Tensor, targets: Tensor) -> None:
-        """Accumulate images and targets: (batch,) class indices or (batch, classes) fractions."""
+        """Accumulate images and targets: indices (batch,) or (batch, classes)."""
         images = images.flatten(1).double()
         if targets.ndim == 1:
             targets = functional.one_hot(targets, len(self.counts))
@@ -65,7 +65,7 @@ class LinearDiscriminant(nn.Module):
 
     @torch.no_grad()
     def _solve(self) -> None:
-        """Solve for weight S^-1 m and bias log prior - m S^-1 m / 2, with class means m, covariance S."""
+        """Solve for weight S^-1 m, bias log prior - m S^-1 m / 2 (means m)."""
         total = self.counts.sum().clamp(min=1)
         means = self.sums / self.counts.clamp(min=1).unsqueeze(1)
         covariance = (self.products - self.sums.T @ means) / total

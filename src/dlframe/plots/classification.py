@@ -29,7 +29,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     side = float(np.clip(0.42 * n + 2.2, 4.4, 13))
     figure = Figure(figsize=(side + 0.9, side), layout="compressed")
     axes = figure.add_subplot()
-    # The square root keeps small fractions visible beside a diagonal near 1.
+    # The square root keeps small fractions visible next to a diagonal near 1.
     image = axes.imshow(fraction, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     shown = range(0, n, -(-n // 50))
     names = [short(classes[i]) for i in shown]

@@ -12,7 +12,7 @@ from dlframe.plots.style import SPLITS, label, style
 
 @style
 def learning_curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """Plot metrics over optimizer steps, one panel per metric and one line per split.
+    """Plot metrics over optimizer steps, one panel per metric.
 
     Args:
         curves: (step, value) by name: {"train/loss": [(50, 0.9), (100, 0.7)], "val/accuracy": [(100, 0.8)]}.

@@ -1,4 +1,4 @@
-"""Colors, fonts and shared parts of figures, without changing matplotlib's global state.
+"""Style of figures, without changes of matplotlib's global state.
 
 The colors of Okabe and Ito (2008) are distinguishable for color-blind readers.
 """
@@ -67,7 +67,7 @@ def short(name: str, length: int = 20) -> str:
 
 
 def picture(axes: Axes, image: np.ndarray) -> None:
-    """Draw (channels, height, width): three channels as RGB, otherwise the first as gray."""
+    """Draw (channels, height, width): three channels as RGB, else one as gray."""
     if len(image) == 3:
         axes.imshow(image.transpose(1, 2, 0))
     else:

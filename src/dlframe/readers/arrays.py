@@ -19,7 +19,7 @@ FINITE = ("image", "audio", "series")
 
 
 def load_arrays(file: Path, spec: DataSpec) -> Any:
-    """Map the array of a .npy file, or load the input arrays of a .npz file by name.
+    """Map the array of a .npy file, or load the inputs of a .npz file.
 
     Raises:
         DataError: The file is damaged, holds Python objects, or lacks an input.

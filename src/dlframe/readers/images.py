@@ -49,7 +49,7 @@ def read_image(file: Path, size: tuple[int, int], color_mode: str, root: Path | 
 
 
 def header_of(file: Path) -> tuple[tuple[int, int], str] | None:
-    """Return height, width and Pillow's color mode from a header; None if unreadable."""
+    """Read height, width and color mode from a header; None if unreadable."""
     from PIL import Image
 
     try:

@@ -26,14 +26,14 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def read_prices(file: Path, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Return ascending days (ISO 8601) and values (days, columns), float64, from CSV or Parquet."""
+    """Read ascending days (ISO 8601) and values (days, columns), float64."""
     names, rows = _table(file)
     found = _found(file, ("date", *columns), names)
     return _by_day(rows, found)
 
 
 def read_series(file: Path, columns: tuple[str, ...], features: int) -> tuple[list[str], np.ndarray]:
-    """Read a series as `read_prices`; without dates, rows must be in chronological order.
+    """Read as `read_prices`; rows without dates must be chronological.
 
     Args:
         file: A .csv, .csv.gz or .parquet file.

@@ -128,7 +128,7 @@ STORED = {"inputs": "image", "targets": "label"}
 
 
 def store(folder: Path, part: str, split: Split) -> None:
-    """Write the columns of a split of images as "train-inputs.npy", "train-targets.npy", "train-ids.npy"."""
+    """Write a split of images as "train-inputs.npy", "train-targets.npy" etc."""
     arrays = {kind: split[column] for kind, column in STORED.items()} | {"ids": split.ids}
     if split.groups is not None:
         arrays["groups"] = split.groups

@@ -1,4 +1,4 @@
-"""Registration of classes of other packages, with signatures from their source."""
+"""Registration of classes of other packages, read from their source."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Adopted:
 
     @functools.cached_property
     def rows(self) -> dict[str, Row]:
-        """Options of the statement, then other supported ones in the order of the signature.
+        """Options of the statement, then other parameters of the signature.
 
         Raises:
             RegistrationError: The statement does not match the signature.
@@ -137,7 +137,7 @@ class Adopted:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Parameters that are not options, because they keep the default or are fixed."""
+        """Parameters that are not options: with defaults or fixed values."""
         kept = [name for name in self.signature if name not in self._taken() and name not in self.rows]
         return (*kept, *(f"{name}={value}" for name, value in self.statement.fixed.items()))
 
@@ -206,7 +206,7 @@ class Adopted:
         return self.statement.fault(f"parameter '{parameter}' {text}")
 
     def _taken(self) -> dict[str, str]:
-        """Return parameter -> its mention in the statement; `RegistrationError` for two mentions."""
+        """Return parameter -> mention in the statement; two raise an error."""
         said = [(parameter, f"given={{{parameter!r}: {source!r}}}") for parameter, source in self.sources.items()]
         said += [(parameter, f"fixed={{{parameter!r}: ...}}") for parameter in self.statement.fixed]
         said += [(option.of or name, f"{name}=...") for name, option in self.statement.options.items()]
@@ -219,7 +219,7 @@ class Adopted:
         return {parameter: by for parameter, by in taken.items() if by != "omit"}
 
     def _check(self) -> None:
-        """Raise `RegistrationError` for unknown parameters and unused injected arguments."""
+        """Raise `RegistrationError` for unknown or missing parameters."""
         named = [*self._taken(), *(self.statement.omit if self.statement.omit != "others" else ())]
         for parameter in named:
             if parameter not in self.signature:
@@ -252,7 +252,7 @@ class Adopted:
         return name, annotation, default
 
     def _compare(self, imported: inspect.Signature) -> None:
-        """Raise `RegistrationError` if the signature differs, as after an update of the package."""
+        """Raise `RegistrationError` if the imported signature differs."""
         variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         there = {name: p.default for name, p in imported.parameters.items() if p.kind not in variable}
         here = {name: there.get(name) if default is UNKNOWN else default for name, (_, default) in self.signature.items()}
@@ -309,7 +309,7 @@ def _sentence(text: str) -> str:
 
 
 def _with_another_package(module: str, name: str) -> str:
-    """Return the target in a similarly named installed package; empty without one."""
+    """Return the target in a similarly named package; empty without one."""
     top, dot, below = module.partition(".")
     for other in difflib.get_close_matches(top, {found.name for found in pkgutil.iter_modules()}, n=5):
         try:

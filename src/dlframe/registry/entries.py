@@ -1,4 +1,4 @@
-"""Registered components. A typed signature is a config, parsed from the source.
+"""Registered components, whose typed signature is their config.
 
 `@models.register("cnn")` on a class or function adds `model=cnn` to the config and each keyword-only parameter as an option,
 with type, range, default and meaning from its signature and docstring. `read_source` parses a file for these decorators, so
@@ -56,7 +56,7 @@ class Entry:
     factory: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
 
     def check(self, options: Mapping[str, Any], key: str = "") -> dict[str, Any]:
-        """Return all options, typed, with defaults; `ConfigError` for an unknown or invalid one."""
+        """Return all options with defaults; `ConfigError` for an invalid one."""
         key = key or self.group
         if self.unavailable:
             raise ConfigError(f"{self.group}={self.name}: {self.unavailable}", key)
@@ -195,7 +195,7 @@ class Registry:
         return self.entries[name]
 
     def build(self, config: Mapping[str, Any], **injected: Any) -> Any:
-        """Check `config` ({name: ..., option: ...}) and build the entry with injected arguments."""
+        """Check `config` ({name: ..., option: ...}) and build the entry."""
         entry = self.get(config["name"])
         options = entry.check(config)
         if entry.factory is None and entry.load:

@@ -1,4 +1,4 @@
-"""Classes and functions of installed packages, found in their source without imports."""
+"""Classes and functions of installed packages, found in their source."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Definition:
         return ast.get_docstring(self.node) or ""
 
     def constructor(self) -> Definition | None:
-        """Return the function itself, or the `__init__` of a class or base; None without one.
+        """Return the function or the `__init__` of the class; None without one.
 
         Raises:
             NotFound: A base cannot be read, or the class is a dataclass.
@@ -138,7 +138,7 @@ def _origin(node: ast.ImportFrom, module: str, source: Source) -> str:
 
 
 def _module_called(name: str, definition: Definition) -> str:
-    """Return the module of a name: `nn` after `import torch.nn as nn` or `from torch import nn`."""
+    """Return the module of a name, such as `nn` after `from torch import nn`."""
     first, _, below = name.partition(".")
     for node in _statements(definition.file.tree.body):
         if not isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -168,7 +168,7 @@ def _parsed(file: Path, only: str, written: int) -> Source:
 
 
 def _file(module: str) -> Path:
-    """Return the file of a module, by Python's finders for the top-level package only."""
+    """Return the file of a module; only its top-level package is searched."""
     top, *below = module.split(".")
     try:
         spec = importlib.util.find_spec(top)

@@ -48,7 +48,7 @@ class Parameter:
         return describe_type(self.annotation)
 
     def check(self, value: Any, key: str) -> Any:
-        """Return `value` in the type of the parameter; `ConfigError` with `key` if invalid."""
+        """Return `value` in the parameter's type; `ConfigError` if invalid."""
         if value is REQUIRED or value == "???" or (value == "" and self.default is REQUIRED):
             raise ConfigError(f"{key}: must be given: {self.rule}. Try: {key}=...", key)
         try:
@@ -136,7 +136,7 @@ def describe_type(annotation: Any) -> str:
 
 
 def validate(annotation: Any, value: Any) -> Any:
-    """Return `value` in the type of `annotation`; ValueError with the rule if invalid.
+    """Return `value` in the type of `annotation`; ValueError if invalid.
 
     Strings are not converted to numbers.
     """

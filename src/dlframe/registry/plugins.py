@@ -1,4 +1,4 @@
-"""Discovery of components: built-in, installed, in `./plugins` and in `plugin_paths`.
+"""Discovery of built-in, installed and local components.
 
 Files are parsed, not imported: a module runs when one of its entries is built. Plugins are code and run with the user's
 rights; `DLFRAME_PLUGINS=none` disables all plugins.
@@ -93,7 +93,7 @@ def _read_path(path: Path) -> None:
     parents.append((package, initial if initial.is_file() else None))
 
     def import_(module: str, file: Path) -> None:
-        """Import by path: a file may have any name, and `from .other import ...` works."""
+        """Import by path; any file name and `from .other import ...` work."""
         for name, source in (*parents, (module, file)):
             if name not in sys.modules:
                 _import_file(name, source, folder)
@@ -105,7 +105,7 @@ def _read_path(path: Path) -> None:
 
 
 def _add_conf(folder: Path, plugin: str) -> None:
-    """Add the presets and experiments of a plugin; names must be unique and groups known."""
+    """Add the presets and experiments of a plugin, with unique names."""
     for file in sorted(folder.rglob("*.yaml")) if folder not in conf_folders else ():
         group, _, name = file.relative_to(folder).with_suffix("").as_posix().partition("/")
         if group not in (groups := (*GROUPS, *CHOICES)) or not name:
@@ -118,7 +118,7 @@ def _add_conf(folder: Path, plugin: str) -> None:
 
 
 def _import_file(name: str, source: Path | None, folder: Path) -> None:
-    """Import `source` under a name; without a source, an empty package for `folder`."""
+    """Import `source` under a name; None gives an empty package of `folder`."""
     if source is None:
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)] if "." in name else []
@@ -136,7 +136,7 @@ def _import_file(name: str, source: Path | None, folder: Path) -> None:
 
 
 def _read_installed(point: EntryPoint) -> None:
-    """Read the module or package of an entry point, without importing parent packages."""
+    """Read the module or package of an entry point, without imports."""
     top, *below = point.module.split(".")
     spec = importlib.util.find_spec(top) if top else None
     roots = [Path(root, *below) for root in (spec.submodule_search_locations or () if spec else ())]
@@ -159,7 +159,7 @@ def _read_installed(point: EntryPoint) -> None:
 def _read(
     files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None], conf: Path | None = None
 ) -> None:
-    """Register all components of the files, and the YAML folder `conf`, or nothing."""
+    """Register all components of the files and `conf`, or none."""
     added: list[tuple[Registry, Entry]] = []
     fresh = [file for file in files if file not in _seen]
     try:
@@ -194,8 +194,8 @@ def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
             if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
                 line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: "
             trace = trace.tb_next
-        fault = " ".join(f"{type(error).__name__}: {error}".split())
-        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{fault}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{reason}") from error
 
 
 def preload(chosen: Iterable[tuple[str, str]]) -> None:

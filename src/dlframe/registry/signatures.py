@@ -1,4 +1,4 @@
-"""Signatures parsed from source, limited to types and literals; no code is run."""
+"""Signatures parsed from source, limited to types and literals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Row = tuple[str, Any, Any]
 
 @dataclass(frozen=True)
 class Registration:
-    """Top-level class or function with a decorator `@variable.register("name", fact=...)`."""
+    """Class or function with a decorator `@variable.register("name", ...)`."""
 
     variable: str
     name: Any
@@ -42,7 +42,7 @@ class Registration:
 
     @property
     def doc(self) -> str:
-        """Docstring; if the constructor is inherited, with the parameters of that class."""
+        """Docstring, with the parameters of an inherited constructor."""
         doc = ast.get_docstring(self.node) or ""
         found = self.file.constructor(self.node) if isinstance(self.node, ast.ClassDef) else None
         return with_arguments(doc, found.doc if found else "")
@@ -75,7 +75,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Call:
-    """Call `variable.adopt("name", "package.module:Class", option=...)` in a file."""
+    """Call `variable.adopt("name", "module:Class", option=...)` in a file."""
 
     variable: str
     node: ast.Call
@@ -195,7 +195,7 @@ class Source:
         return None
 
     def _constructor_elsewhere(self, name: str) -> Constructor | None:
-        """Return the `__init__` of a class imported from dlframe, such as the base of tasks."""
+        """Return the `__init__` of a class imported from dlframe."""
         for node in self.tree.body:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dlframe."):
                 file = PACKAGE.joinpath(*str(node.module).split(".")[1:]).with_suffix(".py")
@@ -208,7 +208,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Constructor:
-    """Constructor with the scope of its annotations and the docstring of its class."""
+    """Constructor, scope of its annotations and docstring of its class."""
 
     function: ast.FunctionDef
     scope: dict[str, Any]
@@ -231,7 +231,7 @@ def with_arguments(doc: str, base: str) -> str:
 
 
 def outline(text: bytes, name: str) -> ast.Module | None:
-    """Parse a file without classes and functions of other names; None if that fails."""
+    """Parse a file without other classes and functions; None on failure."""
     kept, decorators = [], b""
     for part in re.split(rb"^(?=[^\s#)\]}])", text, flags=re.MULTILINE):
         if part.startswith(b"@"):
@@ -254,7 +254,7 @@ UNREADABLE = (ValueError, TypeError, SyntaxError, IndexError, RecursionError)
 
 
 def arguments(function: ast.FunctionDef, *, method: bool) -> Iterator[tuple[ast.arg, ast.expr | None]]:
-    """Yield the parameters of a function with defaults, except `self` and variable ones."""
+    """Yield parameters with defaults, except `self` and variable ones."""
     given = function.args
     positional = (given.posonlyargs + given.args)[1 if method else 0 :]
     missing = [None] * max(0, len(positional) - len(given.defaults))
@@ -311,7 +311,7 @@ def interval(node: ast.AST) -> Interval:
 
 
 def option(node: ast.AST, scope: dict[str, Any]) -> Option:
-    """Return the option of an `adopt` statement: an `Option(...)`, a type, or its name."""
+    """Return an option of an `adopt` statement: `Option(...)` or a type."""
     if isinstance(node, ast.Name) and isinstance(scope.get(node.id), ast.AST):
         node = scope[node.id]
     match node:

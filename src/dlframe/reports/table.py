@@ -11,7 +11,7 @@ from dlframe.types import Estimate, Result
 
 @dataclass(frozen=True)
 class Row:
-    """Job of a sweep: overrides, overrides without the seed, and result or failure."""
+    """Job of a sweep: overrides, seed group, and result or failure."""
 
     title: str
     group: str
@@ -20,7 +20,7 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Format one line per job, and the mean of jobs that differ in their seed only.
+    """Format one line per job, and the mean of each seed group.
 
     The interval of a job is over test samples, that of a mean over seeds (Student's t).
     """

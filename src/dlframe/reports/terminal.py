@@ -11,7 +11,7 @@ from dlframe.types import Dataset, Field, Result
 
 
 def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
-    """Return the first line of a run: model, data, device; `again` if the run is resumed."""
+    """Return the first line of a run; `again` if the run is resumed."""
     spec = dataset.spec
     sizes = " + ".join(f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
     trainer = config.trainer
@@ -43,7 +43,7 @@ def _fields(fields: Mapping[str, Field]) -> str:
 
 
 def summary(result: Result) -> str:
-    """Return the last lines of a run: metrics, baseline, run directory, next commands."""
+    """Return the last lines of a run: metrics, directory, next commands."""
     metric, interval = result.headline, result.interval
     name, baseline = result.baseline
     read = result.metric(metric)

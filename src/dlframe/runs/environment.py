@@ -1,4 +1,4 @@
-"""Environment of a run: versions, machine, git commit; no environment variables."""
+"""Environment of a run: versions, machine, git commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_main() -> bool:
 
 
 def describe(*, changed: bool) -> dict[str, Any]:
-    """Return versions of packages, the machine, and the git state of the current directory.
+    """Return package versions, machine and git state.
 
     Args:
         changed: Whether tracked files differ from the commit, see `changes`.
@@ -51,7 +51,7 @@ def _version(name: str) -> str | None:
 
 
 def git(changed: bool) -> dict[str, Any]:
-    """Return commit, branch and `changed`; empty outside a repository or without git."""
+    """Return commit, branch and `changed`; empty outside a repository."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}

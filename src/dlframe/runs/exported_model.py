@@ -52,7 +52,7 @@ def export(config: Config, spec: DataSpec, task: Task, weights: Path, folder: Pa
 
 
 def _plugins(config: Config) -> dict[str, str]:
-    """What the config names of plugins -> the plugin: all of it must be registered for the config to be read."""
+    """Return the components of plugins in the config -> the plugin."""
     chosen = [(group, options) for group, options in config.values.items() if group in GROUPS and group not in LISTS]
     chosen += [(group, options) for group in LISTS for options in config.values[group].values()]
     entries = {f"{group}={options['name']}": GROUPS[group].get(options["name"]) for group, options in chosen}
@@ -60,7 +60,7 @@ def _plugins(config: Config) -> dict[str, str]:
 
 
 def _tensors(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
-    """Return name, type and shape of each column; -1 for varying lengths, str for classes."""
+    """Return name, type and shape of each column; -1 for varying lengths."""
     return [
         {
             "name": name,
@@ -208,7 +208,7 @@ TYPES: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """Content of spec.json: data, required plugins, and batch size of the run's test."""
+    """Content of spec.json: data, required plugins and batch size."""
 
     spec: DataSpec
     plugins: dict[str, str]

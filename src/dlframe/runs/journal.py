@@ -1,4 +1,4 @@
-"""Journal of a run: metrics and events as JSON lines, written to disk before any upload."""
+"""Journal of a run: metrics and events as JSON lines."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ OPEN: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
 def _let_go_of_all() -> None:
-    """Release locks in a forked process, which would hold those of a killed parent."""
+    """Release locks in a forked process, which would outlive its parent's."""
     for journal in list(OPEN):
         journal._let_go()
 
@@ -141,7 +141,7 @@ if fcntl:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take the lock; return False if another process holds it. Ignored without file locks."""
+    """Take the lock; return False if another process holds it."""
     deadline = time.monotonic() + LOCK_SECONDS
     while fcntl:
         try:
@@ -158,7 +158,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return all complete records of a journal, in order; empty without a journal."""
+    """Return all complete records of a journal; empty without a journal."""
     return [record for record, _ in follow(folder)]
 
 
@@ -176,7 +176,7 @@ def history(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def ended(folder: Path) -> str:
-    """Return the final status: FINISHED, FAILED or KILLED; empty if running or interrupted."""
+    """Return the status FINISHED, FAILED or KILLED; empty without an end."""
     status = ""
     for record in read(folder):
         if record["kind"] in ("start", "end"):
@@ -185,7 +185,7 @@ def ended(folder: Path) -> str:
 
 
 def follow(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield complete records from byte `offset` on, each with the offset of the next one."""
+    """Yield complete records from `offset` on, with that of the next one."""
     try:
         file = (Path(folder) / FILE).open("rb")
     except FileNotFoundError:
@@ -201,7 +201,7 @@ def follow(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]
 
 
 def being_written(folder: Path) -> bool:
-    """Return whether another process is writing the journal; False without file locks."""
+    """Return whether another process is writing the journal."""
     if not fcntl:
         return False
     try:

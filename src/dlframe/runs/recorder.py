@@ -43,7 +43,7 @@ class Recorder:
         return None
 
     def should_save(self, step: int, epoch: int) -> bool:
-        """Return whether to save a checkpoint after `step` optimizer steps and `epoch` epochs."""
+        """Return whether to save a checkpoint after these steps and epochs."""
         return False
 
     def save(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class RunRecorder(InMemoryRecorder):
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run, including earlier processes up to their last checkpoint."""
+        """Wall time of the run, including earlier processes."""
         return time.monotonic() - self.started
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:

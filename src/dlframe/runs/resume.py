@@ -13,7 +13,7 @@ from dlframe.types import ConfigError, nearest
 
 
 def find(config: Config) -> Path | None:
-    """Return the run directory that `config.run.resume` selects; None for a new run.
+    """Return the run directory to resume; None for a new run.
 
     Raises:
         ConfigError: The folder is not a run directory, or its run has another config.

@@ -40,7 +40,7 @@ def check_writable(runs: str) -> None:
 
 
 def store_uri(uri: str, runs: str) -> str:
-    """The address of the tracking store: "sqlite" stands for a file in the folder of runs."""
+    """Return the URI of the tracking store; "sqlite" is a file in `runs`."""
     return f"sqlite:///{(Path(runs) / 'mlflow.db').resolve()}" if uri in ("", "sqlite") else uri
 
 
@@ -71,7 +71,7 @@ def new_folder(config: Config) -> Path:
 
 
 def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str) -> None:
-    """Write config, environment, data and the journal's first record before training.
+    """Write config, environment, data and the first record of the journal.
 
     A resumed run keeps its files.
     """
@@ -126,7 +126,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
 
 
 def identity(values: Mapping[str, Any]) -> str:
-    """Return a hash that configs share if a run can be resumed with either (12 digits)."""
+    """Return 12 hexadecimal digits, equal for configs that resume each other."""
     counted = {key: value for key, value in values.items() if key not in FREE}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -151,7 +151,7 @@ def check_data(folder: Path, dataset: Dataset) -> None:
 
 
 def warn_of_versions(folder: Path) -> None:
-    """Warn on stderr about package versions that changed since the start of the run."""
+    """Warn about package versions that changed since the start of the run."""
     try:
         before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["packages"]
         now = environment.versions()
@@ -212,7 +212,7 @@ def read_result(folder: Path) -> Result:
 
 
 def _is_plain(result: Result) -> bool:
-    """Return whether names are printable and other values numbers; the file may be untrusted."""
+    """Return whether names are printable and other values numbers."""
     name, baseline = result.baseline
     numbers = [*result.metrics.values(), *vars(result.interval).values(), *baseline.values(), result.samples, result.seconds]
     numbers += [bound for metric in result.declared.values() for bound in (metric.low, metric.high)]

@@ -57,7 +57,7 @@ class Inputs:
 
     @property
     def assumed(self) -> list[str]:
-        """Conversions of inputs: "resized to 8x8: 12 inputs, such as photo.jpg (480x640)"."""
+        """Conversions: "resized to 8x8: 12 inputs, such as photo.jpg (480x640)"."""
         return [
             f"{what}: {count:,} {'input,' if count == 1 else 'inputs, such as'} {first}"
             for what, (count, first) in self._assumed.items()
@@ -156,7 +156,7 @@ class Inputs:
 
 
 def shown(path: Path | str) -> str:
-    """Return a path as printable text; paths may hold invalid bytes or control characters."""
+    """Escape invalid bytes and control characters of a path."""
     return printable(str(path).encode(errors="backslashreplace").decode())
 
 

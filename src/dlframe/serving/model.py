@@ -47,7 +47,7 @@ class Model:
 
     @property
     def task(self) -> Task:
-        """Task with the trained model in evaluation mode, on a GPU if the run used one."""
+        """Task with the trained model, in evaluation mode."""
         return self.predictor.task
 
     @property

@@ -1,4 +1,4 @@
-"""Command `predict RUN INPUT...`: table of predictions in the terminal or a file."""
+"""Command `predict RUN INPUT...`: predictions in the terminal or a file."""
 
 from __future__ import annotations
 

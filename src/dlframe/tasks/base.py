@@ -23,7 +23,7 @@ Totals = dict[str, Any]
 
 
 class Normalizer(nn.Module):
-    """Normalization to zero mean and unit variance, per image channel (first axis) or feature (last)."""
+    """Normalization per image channel (first axis) or feature (last axis)."""
 
     mean: Tensor
     std: Tensor
@@ -89,7 +89,7 @@ class Task(nn.Module, ABC):
         return batch.replace(**changed) if changed else batch
 
     def normalize(self, batch: Batch) -> Any:
-        """Return the normalized input of the model; a dictionary by name if there are several."""
+        """Return the normalized input of the model; several as a dictionary."""
         found = {name: self._normalized(name, batch[name]) for name in self.spec.inputs}
         return found if len(found) > 1 else next(iter(found.values()))
 
@@ -104,10 +104,10 @@ class Task(nn.Module, ABC):
     # --- learning
 
     def prepare(self, train: Split) -> None:
-        """Fit class weights, scalers, etc. on the training split, once per run; stored in buffers."""
+        """Fit class weights, scalers, etc. on the training split, into buffers."""
 
     def sampling_weights(self, train: Split) -> np.ndarray | None:
-        """Return sampling weights (samples,), with replacement; None for each sample once."""
+        """Return sampling weights (samples,); None to draw each sample once."""
         return None
 
     def network(self, name: str) -> nn.Module:
@@ -115,7 +115,7 @@ class Task(nn.Module, ABC):
         return self.model if name == "model" else getattr(self.model, name)
 
     def counts(self, batch: Batch) -> Totals:
-        """Count what the loss averages over, if not samples: labeled samples, tokens, boxes.
+        """Count what the loss averages over: labeled samples, tokens, boxes.
 
         If overridden, `loss(batch, network, totals)` receives the sums over the optimizer step and returns a sum divided
         by a total. Otherwise `loss(batch, network)` returns a mean over the samples, which the learner weights.
@@ -127,13 +127,13 @@ class Task(nn.Module, ABC):
         raise NotImplementedError
 
     def partial_fit(self, batch: Batch) -> None:
-        """Learn from a batch without gradients, into buffers; for models without networks."""
+        """Learn from a batch without gradients, into buffers."""
         raise NotImplementedError
 
     # --- scoring
 
     def begin_scoring(self) -> None:
-        """Prepare for scoring a split: solve for weights, encode all items, build an index."""
+        """Prepare for scoring: solve for weights, encode items, build an index."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Scores:
@@ -148,22 +148,22 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
-        """Return the name of the trivial baseline and its test metrics, with the primary metric."""
+        """Return the name and test metrics of the trivial baseline."""
 
     @abstractmethod
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with its 95 % interval; `groups` (samples,) are resampled as wholes."""
+        """Return `metric` with its 95 % interval over samples or `groups`."""
 
     @abstractmethod
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
-        """Return the columns of the predictions, one row per sample: target, prediction, score."""
+        """Return the predictions by column: target, prediction, score."""
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
         """Return figures of the test split by name, including those of the model."""
         return dict(self.model.figures()) if hasattr(self.model, "figures") else {}  # type: ignore[operator]
 
     def final_metrics(self, dataset: Dataset) -> dict[str, float]:
-        """Return additional metrics of the best weights after training, including those of the model."""
+        """Return additional metrics after training, also those of the model."""
         return dict(self.model.final_metrics(dataset)) if hasattr(self.model, "final_metrics") else {}  # type: ignore[operator]
 
     # --- use
@@ -173,7 +173,7 @@ class Task(nn.Module, ABC):
         """Declare the outputs of `predict` by name."""
 
     def encode(self, file: Path) -> dict[str, np.ndarray] | None:
-        """Return the input columns of a file; None for the default reader of the input's kind."""
+        """Return the input columns of a file; None for the default reader."""
         return None
 
     @abstractmethod

@@ -140,14 +140,14 @@ class Classification(Task):
         return {"labeled": len(batch) if batch.labelled is None else batch.labelled.sum()}
 
     def loss(self, batch: Batch, network: str, totals: Totals) -> Tensor:
-        """Return the cross-entropy, summed over labeled samples and divided by those of the step."""
+        """Return the cross-entropy, a sum divided by the step's labeled samples."""
         supervised = partial(self.supervised, batch=batch, total=totals["labeled"])
         if network == "model":
             return supervised(self.logits(batch))
         return self.model.loss(self.normalize(batch), network, supervised, len(batch) / totals["samples"])
 
     def supervised(self, logits: Tensor, batch: Batch, total: Any) -> Tensor:
-        """Return the cross-entropy of logits (batch, classes), summed and divided by `total`."""
+        """Return the cross-entropy of logits, a sum divided by `total`."""
         targets = batch[self.target]
         weights = self.weights.to(logits.dtype) if self.class_weight == "balanced" else None
         if batch.labelled is None:
@@ -234,7 +234,7 @@ class Classification(Task):
         return found
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
-        """Predict the most frequent training class; with a threshold, positives at their training rate."""
+        """Predict the most frequent class; with a threshold, the base rate."""
         counts = self._class_counts(dataset.train)
         target = torch.from_numpy(np.ascontiguousarray(dataset.test[self.target]))
         if self.threshold != "argmax" or self.average == "positive":

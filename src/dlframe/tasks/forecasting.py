@@ -52,7 +52,7 @@ class Forecasting(Task):
         self.criterion = LOSSES[loss]
 
     def forecast(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the change (batch, horizon) of windows, and last value and unit (batch, 1)."""
+        """Return change (batch, horizon), last value and unit (batch, 1)."""
         last = inputs[:, -1:]
         changes = inputs - last
         std = changes.std(1, correction=0, keepdim=True)
@@ -65,7 +65,7 @@ class Forecasting(Task):
         return self.criterion(change, (batch.targets - last) / unit)
 
     def score(self, batch: Batch) -> Scores:
-        """Return prediction and target (batch, horizon), last value (batch,) and loss (batch,)."""
+        """Return prediction, target (batch, horizon), last value, loss (batch,)."""
         change, last, unit = self.forecast(batch.inputs)
         return {
             "prediction": last + change * unit,
@@ -75,7 +75,7 @@ class Forecasting(Task):
         }
 
     def metrics(self, scores: Scores) -> dict[str, float]:
-        """Compute the mean loss, RMSE and MAE in the data's units, and MAPE in percent."""
+        """Compute mean loss, RMSE and MAE in the data's units, MAPE in percent."""
         prediction, target = scores["prediction"].numpy(), scores["target"].numpy()
         errors = {name: error(prediction, target) for name, error in ERRORS.items()}
         return {**errors, "loss": scores["loss"].mean().item()}
@@ -96,7 +96,7 @@ class Forecasting(Task):
         return "naive forecast", {name: error(prediction, target) for name, error in ERRORS.items()}
 
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with a block bootstrap over consecutive windows, in the order of time.
+        """Return `metric` with a block bootstrap over consecutive windows.
 
         Windows overlap, and volatility clusters. Blocks have the length of the horizon or, if larger, the cube root of
         the number of windows (Hall, Horowitz and Jing 1995). Groups are ignored.
@@ -107,7 +107,7 @@ class Forecasting(Task):
         return Estimate(self.metrics(scores)[metric], low, high)
 
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
-        """Return target and prediction, lists for several steps, and the mean absolute error as score."""
+        """Return target, prediction and, as score, the mean absolute error."""
         target, prediction = scores["target"], scores["prediction"]
         return {
             "target": target.squeeze(1).tolist(),
@@ -116,7 +116,7 @@ class Forecasting(Task):
         }
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
-        """Plot the forecast and the naive forecast against the truth, in the order of time."""
+        """Plot the forecast and the naive forecast against the truth."""
         from dlframe import plots
 
         target, prediction, last = (scores[name].numpy() for name in ("target", "prediction", "last"))
@@ -125,7 +125,7 @@ class Forecasting(Task):
 
 
 def rmse(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Return the root mean squared error over windows and steps, (windows, horizon)."""
+    """Return the root mean squared error over windows and steps."""
     return float(np.sqrt(np.square(prediction - target).mean()))
 
 
@@ -135,7 +135,7 @@ def mae(prediction: np.ndarray, target: np.ndarray) -> float:
 
 
 def mape(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Return the mean absolute percentage error over nonzero targets; NaN without any."""
+    """Return the MAPE over nonzero targets; NaN without any."""
     known = target != 0
     return float(100 * np.abs((prediction - target)[known] / target[known]).mean()) if known.any() else math.nan
 

@@ -1,4 +1,4 @@
-"""The MLflow tracker. Training writes a journal; a separate process uploads it, so training never imports MLflow.
+"""MLflow tracking: training writes a journal, another process uploads it.
 
     journal.jsonl  ->  python -m dlframe.tracking RUN  ->  MLflow
 

@@ -1,4 +1,4 @@
-"""Upload process of a run: `python -m dlframe.tracking RUN`, with a pipe from the run as standard input."""
+"""Upload process: `python -m dlframe.tracking RUN`, with a pipe as stdin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SWEEP_SECONDS = 5.0
 
 
 def follow(folder: Path) -> bool:
-    """Upload what the parent process writes, about once a second, until the parent has ended.
+    """Upload records every second until the parent process has ended.
 
     The parent has ended when standard input is closed, which a kill does too, or when this process has another parent: a
     fork of the parent may still hold the pipe.
@@ -69,7 +69,7 @@ def follow(folder: Path) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Close interrupted runs in the same directory, in a thread: uploading this run does not wait."""
+    """Close interrupted runs in the same directory, in a thread."""
     if start := beginning(folder):
         for line in close_interrupted_runs(folder, start["uri"]):
             print(time.strftime("%Y-%m-%d %H:%M:%S"), line, file=sys.stderr, flush=True)

@@ -41,7 +41,7 @@ def address(uri: str) -> str:
 
 
 def artifact_location(root: str | None, experiment: str) -> str | None:
-    """Return the URI of an experiment's folder in `root`, a path or URI; None lets the server choose."""
+    """Return the URI of an experiment's folder in `root`; None for any."""
     if not root:
         return None
     name = re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "experiment"
@@ -175,7 +175,7 @@ def last_line(output: Any) -> str:
 
 
 def show(server: str, open_browser: bool, note: str = "") -> None:
-    """Print the link to the experiment of the latest run; open the link on request."""
+    """Print, and optionally open, the link to the latest run's experiment."""
     link = f"{server}/{latest_experiment(server)}"
     print(f"MLflow: {link} {note}".rstrip(), flush=True)
     if open_browser:
@@ -183,7 +183,7 @@ def show(server: str, open_browser: bool, note: str = "") -> None:
 
 
 def latest_experiment(server: str) -> str:
-    """Return the link's part for the charts of the experiment with the latest run."""
+    """Return the URL fragment of the charts of the latest run's experiment."""
     found = ask(server, "experiments/search", {"max_results": 1000})
     identifiers = [experiment["experiment_id"] for experiment in found.get("experiments", [])]
     newest = {"experiment_ids": identifiers, "order_by": ["attributes.start_time DESC"], "max_results": 1}

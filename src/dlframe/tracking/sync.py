@@ -54,7 +54,7 @@ def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
 
 
 def close_interrupted_runs(folder: Path, uri: str) -> Iterator[str]:
-    """Upload interrupted runs beside a run and close them as KILLED; yield a message for each."""
+    """Upload and close interrupted runs; yield a message for each."""
     for other in _run_folders(folder.parent):
         try:
             if other == folder or not has_pending(other) or journal.being_written(other) or _elsewhere(other):
@@ -66,7 +66,7 @@ def close_interrupted_runs(folder: Path, uri: str) -> Iterator[str]:
 
 
 def _check(folder: Path, uri: str, checked: dict[str, str], *, named: bool) -> None:
-    """Raise if a run cannot be uploaded; `checked` holds the errors of stores already tried."""
+    """Raise if a run cannot be uploaded; `checked` caches errors of stores."""
     if journal.being_written(folder):
         raise TrackingError(f"{folder}: another process is writing and uploading this run")
     if not named and (host := _elsewhere(folder)):
@@ -84,7 +84,7 @@ def _check(folder: Path, uri: str, checked: dict[str, str], *, named: bool) -> N
 
 
 def _elsewhere(folder: Path) -> str:
-    """Return the other host on which a run may still be running; empty for this host."""
+    """Return the host of a possibly running run; empty for this host."""
     host = (beginning(folder) or {}).get("host")
     return str(host) if host and host != platform.node() and not journal.ended(folder) else ""
 

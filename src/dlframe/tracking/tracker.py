@@ -18,7 +18,7 @@ from dlframe.types import TrackingError
 
 
 class Tracker:
-    """Upload process of a run; may outlive the run to upload the rest and to close it."""
+    """Upload process of a run; may outlive the run to close it."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self.folder = folder
@@ -26,7 +26,7 @@ class Tracker:
 
     @classmethod
     def start(cls, folder: Path) -> Tracker:
-        """Start the upload process: before importing torch, after the journal's "start"."""
+        """Start the upload process, after writing the journal's "start"."""
         if start := beginning(folder):
             remember(folder, start["uri"])
         with (folder / "tracking.log").open("ab") as log:

@@ -1,4 +1,4 @@
-"""Stores that a run directory may name. An untrusted directory must not choose where data are sent or written."""
+"""Trusted stores: an untrusted run must not choose where data are sent."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def store_of(start: dict[str, Any]) -> str:
 
 
 def has_pending(folder: Path) -> bool:
-    """Return whether a run has pending records; reads no journal of an uploaded run."""
+    """Return whether a run has pending records."""
     state = UploadState.load(folder)
     open_end = state.status in ("", "RUNNING") or bool(state.error)
     if not open_end and state.offset == (folder / journal.FILE).stat().st_size:

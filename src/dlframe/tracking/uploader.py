@@ -144,7 +144,7 @@ class Uploader:
         return client
 
     def _removed(self, client: MlflowClient) -> bool:
-        """Return whether the run was deleted from the store; it is then uploaded again as a new run."""
+        """Return whether the run was deleted from the store."""
         if not self.state.run_id:
             return False
         try:
@@ -156,7 +156,7 @@ class Uploader:
             return True
 
     def _on_record(self) -> bool:
-        """Return whether the state matches the journal; a power failure may truncate a file."""
+        """Return whether the state matches the journal."""
         delivered = (self.state.offset, self.state.time)
         return delivered == (0, 0) or any((end, r["time"]) == delivered for r, end in journal.follow(self.folder))
 
@@ -273,7 +273,7 @@ class Uploader:
             client.log_artifact(self.state.run_id, str(path), target)
 
     def _model(self, client: MlflowClient, record: Record, end: int) -> None:
-        """Log the model folder as a pyfunc model of `dlframe.runs.exported_model`, without pickle."""
+        """Log the model folder as a pyfunc model, without pickle."""
         source = inside(self.folder, record.get("path"))
         try:
             signature = read_signature(source / "signature.json")
@@ -386,7 +386,7 @@ def same(first: float | None, second: float) -> bool:
 
 
 def user() -> str:
-    """Return the user's name; "unknown" for an id without a name, as in containers."""
+    """Return the user's name; "unknown" without one, as in containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -394,7 +394,7 @@ def user() -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the reason of an error in one line; that of the operating system if it is the cause."""
+    """Return the reason of an error in one line, that of the OS if possible."""
     cause: BaseException | None = error
     while cause:
         for item in (cause, *cause.args):  # urllib3 passes some causes as an argument
@@ -405,7 +405,7 @@ def reason(error: BaseException) -> str:
 
 
 def read_signature(path: Path) -> ModelSignature:
-    """Read a signature.json as MLflow's signature; a single input has no name, to accept an array.
+    """Read MLflow's signature; a single input has no name, to accept arrays.
 
     {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}], "outputs": ...}
     """

@@ -1,4 +1,4 @@
-"""Columns of data: declared by fields, stored in splits, served in batches. Imports no torch."""
+"""Columns of data, their fields, splits and batches; imports no torch."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class DataSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the only input: (channels, height, width) of an image, (time, features) of a series."""
+        """Shape of the only input, such as (channels, height, width)."""
         return self.input.shape  # type: ignore[return-value]  # not used with varying lengths
 
     @property
@@ -112,7 +112,7 @@ def _only(fields: dict[str, Field], role: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Samples of varying length, concatenated: NumPy arrays in a split, tensors in a batch.
+    """Samples of varying length, concatenated, as NumPy arrays or tensors.
 
     Attributes:
         values: (elements, ...) of all samples.
@@ -124,7 +124,7 @@ class Ragged:
 
     @classmethod
     def of(cls, samples: Sequence[np.ndarray]) -> Ragged:
-        """Concatenate one or more NumPy arrays that differ in the first dimension only."""
+        """Concatenate NumPy arrays that differ in the first dimension only."""
         lengths = [len(sample) for sample in samples]
         return cls(np.concatenate(samples), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
@@ -154,7 +154,7 @@ class Ragged:
         return Ragged(self.values[shift + np.arange(offsets[-1])], offsets)
 
     def padded(self, value: float = 0) -> tuple[Tensor, Tensor]:
-        """Return padded values (samples, longest, ...) and lengths (samples,); for tensors."""
+        """Return padded tensors (samples, longest, ...) and lengths (samples,)."""
         from torch.nn.utils.rnn import pad_sequence
 
         lengths = self.lengths
@@ -241,7 +241,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass
 class Dataset:
-    """Data set with its splits; `source` and `splits` describe it in the first line of a run."""
+    """Data set with splits; `source` and `splits` are shown in the header."""
 
     spec: DataSpec
     train: Split
@@ -252,7 +252,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits of SHA-256 over every value, length, mask and group of every split.
+        """12 hexadecimal digits of SHA-256 over all values, lengths and groups.
 
         For a lazy column, over its items and its version.
         """
@@ -318,7 +318,7 @@ class Batch:
         return self.columns[_only(self.spec.targets, "target")]
 
     def replace(self, **columns: Tensor | Ragged) -> Batch:
-        """Return the batch with new columns; `inputs` and `targets` name the only one of each."""
+        """Return the batch with new columns; also named `inputs` and `targets`."""
         for role, fields in (("inputs", self.spec.inputs), ("targets", self.spec.targets)):
             if role in columns:
                 columns[_only(fields, role)] = columns.pop(role)

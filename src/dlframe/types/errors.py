@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 
 class DlframeError(Exception):
-    """Error that the user can fix: key, rule, received value and suggestion, in one line."""
+    """Error that the user can fix: key, rule, received value, fix."""
 
     def __str__(self) -> str:
         return printable(super().__str__())  # parts of it may come from untrusted files
 
 
 class ConfigError(DlframeError):
-    """Config with an unknown name or an invalid value. `key` is the dotted name of the option."""
+    """Config with an unknown name or invalid value; `key` is its option."""
 
     def __init__(self, message: str, key: str = "") -> None:
         super().__init__(message)
