@@ -299,8 +299,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.runs.exported_model import Predictor, read_spec
     from dlframe.storage import checkpoint, fetch
     from dlframe.storage.decoded import decoded
-    from dlframe.tracking.delivery import read_signature
-    from dlframe.tracking.position import Position, outstanding
+    from dlframe.tracking.upload_state import UploadState, pending_message
+    from dlframe.tracking.uploader import read_signature
 
     run = sample_run(folder)
     model = {file.name: file.read_bytes() for file in (run / "model").iterdir()}
@@ -350,7 +350,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         return [journal.read(file.parent), journal.history(file.parent), journal.ended(file.parent)]
 
     def position(file: Path) -> object:
-        return [Position.load(file.parent), outstanding(file.parent)]
+        return [UploadState.load(file.parent), pending_message(file.parent)]
 
     def archive(file: Path) -> object:
         return fetch._extract(file, {"data.bin": file.with_name("data.bin")})
@@ -392,7 +392,7 @@ def readers(folder: Path) -> dict[str, Reader]:
                         place.write_bytes(b"")
         os.environ["DLFRAME_DATA"] = str(file.with_name("cache"))
         shutil.rmtree(file.with_name("cache"), ignore_errors=True)
-        return folders.image_folder(path=str(top), size=4, on_error=rng.choice(("raise", "skip")))
+        return folders.image_folder(path=str(top), image_size=4, on_error=rng.choice(("raise", "skip")))
 
     def batches(file: Path) -> object:
         return cifar([file.with_name(name) for name in (*names, "test_batch.bin")])

@@ -155,7 +155,7 @@ def with_callback(callback: Callback) -> list[str]:
 
 
 def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, float]]]:
-    """Rounds of timings of one case, the first two left out: the first steps pay for what is made once."""
+    """Rounds of timings of one case, the first two skipped: the first steps pay for what is made once."""
     interleave = Interleave()
     overrides = [*CASES[case], *OPTIONS, *with_callback(interleave)]
     config = load([*overrides, f"epochs={rounds + 2}", f"trainer.limit_batches={steps}"])

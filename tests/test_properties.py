@@ -25,7 +25,7 @@ from dlframe.runs import journal
 from dlframe.runs.exported_model import read_spec
 from dlframe.runs.run_directory import check_data, read_result, write_result
 from dlframe.storage.decoded import decoded
-from dlframe.tracking import Position
+from dlframe.tracking import UploadState
 from dlframe.types import DlframeError, Estimate, Result, nearest
 
 plugins.discover()
@@ -209,10 +209,10 @@ def test_any_facts_of_data(file: Path) -> None:
 @anything
 @given(a_file("tracking.json"))
 def test_any_position(file: Path) -> None:
-    found = reads(lambda: Position.load(file.parent))
+    found = reads(lambda: UploadState.load(file.parent))
     if found:
         found.save(file.parent)
-        assert Position.load(file.parent) == found
+        assert UploadState.load(file.parent) == found
 
 
 @anything

@@ -30,19 +30,19 @@ def test_has_the_weights_of_the_papers_plan():
     """ConvMixer-256/8, in the paper's notation of width and depth: weights, biases and norms counted by hand."""
     stem, norm, head = 3 * 4 * 256 + 256, 2 * 256, 256 * 10 + 10
     block = (25 * 256 + 256 + norm) + (256 * 256 + 256 + norm)
-    parameters = build(width=256, depth=8, kernel=5, patch=2).parameters()
+    parameters = build(width=256, depth=8, kernel_size=5, patch_size=2).parameters()
     assert sum(p.numel() for p in parameters) == stem + norm + 8 * block + head
 
 
 @pytest.mark.parametrize(("patch", "grid"), [(1, (32, 32)), (2, (16, 16)), (5, (6, 6))])
 def test_the_grid_of_patches_keeps_its_size(patch, grid):
-    assert build(patch=patch, kernel=9, width=8, depth=2).features(torch.zeros(2, 3, 32, 32)).shape == (2, 8, *grid)
+    assert build(patch_size=patch, kernel_size=9, width=8, depth=2).features(torch.zeros(2, 3, 32, 32)).shape == (2, 8, *grid)
 
 
 def test_a_patch_larger_than_the_image_is_refused():
     with pytest.raises(ConfigError) as error:
-        build(patch=33)
-    assert str(error.value) == "model.patch: must fit into the image, 32 x 32. Received: 33."
+        build(patch_size=33)
+    assert str(error.value) == "model.patch_size: must fit into the image, 32 x 32. Received: 33."
 
 
 def test_listed_trained_and_scored_again(tmp_path, capsys, monkeypatch):

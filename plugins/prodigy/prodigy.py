@@ -1,4 +1,4 @@
-"""Prodigy: an optimizer with no learning rate to tune."""
+"""Prodigy optimizer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dlframe.registry import NonNegative, Positive, Probability, optimizers
 
 @optimizers.register("prodigy")
 class Prodigy(Optimizer):
-    """Adam that finds its own learning rate: nothing to tune.
+    """Adam that estimates its learning rate.
 
     Mishchenko and Defazio 2023, "Prodigy: An Expeditiously Adaptive Parameter-Free Learner", arXiv 2306.06101, algorithm
-    4, with the decoupled weight decay of AdamW. From the gradients g at the weights x it bounds from below how far the
-    weights must go, d, and takes Adam's steps of that size:
+    4, with the decoupled weight decay of AdamW. Gradients g at weights x give a lower bound d of the distance to
+    the solution, which scales Adam's steps:
 
         r <- sqrt(beta2) r + (1 - sqrt(beta2)) lr d^2 <g, x0 - x>
         s <- sqrt(beta2) s + (1 - sqrt(beta2)) lr d^2 g
@@ -27,16 +27,16 @@ class Prodigy(Optimizer):
         x <- x - lr d (m / (sqrt(v) + d eps) + weight_decay x)
         d <- max(d, r / |s|_1)
 
-    One d serves all parameters; a group whose own rate is smaller takes smaller steps and counts for less in r and s,
-    which the paper does not treat. Four tensors of the weights' size are kept, two more than Adam's. The sums are those
-    of one process: right on one device and with DDP, not with FSDP.
+    All parameters share d; a group with a smaller rate takes smaller steps and has less weight in r and s, unlike in the
+    paper. State: four tensors of the weights' size, two more than Adam. The sums are those of one process: correct on one
+    device and with DDP, not with FSDP.
 
     Args:
-        lr: Factor of the learning rate that is found; leave it at 1 and let the schedule lower it.
+        lr: Factor of the estimated learning rate; keep 1 and use a schedule.
         betas: Decay rates of the running first and second moment.
         eps: Added to the denominator for stability.
-        weight_decay: Share of a weight, times the learning rate, that each step takes away.
-        initial_distance: First value of d, which only grows: smaller than any learning rate that could be right.
+        weight_decay: Decoupled weight decay coefficient.
+        initial_distance: Initial value of d, which only grows; must be below the optimal learning rate.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Prodigy(Optimizer):
         return self._shared()["distance"]
 
     def _shared(self) -> dict[str, Tensor]:
-        """What all parameters share is kept with the first, so that `state_dict` saves it and no step waits for a GPU."""
+        """Shared state, kept with the first parameter: saved by `state_dict`, without synchronizing a GPU."""
         first = self.param_groups[0]["params"][0]
         state = self.state[first]
         if "distance" not in state:

@@ -18,7 +18,7 @@ from tests.forked import dlframe
 from dlframe.cli import main
 from dlframe.runs.exported_model import Predictor, _load_pyfunc
 from dlframe.runs.run_directory import read_result
-from dlframe.tracking import Position, deliver
+from dlframe.tracking import UploadState, upload
 from dlframe.types import DataError, DlframeError, TrackingError
 
 PAINT = "\x1b]0;owned\x07"
@@ -90,7 +90,7 @@ def test_plugins_can_be_left_out(arguments: list[str], victim: Path, stranger: P
     if arguments == ["model=evil"]:
         assert done.error.startswith("error: model=evil: no such model.")
     done = dlframe(*arguments, "plugin_paths=plugins/evil.py", cwd=victim, environment=without)
-    refusal = "error: plugin_paths: must be empty where DLFRAME_PLUGINS=none is set.\n"
+    refusal = "error: plugin_paths: must be empty with DLFRAME_PLUGINS=none.\n"
     assert (done.code, done.out, done.error) == (2, "", refusal)
 
 
@@ -121,7 +121,7 @@ def test_a_result(kind: str, stranger: Path) -> None:
     file.write_bytes(other.get(kind) or json.dumps(json.loads(file.read_text()) | RESULTS[kind]).encode())
     with pytest.raises(DataError) as caught:
         read_result(stranger)
-    assert shown(str(caught.value)).startswith("theirs: holds no result of a run: ")
+    assert shown(str(caught.value)).startswith("theirs: no result of a run: ")
 
 
 # --- delivered
@@ -170,8 +170,8 @@ def delivered(store: Path, tmp_path: Path, victim: Path) -> Callable[..., tuple[
         good = {"kind": "artifact", "time": 3, "path": "figures/good.png", "to": "figures"}
         lines += [good, {"kind": "end", "time": 4, "status": "FINISHED", "message": ""}]
         (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        said = deliver(folder)
-        run = Position.load(folder).run_id
+        said = upload(folder)
+        run = UploadState.load(folder).run_id
         client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
         found, todo = [], [""]
         while todo:
@@ -217,7 +217,7 @@ def test_a_path_in_a_journal(kind: str, delivered: Callable[..., Any], store: Pa
     said, artifacts = delivered({"kind": "artifact", **PATHS[kind]})
     assert artifacts == ["figures/good.png"]
     if kind != "an_unknown_kind":
-        assert shown(said).startswith("MLflow refused 1 record of ")
+        assert shown(said).startswith("MLflow rejected 1 record of ")
     sent = [file for file in (store / "artifacts").rglob("*") if file.is_file()]
     assert {file.read_text() for file in sent} == {"good"}
 
@@ -246,7 +246,7 @@ def test_the_beginning_of_a_journal(kind: str, store: Path, tmp_path: Path, vict
     changes = {key: x.format(elsewhere) if isinstance(x, str) else x for key, x in BEGINNINGS[kind].items()}
     (folder / "journal.jsonl").write_text(json.dumps(start(store, **changes)) + "\n")
     try:
-        said = deliver(folder)
+        said = upload(folder)
     except TrackingError as error:
         said = str(error)
     shown(said)
@@ -359,7 +359,7 @@ def test_a_run_keeps_no_secret(strangers_run: Path) -> None:
 @pytest.mark.parametrize("dtype", [",", "f4,f4", "(2,)f4", "", 3, None, ["f4"]])
 def test_a_signature_names_a_type_and_no_more(tmp_path, dtype):
     """NumPy reads a small language where the name of a type stands."""
-    from dlframe.tracking.delivery import read_signature
+    from dlframe.tracking.uploader import read_signature
 
     file = tmp_path / "signature.json"
     sides = {

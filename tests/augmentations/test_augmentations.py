@@ -106,14 +106,14 @@ def test_takes_a_single_sample_and_half_precision(name, batch):
     ("name", "options"),
     [
         ("none", {}),
-        ("flip", {"probability": 0}),
+        ("flip", {"p": 0}),
         ("crop", {"padding": 0}),
-        ("affine", {"degrees": 0, "shift": 0, "scale": [1, 1]}),
+        ("affine", {"degrees": 0, "translate": 0, "scale": [1, 1]}),
         ("color_jitter", {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}),
-        ("erasing", {"probability": 0}),
-        ("erasing", {"area": [0, 0]}),
-        ("mixup", {"probability": 0}),
-        ("cutmix", {"probability": 0}),
+        ("erasing", {"p": 0}),
+        ("erasing", {"scale": [0, 0]}),
+        ("mixup", {"p": 0}),
+        ("cutmix", {"p": 0}),
     ],
 )
 def test_an_empty_range_changes_nothing(name, options, batch):
@@ -133,7 +133,7 @@ def test_flip_mirrors_in_its_directions(direction, count, digits):
     matches = torch.stack([(out == option).flatten(1).all(1) for option in options])
     assert matches.any(0).all()
     assert (matches.any(1)).sum() == count
-    assert torch.equal(apply("flip", digits, probability=1).inputs, image.flip(3))
+    assert torch.equal(apply("flip", digits, p=1).inputs, image.flip(3))
 
 
 def test_crop_shows_a_window_of_the_padded_image(digits):
@@ -151,12 +151,12 @@ def test_crop_pads_an_eighth_and_with_what_is_asked(digits):
     assert build("crop", digits).padding == 1
     ones = digits.replace(inputs=torch.ones_like(digits.inputs))
     assert apply("crop", ones, padding=3).inputs.min() == 0
-    for fill in ("edge", "reflect"):
-        assert torch.equal(apply("crop", ones, padding=3, fill=fill).inputs, ones.inputs)
+    for padding_mode in ("edge", "reflect"):
+        assert torch.equal(apply("crop", ones, padding=3, padding_mode=padding_mode).inputs, ones.inputs)
     with pytest.raises(ConfigError) as error:
-        build("crop", digits, padding=8, fill="reflect")
+        build("crop", digits, padding=8, padding_mode="reflect")
     assert str(error.value) == (
-        "augmentation.crop.padding: must be smaller than the image, 8 pixels, with fill=reflect. Received: 8. "
+        "augmentation.crop.padding: must be smaller than the image, 8 pixels, with padding_mode=reflect. Received: 8. "
         "Try: augmentation.crop.padding=1"
     )
 
@@ -166,7 +166,7 @@ def test_warp_turns_moves_scales_and_shears_by_the_pixel(photos):
     one = torch.ones(1)
     turned = operations.warp(images, degrees=90 * one)
     assert torch.allclose(turned, images.rot90(1, (2, 3)), atol=1e-4)
-    moved = operations.warp(images, shift=(one * 3 / 32, -one * 2 / 32))
+    moved = operations.warp(images, translate=(one * 3 / 32, -one * 2 / 32))
     assert torch.allclose(moved[..., :30, 3:], images[..., 2:, :29], atol=1e-4)
     assert moved[..., :3].abs().max() < 1e-5
     halved = operations.warp(images, scale=0.5 * one)
@@ -221,12 +221,12 @@ def test_jitter_of_brightness_stays_within_its_factors(digits):
     assert 1.4 < factors.max() <= 1.5
 
 
-@pytest.mark.parametrize(("fill", "value"), [("mean", 0.5), ("black", 0.0)])
-def test_erasing_covers_an_area_within_its_range(fill, value, photos):
+@pytest.mark.parametrize(("value", "shown"), [("mean", 0.5), ("black", 0.0)])
+def test_erasing_covers_an_area_within_its_range(value, shown, photos):
     ones = photos.replace(inputs=torch.ones_like(photos.inputs))
-    out = apply("erasing", ones, probability=1, area=[0.1, 0.2], fill=fill).inputs
+    out = apply("erasing", ones, p=1, scale=[0.1, 0.2], value=value).inputs
     hidden = out[:, 0] != 1
-    assert torch.equal(out[:, 0][hidden], torch.full((int(hidden.sum()),), value))
+    assert torch.equal(out[:, 0][hidden], torch.full((int(hidden.sum()),), shown))
     areas = hidden.float().mean((1, 2))
     assert areas.min() > 0.07
     assert areas.max() < 0.23
@@ -235,7 +235,7 @@ def test_erasing_covers_an_area_within_its_range(fill, value, photos):
 
 
 def test_erasing_changes_a_share_of_the_samples(photos):
-    out = apply("erasing", photos, probability=0.5, fill="noise").inputs
+    out = apply("erasing", photos, p=0.5, value="noise").inputs
     assert 20 <= (out != photos.inputs).flatten(1).any(1).sum() <= 44
 
 
@@ -247,7 +247,7 @@ def test_policies_leave_some_samples_and_change_most(batch):
 
 def test_rand_augment_grows_with_its_magnitude(photos):
     weak, strong = (
-        (apply("rand_augment", photos, operations=1, magnitude=m).inputs - photos.inputs).abs().mean() for m in (0.1, 1)
+        (apply("rand_augment", photos, num_ops=1, magnitude=m).inputs - photos.inputs).abs().mean() for m in (0.1, 1)
     )
     assert strong > 1.5 * weak
 
@@ -292,7 +292,7 @@ def test_cutmix_gives_labels_the_share_of_the_area(photos):
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_an_unlabeled_sample_is_a_row_of_zeros(name, digits):
     hidden = replace(digits, labelled=torch.arange(64) < 32)
-    rows = apply(name, hidden, probability=0).targets
+    rows = apply(name, hidden, p=0).targets
     assert torch.equal(rows.sum(1), (torch.arange(64) < 32).float())
     mixed = apply(name, hidden, alpha=1.0).targets.sum(1)
     assert mixed.min() >= 0
@@ -326,9 +326,15 @@ def test_mixtures_can_be_mixed_again(digits):
         ),
         (
             "erasing",
-            {"area": [0.5, 0.1]},
-            "augmentation.erasing.area: must be [smallest, largest]. Received: [0.5, 0.1]. "
-            "Try: augmentation.erasing.area=[0.1,0.5]",
+            {"scale": [0.5, 0.1]},
+            "augmentation.erasing.scale: must be [smallest, largest]. Received: [0.5, 0.1]. "
+            "Try: augmentation.erasing.scale=[0.1,0.5]",
+        ),
+        (
+            "erasing",
+            {"ratio": [3, 0.3]},
+            "augmentation.erasing.ratio: must be [smallest, largest]. Received: [3.0, 0.3]. "
+            "Try: augmentation.erasing.ratio=[0.3,3]",
         ),
     ],
 )

@@ -91,9 +91,9 @@ IMAGE_DATA = ", ".join(entry.name for entry in built_in("data") if "image" in en
             "tracking.uri: no MLflow server at http://127.0.0.1:9 (Connection refused). "
             "Start one: mlflow server --port 9 --backend-store-uri sqlite:///mlflow.db",
         ),
-        ("runs=/proc/x", "runs: '/proc/x' cannot be written: No such file or directory."),
-        ("runs=a_file", "runs: must be a folder that can be written. Received: 'a_file'."),
-        ("runs=a_file/below tracking=none", "runs: must be a folder that can be written. Received: 'a_file/below'."),
+        ("runs=/proc/x", "runs: cannot write to '/proc/x': No such file or directory."),
+        ("runs=a_file", "runs: must be a writable folder. Received: 'a_file'."),
+        ("runs=a_file/below tracking=none", "runs: must be a writable folder. Received: 'a_file/below'."),
         ("model._target_=os.system", f"model._target_: {NO_CODE}"),
         ("+_target_=os.system", f"_target_: {NO_CODE}"),
         (
@@ -221,7 +221,7 @@ def images(folder: Path, classes: int = 2, each: int = 5) -> Path:
 def test_an_image_folder_that_is_missing(tmp_path):
     images(tmp_path / "photos")
     refused(
-        "data.path: there is no folder fotos. Did you mean 'photos'?",
+        "data.path: no such folder. Received: fotos. Did you mean 'photos'?",
         *("data=image_folder", "data.path=fotos"),
         cwd=tmp_path,
     )
@@ -234,7 +234,7 @@ def test_an_image_folder_that_is_not_named(tmp_path):
 def test_an_image_folder_that_is_empty(tmp_path):
     (tmp_path / "photos").mkdir()
     refused(
-        "image_folder: photos has no sub-folders; images belong in photos/CLASS/",
+        "image_folder: photos has no sub-folders. Put images into photos/CLASS/",
         *("data=image_folder", "data.path=photos"),
         cwd=tmp_path,
     )
@@ -243,7 +243,7 @@ def test_an_image_folder_that_is_empty(tmp_path):
 def test_an_image_folder_with_one_class(tmp_path):
     images(tmp_path / "photos", classes=1)
     refused(
-        "image_folder: photos has one class, 'class0'; two or more are needed",
+        "image_folder: photos must have at least two classes. Received: 'class0'",
         *("data=image_folder", "data.path=photos"),
         cwd=tmp_path,
     )
@@ -261,7 +261,7 @@ def test_an_image_folder_with_a_file_that_is_no_image(name, content, fault, tmp_
     file.write_bytes(content or file.read_bytes()[:60])
     code, out, error, torch = run("data=image_folder", "data.path=phötos, it's a=b", cwd=tmp_path)
     assert error.splitlines()[-1] == (
-        f"error: image_folder: class1/{name} {fault} (phötos, it's a=b). Remove it, or leave such files out: data.on_error=skip"
+        f"error: image_folder: class1/{name} {fault} (phötos, it's a=b). Remove it, or skip such files: data.on_error=skip"
     )
     assert (code, out, torch) == (2, "", False)
 
@@ -329,7 +329,7 @@ def test_a_broken_plugin_in_plugins_is_left_out(fault, tmp_path):
     plugin(tmp_path / "plugins" / "good.py", "good", label=9)
     text = f"plugin '{fault}' is left out: {message.format(file=file)}"
     refused(
-        "data=good: 'label' must hold class numbers from 0 to 1. Received: 9 in sample 2 (in the train split).",
+        "data=good: 'label' must hold class indices from 0 to 1. Received: 9 in sample 2 (in the train split).",
         *("data=good", "tracking=none"),
         cwd=tmp_path,
         before=[f"warning: {text}"],
@@ -357,7 +357,7 @@ def test_a_plugin_path_that_is_missing(tmp_path):
 def test_a_label_out_of_range(tmp_path):
     plugin(tmp_path / "noise.py", label=2)
     refused(
-        "data=noise: 'label' must hold class numbers from 0 to 1. Received: 2 in sample 2 (in the train split).",
+        "data=noise: 'label' must hold class indices from 0 to 1. Received: 2 in sample 2 (in the train split).",
         *("plugin_paths=noise.py", "data=noise", "tracking=none"),
         cwd=tmp_path,
     )
@@ -408,7 +408,7 @@ def test_a_checkpoint_that_is_a_pickle(folder, protocol):
     file = folder / 'it\'s = "new".ckpt'
     file.write_bytes(pickle.dumps(Executes(), protocol=protocol))
     refused(
-        f"{folder.name}/{file.name}: is a pickle, which could run code, and is refused. Checkpoints are safetensors.",
+        f"{folder.name}/{file.name}: is a pickle, which could run code. Checkpoints must be safetensors.",
         *("test", folder.name, f"checkpoint={folder.name}/{file.name}"),
         cwd=folder.parent,
     )
@@ -429,7 +429,7 @@ def test_a_checkpoint_of_a_model_of_another_size(folder):
     code, _, error, _ = run("test", folder.name, cwd=folder.parent)
     assert code == 2
     assert error == (
-        f"error: {folder.name}/checkpoints/best.safetensors: is of another model: it lacks tensor "
+        f"error: {folder.name}/checkpoints/best.safetensors: does not match the model: missing tensor "
         "'model.layers.0.bias'. Choose from: weight.\n"
     )
 
@@ -438,7 +438,7 @@ def test_a_checkpoint_of_a_model_of_another_size(folder):
 def test_a_checkpoint_that_is_missing(name, folder):
     (folder / "checkpoints" / "best.safetensors").unlink()
     shown = name or f"{folder.name}/checkpoints/best.safetensors"
-    refused(f"{shown}: there is no such checkpoint.", "test", folder.name, f"checkpoint={name}", cwd=folder.parent)
+    refused(f"{shown}: no such checkpoint.", "test", folder.name, f"checkpoint={name}", cwd=folder.parent)
 
 
 def test_a_folder_that_is_no_run(tmp_path):
@@ -448,7 +448,7 @@ def test_a_folder_that_is_no_run(tmp_path):
 def test_data_that_have_changed(folder):
     (folder / "data.json").write_text('{"fingerprint": "0123456789ab"}')
     refused(
-        f"data=digits: has changed since the run: fingerprint must be 0123456789ab. Received: {digits().fingerprint}.",
+        f"data=digits: changed since the run: fingerprint must be 0123456789ab. Received: {digits().fingerprint}.",
         *("test", folder.name),
         cwd=folder.parent,
     )

@@ -130,7 +130,7 @@ MODELS = nearest("?", names("model"))
         ("model.width=[3", "model.width: cannot be read as a value. Received: [3. Quote each text in a list"),
         ("model.width=3]", "model.width: cannot be read as a value. Received: 3]. To have it as text: model.width='\"3]\"'"),
         ("run_name=null", "run_name: must be str. Received: None."),
-        ("runs=", "runs: must be a folder that can be written. Received: ''."),
+        ("runs=", "runs: must be a writable folder. Received: ''."),
         ("'run_name=a\nb'", "run_name: must hold no control characters. Received: 'a\\nb'."),
         ("seed=${nope}", "seed: Interpolation key 'nope' not found. Received: '${nope}'."),
         ("seed=${epochs} epochs=${seed}", "seed: Recursive interpolation detected. Received: '${epochs}'."),
@@ -247,7 +247,7 @@ def test_ui_without_a_store_says_how_to_make_one(capsys):
     assert said(capsys, "ui", "runs=a b=c") == (
         2,
         "",
-        f"error: tracking.uri: no store at {database} yet. A run makes it: python -m dlframe model=cnn\n",
+        f"error: tracking.uri: no store at {database} yet. Create one by a run: python -m dlframe model=cnn\n",
     )
 
 
@@ -306,7 +306,7 @@ def test_a_run_that_is_stopped_says_so(number, status):
         _, error = process.communicate(timeout=60)
     assert process.returncode == status
     assert re.fullmatch(
-        r"stopped after step [\d,]+; go on: python -m dlframe model=mlp epochs=10000 tracking=none resume=auto\n", error
+        r"stopped after step [\d,]+; resume: python -m dlframe model=mlp epochs=10000 tracking=none resume=auto\n", error
     )
     (journal,) = Path("runs").glob("*/journal.jsonl")
     assert json.loads(journal.read_text().splitlines()[-1])["status"] == "KILLED"

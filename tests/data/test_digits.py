@@ -31,5 +31,5 @@ def test_nothing_heavy_is_imported():
 
 def test_file_missing(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"^digits: datasets/data/digits.csv.gz of scikit-learn cannot be read: "):
+    with pytest.raises(DataError, match=r"^digits: cannot read datasets/data/digits.csv.gz of scikit-learn: "):
         digits()

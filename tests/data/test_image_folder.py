@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 
 def test_without_a_split(folder, capsys):
-    dataset = image_folder(path=str(folder), size=8, color="grey")
+    dataset = image_folder(path=str(folder), image_size=8, color_mode="grayscale")
     assert dataset.spec.classes == ("drei\"'ß", "one", "two = 2")
     assert dataset.spec.shape == (1, 8, 8)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [18, 6, 6]
@@ -52,18 +52,18 @@ def test_without_a_split(folder, capsys):
 
 
 def test_decoded_once_until_a_file_changes(folder, monkeypatch, capsys):
-    first = image_folder(path=str(folder), size=8)
+    first = image_folder(path=str(folder), image_size=8)
     with monkeypatch.context() as patch:
         patch.setattr(module, "read_image", None)
-        again = image_folder(path=str(folder), size=8)
+        again = image_folder(path=str(folder), image_size=8)
     assert isinstance(again.train["image"], np.memmap)
     assert again.fingerprint == first.fingerprint
     capsys.readouterr()
     Image.fromarray(np.full((8, 8), 77, np.uint8)).save(folder / again.train.ids[0])
-    changed = image_folder(path=str(folder), size=8)
+    changed = image_folder(path=str(folder), image_size=8)
     assert (changed.train["image"][0] == 77).all()
     assert (changed.train["image"][1:] == first.train["image"][1:]).all()
-    assert image_folder(path=str(folder), size=16).spec.shape == (3, 16, 16)
+    assert image_folder(path=str(folder), image_size=16).spec.shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_decoded_once_until_a_file_changes(folder, monkeypatch, capsys):
 def test_with_a_split(tmp_path, parts, sizes, splits):
     for part in parts:
         write(tmp_path / "set" / part, {"one": 1, "two": 2})
-    dataset = image_folder(path=str(tmp_path / "set"), size=8)
+    dataset = image_folder(path=str(tmp_path / "set"), image_size=8)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == sizes
     assert dataset.splits == splits
     assert {name.split("/")[0] for name in dataset.train.ids} == {"train"}
@@ -87,7 +87,7 @@ def test_with_a_split(tmp_path, parts, sizes, splits):
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    dataset = image_folder(path=str(write(tmp_path / "set", {"train": 1, "car": 2})), size=8)
+    dataset = image_folder(path=str(write(tmp_path / "set", {"train": 1, "car": 2})), image_size=8)
     assert dataset.spec.classes == ("car", "train")
 
 
@@ -97,7 +97,7 @@ def test_hidden_files_are_passed_over_and_deeper_folders_belong_to_the_class(fol
     (folder / ".git").mkdir()
     (folder / "one" / "deep").mkdir()
     Image.new("L", (8, 8)).save(folder / "one" / "deep" / "a.png")
-    dataset = image_folder(path=str(folder), size=8)
+    dataset = image_folder(path=str(folder), image_size=8)
     assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 31
 
 
@@ -116,7 +116,7 @@ def test_kinds_of_images_are_all_made_the_same(tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 3
         Image.fromarray(grey[::-1, ::-1].copy()).save(tmp_path / "set" / name / "6.tiff", exif=exif)
-    dataset = image_folder(path=str(tmp_path / "set"), size=32)
+    dataset = image_folder(path=str(tmp_path / "set"), image_size=32)
     for split in (dataset.train, dataset.validation, dataset.test):
         assert (split["image"] == grey).all()
 
@@ -145,13 +145,13 @@ def test_file_that_is_no_image(folder, capsys, content, complaint):
     with pytest.raises(DataError) as error:
         image_folder(path=str(folder))
     assert str(error.value) == (
-        f"image_folder: one/b c.png {complaint} ({folder}). Remove it, or leave such files out: data.on_error=skip"
+        f"image_folder: one/b c.png {complaint} ({folder}). Remove it, or skip such files: data.on_error=skip"
     )
     capsys.readouterr()
     for _ in range(2):
-        dataset = image_folder(path=str(folder), size=8, on_error="skip")
+        dataset = image_folder(path=str(folder), image_size=8, on_error="skip")
         assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 30
-        assert f"image_folder: 1 of 31 files left out: one/b c.png {complaint}\n" in capsys.readouterr().err
+        assert f"image_folder: skipped 1 of 31 files: one/b c.png {complaint}\n" in capsys.readouterr().err
 
 
 def test_truncated_image(folder):
@@ -166,7 +166,7 @@ def test_what_is_left_is_split_in_proportion(folder):
     names = [f"two = 2/{i}.png" for i in (0, 3, 7)]
     for name in names:
         (folder / name).write_bytes(b"no")
-    dataset = image_folder(path=str(folder), size=8, on_error="skip")
+    dataset = image_folder(path=str(folder), image_size=8, on_error="skip")
     assert [np.bincount(s["label"]).tolist() for s in (dataset.train, dataset.test)] == [[6, 6, 4], [2, 2, 1]]
     for split in (dataset.train, dataset.validation, dataset.test):
         assert not set(names) & set(split.ids)
@@ -177,14 +177,14 @@ def test_what_is_left_is_split_in_proportion(folder):
 def test_class_without_a_readable_image(folder):
     for file in (folder / "one").iterdir():
         file.write_bytes(b"no")
-    with pytest.raises(DataError, match=r"^image_folder: class 'one' has no image that can be read \("):
+    with pytest.raises(DataError, match=r"^image_folder: class 'one' has no readable image \("):
         image_folder(path=str(folder), on_error="skip")
 
 
 def test_missing_folder_names_the_nearest(folder):
     with pytest.raises(DataError) as error:
         image_folder(path=f"{folder}x")
-    assert str(error.value) == f"data.path: there is no folder {folder}x. Did you mean '{folder.name}'?"
+    assert str(error.value) == f"data.path: no such folder. Received: {folder}x. Did you mean '{folder.name}'?"
 
 
 def test_folders_that_are_refused(tmp_path, folder):
@@ -197,11 +197,11 @@ def test_folders_that_are_refused(tmp_path, folder):
     assert refused(file) == f"data.path: must be a folder. Received: {file}"
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert refused(empty) == f"image_folder: {empty} has no sub-folders; images belong in {empty}/CLASS/"
+    assert refused(empty) == f"image_folder: {empty} has no sub-folders. Put images into {empty}/CLASS/"
     (empty / "cat").mkdir()
-    assert refused(empty) == f"image_folder: {empty} has one class, 'cat'; two or more are needed"
+    assert refused(empty) == f"image_folder: {empty} must have at least two classes. Received: 'cat'"
     (empty / "dog").mkdir()
-    assert refused(empty) == f"image_folder: {empty / 'cat'} holds no files; remove it or fill it"
+    assert refused(empty) == f"image_folder: {empty / 'cat'} has no files. Remove the folder or add images"
     few = write(tmp_path / "few", {"one": 1, "two": 2}, each=2)
     assert refused(few) == (f"image_folder: {few}: class 'one' has 2 of the 3 samples that it needs to be in every split")
     split = tmp_path / "split"
@@ -214,7 +214,7 @@ def test_folders_that_are_refused(tmp_path, folder):
 
 def test_file_that_goes_nowhere(folder):
     (folder / "one" / "link.png").symlink_to(folder / "gone.png")
-    with pytest.raises(DataError, match=re.escape("image_folder: one/link.png is a link that leads nowhere")):
+    with pytest.raises(DataError, match=re.escape("image_folder: one/link.png is a broken link")):
         image_folder(path=str(folder))
 
 
@@ -222,7 +222,7 @@ def test_file_that_goes_nowhere(folder):
 def test_name_that_is_no_text(folder):
     name = os.fsdecode(b"\xff.png")
     Image.new("L", (8, 8)).save(folder / "one" / name)
-    dataset = image_folder(path=str(folder), size=8)
+    dataset = image_folder(path=str(folder), image_size=8)
     ids = np.concatenate([s.ids for s in (dataset.train, dataset.validation, dataset.test)])
     assert r"one/\udcff.png" in ids
     assert "".join(ids).encode()

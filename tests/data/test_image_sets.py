@@ -104,7 +104,7 @@ def test_label_out_of_range(cache, tmp_path):
     with pytest.raises(DataError) as error:
         fashion_mnist(path=str(folder))
     assert str(error.value) == (
-        "data=fashion_mnist: 'label' must hold class numbers from 0 to 9. Received: 10 in sample 3 (in the train split)."
+        "data=fashion_mnist: 'label' must hold class indices from 0 to 9. Received: 10 in sample 3 (in the train split)."
     )
 
 
@@ -123,11 +123,13 @@ def test_damaged_idx_file(cache, tmp_path, damage, message):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(DataError) as error:
         mnist(path=str(file.parent))
-    assert str(error.value).startswith(f"{file} is no IDX file of 3 dimensions: {message}")
+    assert str(error.value).startswith(f"{file} is not an IDX file of 3 dimensions: {message}")
 
 
 def test_folder_without_the_files(cache, tmp_path):
-    with pytest.raises(DataError, match=r"does not hold cifar100: cifar-100-binary.tar.gz or train.bin, test.bin$"):
+    with pytest.raises(
+        DataError, match=r"must have the files of cifar100: cifar-100-binary.tar.gz or train.bin, test.bin. Received: "
+    ):
         cifar100(path=str(tmp_path))
 
 
@@ -211,7 +213,7 @@ def test_no_source_answers(cache, monkeypatch):
         "cifar100: http://127.0.0.1:9/cifar-100-binary.tar.gz: cannot be reached: [Errno 111] Connection refused. "
         "Try: data.path=FOLDER with cifar-100-binary.tar.gz"
     )
-    with pytest.raises(DataError, match=r"^cifar100: no package carries it. Try: data.path=FOLDER with cifar-100-bin"):
+    with pytest.raises(DataError, match=r"^cifar100: no package has this set. Try: data.path=FOLDER with cifar-100-bin"):
         cifar100(source="package")
 
 

@@ -32,7 +32,7 @@ def test_series_as_it_is():
     dataset = real(sp500, window=30, horizon=5, features="ohlcv")
     assert dataset.spec.shape == (30, 5)
     assert dataset.spec.horizon == 5
-    assert (dataset.source, dataset.splits) == ("pip arch, 1999-01-04 to 2018-12-31", "by time 70/10/20")
+    assert (dataset.source, dataset.splits) == ("pip arch, 1999-01-04 to 2018-12-31", "chronological 70/10/20")
     first = dataset.train["window"][0, 0]
     np.testing.assert_allclose(first, [1228.099976, 1229.22998, 1248.810059, 1219.099976, 877e6], rtol=1e-7)
     close, opening, high, low, volume = np.moveaxis(dataset.test["window"], 2, 0)
@@ -73,9 +73,9 @@ def test_order_and_form_of_the_file_do_not_matter(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("", {}, "{path}: there is no column 'date'."),
-        ("Date,Clos\n", {}, "{path}: there is no column 'close'. Did you mean 'clos'?"),
-        (lines(9), {"features": "ohlcv"}, "{path}: there is no column 'open'. Choose from: close, date."),
+        ("", {}, "{path}: must have a column 'date'."),
+        ("Date,Clos\n", {}, "{path}: must have a column 'close'. Did you mean 'clos'?"),
+        (lines(9), {"features": "ohlcv"}, "{path}: must have a column 'open'. Choose from: close, date."),
         ("Date,Close\n2020-01-01,x\n", {}, "{path}, line 2: 'close' must be a number. Received: 'x'"),
         ("Date,Close\n2020-01-01,nan\n", {}, "{path}, line 2: 'close' must be a number. Received: 'nan'"),
         ("Date,Close\n2020-01-01\n", {}, "{path}, line 2: 'close' must be a number. Received: None"),
@@ -84,7 +84,7 @@ def test_order_and_form_of_the_file_do_not_matter(tmp_path):
             {},
             "{path}, line 2: the date must be 2018-12-31 or 12/31/2018. Received: '31.12.2018'",
         ),
-        ("Date,Close\n2020-01-01,1\n1/1/2020,2\n", {}, "{path}, line 3: the day 2020-01-01 occurs twice"),
+        ("Date,Close\n2020-01-01,1\n1/1/2020,2\n", {}, "{path}, line 3: dates must be unique. Received: 2020-01-01 twice"),
         (
             lines(100),
             {"window": 70},

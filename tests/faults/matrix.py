@@ -68,6 +68,7 @@ def cells() -> list[Cell]:
     foreign = Path(__file__).parent.parent / "foreign"
     boxes = f"plugin_paths={foreign / 'boxes'} task=boxes data=canvas model=grid_detector data.images=120 batch_size=16"
     tokens = f"plugin_paths={foreign / 'tokens'} task=tagging data=words batch_size=16"
+    backbone = "model=backbone model.architecture=test_resnet"
     augmented = "augmentation=[crop,flip,affine,erasing,mixup]"
     mlp: dict[str, str] = {
         "mlp": "",
@@ -115,7 +116,7 @@ def cells() -> list[Cell]:
         "resnet": "model=resnet model.depth=8 model.width=4 epochs=2",
         "rnn": "model=rnn",
         "vit": "model=vit epochs=2",
-        "backbone, gradual": "model=backbone model.architecture=test_resnet model.train=gradual model.image_size=32 epochs=3",
+        "backbone, gradual": f"{backbone} model.trainable=gradual model.image_size=32 epochs=3",
         "gan": "model=gan epochs=2",
         "gan, accumulate 2": "model=gan epochs=3 accumulate_grad_batches=2 gradient_clip_val=1 labels_per_class=20",
         "gan, ema, augmentations": "model=gan epochs=2 callback=ema augmentation=[crop,flip] log_every_n_steps=3",

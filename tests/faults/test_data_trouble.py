@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-TRAIN = ("model=mlp", "data=image_folder", "data.path=photos", "data.size=8", "tracking=none", "epochs=2")
+TRAIN = ("model=mlp", "data=image_folder", "data.path=photos", "data.image_size=8", "tracking=none", "epochs=2")
 
 
 def test_data_on_a_disk_that_is_mounted_read_only(small_disk: SmallDisk) -> None:
@@ -51,7 +51,7 @@ def test_data_on_a_disk_that_is_mounted_read_only(small_disk: SmallDisk) -> None
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk.path)], check=True)
     with pytest.raises(OSError, match="Read-only file system"):
         (folder / "new").touch()
-    dataset = image_folder(path=str(folder), size=8)
+    dataset = image_folder(path=str(folder), image_size=8)
     assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 60
 
 
@@ -61,7 +61,7 @@ def test_data_in_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
     for place in (folder, *folder.iterdir()):
         place.chmod(0o555)
     try:
-        assert image_folder(path=str(folder), size=8).train.inputs.shape == (36, 3, 8, 8)
+        assert image_folder(path=str(folder), image_size=8).train.inputs.shape == (36, 3, 8, 8)
     finally:
         for place in (folder, *folder.iterdir()):
             place.chmod(0o755)
@@ -72,14 +72,14 @@ def test_one_broken_image_among_ten_thousand(tmp_path: Path, capsys: pytest.Capt
     broken = folder / "bright" / "03141.png"
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(DataError) as error:
-        image_folder(path=str(folder), size=8, color="grey")
+        image_folder(path=str(folder), image_size=8, color_mode="grayscale")
     assert str(error.value).startswith("image_folder: bright/03141.png is broken: ")
-    assert str(error.value).endswith("Remove it, or leave such files out: data.on_error=skip")
+    assert str(error.value).endswith("Remove it, or skip such files: data.on_error=skip")
 
-    dataset = image_folder(path=str(folder), size=8, color="grey", on_error="skip")
+    dataset = image_folder(path=str(folder), image_size=8, color_mode="grayscale", on_error="skip")
     assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 9999
     said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("image_folder: 1 of 10000 files left out: bright/03141.png is broken: ")
+    assert said[-1].startswith("image_folder: skipped 1 of 10000 files: bright/03141.png is broken: ")
 
 
 @pytest.mark.slow
@@ -102,16 +102,16 @@ def test_a_run_does_not_notice_that_its_data_are_removed(tmp_path: Path, cache: 
 
 def test_a_run_that_is_killed_while_it_decodes_leaves_nothing_half_done(tmp_path: Path, cache: Path, capsys) -> None:
     folder = photos(tmp_path / "photos", 400, side=200)
-    script = "import sys; from dlframe.data.image_folder import image_folder; image_folder(path=sys.argv[1], size=200)"
+    script = "import sys; from dlframe.data.image_folder import image_folder; image_folder(path=sys.argv[1], image_size=200)"
     with subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.DEVNULL) as process:
         until(lambda: list(cache.glob("decoded/*.unfinished*/**/train-inputs.npy")))
         process.send_signal(signal.SIGKILL)
     assert not list(cache.glob("decoded/*/facts.json"))
-    after_kill = image_folder(path=str(folder), size=200).fingerprint
-    assert "was killed while it read" in capsys.readouterr().err
+    after_kill = image_folder(path=str(folder), image_size=200).fingerprint
+    assert "was killed while reading" in capsys.readouterr().err
     shutil.rmtree(cache)
-    assert image_folder(path=str(folder), size=200).fingerprint == after_kill
-    assert "was killed while it read" not in capsys.readouterr().err
+    assert image_folder(path=str(folder), image_size=200).fingerprint == after_kill
+    assert "was killed while reading" not in capsys.readouterr().err
 
 
 def test_a_decoder_that_kills_the_process_is_told_with_its_file(tmp_path: Path, cache: Path, capsys) -> None:
@@ -126,12 +126,12 @@ def test_a_decoder_that_kills_the_process_is_told_with_its_file(tmp_path: Path, 
         "        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)\n"
         "    return own(file, *rest)\n"
         "image_folder.read_image = crashes\n"
-        "image_folder.image_folder(path=sys.argv[1], size=8)\n"
+        "image_folder.image_folder(path=sys.argv[1], image_size=8)\n"
     )
     died = subprocess.run([sys.executable, "-c", script, str(folder), str(bad)], capture_output=True, check=False)
     assert died.returncode == -signal.SIGSEGV
-    image_folder(path=str(folder), size=8)
-    (said,) = (line for line in capsys.readouterr().err.splitlines() if "was killed while it read" in line)
+    image_folder(path=str(folder), image_size=8)
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "was killed while reading" in line)
     assert str(bad) in said
 
 
@@ -141,7 +141,7 @@ def test_a_disk_that_is_too_small_for_the_decoded_images(
     """In a process of its own: to write into a memory map without room ends it by SIGBUS."""
     photos(tmp_path / "photos", 100)
     monkeypatch.setenv("DLFRAME_DATA", str(small_disk.path))
-    done = dlframe(*TRAIN, "data.size=100", cwd=tmp_path)
+    done = dlframe(*TRAIN, "data.image_size=100", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "could not be decoded into" in done.stderr.splitlines()[-1]
     assert "No space left on device" in done.stderr.splitlines()[-1]

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.conftest import SmallDisk
 
 from dlframe.runs.journal import FILE, Journal, history, read
-from dlframe.tracking import Position, deliver
+from dlframe.tracking import UploadState, upload
 
 
 def steps(folder: Path) -> list[int]:
@@ -23,7 +23,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def warning(folder: Path) -> str:
-    reason = "No space left on device; the journal goes on in memory and is written when there is room"
+    reason = "No space left on device; the journal continues in memory until there is space"
     return f"warning: {folder / FILE}: {reason}\n"
 
 
@@ -106,12 +106,12 @@ def test_delivery_goes_on_while_its_place_cannot_be_noted(small_disk: SmallDisk,
     for step in range(100):
         journal.metrics(step, {"loss": step / 3})
     small_disk.fill()
-    assert "No space left on device" in deliver(run, uri=uri)
+    assert "No space left on device" in upload(run, uri=uri)
     journal.write("end", status="FINISHED", message="")
     small_disk.free()
     assert journal.close() == ""
-    assert deliver(run, uri=uri) == ""
-    position = Position.load(run)
+    assert upload(run, uri=uri) == ""
+    position = UploadState.load(run)
     client = MlflowClient(uri)
     assert [found.info.run_id for found in client.search_runs([position.experiment_id])] == [position.run_id]
     points = client.get_metric_history(position.run_id, "loss")

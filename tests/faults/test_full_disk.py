@@ -58,7 +58,7 @@ def test_training_goes_on_while_the_disk_is_full(
     assert training.status() == 0, training.said()
     assert warnings(training) == [
         " the checkpoints before are whole.",
-        " the journal goes on in memory and is written when there is room",
+        " the journal continues in memory until there is space",
     ]
     assert history(folder) == history(undisturbed)
     assert [state.name for state in states(folder)] == [state.name for state in states(undisturbed)]
@@ -76,5 +76,5 @@ def test_a_run_that_cannot_end_says_so_and_goes_on_later(
     small_disk.free()
     training = start(forking, small_disk, tmp_path, "resume=auto")
     assert training.status() == 0, training.said()
-    assert f"goes on {folder}" in training.said()
+    assert f"resumes {folder}" in training.said()
     assert history(folder) == history(undisturbed)

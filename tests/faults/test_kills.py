@@ -138,8 +138,8 @@ def flip(path: Path) -> None:
 
 DAMAGES = {
     truncate: "{}: the checkpoint is damaged or truncated: ",
-    flip: "{}: the checkpoint is damaged: its content is not what its checksum says.",
-    Path.unlink: "{}: there is no such checkpoint.",
+    flip: "{}: the checkpoint is damaged: the checksum does not match.",
+    Path.unlink: "{}: no such checkpoint.",
 }
 
 
@@ -159,9 +159,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(server, whole, which, dam
     if (which, damage) == ("newest", Path.unlink):
         assert warnings == []
     else:
-        assert all(
-            line.startswith(expected) and line.endswith("An earlier state is used, if there is one.") for line in warnings
-        )
+        assert all(line.startswith(expected) and line.endswith("Using an earlier checkpoint, if any.") for line in warnings)
         assert len(warnings) == passed
     assert compare(whole(*MLP).folder, folder).difference == ""
 

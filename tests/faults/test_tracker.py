@@ -16,8 +16,8 @@ from tests.faults.proxy import Mode, Proxy
 
 from dlframe.runs import journal
 from dlframe.runs.journal import Journal
-from dlframe.tracking import Position, Tracker, deliver
-from dlframe.tracking.store import QUIET, free, silent
+from dlframe.tracking import Tracker, UploadState, upload
+from dlframe.tracking.store import QUIET, connection_error, free
 
 os.environ.update(QUIET)
 
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             start_new_session=True,
         )
-        until(lambda: not silent(f"http://127.0.0.1:{port}", 1), 90)
+        until(lambda: not connection_error(f"http://127.0.0.1:{port}", 1), 90)
         yield port
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -82,7 +82,7 @@ def check_delivered(folder: Path, server: int, status: str = "FINISHED") -> str:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"http://127.0.0.1:{server}")
-    position = Position.load(folder)
+    position = UploadState.load(folder)
     runs = client.search_runs([position.experiment_id])
     (run,) = (run for run in runs if run.info.run_name == folder.name)
     assert run.info.run_id == position.run_id
@@ -117,10 +117,10 @@ MODES = [
 def test_a_server_in_trouble_gets_everything_once_it_is_well(mode: Mode, proxy: Proxy, server: int, tmp_path: Path) -> None:
     run = Trainer(tmp_path / "run", proxy.uri)
     run.train(0, 300)
-    until(lambda: Position.load(run.folder).offset)
+    until(lambda: UploadState.load(run.folder).offset)
     proxy.switch(mode.name, after=mode.after, seconds=mode.seconds)
     run.train(300, 600)
-    until(lambda: Position.load(run.folder).error if mode.name == "refuse" else proxy.requests[mode.name] >= mode.requests)
+    until(lambda: UploadState.load(run.folder).error if mode.name == "refuse" else proxy.requests[mode.name] >= mode.requests)
     run.train(600, 900)
     proxy.switch("pass")
     run.train(900, 1000)
@@ -132,7 +132,7 @@ def test_a_server_in_trouble_gets_everything_once_it_is_well(mode: Mode, proxy: 
 def test_training_does_not_wait_for_a_server_that_hangs(proxy: Proxy, server: int, tmp_path: Path) -> None:
     run = Trainer(tmp_path / "run", proxy.uri)
     run.train(0, 10)
-    until(lambda: Position.load(run.folder).offset)
+    until(lambda: UploadState.load(run.folder).offset)
     proxy.switch("hang")
     run.train(10, 20)
     until(lambda: proxy.requests["hang"])
@@ -164,7 +164,7 @@ def test_an_answer_that_is_lost_doubles_nothing(after: int, proxy: Proxy, server
     run.end()
     proxy.switch("drop first answers", after=after)
     failures = 0
-    while deliver(run.folder):
+    while upload(run.folder):
         failures += 1
         assert failures < 50
     uploads = sum(kind.startswith(b"PUT") for kind in proxy.kinds)  # whose answer says nothing but that all is well
@@ -178,14 +178,14 @@ def test_an_answer_that_is_lost_doubles_nothing(after: int, proxy: Proxy, server
 def test_a_run_resumed_after_an_outage_is_the_same_run(proxy: Proxy, server: int, tmp_path: Path) -> None:
     run = Trainer(tmp_path / "run", proxy.uri)
     run.train(0, 100)
-    identifier = until(lambda: Position.load(run.folder).run_id)
+    identifier = until(lambda: UploadState.load(run.folder).run_id)
     proxy.switch("refuse")
     run.train(100, 200)
     run.journal.close()
     run.kill_writer()
     again = Trainer(run.folder, proxy.uri)
     again.train(150, 250)
-    until(lambda: Position.load(run.folder).error)
+    until(lambda: UploadState.load(run.folder).error)
     proxy.switch("pass")
     again.train(250, 300)
     again.end()
@@ -198,8 +198,8 @@ def test_a_run_deleted_on_the_server_while_it_trains_is_delivered_whole(proxy: P
 
     run = Trainer(tmp_path / "run", proxy.uri)
     run.train(0, 100)
-    deleted = until(lambda: Position.load(run.folder).run_id)
-    until(lambda: Position.load(run.folder).offset == (run.folder / journal.FILE).stat().st_size)
+    deleted = until(lambda: UploadState.load(run.folder).run_id)
+    until(lambda: UploadState.load(run.folder).offset == (run.folder / journal.FILE).stat().st_size)
     MlflowClient(f"http://127.0.0.1:{server}").delete_run(deleted)
     run.train(100, 200)
     run.end()
@@ -212,13 +212,13 @@ def test_a_real_run_ends_without_its_server_and_is_delivered_later(proxy: Proxy,
     command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=20", f"tracking.uri={proxy.uri}", "log_every_n_steps=1"]
     with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         (folder,) = until(lambda: [path.parent for path in tmp_path.glob("runs/*/tracking.json")])
-        until(lambda: Position.load(folder).run_id)
+        until(lambda: UploadState.load(folder).run_id)
         proxy.switch("refuse")
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "test accuracy" in out
     name = folder.relative_to(tmp_path)
-    assert f"(Connection refused). Deliver: python -m dlframe sync {name}" in err
+    assert f"(Connection refused). Upload: python -m dlframe sync {name}" in err
 
     writers = subprocess.run(["pgrep", "-f", f"dlframe.tracking {name}$"], capture_output=True, text=True, check=False)
     assert writers.stdout == "", "the writer has given up"
@@ -227,14 +227,14 @@ def test_a_real_run_ends_without_its_server_and_is_delivered_later(proxy: Proxy,
     assert refused.stdout.splitlines() == [
         f"{name}: tracking.uri: no MLflow server at {proxy.uri} (Connection refused). Start one: "
         f"mlflow server --port {proxy.port} --backend-store-uri sqlite:///mlflow.db",
-        "delivered: 0 runs; still waiting: 1 run",
+        "uploaded: 0 runs; pending: 1 run",
     ]
     proxy.switch("pass")
     done = dlframe("sync", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, f"{name}: delivered, FINISHED\ndelivered: 1 run\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{name}: uploaded, FINISHED\nuploaded: 1 run\n"), done.stderr
     check_delivered(folder, server)
     again = dlframe("sync", str(name), cwd=tmp_path)
-    assert (again.returncode, again.stdout) == (0, "delivered: 0 runs\n")
+    assert (again.returncode, again.stdout) == (0, "uploaded: 0 runs\n")
 
 
 @pytest.mark.slow
@@ -242,13 +242,13 @@ def test_a_real_run_ends_without_its_server_and_is_delivered_later(proxy: Proxy,
 def test_the_patience_of_a_writer_ends(mode: str, proxy: Proxy, server: int, tmp_path: Path) -> None:
     run = Trainer(tmp_path / "run", proxy.uri)
     run.train(0, 100)
-    until(lambda: Position.load(run.folder).offset)
+    until(lambda: UploadState.load(run.folder).offset)
     proxy.switch(mode)
     run.train(100, 200)
     run.end()
     said = run.tracker.wait(5)
-    assert f"Deliver: python -m dlframe sync {run.folder}" in said
+    assert f"Upload: python -m dlframe sync {run.folder}" in said
     assert run.tracker.process.wait(90) == 1
     proxy.switch("pass")
-    assert deliver(run.folder) == ""
+    assert upload(run.folder) == ""
     check_delivered(run.folder, server)

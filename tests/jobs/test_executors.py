@@ -27,7 +27,7 @@ def test_a_failure_is_an_outcome(tmp_path, capfd):
     for executor in (Processes(), Inline()):
         outcome = executor.submit(job(tmp_path, "data=image_folder", "data.path=nowhere"))
         assert outcome.result is None
-        assert outcome.failure.startswith("data.path: there is no folder nowhere.")
+        assert outcome.failure.startswith("data.path: no such folder. Received: nowhere.")
         assert executor.close() == []
 
 

@@ -24,7 +24,7 @@ def test_starts_with_no_change(prices):
 @pytest.mark.parametrize("kernel", [1, 4, 25, 90])
 def test_the_trend_is_a_moving_average_and_the_remainder_the_rest(prices, kernel):
     window = prices[:60]
-    model = models.build({"name": "dlinear", "kernel": kernel}, spec=series_spec("", (60, 1), horizon=60))
+    model = models.build({"name": "dlinear", "kernel_size": kernel}, spec=series_spec("", (60, 1), horizon=60))
     padded = np.pad(window, ((kernel - 1) // 2, kernel // 2), mode="edge")
     trend = np.convolve(padded, np.ones(kernel) / kernel, mode="valid")
     for layer, expected in ((model.trend, trend), (model.remainder, window - trend)):
@@ -37,7 +37,7 @@ def test_the_trend_is_a_moving_average_and_the_remainder_the_rest(prices, kernel
 def test_reproduces_a_linear_trend():
     """Fitted to lines, it continues lines of other slopes."""
     spec = series_spec("lines", (20, 1), horizon=5)
-    model = models.build({"name": "dlinear", "kernel": 7}, spec=spec)
+    model = models.build({"name": "dlinear", "kernel_size": 7}, spec=spec)
     time = torch.arange(-19, 6).float() / 20
     lines = torch.tensor([-1.0, -0.3, 0.0, 0.6, 1.0])[:, None] * time
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=50, line_search_fn="strong_wolfe")

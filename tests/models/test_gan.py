@@ -14,7 +14,7 @@ plugins.discover()
 def build(*shape: int, **options) -> nn.Module:
     torch.manual_seed(0)
     spec = image_spec("images", shape, tuple("0123456789"))
-    return models.build({"name": "gan", "width": 4, "hidden": 16, "latent": 8, **options}, spec=spec)
+    return models.build({"name": "gan", "width": 4, "hidden_dim": 16, "latent_dim": 8, **options}, spec=spec)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_classifier_is_the_discriminator_on_its_features():
 def test_features_keep_their_scale_through_the_halvings():
     """Without a norm the initialisation has to see to it."""
     images = torch.randn(64, 3, 64, 64)
-    spread = build(3, 64, 64, width=16, hidden=128).eval().discriminator.features(images).square().mean().sqrt()
+    spread = build(3, 64, 64, width=16, hidden_dim=128).eval().discriminator.features(images).square().mean().sqrt()
     assert 0.5 < spread < 2
 
 

@@ -17,7 +17,7 @@ def images(count: int = 8) -> torch.Tensor:
 @pytest.mark.parametrize("depth", [1, 2])
 def test_bidirectional_doubles_the_features(cell, depth):
     for bidirectional, features in ((False, 24), (True, 48)):
-        options = {"cell": cell, "depth": depth, "width": 24, "bidirectional": bidirectional, "dropout": 0.1}
+        options = {"cell_type": cell, "depth": depth, "width": 24, "bidirectional": bidirectional, "dropout": 0.1}
         model = models.build({"name": "rnn", **options}, spec=DIGITS)
         assert model.head.in_features == features
         assert model(images()).shape == (8, 10)
@@ -25,7 +25,7 @@ def test_bidirectional_doubles_the_features(cell, depth):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_the_second_direction_reads_from_the_bottom_up(cell):
-    reader = models.build({"name": "rnn", "cell": cell, "width": 16, "bidirectional": True}, spec=DIGITS).reader
+    reader = models.build({"name": "rnn", "cell_type": cell, "width": 16, "bidirectional": True}, spec=DIGITS).reader
     state = reader.layers.state_dict()
     reader.layers.load_state_dict({name: state[name.removesuffix("_reverse")] for name in state})
     rows = images()[:, 0]

@@ -22,20 +22,20 @@ WIDE = image_spec("wide", (3, 12, 18), ("no", "yes"))
 )
 def test_a_patch_that_does_not_divide_the_image_is_refused(spec, patch, message):
     with pytest.raises(ConfigError) as error:
-        models.build({"name": "vit", "patch": patch}, spec=spec)
-    assert str(error.value) == f"model.patch: must divide the image's height and width, {message}"
+        models.build({"name": "vit", "patch_size": patch}, spec=spec)
+    assert str(error.value) == f"model.patch_size: must divide the image's height and width, {message}"
 
 
 def test_a_width_that_the_heads_do_not_share_is_refused():
     with pytest.raises(ConfigError) as error:
-        models.build({"name": "vit", "width": 50, "heads": 4}, spec=DIGITS)
-    message = "model.width: must be a multiple of model.heads, 4. Received: 50. Try: model.width=52"
+        models.build({"name": "vit", "width": 50, "num_heads": 4}, spec=DIGITS)
+    message = "model.width: must be a multiple of model.num_heads, 4. Received: 50. Try: model.width=52"
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize(("spec", "patch", "tokens"), [(DIGITS, 2, 16), (FASHION, 7, 16), (WIDE, 6, 6), (DIGITS, 8, 1)])
 def test_every_patch_is_a_token(spec, patch, tokens):
-    model = models.build({"name": "vit", "patch": patch, "depth": 1}, spec=spec)
+    model = models.build({"name": "vit", "patch_size": patch, "depth": 1}, spec=spec)
     assert len(model.position) == tokens
     assert model(torch.rand(2, *spec.shape)).shape == (2, len(spec.classes))
 

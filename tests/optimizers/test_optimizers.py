@@ -135,7 +135,7 @@ def test_decoupled_decay_is_a_share_of_the_weight(name):
     moved = {}
     for weight_decay in (0.0, 0.5):
         weight = nn.Parameter(torch.full((4, 4), 2.0))
-        config = {"name": name, "lr": 0.1, "weight_decay": weight_decay, "decay": "decoupled"}
+        config = {"name": name, "lr": 0.1, "weight_decay": weight_decay, "decoupled_weight_decay": True}
         optimizer = optimizers.build(config, params=[{"params": [weight]}])
         weight.grad = torch.ones(4, 4)
         optimizer.step()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlframe.data.digits import digits
-from dlframe.readers.splits import by_groups, by_time, drop_labels, statistics, stratified
+from dlframe.readers.splits import by_groups, chronological_split, drop_labels, statistics, stratified
 from dlframe.types import DataError, check_dataset
 
 
@@ -31,13 +31,13 @@ def test_stratified_depends_on_its_seed_alone():
 
 
 def test_class_too_small_for_the_parts():
-    with pytest.raises(DataError, match=r"^class 'b' has 2 of the 3 samples that it needs to be in every split$"):
+    with pytest.raises(DataError, match=r"^class 'b' must have at least 3 samples, one per split. Received: 2$"):
         stratified(np.array([0, 0, 0, 1, 1]), (0.6, 0.2, 0.2), names=("a", "b"))
 
 
 def test_by_time_rounds_down_and_ends_with_the_series():
-    assert by_time(5031, (0.7, 0.1, 0.2)) == [slice(0, 3521), slice(3521, 4024), slice(4024, 5031)]
-    assert by_time(10, (0.7, 0.1, 0.2)) == [slice(0, 7), slice(7, 8), slice(8, 10)]
+    assert chronological_split(5031, (0.7, 0.1, 0.2)) == [slice(0, 3521), slice(3521, 4024), slice(4024, 5031)]
+    assert chronological_split(10, (0.7, 0.1, 0.2)) == [slice(0, 7), slice(7, 8), slice(8, 10)]
 
 
 def test_statistics_equal_numpy():
@@ -58,7 +58,7 @@ def test_unlabeled_samples():
     assert (few.train["image"] == dataset.train["image"]).all()
     assert few.validation is dataset.validation
     assert few.test is dataset.test
-    assert few.splits == "stratified 60/20/20, 5 labels a class"
+    assert few.splits == "stratified 60/20/20, 5 labels per class"
     assert check_dataset(few) is few
     assert (drop_labels(dataset, 5, seed=2).train.labelled != kept).any()
 
@@ -79,5 +79,5 @@ def test_groups_stay_on_one_side():
     for part, fraction in zip(parts, (0.6, 0.2, 0.2), strict=True):
         assert len(part) == pytest.approx(fraction * len(targets), rel=0.1)
         assert np.bincount(targets[part], minlength=10) == pytest.approx(fraction * np.bincount(targets), abs=12)
-    with pytest.raises(DataError, match=r"^there are 4 of the 5 groups that a split of 0.6, 0.2, 0.2 needs$"):
+    with pytest.raises(DataError, match=r"^a split of 0.6, 0.2, 0.2 requires 5 groups. Received: 4$"):
         by_groups(targets, groups % 4, (0.6, 0.2, 0.2))

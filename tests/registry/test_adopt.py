@@ -162,8 +162,8 @@ def test_a_class_is_found_through_all_that_re_exports_it(package, read, target):
 def test_the_meanings_of_numpydoc_are_taken_over(package, read):
     entry = read(WALK.replace("walks:Descent", "walks.inner.base:Base") + ")")
     assert entry.summary == "Steps down."
-    meanings = {name: parameter.doc for name, parameter in entry.parameters.items() if parameter.doc}
-    assert meanings == {"sizes": "How many, each."}
+    arg_descriptions = {name: parameter.doc for name, parameter in entry.parameters.items() if parameter.doc}
+    assert arg_descriptions == {"sizes": "How many, each."}
 
 
 def test_what_the_signature_lacks_is_said_in_the_statement(package, read):
@@ -221,7 +221,7 @@ def test_the_example_of_the_contributing_page(read):
 )
 def test_a_base_that_is_no_class_of_a_file_is_refused(package, read, text):
     (package.path / "inner" / "descent.py").write_text(text + "\n")
-    with pytest.raises(RegistrationError, match=r"^optimizer 'walk': the base '\w+' of Descent is not a class that is written"):
+    with pytest.raises(RegistrationError, match=r"^optimizer 'walk': the base '\w+' of Descent is not a class definition"):
         read(WALK + ")")
 
 
@@ -234,11 +234,11 @@ def test_a_base_that_is_no_class_of_a_file_is_refused(package, read, text):
         ),
         (
             'optimizers.adopt("lion", "tim.optim:Lion")',
-            "optimizer 'lion': there is no package 'tim'. Did you mean 'timm.optim:Lion'? ({where})",
+            "optimizer 'lion': package 'tim' is not installed. Did you mean 'timm.optim:Lion'? ({where})",
         ),
         (
             'optimizers.adopt("lion", "timm.optm:Lion")',
-            "optimizer 'lion': timm has no module 'optm' in Python. Did you mean 'optim'? ({where})",
+            "optimizer 'lion': timm has no Python module 'optm'. Did you mean 'optim'? ({where})",
         ),
         (
             'optimizers.adopt("lion", "timm.optim.Lion")',
@@ -263,10 +263,10 @@ def test_a_base_that_is_no_class_of_a_file_is_refused(package, read, text):
             'optimizers.adopt("lion", "timm.optim:Lion", fixed={"lr": 1}, lr=Positive)',
             "optimizer 'lion': parameter 'lr' is stated twice: fixed={'lr': ...} and lr=... ({where})",
         ),
-        ('optimizers.adopt("lion", "timm.optim:Lion", lr=int, lr=float)', "{where}: 'lr' is given twice"),
+        ('optimizers.adopt("lion", "timm.optim:Lion", lr=int, lr=float)', "{where}: 'lr' must be given once"),
         (
             'optimizers.adopt("lion", "timm.optim:Lion", **options)',
-            "{where}: write out the options: '**' cannot be read from the source",
+            "{where}: '**' cannot be read from the source. Write out the options",
         ),
         (
             'optimizers.adopt("lion", "timm.optim:Lion", omit="foreach")',
@@ -283,7 +283,7 @@ def test_a_base_that_is_no_class_of_a_file_is_refused(package, read, text):
         ),
         (
             'optimizers.adopt("walk", "walks:Descent", given={"weights": "parms"})',
-            "optimizer 'walk': 'given' names what is injected. Received: 'parms'. Did you mean 'params'? ({where})",
+            "optimizer 'walk': 'given' must name an injected argument. Received: 'parms'. Did you mean 'params'? ({where})",
         ),
         (
             WALK + ", untyped=Option())",
@@ -302,16 +302,16 @@ def test_a_base_that_is_no_class_of_a_file_is_refused(package, read, text):
         ),
         (
             'if True:\n    optimizers.adopt("lion", "timm.optim:Lion", lr=Positive)',
-            "{path}:3: 'adopt' must be a statement of its own at the top level of the file",
+            "{path}:3: 'adopt' must be a top-level statement of the file",
         ),
         (
             'optimisers.adopt("lion", "timm.optim:Lion")',
-            "{where}: 'optimisers' is no registry of dlframe. Did you mean 'optimizers'?",
+            "{where}: 'optimisers' is not a registry of dlframe. Did you mean 'optimizers'?",
         ),
-        ('optimizers.adopt("sqrt", "math:sqrt")', "optimizer 'sqrt': math has no source in Python ({where})"),
+        ('optimizers.adopt("sqrt", "math:sqrt")', "optimizer 'sqrt': math has no Python source ({where})"),
         (
             'optimizers.adopt("info", "timm.optim:OptimInfo")',
-            "optimizer 'info': OptimInfo is a dataclass: its constructor is not in the source ({where})",
+            "optimizer 'info': OptimInfo is a dataclass without a constructor in the source ({where})",
         ),
     ],
     ids=lambda text: text[:70],
@@ -330,7 +330,7 @@ def test_another_adopt_is_left_alone(read):
 def test_a_parameter_with_the_name_of_what_is_injected_elsewhere_is_no_option(package, read):
     entry = read('schedulers.adopt("walk", "walks:Descent", given={"weights": "optimizer", "mode": "steps"})')
     assert "mode" not in entry.parameters
-    with pytest.raises(RegistrationError, match=r"^scheduler 'walk': parameter 'steps' is no name for an option here; "):
+    with pytest.raises(RegistrationError, match=r"^scheduler 'walk': parameter 'steps' is reserved\. "):
         read('schedulers.adopt("walk", "walks:Descent", given={"weights": "optimizer"}, steps=Option(of="mode"))')
 
 
@@ -376,10 +376,14 @@ def test_an_adopted_entry_reads_as_the_function_that_builds_it(package, registry
 @pytest.mark.parametrize(
     ("before", "after", "difference"),
     [
-        ("lr: float = 0.1", "lr: float = 0.2", "'lr' {}: default 0.1 there, default 0.2 when imported"),
-        ("weights,", "weights=(),", "'weights' {}: no default there, default () when imported"),
-        ('mode: str = "plain"', 'kind: str = "plain"', "'mode' {}: default 'plain' there, no such parameter when imported"),
-        ("untyped=3,", "untyped=3, fresh=1,", "'fresh' {}: no such parameter there, default 1 when imported"),
+        ("lr: float = 0.1", "lr: float = 0.2", "'lr' {}: default 0.1 in the source, default 0.2 when imported"),
+        ("weights,", "weights=(),", "'weights' {}: no default in the source, default () when imported"),
+        (
+            'mode: str = "plain"',
+            'kind: str = "plain"',
+            "'mode' {}: default 'plain' in the source, no such parameter when imported",
+        ),
+        ("untyped=3,", "untyped=3, fresh=1,", "'fresh' {}: no such parameter in the source, default 1 when imported"),
     ],
 )
 def test_a_package_that_changed_since_it_was_read_is_refused(package, registry, before, after, difference):
@@ -389,7 +393,7 @@ def test_a_package_that_changed_since_it_was_read_is_refused(package, registry, 
     base.write_text(base.read_text().replace(before, after))
     with pytest.raises(RegistrationError) as error:
         registry.build({"name": "walk"}, params=[])
-    told = difference.format("of walks:Descent is not what its source says")
+    told = difference.format("of walks:Descent differs from its source")
     assert str(error.value) == f"optimizer 'walk': {told} ({registry.get('walk').where})"
 
 
@@ -416,7 +420,8 @@ def test_a_package_that_is_not_installed_is_told_when_its_entry_is_chosen(regist
     with pytest.raises(ConfigError) as error:
         registry.build({"name": "walk", "lr": 3}, params=[])
     assert str(error.value) == (
-        "optimizer=walk: needs the package 'nowhere_at_all', which is not installed. Try: python -m pip install nowhere_at_all"
+        "optimizer=walk: requires the package 'nowhere_at_all', which is not installed. "
+        "Try: python -m pip install nowhere_at_all"
     )
 
 
@@ -443,7 +448,7 @@ def test_a_plugin_adopts_in_one_statement(tmp_path, monkeypatch, capsys):
         shown = capsys.readouterr().out
         assert "optimizer=lion_of_mine: Implements Lion algorithm.\nfrom mine, mine.py:2, timm.optim:Lion\n" in shown
         assert "  optimizer.lr: float > 0; default 0.0001\n      Learning rate.\n" in shown
-        assert shown.endswith("\n\n  Parameters of timm.optim:Lion that are no options: foreach.\n")
+        assert shown.endswith("\n\n  Parameters of timm.optim:Lion without an option: foreach.\n")
         discovery.preload([("optimizer", "lion_of_mine")])
         built = optimizers.build({"name": "lion_of_mine"}, params=[{"params": [torch.nn.Parameter(torch.ones(2))]}])
         assert type(built).__name__ == "Lion"

@@ -106,15 +106,15 @@ def test_no_preset_of_a_plugin_hides_another(tmp_path):
         file.write_text(f"defaults:\n  - override /data: {folder[-1]}\n")
     line, broken = built("experiment=x", cwd=tmp_path)
     assert line == "a|a of any|1|8|8"
-    taken = f"'a' has experiment=x already ({tmp_path}/plugins/a/conf/experiment/x.yaml). Give the file another name."
+    taken = f"experiment=x exists in 'a' ({tmp_path}/plugins/a/conf/experiment/x.yaml). Rename the file."
     assert broken == str(("b", f"{tmp_path}/plugins/b/conf/experiment/x.yaml: {taken}"))
     assert built("experiment=x", "plugin_paths=c", cwd=tmp_path) == [f"{tmp_path}/c/conf/experiment/x.yaml: {taken}"]
     (tmp_path / "c" / "conf" / "experiment").rename(tmp_path / "c" / "conf" / "experiments")
-    wrong = "must be in a folder named for a group. Did you mean 'experiment'?"
+    wrong = "must be in a folder with the name of a group. Did you mean 'experiment'?"
     assert built("plugin_paths=c", cwd=tmp_path)[0].startswith(f"{tmp_path}/c/conf/experiments/x.yaml: {wrong}")
     (tmp_path / "c" / "conf" / "experiments").rename(tmp_path / "c" / "conf" / "task")
     (tmp_path / "c" / "conf" / "task" / "x.yaml").rename(tmp_path / "c" / "conf" / "task" / "forecasting.yaml")
-    assert "'dlframe' has task=forecasting already" in built("plugin_paths=c", cwd=tmp_path)[0]
+    assert "task=forecasting exists in 'dlframe'" in built("plugin_paths=c", cwd=tmp_path)[0]
 
 
 def test_options_of_a_plugin_are_options(tmp_path):
@@ -228,5 +228,5 @@ def test_none_leaves_out_all_but_the_built_ins(tmp_path):
     plugin(tmp_path / "plugins" / "mine.py")
     assert built("data=noise", cwd=tmp_path, DLFRAME_PLUGINS="none")[0].startswith("data=noise: no such data.")
     assert built("plugin_paths=plugins", cwd=tmp_path, DLFRAME_PLUGINS="none") == [
-        "plugin_paths: must be empty where DLFRAME_PLUGINS=none is set."
+        "plugin_paths: must be empty with DLFRAME_PLUGINS=none."
     ]

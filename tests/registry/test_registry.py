@@ -23,8 +23,8 @@ from dlframe.registry.parameters import (
     Parameter,
     Positive,
     Probability,
-    conform,
-    rule,
+    describe_type,
+    validate,
 )
 from dlframe.types import ConfigError, RegistrationError
 
@@ -125,8 +125,8 @@ def test_a_signature_is_read(read):
         "rates": ("list of float > 0 and < 0.5", ()),
         "fast": ("bool", True),
     }
-    meanings = {p.name: p.doc for p in net.parameters.values() if p.doc}
-    assert meanings == {
+    arg_descriptions = {p.name: p.doc for p in net.parameters.values() if p.doc}
+    assert arg_descriptions == {
         "width": "Channels, of which norm: there is one.",
         "sizes": "Kernel sizes.",
         "words": "Some words.",
@@ -176,15 +176,15 @@ def test_an_imported_object_reads_as_its_source(read):
         ),
         (
             model("width: int = 1").replace("*,", "*widths,"),
-            "model 'net': parameter 'widths' is a variable list; every option needs a name and a type ({where})",
+            "model 'net': parameter 'widths' is variable; every option must have a name and a type ({where})",
         ),
         (
             model("width: int = 1, **widths: int"),
-            "model 'net': parameter 'widths' is a variable list; every option needs a name and a type ({where})",
+            "model 'net': parameter 'widths' is variable; every option must have a name and a type ({where})",
         ),
         (
             '@models.register("net")\ndef net(*, width: int = 1):\n    """A net."""\n',
-            "model 'net': parameter 'spec' is missing: a model is given it when it is built ({where})",
+            "model 'net': parameter 'spec' is missing: every model receives it when built ({where})",
         ),
         (
             model("width: int | dict = 1"),
@@ -230,11 +230,11 @@ def test_an_imported_object_reads_as_its_source(read):
         ),
         (
             'NAME = "net"\n@models.register(NAME)\ndef net(spec):\n    """A net."""\n',
-            "{where}: the name and the facts of a registration must be literals",
+            "{where}: name and metadata of a registration must be literals",
         ),
         (
             '@models.register("net", inputs=tuple("a"))\ndef net(spec):\n    """A net."""\n',
-            "{where}: the name and the facts of a registration must be literals",
+            "{where}: name and metadata of a registration must be literals",
         ),
         ("def net(:\n", "{path}:7: cannot be read: invalid syntax"),
         ("\0", "{path}: cannot be read: source code string cannot contain null bytes"),
@@ -295,14 +295,16 @@ def test_a_name_is_taken_once(registry):
 def test_a_fact_has_to_be_known(registry):
     with pytest.raises(RegistrationError) as error:
         registry.add(replace(registry.get("net"), name="other", facts={"input": ("image",)}, where="other.py:7"))
-    assert str(error.value) == "model 'other' states an unknown fact 'input' (other.py:7). Did you mean 'inputs'?"
+    assert str(error.value) == "model 'other' states unknown metadata 'input' (other.py:7). Did you mean 'inputs'?"
 
 
 @pytest.mark.parametrize("name", ["a,b", "A", "", "é", "two words", "x=1", "3d", 3])
 def test_a_name_can_be_typed_on_the_command_line(registry, name):
     with pytest.raises(RegistrationError) as error:
         registry.add(replace(registry.get("net"), name=name, where="other.py:7"))
-    assert str(error.value) == (f"model {name!r}: a name is a small letter, then letters, digits and underscores (other.py:7)")
+    assert str(error.value) == (
+        f"model {name!r}: a name must be a lowercase letter, then letters, digits and underscores (other.py:7)"
+    )
 
 
 def test_facts_that_are_not_stated_have_their_defaults(registry):
@@ -333,7 +335,7 @@ def test_a_registered_object_is_held_to_the_same_rules(registry):
         @registry.register("untyped")
         def untyped(spec, *, width=1): ...
 
-    with pytest.raises(RegistrationError, match=r"^model 'starred': parameter 'options' is a variable list; "):
+    with pytest.raises(RegistrationError, match=r"^model 'starred': parameter 'options' is variable; "):
 
         @registry.register("starred")
         def starred(spec, **options: int): ...
@@ -447,7 +449,7 @@ def test_a_name_that_is_not_registered_gets_the_nearest(registry):
     ],
 )
 def test_a_rule_in_words(annotation, words):
-    assert rule(annotation) == words
+    assert describe_type(annotation) == words
 
 
 anything = st.recursive(
@@ -460,7 +462,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 def fits(annotation: Any, value: Any) -> bool:
     try:
-        conform(annotation, value)
+        validate(annotation, value)
     except ValueError:
         return False
     return True
@@ -470,7 +472,7 @@ def fits(annotation: Any, value: Any) -> bool:
 @given(value=anything)
 def test_an_int_a_str_and_a_bool_take_their_own_and_nothing_else(kind, value):
     assert fits(kind, value) == (type(value) is kind)
-    assert not fits(kind, value) or conform(kind, value) is value
+    assert not fits(kind, value) or validate(kind, value) is value
 
 
 @given(value=anything | st.just(10**400) | st.sampled_from([math.inf, -math.inf, math.nan]))
@@ -479,8 +481,8 @@ def test_a_float_takes_finite_numbers_and_makes_them_floats(value):
     assume(type(value) is not float or not 2**1023 <= abs(value) < math.inf)
     assert fits(float, value) == number
     if number:
-        assert type(conform(float, value)) is float
-        assert conform(float, value) == float(value)
+        assert type(validate(float, value)) is float
+        assert validate(float, value) == float(value)
 
 
 @given(value=finite, low=finite, high=finite)
@@ -510,15 +512,15 @@ def test_a_list_takes_lists_of_its_items_and_makes_them_tuples(value):
     assert fits(list[Natural], value) == fits(tuple[Natural, ...], value)
     assert fits(tuple[int, float], value) == (is_list and len(value) == 2 and fits(int, value[0]) and fits(float, value[1]))
     if fits(list[Natural], value):
-        assert conform(list[Natural], value) == tuple(value)
+        assert validate(list[Natural], value) == tuple(value)
 
 
 @given(value=anything)
 def test_what_conforms_conforms_again(value):
     for annotation in (int, float, str, bool, Fraction, Count | None, Literal["a", 1], tuple[float, ...], list[str]):
         if fits(annotation, value):
-            once = conform(annotation, value)
-            assert conform(annotation, once) == once
+            once = validate(annotation, value)
+            assert validate(annotation, once) == once
 
 
 @given(value=anything)

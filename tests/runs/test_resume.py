@@ -78,7 +78,7 @@ def test_a_run_killed_in_its_test_is_only_tested_again(tmp_path, finished, capsy
     unfinish(finished)
     capsys.readouterr()
     result = train(tmp_path, "resume=auto")
-    assert f"goes on {finished}" in capsys.readouterr().out
+    assert f"resumes {finished}" in capsys.readouterr().out
     assert (result.folder, result.metrics) == (finished, metrics)
     assert {path.name: path.read_bytes() for path in (finished / "checkpoints").iterdir()} == expected
     assert history(finished) == curves
@@ -97,12 +97,12 @@ def test_a_run_without_a_state_begins_again_in_its_folder(tmp_path, finished):
 def test_a_folder_of_another_config_is_refused_with_the_first_difference(tmp_path, finished):
     with pytest.raises(ConfigError) as error:
         train(tmp_path, f"resume={finished}", "model.width=7")
-    assert str(error.value) == f"resume: {finished} is a run of another config: model.width is 256 there and 7 here."
+    assert str(error.value) == f"resume: {finished} has another config: model.width is 256 there and 7 here."
 
 
 @pytest.mark.parametrize("value", ["aut", "no such folder"])
 def test_what_is_no_run_is_refused(tmp_path, value):
-    with pytest.raises(ConfigError, match=f"^resume: must be auto, none or the folder of a run. Received: '{value}'"):
+    with pytest.raises(ConfigError, match=f"^resume: must be auto, none or a run directory. Received: '{value}'"):
         train(tmp_path, f"resume={value}")
     assert list(tmp_path.iterdir()) == []
 
@@ -166,5 +166,5 @@ def test_other_versions_are_told(tmp_path, finished, capsys):
     described["packages"]["torch"] = "1.0"
     file.write_text(json.dumps(described))
     train(tmp_path, "resume=auto")
-    said = f"warning: other versions than when the run began, numbers may differ: torch 1.0 then, {torch} now\n"
+    said = f"warning: package versions changed; results may differ: torch 1.0 to {torch}\n"
     assert capsys.readouterr().err == said

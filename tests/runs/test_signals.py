@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from dlframe.runs.signals import Signals, Stopped
+from dlframe.runs.signals import RunInterrupted, Signals
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_with_its_own_status(number, status):
     with Signals(), pytest.raises(SystemExit) as stopped:
         signal.raise_signal(number)
-    assert (type(stopped.value), stopped.value.code) == (Stopped, status)
+    assert (type(stopped.value), stopped.value.code) == (RunInterrupted, status)
 
 
 def test_while_training_goes_on_the_first_is_noted_and_the_second_stops():
@@ -26,10 +26,10 @@ def test_while_training_goes_on_the_first_is_noted_and_the_second_stops():
         with signals.waiting():
             signal.raise_signal(signal.SIGTERM)
             assert signals.received == signal.SIGTERM
-            with pytest.raises(Stopped) as stopped:
+            with pytest.raises(RunInterrupted) as stopped:
                 signal.raise_signal(signal.SIGINT)
         assert stopped.value.code == 130
-        with pytest.raises(Stopped):
+        with pytest.raises(RunInterrupted):
             signal.raise_signal(signal.SIGINT)
 
 
@@ -55,7 +55,7 @@ def test_another_thread_takes_none():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own")
 def test_a_process_of_a_killed_run_does_not_stay():
-    child = "import time, dlframe.runs.signals as s; s.die_with_parent(); print('ready', flush=True); time.sleep(60)"
+    child = "import time, dlframe.runs.signals as s; s.exit_with_parent(); print('ready', flush=True); time.sleep(60)"
     code = (
         f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}]); print(p.pid, flush=True); p.wait()"
     )

@@ -67,7 +67,7 @@ def test_constant_is_constant():
 
 
 def test_warmup_rises_linearly_to_the_rate_and_the_cosine_falls_to_the_floor():
-    curve = [row[0] for row in rates("warmup_cosine", 100, warmup=0.1, floor=0.2)]
+    curve = [row[0] for row in rates("warmup_cosine", 100, warmup_ratio=0.1, min_lr_ratio=0.2)]
     assert curve[:11] == pytest.approx([0.1 * (step + 1) / 11 for step in range(11)])
     assert curve[10] == max(curve)
     assert curve[55] == pytest.approx(0.1 * (0.2 + 0.8 * 0.5))
@@ -76,17 +76,17 @@ def test_warmup_rises_linearly_to_the_rate_and_the_cosine_falls_to_the_floor():
 
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
 def test_warmup_may_be_nothing_or_everything(warmup):
-    curve = [row[0] for row in rates("warmup_cosine", 10, warmup=warmup)]
+    curve = [row[0] for row in rates("warmup_cosine", 10, warmup_ratio=warmup)]
     assert curve == sorted(curve, reverse=warmup == 0)
 
 
-@pytest.mark.parametrize("shape", ["cosine", "linear"])
-@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("anneal_strategy", ["cos", "linear"])
+@pytest.mark.parametrize("pct_start", [0.0, 0.1, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("steps", [3, 4, 10, 1000])
-def test_one_cycle_peaks_at_the_rate(shape, warmup, steps):
-    curve = [row[0] for row in rates("one_cycle", steps, shape=shape, warmup=warmup)]
+def test_one_cycle_peaks_at_the_rate(anneal_strategy, pct_start, steps):
+    curve = [row[0] for row in rates("one_cycle", steps, anneal_strategy=anneal_strategy, pct_start=pct_start)]
     assert max(curve) == pytest.approx(0.1)
-    assert curve.index(max(curve)) + 1 == min(max(2, round(warmup * steps)), steps - 1)
+    assert curve.index(max(curve)) + 1 == min(max(2, round(pct_start * steps)), steps - 1)
     assert curve[0] == pytest.approx(0.1 / 25)
     assert curve[-1] == pytest.approx(0.1 / 25 / 10000)
 
@@ -94,7 +94,7 @@ def test_one_cycle_peaks_at_the_rate(shape, warmup, steps):
 def test_one_cycle_moves_the_momentum_where_there_is_one():
     for kind, options, key in ((torch.optim.SGD, {"momentum": 0.9}, "momentum"), (torch.optim.AdamW, {}, "betas")):
         optimizer = make_optimizer(kind, **options)
-        scheduler = schedulers.build({"name": "one_cycle", "momentum": "cycle"}, optimizer=optimizer, steps=10)
+        scheduler = schedulers.build({"name": "one_cycle", "cycle_momentum": True}, optimizer=optimizer, steps=10)
         seen = []
         for _ in range(10):
             value = optimizer.param_groups[0][key]
@@ -107,12 +107,12 @@ def test_one_cycle_moves_the_momentum_where_there_is_one():
 @pytest.mark.parametrize(("kind", "options"), [(torch.optim.SGD, {"momentum": 0.0}), (torch.optim.Adagrad, {})])
 def test_one_cycle_leaves_an_optimizer_without_momentum_alone(kind, options):
     optimizer = make_optimizer(kind, **options)
-    schedulers.build({"name": "one_cycle", "momentum": "cycle"}, optimizer=optimizer, steps=10)
+    schedulers.build({"name": "one_cycle", "cycle_momentum": True}, optimizer=optimizer, steps=10)
     assert optimizer.param_groups[0].get("momentum", 0) == 0
 
 
 def test_step_drops_at_its_milestones():
-    curve = [row[0] for row in rates("step", 10, milestones=[0.3, 0.5], factor=0.5)]
+    curve = [row[0] for row in rates("step", 10, milestones=[0.3, 0.5], gamma=0.5)]
     assert curve == pytest.approx([0.1] * 3 + [0.05] * 2 + [0.025] * 5)
 
 

@@ -82,7 +82,7 @@ def test_the_terminal_shows_the_first_rows(trained, pictures, capsys):
     assert lines[0].split() == ["input", "prediction", "score", "top"]
     assert lines[1].split()[1] == known(trained)["prediction"][0]
     assert len(lines) == 1 + 20 + 1
-    assert lines[-1] == "... 339 more; all of them: out=predictions.parquet"
+    assert lines[-1] == "... 339 more; write all: out=predictions.parquet"
 
 
 def test_what_cannot_be_read_is_left_out_by_choice(trained, pictures, tmp_path, capsys):
@@ -94,10 +94,10 @@ def test_what_cannot_be_read_is_left_out_by_choice(trained, pictures, tmp_path, 
     (folder / ".hidden.png").write_text("no image")
     code, _, error = said(capsys, trained, folder)
     assert (code, error.startswith(f"error: predict: {folder / 'b.png'} is ")) == (2, True)
-    assert error.endswith("Leave such files out: on_error=skip\n")
+    assert error.endswith("Skip such files: on_error=skip\n")
     code, out, error = said(capsys, trained, folder, "on_error=skip")
     assert (code, len(out.splitlines())) == (0, 2)
-    assert error.splitlines()[-1] == "left out: 2 of 3"
+    assert error.splitlines()[-1] == "skipped: 2 of 3"
 
 
 def test_what_is_done_to_images_is_told(trained, tmp_path, capsys):
@@ -116,8 +116,8 @@ def test_what_is_done_to_images_is_told(trained, tmp_path, capsys):
     [
         ("prices.csv", b"Date,Close\n2020-01-01,3\n", "is not an image. The model takes images (BMP, GIF, JPEG,"),
         ("empty.png", b"", "is empty"),
-        ("cut.npz", b"PK\x03\x04 and no more", "is not arrays: "),
-        ("empty.npy", b"", "is not arrays: "),
+        ("cut.npz", b"PK\x03\x04 and no more", "is not a file of arrays: "),
+        ("empty.npy", b"", "is not a file of arrays: "),
     ],
 )
 def test_files_of_the_wrong_kind(name, content, message, trained, tmp_path, capsys):
@@ -132,7 +132,7 @@ def test_files_of_the_wrong_kind(name, content, message, trained, tmp_path, caps
 
 def test_images_of_too_many_pixels_are_refused_as_in_training(trained, pictures, monkeypatch, capsys):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)
-    assert "has more than 63 pixels. Leave" in said(capsys, trained, pictures / "0000.png")[2]
+    assert "has more than 63 pixels. Skip" in said(capsys, trained, pictures / "0000.png")[2]
 
 
 def test_names_that_are_no_text_and_files_of_the_system(trained, pictures, tmp_path, capsys):
@@ -165,14 +165,17 @@ def test_the_bits_are_those_of_the_test_in_other_formats_and_batches(options, pi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "predict: needs a run and what to predict. Try: python -m dlframe predict runs/... photo.png"),
-        (("RUN",), "predict: needs a run and what to predict. Try: python -m dlframe predict runs/... photo.png"),
-        (("nothing", "PICTURE"), "'nothing' has no trained model: it is not the directory of a finished run."),
+        ((), "predict: requires a run directory and inputs. Try: python -m dlframe predict runs/... photo.png"),
+        (("RUN",), "predict: requires a run directory and inputs. Try: python -m dlframe predict runs/... photo.png"),
+        (("nothing", "PICTURE"), "'nothing' has no trained model (not the directory of a finished run)."),
         (("RUN", "PICTURE", "onerror=skip"), "predict: 'onerror' is neither an option nor a file. Did you mean 'on_error'?"),
         (("RUN", "PICTURE", "top=0"), "top: must be int >= 1. Received: 0."),
         (("RUN", "PICTURE", "out=p.xls"), "out: must end in .parquet, .jsonl, .csv. Received: 'p.xls'."),
-        (("RUN", "PICTURE", "out=there.csv"), "out: 'there.csv' exists. Choose another name, or remove it."),
-        (("RUN", "PICTURE", "out=no/folder.csv"), "out: 'no/folder.csv' cannot be written: No such file or directory."),
+        (
+            ("RUN", "PICTURE", "out=there.csv"),
+            "out: must not exist. Received: 'there.csv'. Choose another name, or remove the file.",
+        ),
+        (("RUN", "PICTURE", "out=no/folder.csv"), "out: cannot write 'no/folder.csv': No such file or directory."),
         (("RUN", "empty"), "predict: nothing to predict in empty."),
     ],
 )
@@ -202,7 +205,7 @@ def test_arrays(trained, tmp_path, capsys):
     for name, message in (
         ("other.npz", "must have an array 'image'. Received: picture."),
         ("flat.npy", "must be numbers (samples, 1, 8, 8). Received: uint8 (359, 64)."),
-        ("cut.npy", "is not arrays"),
+        ("cut.npy", "is not a file of arrays"),
     ):
         assert message in said(capsys, trained, tmp_path / name)[2]
 
@@ -226,7 +229,7 @@ def test_a_model_in_python(trained, pictures):
     assert (model.config.title, type(model.task).__name__, model.spec.classes[3]) == ("cnn-digits", "Classification", "3")
     with pytest.raises(DataError, match=r"^inputs: must be numbers \(samples, 1, 8, 8\)\. Received: uint8 \(8, 8\)\.$"):
         model.predict(test[0, 0])
-    with pytest.raises(DataError, match=r"^predict: there is no "):
+    with pytest.raises(DataError, match=r"^predict: no such file or folder: "):
         model.predict("nothing.png")
     with pytest.raises(ConfigError, match="has no trained model"):
         dlframe.load(pictures)
@@ -240,10 +243,10 @@ def test_arrays_in_python_are_converted_or_refused(trained):
     assert model.predict(images.astype(np.int64))["probabilities"].tolist() == expected
     assert model.predict(images[0])["prediction"].shape == (1,)
     for wrong, message in (
-        (images / 255, "inputs: 'image' must be uint8. Received: float64. Images from 0 to 1 become that by"),
+        (images / 255, "inputs: 'image' must be uint8. Received: float64. Convert images from 0 to 1 by"),
         (images > 128, "inputs: 'image' must be uint8. Received: bool."),
         (images.astype(int) * 3, "inputs: 'image' must be from 0 to 255. Received: 0 to 765."),
-        (images[:0], "inputs: must hold a sample or more. Received: none."),
+        (images[:0], "inputs: must have at least one sample. Received: none."),
     ):
         with pytest.raises(DataError, match=f"^{re.escape(message)}"):
             model.predict(wrong)
@@ -298,13 +301,13 @@ def test_a_forecast_of_a_file(tmp_path, capsys):
         assert outputs["prediction"].shape == (1, 3)
         np.testing.assert_allclose(outputs["prediction"][0], found[-1], rtol=1e-6)
     assert said(capsys, result.folder, tmp_path / "undated.csv")[2].splitlines() == [
-        "no column 'date', so the rows are in the order of time: 1 input, undated.csv",
-        "the last 7 rows are the window (every=true takes every one): 1 input, undated.csv (100 rows)",
+        "no column 'date': rows are read in chronological order: 1 input, undated.csv",
+        "used the last 7 rows (every=true predicts from every window): 1 input, undated.csv (100 rows)",
     ]
     Image.new("L", (8, 8)).save(tmp_path / "photo.png")
     assert (
-        "is no table. The model takes .csv, .csv.gz, .parquet with the columns date, close; or arrays."
+        "is not a table. Use .csv, .csv.gz, .parquet with the columns date, close, or arrays."
         in (said(capsys, result.folder, tmp_path / "photo.png")[2])
     )
     file.write_text("\n".join(["Date,Close", *rows[:5]]))
-    assert said(capsys, result.folder, file)[2].startswith(f"error: predict: {file} has 5 rows, and the model sees 7.")
+    assert said(capsys, result.folder, file)[2].startswith(f"error: predict: {file} must have at least 7 rows. Received: 5.")

@@ -44,8 +44,8 @@ def test_a_float32_softmax_that_rounds_above_1_is_taken():
 @pytest.mark.parametrize(
     ("confidence", "correct", "message"),
     [
-        ([], [], "calibration needs one confidence and one outcome a sample. Received: shapes (0,) and (0,)"),
-        ([0.5], [1, 0], "calibration needs one confidence and one outcome a sample. Received: shapes (1,) and (2,)"),
+        ([], [], "calibration requires one confidence and one outcome per sample. Received: shapes (0,) and (0,)"),
+        ([0.5], [1, 0], "calibration requires one confidence and one outcome per sample. Received: shapes (1,) and (2,)"),
         ([1.2], [1], "a confidence must be within [0, 1]"),
         ([float("nan")], [1], "a confidence must be within [0, 1]"),
     ],

@@ -29,7 +29,7 @@ def test_wilson_of_a_single_sample_stays_within_0_and_1():
 @pytest.mark.parametrize(
     ("successes", "n", "message"),
     [
-        (0, 0, "a proportion needs at least one sample. Received: n=0"),
+        (0, 0, "a proportion requires at least one sample. Received: n=0"),
         (5, 4, "successes must be within 0..4. Received: 5"),
         (-1, 4, "successes must be within 0..4. Received: -1"),
     ],
@@ -54,7 +54,7 @@ def test_mean_interval_of_one_value_is_unknown_and_of_equal_values_a_point():
     assert math.isnan(high)
     assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
     assert all(map(math.isnan, mean_interval([0.5, math.nan])))
-    with pytest.raises(ValueError, match=r"^a mean needs at least one value$"):
+    with pytest.raises(ValueError, match=r"^a mean requires at least one value$"):
         mean_interval([])
 
 
@@ -112,9 +112,9 @@ def test_bootstrap_leaves_out_resamples_where_the_statistic_is_undefined():
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ([[]], "a bootstrap needs samples, as many in each array. Received: lengths [0]"),
-        ([[1, 2], [1]], "a bootstrap needs samples, as many in each array. Received: lengths [2, 1]"),
-        ([[1.0, math.nan]], "a bootstrap needs samples without NaN"),
+        ([[]], "a bootstrap requires samples, equally many in each array. Received: lengths [0]"),
+        ([[1, 2], [1]], "a bootstrap requires samples, equally many in each array. Received: lengths [2, 1]"),
+        ([[1.0, math.nan]], "a bootstrap requires samples without NaN"),
     ],
 )
 def test_bootstrap_refuses_what_cannot_be_resampled(arrays, message):

@@ -42,7 +42,7 @@ def refused(path) -> str:
 
 
 def test_a_missing_file_is_told(tmp_path):
-    assert refused(tmp_path / "x") == "FILE: there is no such checkpoint."
+    assert refused(tmp_path / "x") == "FILE: no such checkpoint."
 
 
 @pytest.mark.parametrize("size", [0, 5, 8, 9, 60, -1])
@@ -62,7 +62,7 @@ class Bomb:
 def test_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch, protocol):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").write_bytes(pickle.dumps(Bomb(), protocol))
-    assert refused(tmp_path / "x") == "FILE: is a pickle, which could run code, and is refused. Checkpoints are safetensors."
+    assert refused(tmp_path / "x") == "FILE: is a pickle, which could run code. Checkpoints must be safetensors."
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Bomb()))
@@ -75,15 +75,15 @@ def test_a_safetensors_file_of_somebody_else_is_told(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "x", {"format": "pt"})
-    assert refused(tmp_path / "x") == "FILE: is no checkpoint of dlframe. Received format: 'pt'."
+    assert refused(tmp_path / "x") == "FILE: is not a checkpoint of dlframe. Received format: 'pt'."
 
 
 def test_another_model_is_told(tmp_path):
     module = nn.Linear(2, 3)
     state = module.state_dict()
     cases = [
-        ({"weight": state["weight"]}, "it lacks tensor 'bias'."),
-        ({**state, "wait": state["bias"]}, "it has an unknown tensor 'wait'."),
+        ({"weight": state["weight"]}, "missing tensor 'bias'."),
+        ({**state, "wait": state["bias"]}, "unexpected tensor 'wait'."),
         ({**state, "bias": torch.zeros(2)}, "'bias' must have shape (3,). Received: (2,)."),
     ]
     for tensors, message in cases:
@@ -94,5 +94,5 @@ def test_another_model_is_told(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="the checkpoint cannot be written: "):
+    with pytest.raises(CheckpointError, match="cannot write the checkpoint: "):
         checkpoint.save(tmp_path / "file" / "x", {"a": torch.zeros(1)}, {})

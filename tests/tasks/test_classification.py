@@ -206,7 +206,7 @@ def test_the_threshold_is_the_best_on_validation_scores(options, worth):
 
 
 def test_a_threshold_needs_two_classes():
-    with pytest.raises(ConfigError, match=r"^task.threshold: 'f1' needs two classes, and three has 3"):
+    with pytest.raises(ConfigError, match=r"^task.threshold: 'f1' requires two classes\. Received: 3 of three"):
         build(threshold="f1")
 
 
@@ -220,16 +220,16 @@ def test_metrics_of_the_positive_class():
     found = task.metrics(nothing)
     assert all(math.isnan(found[name]) for name in ("precision", "recall", "f1"))
     assert found["accuracy"] == 1
-    assert build(FRAUD, average="positive", positive="fine").metrics(VALIDATION)["recall"] == pytest.approx(3 / 4)
-    with pytest.raises(ConfigError, match=r"^task.positive: must be a class. Received: 'fraude'. Did you mean 'fraud'\?$"):
-        build(FRAUD, positive="fraude")
+    assert build(FRAUD, average="positive", pos_label="fine").metrics(VALIDATION)["recall"] == pytest.approx(3 / 4)
+    with pytest.raises(ConfigError, match=r"^task.pos_label: must be a class. Received: 'fraude'. Did you mean 'fraud'\?$"):
+        build(FRAUD, pos_label="fraude")
 
 
-def test_balanced_class_weights_are_scikit_learns():
+def test_balanced_class_weight_is_scikit_learns():
     from sklearn.utils.class_weight import compute_class_weight
 
     data = digits()
-    task = build(data.spec, class_weights="balanced")
+    task = build(data.spec, class_weight="balanced")
     task.prepare(data.train)
     expected = compute_class_weight("balanced", classes=np.arange(10), y=data.train["label"])
     np.testing.assert_allclose(task.weights, expected, rtol=1e-6)

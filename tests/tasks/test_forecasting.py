@@ -66,7 +66,7 @@ def test_no_change_is_the_baseline(horizon):
     scores = scored(task, dataset)
     assert torch.equal(scores["prediction"], scores["last"][:, None].expand(-1, horizon))
     name, baseline = task.baseline(dataset)
-    assert name == "last value"
+    assert name == "naive forecast"
     assert baseline == {metric: task.metrics(scores)[metric] for metric in ERRORS}
 
 

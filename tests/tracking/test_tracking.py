@@ -23,8 +23,8 @@ from tests.conftest import until
 
 from dlframe.cli import main
 from dlframe.runs.journal import Journal
-from dlframe.tracking import Position, Tracker, deliver, reachable
-from dlframe.tracking.sync import close_dead
+from dlframe.tracking import Tracker, UploadState, reachable, upload
+from dlframe.tracking.sync import close_interrupted_runs
 from dlframe.tracking.tracker import QUIET
 from dlframe.types import TrackingError
 
@@ -55,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
         journal.write("end", status="FINISHED", message="")
     for run, tracker in zip(runs, trackers, strict=True):
         assert tracker.wait(120) == ""
-        assert Position.load(run).status == "FINISHED"
+        assert UploadState.load(run).status == "FINISHED"
     return uri
 
 
@@ -65,7 +65,7 @@ class Seen:
     def __init__(self, folder: Path) -> None:
         from mlflow import MlflowClient
 
-        self.position = Position.load(folder)
+        self.position = UploadState.load(folder)
         self.client = MlflowClient(self.position.uri)
         self.run = self.client.get_run(self.position.run_id)
 
@@ -101,7 +101,7 @@ def test_everything_arrives(store: str, tmp_path: Path, monkeypatch: pytest.Monk
     (run / "model" / "signature.json").write_text(json.dumps(sides))
     journal.write("model", path="model")
     journal.write("end", status="FINISHED", message="")
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
 
     seen = Seen(run)
     assert seen.run.info.status == "FINISHED"
@@ -151,10 +151,10 @@ def test_a_killed_run_is_closed_as_killed_with_all_its_metrics(store: str, tmp_p
     """
     assert subprocess.run([sys.executable, "-c", script, str(run)]).returncode == -signal.SIGKILL
 
-    until(lambda: Position.load(run).status == "KILLED")
+    until(lambda: UploadState.load(run).status == "KILLED")
     seen = Seen(run)
     assert seen.run.info.status == "KILLED"
-    assert seen.run.info.end_time == Position.load(run).time
+    assert seen.run.info.end_time == UploadState.load(run).time
     assert seen.curve("loss") == [(step, step / 7) for step in range(500)]
 
 
@@ -163,7 +163,7 @@ def test_another_writer_goes_on_for_a_killed_one(store: str, tmp_path: Path) -> 
     journal = begin(run, store)
     tracker = Tracker.start(run)
     journal.metrics(0, {"loss": 0.0})
-    until(lambda: Position.load(run).status == "RUNNING")
+    until(lambda: UploadState.load(run).status == "RUNNING")
     tracker.process.send_signal(signal.SIGINT)
     tracker.process.send_signal(signal.SIGTERM)
     journal.metrics(1, {"loss": 1.0})
@@ -191,16 +191,16 @@ def test_what_is_delivered_again_changes_nothing(store: str, tmp_path: Path) -> 
     side = [{"name": "x", "dtype": "float32", "shape": [-1, 3]}]
     (run / "model" / "signature.json").write_text(json.dumps({"inputs": side, "outputs": side}))
     journal.write("model", path="model")
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
     assert Seen(run).run.info.status == "RUNNING", "this process still writes"
     journal.write("end", status="FINISHED", message="")
     journal.close()
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
 
-    done = Position.load(run)
-    Position(uri=done.uri, key=done.key).save(run)
-    assert deliver(run, uri=store) == ""
-    assert Position.load(run) == done
+    done = UploadState.load(run)
+    UploadState(uri=done.uri, key=done.key).save(run)
+    assert upload(run, uri=store) == ""
+    assert UploadState.load(run) == done
     seen = Seen(run)
     assert seen.runs().count("again") == 1
     assert seen.curve("loss") == [(step, float(step)) for step in range(100)]
@@ -215,16 +215,16 @@ def test_a_resumed_run_is_the_same_run(store: str, tmp_path: Path) -> None:
     for step in range(10):
         journal.metrics(step, {"loss": step / 3, "nothing": math.nan})
     journal.close()
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
     assert Seen(run).run.info.status == "KILLED"
-    identifier = Position.load(run).run_id
+    identifier = UploadState.load(run).run_id
 
     # From the checkpoint at step 5, with one value that has changed, as on a GPU.
     journal = begin(run, store, parameters={"epochs": 2, "new": "yes"})
     time.sleep(0.002)
     for step in range(5, 15):
         journal.metrics(step, {"loss": step / 3 + (step == 9), "nothing": math.nan})
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
     seen = Seen(run)
     assert seen.run.info.run_id == identifier
     assert seen.run.info.status == "RUNNING"
@@ -237,11 +237,11 @@ def test_a_run_that_was_deleted_is_delivered_as_a_new_one(store: str, tmp_path: 
     run = tmp_path / "deleted"
     journal = begin(run, store)
     journal.metrics(1, {"loss": 1.0})
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
     first = Seen(run)
     first.client.delete_run(first.run.info.run_id)
     journal.metrics(2, {"loss": 0.5})
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
     second = Seen(run)
     assert second.run.info.run_id != first.run.info.run_id
     assert second.curve("loss") == [(1, 1.0), (2, 0.5)]
@@ -249,7 +249,7 @@ def test_a_run_that_was_deleted_is_delivered_as_a_new_one(store: str, tmp_path: 
     second.position.run_id = "0" * 32  # of a store that has been made anew
     second.position.save(run)
     journal.metrics(3, {"loss": 0.1})
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
     assert Seen(run).curve("loss") == [(1, 1.0), (2, 0.5), (3, 0.1)]
 
 
@@ -260,21 +260,21 @@ def test_what_mlflow_will_never_take_is_said_and_the_rest_delivered(store: str, 
     journal.metrics(1, {"loss": 1.0, "/bad//name": 1.0})
     journal.metrics(2, {"loss": 0.5})
     journal.write("end", status="FINISHED", message="")
-    said = deliver(run, uri=store)
-    assert said.startswith(f"MLflow refused 2 records of {run / 'journal.jsonl'}: ")
+    said = upload(run, uri=store)
+    assert said.startswith(f"MLflow rejected 2 records of {run / 'journal.jsonl'}: ")
     assert Seen(run).curve("loss") == [(2, 0.5)]
     assert Seen(run).run.info.status == "FINISHED"
 
 
 def test_a_run_without_a_store_owes_nothing(tmp_path: Path) -> None:
     begin(tmp_path, "").metrics(1, {"loss": 1.0})
-    assert deliver(tmp_path) == ""
+    assert upload(tmp_path) == ""
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrackingError) as error:
-        deliver(tmp_path)
-    assert str(error.value) == f"{tmp_path} holds no run: there is no journal.jsonl in it"
+        upload(tmp_path)
+    assert str(error.value) == f"'{tmp_path}' is not a run directory (no journal.jsonl)"
 
 
 @pytest.mark.parametrize(
@@ -297,9 +297,9 @@ def test_a_damaged_position_is_named(tmp_path: Path, text: str) -> None:
     begin(tmp_path, "sqlite:///nowhere.db")
     (tmp_path / "tracking.json").write_text(text)
     with pytest.raises(TrackingError) as error:
-        deliver(tmp_path)
+        upload(tmp_path)
     path = tmp_path / "tracking.json"
-    assert str(error.value) == f"{path} is damaged. Remove it to deliver the whole run again, as a new one"
+    assert str(error.value) == f"{path} is damaged. Remove it to upload the run again, as a new one"
 
 
 def runs_of(store: str, *names: str) -> Path:
@@ -312,7 +312,7 @@ def runs_of(store: str, *names: str) -> Path:
     return runs
 
 
-def test_sync_delivers_what_is_outstanding(store: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_sync_uploads_pending_records(store: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     runs = runs_of(store, "synced", "first", "second")
     begin(runs / "dead", store, artifact_root="").metrics(1, {"loss": 1.0})
     begin(runs / "untracked", "").metrics(1, {"loss": 1.0})
@@ -321,11 +321,11 @@ def test_sync_delivers_what_is_outstanding(store: str, tmp_path: Path, capsys: p
 
     assert main(["sync", f"runs={runs}", f"uri={store}"]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        f"{runs}/alive: another process is writing this run, and delivers it",
-        f"{runs}/dead: delivered, KILLED",
-        f"{runs}/first: delivered, FINISHED",
-        f"{runs}/second: delivered, FINISHED",
-        "delivered: 3 runs; still waiting: 1 run",
+        f"{runs}/alive: another process is writing and uploading this run",
+        f"{runs}/dead: uploaded, KILLED",
+        f"{runs}/first: uploaded, FINISHED",
+        f"{runs}/second: uploaded, FINISHED",
+        "uploaded: 3 runs; pending: 1 run",
     ]
     assert all(Seen(runs / name).curve("loss") == [(1, 0.5)] for name in ("first", "second"))
     assert Seen(runs / "dead").run.info.status == "KILLED"
@@ -333,9 +333,9 @@ def test_sync_delivers_what_is_outstanding(store: str, tmp_path: Path, capsys: p
 
     alive.close()
     assert main(["sync", f"{runs}/alive", f"{runs}/first", f"uri={store}"]) == 0
-    assert capsys.readouterr().out == f"{runs}/alive: delivered, KILLED\ndelivered: 1 run\n"
+    assert capsys.readouterr().out == f"{runs}/alive: uploaded, KILLED\nuploaded: 1 run\n"
     assert main(["sync", f"runs={runs}"]) == 0
-    assert capsys.readouterr().out == "delivered: 0 runs\n"
+    assert capsys.readouterr().out == "uploaded: 0 runs\n"
 
 
 def test_sync_says_what_was_refused(store: str, capsys: pytest.CaptureFixture) -> None:
@@ -343,15 +343,15 @@ def test_sync_says_what_was_refused(store: str, capsys: pytest.CaptureFixture) -
     Journal(run).write("artifact", path="nothing.png", to="")
     assert main(["sync", str(run), f"uri={store}"]) == 0
     said, count = capsys.readouterr().out.splitlines()
-    assert said == f"MLflow refused 1 record of {run / 'journal.jsonl'}: {run / 'nothing.png'} is not there"
-    assert count == "delivered: 1 run"
+    assert said == f"MLflow rejected 1 record of {run / 'journal.jsonl'}: {run / 'nothing.png'} does not exist"
+    assert count == "uploaded: 1 run"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("nothing", "sync: nothing is no run: it has no journal.jsonl. Runs are in runs."),
-        ("runs=nothing", "runs: must be a folder of runs. Received: 'nothing'."),
+        ("nothing", "sync: 'nothing' is not a run directory (no journal.jsonl). Runs are in runs."),
+        ("runs=nothing", "runs: must be a directory of runs. Received: 'nothing'."),
         ("prot=1", "prot: no such option. Choose from: runs, uri. See: python -m dlframe show sync"),
     ],
 )
@@ -365,9 +365,9 @@ def test_a_run_of_another_machine_is_left_alone_unless_named(store: str, capsys:
     begin(runs / "gone", store, host="another", artifact_root="")
     assert main(["sync", f"runs={runs}", f"uri={store}"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == f"{runs}/gone: runs on another, or died there. To deliver it from here: name it"
+    assert lines[1] == f"{runs}/gone: runs or was interrupted on host another. To upload it from here, name the run"
     assert main(["sync", f"{runs}/gone", f"uri={store}"]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == f"{runs}/gone: delivered, KILLED"
+    assert capsys.readouterr().out.splitlines()[0] == f"{runs}/gone: uploaded, KILLED"
 
 
 def test_damage_in_one_run_keeps_no_other_from_being_delivered(store: str, capsys: pytest.CaptureFixture) -> None:
@@ -376,9 +376,9 @@ def test_damage_in_one_run_keeps_no_other_from_being_delivered(store: str, capsy
     assert main(["sync", f"runs={runs}", f"uri={store}"]) == 1
     path = runs / "damaged" / "tracking.json"
     assert capsys.readouterr().out.splitlines() == [
-        f"{path} is damaged. Remove it to deliver the whole run again, as a new one",
-        f"{runs}/sound: delivered, FINISHED",
-        "delivered: 1 run; still waiting: 1 run",
+        f"{path} is damaged. Remove it to upload the run again, as a new one",
+        f"{runs}/sound: uploaded, FINISHED",
+        "uploaded: 1 run; pending: 1 run",
     ]
 
 
@@ -413,8 +413,7 @@ def test_a_store_that_a_stranger_names_is_refused(
     assert main(["sync", str(run)]) == 1
     said = capsys.readouterr().out.splitlines()[0]
     assert said == (
-        f"{run}: names the store {uri}, which no run of yours has used. "
-        f"If you trust it: python -m dlframe sync {run} uri={shlex.quote(uri)}"
+        f"{run}: tracking store {uri} is not trusted. If you trust it: python -m dlframe sync {run} uri={shlex.quote(uri)}"
     )
     assert not (tmp_path / "elsewhere.db").exists()
     assert not (run / "tracking.json").exists()
@@ -440,26 +439,26 @@ def test_artifacts_of_a_stranger_stay_in_the_folder_of_runs(tmp_path: Path) -> N
     uri = f"sqlite:///{tmp_path}/downloads/mlflow.db"
     outside = tmp_path / "home"
     run = stranger(tmp_path, uri, artifact_root=str(outside))
-    assert f"(artifacts would go to {outside.as_uri()}/classification, which is not in {run.parent})" in deliver(run)
+    assert f"(artifacts would go to {outside.as_uri()}/classification, which is not in {run.parent})" in upload(run)
     MlflowClient(uri).create_experiment("classification", outside.as_uri())
     (run / "profile").write_text("alias")
     Journal(run).write("artifact", path="profile", to="")
-    assert f"(artifacts would go to {outside.as_uri()}/" in deliver(run)
+    assert f"(artifacts would go to {outside.as_uri()}/" in upload(run)
     assert not outside.exists()
-    assert deliver(run, uri=uri) == "", "a store that the user names may"
+    assert upload(run, uri=uri) == "", "a store that the user names may"
     assert list(outside.glob("**/profile"))
 
 
 def test_a_run_that_a_stranger_claims_is_not_written_to(store: str, tmp_path: Path) -> None:
     own = begin(tmp_path / "own", store)
     own.write("end", status="FINISHED", message="")
-    assert deliver(tmp_path / "own", uri=store) == ""
-    mine = Position.load(tmp_path / "own")
+    assert upload(tmp_path / "own", uri=store) == ""
+    mine = UploadState.load(tmp_path / "own")
     run = stranger(tmp_path, store)
     Journal(run).metrics(1, {"loss": 666.0})
-    Position(uri=store, key="0", experiment_id=mine.experiment_id, run_id=mine.run_id).save(run)
-    assert deliver(run, uri=store) == ""
-    assert Position.load(run).run_id != mine.run_id
+    UploadState(uri=store, key="0", experiment_id=mine.experiment_id, run_id=mine.run_id).save(run)
+    assert upload(run, uri=store) == ""
+    assert UploadState.load(run).run_id != mine.run_id
     assert Seen(tmp_path / "own").run.data.metrics == {}
 
 
@@ -469,14 +468,14 @@ def test_a_journal_that_lost_its_end_is_delivered_again(store: str, tmp_path: Pa
     journal = begin(run, store)
     for step in range(100):
         journal.metrics(step, {"loss": step / 3})
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
     journal.close()
     path = run / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-1000])
     journal = begin(run, store)
     for step in range(80, 300):
         journal.metrics(step, {"loss": step / 3, "later": float(step)})
-    assert deliver(run, uri=store) == ""
+    assert upload(run, uri=store) == ""
     assert set(Seen(run).curve("loss")) == {(step, step / 3) for step in range(300)}
     assert Seen(run).curve("later") == [(step, float(step)) for step in range(80, 300)]
 
@@ -488,10 +487,10 @@ def test_a_run_whose_processes_are_gone_is_closed_at_the_next_start(store: str, 
         import os, signal, sys, time
         from pathlib import Path
         from dlframe.runs.journal import Journal
-        from dlframe.tracking import Position, Tracker
+        from dlframe.tracking import UploadState, Tracker
         folder = Path(sys.argv[1])
         journal, tracker = Journal(folder), Tracker.start(folder)
-        while Position.load(folder).status != "RUNNING":
+        while UploadState.load(folder).status != "RUNNING":
             time.sleep(0.05)
         for step in range(500):
             journal.metrics(step, {"loss": step / 7})
@@ -499,7 +498,7 @@ def test_a_run_whose_processes_are_gone_is_closed_at_the_next_start(store: str, 
         os.kill(os.getpid(), signal.SIGKILL)
     """
     assert subprocess.run([sys.executable, "-c", script, str(runs / "killed")]).returncode == -signal.SIGKILL
-    assert Position.load(runs / "killed").status == "RUNNING"
+    assert UploadState.load(runs / "killed").status == "RUNNING"
     begin(runs / "never delivered", store, artifact_root="").metrics(1, {"loss": 1.0})
     begin(runs / "elsewhere", store, artifact_root="", host="another machine")
     alive = begin(runs / "alive", store, artifact_root="")
@@ -510,14 +509,14 @@ def test_a_run_whose_processes_are_gone_is_closed_at_the_next_start(store: str, 
 
     journal = begin(runs / "next", store, artifact_root="")
     tracker = Tracker.start(runs / "next")
-    until(lambda: all(Position.load(runs / name).status == "KILLED" for name in ("killed", "never delivered")))
+    until(lambda: all(UploadState.load(runs / name).status == "KILLED" for name in ("killed", "never delivered")))
     seen = Seen(runs / "killed")
     assert seen.run.info.status == "KILLED"
     assert seen.curve("loss") == [(step, step / 7) for step in range(500)]
     journal.write("end", status="FINISHED", message="")
     assert tracker.wait(60) == ""
     log = (runs / "next" / "tracking.log").read_text()
-    assert f"{runs}/killed: delivered, KILLED" in log
+    assert f"{runs}/killed: uploaded, KILLED" in log
     assert f"{runs}/damaged/tracking.json is damaged" in log
     assert "stranger's" not in log
     assert not any((runs / name / "tracking.json").exists() for name in ("elsewhere", "alive", "stranger's"))
@@ -525,14 +524,14 @@ def test_a_run_whose_processes_are_gone_is_closed_at_the_next_start(store: str, 
 
 
 def test_a_thousand_runs_that_are_delivered_cost_no_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Position(uri="sqlite:///mlflow.db", status="FINISHED", offset=9).save(tmp_path)
+    UploadState(uri="sqlite:///mlflow.db", status="FINISHED", offset=9).save(tmp_path)
     for number in range(1000):
         run = tmp_path / str(number)
         run.mkdir()
         (run / "journal.jsonl").write_text("not read\n")
         (run / "tracking.json").write_bytes((tmp_path / "tracking.json").read_bytes())
     monkeypatch.setattr("dlframe.runs.journal.follow", None)
-    assert list(close_dead(tmp_path / "new", "sqlite:///mlflow.db")) == []
+    assert list(close_interrupted_runs(tmp_path / "new", "sqlite:///mlflow.db")) == []
 
 
 class Teapot(BaseHTTPRequestHandler):
@@ -639,10 +638,10 @@ def test_a_server_that_is_killed_and_started_again_gets_everything(servers: Call
     for step in range(3000):
         journal.metrics(step, {"loss": step / 3, "nothing": math.nan})
         if step == 1000:
-            until(lambda: Position.load(run).offset > 200_000)
+            until(lambda: UploadState.load(run).offset > 200_000)
             server.kill()
         if step == 2000:
-            until(lambda: Position.load(run).error == "Connection refused")
+            until(lambda: UploadState.load(run).error == "Connection refused")
             (run / "figure.png").write_bytes(b"png")
             journal.write("artifact", path="figure.png", to="figures")
             servers()
@@ -664,13 +663,13 @@ def test_what_a_server_missed_is_delivered_later(servers: Callable[[], Server], 
     journal.write("end", status="FINISHED", message="")
     said = tracker.wait(10)
     assert said == (
-        f"MLflow did not take everything yet: 3 records wait in {run / 'journal.jsonl'} (Connection refused). "
-        f"Deliver: python -m dlframe sync {run}"
+        f"3 records in {run / 'journal.jsonl'} not uploaded to MLflow yet (Connection refused). "
+        f"Upload: python -m dlframe sync {run}"
     )
     journal.close()
     tracker.process.kill()
     tracker.process.wait()
     servers()
-    assert deliver(run) == ""
+    assert upload(run) == ""
     assert Seen(run).curve("loss") == [(1, 1.0)]
     assert Seen(run).run.info.status == "FINISHED"

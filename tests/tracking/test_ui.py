@@ -124,7 +124,7 @@ def look(page: Any, name: str) -> None:
 @pytest.mark.browser
 def test_the_link_leads_to_the_run_and_its_curves(served: Served, page: Any) -> None:
     link = rf"http://127\.0\.0\.1:{served.port}/#/experiments/1/runs\?workflowType=machine_learning&compareRunsMode=CHART"
-    assert re.fullmatch(rf"MLflow: {link} \(Ctrl-C ends it\)", served.said)
+    assert re.fullmatch(rf"MLflow: {link} \(Ctrl-C stops the server\)", served.said)
     page.goto(served.said.split()[1])
     page.get_by_text("cnn on digits").first.wait_for()
     for name in ("test/accuracy", "train/loss"):  # MLflow draws the third once one scrolls to it
@@ -169,5 +169,5 @@ def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TrackingError) as error:
         ui(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path))
     command = "python -m dlframe model=cnn"
-    assert str(error.value) == f"tracking.uri: no store at {tmp_path}/mlflow.db yet. A run makes it: {command}"
+    assert str(error.value) == f"tracking.uri: no store at {tmp_path}/mlflow.db yet. Create one by a run: {command}"
     assert not list(tmp_path.iterdir())

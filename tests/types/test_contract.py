@@ -41,9 +41,9 @@ def test_what_is_as_declared_passes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"box": None}, "the column 'box' is declared and absent"),
+        ({"box": None}, "the declared column 'box' is missing"),
         ({"boxx": np.zeros(3)}, "the column 'boxx' is not declared. Did you mean 'box'?"),
-        ({"image": np.zeros((2, 1, 2, 2), np.uint8)}, "'image' must have 3 samples, as there are ids. Received: 2"),
+        ({"image": np.zeros((2, 1, 2, 2), np.uint8)}, "'image' must have 3 samples, one per id. Received: 2"),
         ({"image": np.zeros((3, 1, 2, 2))}, "'image' must be uint8. Received: float64"),
         ({"image": np.zeros((3, 1, 2, 3), np.uint8)}, "'image' must have samples of shape (1, 2, 2). Received: (1, 2, 3)"),
         (
@@ -68,7 +68,7 @@ def test_what_is_as_declared_passes():
         ),
         (
             {"label": Ragged(np.array([0, 1, 2]), np.array([0, 2, 2, 3]))},
-            "'label' must hold class numbers from 0 to 1. Received: 2 in sample third",
+            "'label' must hold class indices from 0 to 1. Received: 2 in sample third",
         ),
     ],
 )
@@ -83,12 +83,12 @@ def test_a_column_that_is_not_as_declared(changes, message):
     [
         (
             Ragged(np.arange(3), np.array([0, 1, 1, 3])),
-            "must have samples of 1 element or more. Received: none in sample second",
+            "must have at least 1 element per sample. Received: none in sample second",
         ),
         (Lazy(lambda i, r: i, np.arange(3), "1"), "has shape (None,) and must have lengths"),
         (
             Lazy(lambda i, r: i, np.arange(3), "1", np.array([1, 0, 2])),
-            "must have samples of 1 element or more. Received: none in sample second",
+            "must have at least 1 element per sample. Received: none in sample second",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_splits():
     with pytest.raises(DataError, match=r"^data=boxes: only training samples may be unlabeled \(in the validation split\)\.$"):
         check_dataset(dataset(validation=unlabeled))
     short = Split(columns(), IDS, groups=np.array(["a"]))
-    with pytest.raises(DataError, match=r"^data=boxes: 'groups' must have 3 samples, as there are ids\. Received: 1"):
+    with pytest.raises(DataError, match=r"^data=boxes: 'groups' must have 3 samples, one per id\. Received: 1"):
         check_dataset(Dataset(SPEC, short, short, short, "", ""))
 
 
@@ -118,16 +118,16 @@ VALUE = Field(kind="value", dtype="int64")
 @pytest.mark.parametrize(
     ("inputs", "targets", "message"),
     [
-        ({}, {}, "declares no input."),
+        ({}, {}, "must have an input. Received: none."),
         (
             {"x": Field(kind="value", dtype="int64")},
             {"x": Field(kind="value", dtype="int64")},
-            "'x' is declared as an input and",
+            "'x' must not be an input and",
         ),
         (
             {"inputs": Field(kind="value", dtype="int64")},
             {},
-            "a column must not be called 'inputs', which a batch uses itself.",
+            "'inputs' is a reserved name of columns.",
         ),
         ({"x": Field(kind="image", dtype="uint8", shape=(3, None))}, {}, "'x' has shape (3, None): only the first length may"),
         ({"x": Field(kind="value", dtype="int64", along="y")}, {}, "'x' is along 'y', which is not declared."),

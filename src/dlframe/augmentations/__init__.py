@@ -1,1 +1,1 @@
-"""Random changes to training batches, drawn per sample, applied on the device."""
+"""Augmentations of training batches, drawn per sample, on the device."""

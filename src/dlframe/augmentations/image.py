@@ -1,6 +1,6 @@
-"""Augmentations of images: drawn for each sample, applied to the whole batch where it lies.
+"""Image augmentations, drawn per sample and applied to a batch on its device.
 
-torchvision.transforms.v2 draws once a call: on a batch, every sample would get the same.
+torchvision.transforms.v2 draws once per call: all samples of a batch would get the same transform.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from dlframe.types import Batch, ConfigError, DataSpec
 HalfTurn = Annotated[float, Interval(ge=0, le=180)]
 HalfCircle = Annotated[float, Interval(ge=0, le=0.5)]
 Angle = Annotated[float, Interval(ge=0, lt=90)]
-Aspect = Annotated[float, Interval(ge=1)]
 
 
-@augmentations.register("none", exempt={"varies": "It changes nothing, whatever the seed."})
+@augmentations.register("none", exempt={"varies": "The identity draws nothing."})
 class Identity:
-    """Leaves the batch as it is."""
+    """Identity: no augmentation."""
 
     def __init__(self, spec: DataSpec) -> None:
         pass
@@ -35,11 +34,11 @@ class Identity:
 
 @augmentations.register("flip", targets=("class", "value"))
 class Flip:
-    """Mirrors images.
+    """Random horizontal or vertical flip.
 
     Args:
-        direction: Left-right, up-down, or each with its own draw.
-        probability: Share of the samples that are mirrored, in each direction.
+        direction: Horizontal, vertical, or both with independent draws.
+        p: Probability of a flip in each direction.
     """
 
     def __init__(
@@ -47,26 +46,26 @@ class Flip:
         spec: DataSpec,
         *,
         direction: Literal["horizontal", "vertical", "both"] = "horizontal",
-        probability: Fraction = 0.5,
+        p: Fraction = 0.5,
     ) -> None:
         self.dimensions = {"horizontal": (3,), "vertical": (2,), "both": (2, 3)}[direction]
-        self.probability = probability
+        self.p = p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         for dimension in self.dimensions:
-            chosen = uniform(len(images), 0, 1, images, generator) < self.probability
+            chosen = uniform(len(images), 0, 1, images, generator) < self.p
             images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(dimension), images)
         return batch.replace(inputs=images)
 
 
 @augmentations.register("crop", targets=("class", "value"))
 class Crop:
-    """Pads images and cuts a window of their size at a random place.
+    """Random crop of the padded image, in the original size.
 
     Args:
-        padding: Pixels added on each side, the largest shift; null for an eighth of the shorter side, as 4 of 32.
-        fill: What the padding shows: black, the mirrored image, or its edge.
+        padding: Pixels added on each side; null for an eighth of the shorter side (4 of 32).
+        padding_mode: Content of the padding: black, the mirrored image, or the edge pixels.
     """
 
     def __init__(
@@ -74,14 +73,14 @@ class Crop:
         spec: DataSpec,
         *,
         padding: Natural | None = None,
-        fill: Literal["zeros", "reflect", "edge"] = "zeros",
+        padding_mode: Literal["zeros", "reflect", "edge"] = "zeros",
     ) -> None:
         shorter = min(spec.shape[1:])
         self.padding = max(1, round(shorter / 8)) if padding is None else padding
-        self.mode = {"zeros": "constant", "reflect": "reflect", "edge": "replicate"}[fill]
-        if fill == "reflect" and self.padding >= shorter:
+        self.mode = {"zeros": "constant", "reflect": "reflect", "edge": "replicate"}[padding_mode]
+        if padding_mode == "reflect" and self.padding >= shorter:
             raise ConfigError(
-                f"augmentation.crop.padding: must be smaller than the image, {shorter} pixels, with fill=reflect. "
+                f"augmentation.crop.padding: must be smaller than the image, {shorter} pixels, with padding_mode=reflect. "
                 f"Received: {self.padding}. Try: augmentation.crop.padding={max(0, shorter // 8)}"
             )
 
@@ -90,21 +89,21 @@ class Crop:
         count, _, height, width = images.shape
         places = torch.randint(2 * self.padding + 1, (2, count), generator=generator, device=images.device)
         padded = F.pad(images, [self.padding] * 4, mode=self.mode)
-        # A view of every window, (batch, channels, places, places, height, width): only the chosen ones are copied.
+        # A view of all windows, (batch, channels, tops, lefts, height, width): only the chosen ones are copied.
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         return batch.replace(inputs=windows[torch.arange(count, device=images.device), :, places[0], places[1]])
 
 
 @augmentations.register("affine", targets=("class", "value"))
 class Affine:
-    """Turns, moves, scales and shears images about their centre, in one bilinear sampling.
+    """Random affine transform about the center, in one bilinear sampling.
 
     Args:
-        degrees: Largest rotation to either side.
-        shift: Largest shift along each axis, as a share of the image's side.
-        scale: Smallest and largest magnification.
-        shear: Largest shear along each axis, in degrees.
-        outside: What lies beyond the edges: black, the edge's colour, or the mirrored image.
+        degrees: Maximum rotation in either direction.
+        translate: Maximum translation along each axis, as a fraction of the image's side.
+        scale: Minimum and maximum scale.
+        shear: Maximum shear along each axis, in degrees.
+        padding_mode: Content outside the image: black, the edge pixels, or the mirrored image.
     """
 
     def __init__(
@@ -112,17 +111,18 @@ class Affine:
         spec: DataSpec,
         *,
         degrees: HalfTurn = 15.0,
-        shift: Fraction = 0.1,
+        translate: Fraction = 0.1,
         scale: tuple[Positive, Positive] = (0.9, 1.1),
         shear: Angle = 0.0,
-        outside: Literal["zeros", "border", "reflection"] = "zeros",
+        padding_mode: Literal["zeros", "border", "reflection"] = "zeros",
     ) -> None:
         if scale[0] > scale[1]:
             raise ConfigError(
                 f"augmentation.affine.scale: must be [smallest, largest]. Received: {list(scale)}. "
                 f"Try: augmentation.affine.scale=[{scale[1]:g},{scale[0]:g}]"
             )
-        self.degrees, self.shift, self.scale, self.shear, self.outside = degrees, shift, scale, shear, outside
+        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
+        self.padding_mode = padding_mode
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
@@ -133,29 +133,29 @@ class Affine:
         warped = operations.warp(
             images,
             degrees=draw(-self.degrees, self.degrees),
-            shift=(draw(-self.shift, self.shift), draw(-self.shift, self.shift)),
+            translate=(draw(-self.translate, self.translate), draw(-self.translate, self.translate)),
             scale=draw(*self.scale),
             shear=(
                 torch.tan(torch.deg2rad(draw(-self.shear, self.shear))),
                 torch.tan(torch.deg2rad(draw(-self.shear, self.shear))),
             ),
-            outside=self.outside,
+            padding_mode=self.padding_mode,
         )
         return batch.replace(inputs=warped)
 
 
 @augmentations.register("color_jitter")
 class ColorJitter:
-    """Changes brightness, contrast, saturation and hue, in this order.
+    """Random brightness, contrast, saturation and hue, in this order.
 
-    The factors of the first three lie within 1 plus or minus the option and not below 0, as torchvision's. Hue turns in
-    the YIQ plane, which keeps luma, not in HSV. Saturation and hue need three channels.
+    The first three factors lie in [max(0, 1 - option), 1 + option], as in torchvision. Hue is rotated in YIQ space,
+    which keeps luma, not in HSV. Saturation and hue require three channels.
 
     Args:
-        brightness: Largest change of the brightness factor.
-        contrast: Largest change of the contrast factor.
-        saturation: Largest change of the saturation factor.
-        hue: Largest turn of the hue to either side, as a share of the colour circle.
+        brightness: Maximum change of the brightness factor.
+        contrast: Maximum change of the contrast factor.
+        saturation: Maximum change of the saturation factor.
+        hue: Maximum rotation of the hue in either direction, as a fraction of the color circle.
     """
 
     def __init__(
@@ -179,46 +179,47 @@ class ColorJitter:
 
 @augmentations.register("erasing", targets=("class", "value"))
 class Erasing:
-    """Hides a rectangle of an image.
+    """Random erasing: replace a rectangle of an image.
 
-    Zhong et al. 2017, "Random Erasing Data Augmentation", arXiv:1708.04896. The paper draws again where a rectangle
-    does not fit; here its longer side is cut to the image.
+    Zhong et al. 2017, "Random Erasing Data Augmentation", arXiv:1708.04896. The paper redraws a rectangle that does not
+    fit; here its longer side is clipped to the image.
 
     Args:
-        probability: Share of the samples that lose a rectangle.
-        area: Smallest and largest share of the image that the rectangle covers.
-        aspect: Largest ratio of its sides, either way.
-        fill: What it shows: the mean colour of the training set, black, or noise.
+        p: Probability of erasing a sample.
+        scale: Minimum and maximum area, as a fraction of the image.
+        ratio: Minimum and maximum aspect ratio, height to width.
+        value: Content of the rectangle: the mean color of the training set, black, or uniform noise.
     """
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        probability: Fraction = 0.5,
-        area: tuple[Fraction, Fraction] = (0.02, 0.33),
-        aspect: Aspect = 3.3,
-        fill: Literal["mean", "black", "noise"] = "mean",
+        p: Fraction = 0.5,
+        scale: tuple[Fraction, Fraction] = (0.02, 0.33),
+        ratio: tuple[Positive, Positive] = (0.3, 3.3),
+        value: Literal["mean", "black", "noise"] = "mean",
     ) -> None:
-        if area[0] > area[1]:
-            raise ConfigError(
-                f"augmentation.erasing.area: must be [smallest, largest]. Received: {list(area)}. "
-                f"Try: augmentation.erasing.area=[{area[1]:g},{area[0]:g}]"
-            )
-        self.probability, self.area, self.aspect, self.fill = probability, area, aspect, fill
+        for name, limits in {"scale": scale, "ratio": ratio}.items():
+            if limits[0] > limits[1]:
+                raise ConfigError(
+                    f"augmentation.erasing.{name}: must be [smallest, largest]. Received: {list(limits)}. "
+                    f"Try: augmentation.erasing.{name}=[{limits[1]:g},{limits[0]:g}]"
+                )
+        self.p, self.scale, self.ratio, self.value = p, scale, ratio, value
         self.mean = torch.tensor(spec.input.mean).view(1, -1, 1, 1)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         count, _, height, width = images.shape
         chance, size, shape, top, left = torch.rand(5, count, generator=generator, device=images.device)
-        pixels = (self.area[0] + size * (self.area[1] - self.area[0])) * height * width
-        ratio = self.aspect ** (2 * shape - 1)
+        pixels = (self.scale[0] + size * (self.scale[1] - self.scale[0])) * height * width
+        ratio = self.ratio[0] * (self.ratio[1] / self.ratio[0]) ** shape
         inside = operations.rectangle(images, (pixels * ratio).sqrt(), (pixels / ratio).sqrt(), top, left)
-        hidden = inside & (chance < self.probability).view(-1, 1, 1, 1)
-        if self.fill == "noise":
+        hidden = inside & (chance < self.p).view(-1, 1, 1, 1)
+        if self.value == "noise":
             shown = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-        elif self.fill == "mean":
+        elif self.value == "mean":
             shown = self.mean.to(images)
         else:
             shown = images.new_zeros(())

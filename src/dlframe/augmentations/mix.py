@@ -1,7 +1,7 @@
-"""Augmentations that mix each sample with another of its batch, and their labels in the same proportion.
+"""Augmentations that mix pairs of samples and their labels.
 
-Targets become (batch, classes) floats. An unlabeled sample is a row of zeros: what is mixed from it adds nothing to a
-cross-entropy, and the labeled part keeps its fraction.
+Targets become (batch, classes) floats. The row of an unlabeled sample is zero: the sample adds nothing to a
+cross-entropy, and its partner's label keeps its fraction.
 """
 
 from __future__ import annotations
@@ -14,72 +14,72 @@ from dlframe.registry import Fraction, Positive, augmentations
 from dlframe.types import Batch, DataSpec
 
 
-def shares(count: int, alpha: float, probability: float, images: Tensor, generator: torch.Generator) -> Tensor:
-    """(count,) shares of each sample in its mixture, from Beta(alpha, alpha); 1 for those that are not mixed."""
-    # torch.distributions.Beta takes no generator; a Dirichlet of two is the same.
+def fractions(count: int, alpha: float, p: float, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw fractions (count,) from Beta(alpha, alpha); 1 if not mixed."""
+    # torch.distributions.Beta takes no generator; a Dirichlet of two components is equivalent.
     concentration = torch.full((count, 2), alpha, device=images.device)
-    share = torch._sample_dirichlet(concentration, generator)[:, 0]
-    return torch.where(uniform(count, 0, 1, images, generator) < probability, share, 1.0)
+    fraction = torch._sample_dirichlet(concentration, generator)[:, 0]
+    return torch.where(uniform(count, 0, 1, images, generator) < p, fraction, 1.0)
 
 
-def mixed_targets(batch: Batch, partner: Tensor, share: Tensor) -> Tensor:
-    """(batch, classes): each row's own label by its share, its partner's by the rest."""
+def mixed_targets(batch: Batch, partner: Tensor, fraction: Tensor) -> Tensor:
+    """Return labels (batch, classes), mixed with those of the partners."""
     targets = batch.targets
     if targets.ndim == 1:
         targets = torch.nn.functional.one_hot(targets, len(batch.spec.classes)).float()
         if batch.labelled is not None:
             targets = targets * batch.labelled.unsqueeze(1)
-    return torch.lerp(targets[partner], targets, share.unsqueeze(1))
+    return torch.lerp(targets[partner], targets, fraction.unsqueeze(1))
 
 
 @augmentations.register("mixup", targets=("class",))
 class Mixup:
-    """Weighted means of two images and of their labels.
+    """Weighted mean of two images and of their labels.
 
-    Zhang et al. 2017, arXiv:1710.09412, with a weight for each sample.
+    Zhang et al. 2017, arXiv:1710.09412, with one weight per sample.
 
     Args:
-        alpha: The weights are drawn from Beta(alpha, alpha); 1 is uniform, less leaves one image dominant.
-        probability: Share of the samples that are mixed.
+        alpha: Parameter of Beta(alpha, alpha), which draws the weights; 1 is uniform, smaller favors one image.
+        p: Probability of mixing a sample.
     """
 
-    def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2, probability: Fraction = 1.0) -> None:
-        self.alpha, self.probability = alpha, probability
+    def __init__(self, spec: DataSpec, *, alpha: Positive = 0.2, p: Fraction = 1.0) -> None:
+        self.alpha, self.p = alpha, p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         partner = torch.randperm(len(images), generator=generator, device=images.device)
-        share = shares(len(images), self.alpha, self.probability, images, generator)
+        fraction = fractions(len(images), self.alpha, self.p, images, generator)
         return batch.replace(
-            inputs=torch.lerp(images[partner], images, each(share, images)),
-            targets=mixed_targets(batch, partner, share),
+            inputs=torch.lerp(images[partner], images, each(fraction, images)),
+            targets=mixed_targets(batch, partner, fraction),
         )
 
 
 @augmentations.register("cutmix", targets=("class",))
 class CutMix:
-    """A rectangle of another image, and as much of its label.
+    """Rectangle of another image, with the same fraction of its label.
 
-    Yun et al. 2019, arXiv:1905.04899, with a rectangle for each sample. It lies wholly inside the image, where the
-    paper's may be cut by the edge, so that its area is the one that was drawn.
+    Yun et al. 2019, arXiv:1905.04899, with one rectangle per sample. The rectangle lies inside the image, so its area is
+    the drawn one; the paper's may be cut off at the edge.
 
     Args:
-        alpha: The share of the image that stays is drawn from Beta(alpha, alpha); 1 is uniform.
-        probability: Share of the samples that are mixed.
+        alpha: Parameter of Beta(alpha, alpha), which draws the fraction of the image to keep; 1 is uniform.
+        p: Probability of mixing a sample.
     """
 
-    def __init__(self, spec: DataSpec, *, alpha: Positive = 1.0, probability: Fraction = 1.0) -> None:
-        self.alpha, self.probability = alpha, probability
+    def __init__(self, spec: DataSpec, *, alpha: Positive = 1.0, p: Fraction = 1.0) -> None:
+        self.alpha, self.p = alpha, p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
         count, _, height, width = images.shape
         partner = torch.randperm(count, generator=generator, device=images.device)
-        side = (1 - shares(count, self.alpha, self.probability, images, generator)).sqrt()
+        side = (1 - fractions(count, self.alpha, self.p, images, generator)).sqrt()
         top, left = torch.rand(2, count, generator=generator, device=images.device)
         inside = rectangle(images, side * height, side * width, top, left)
-        share = 1 - inside.float().mean((1, 2, 3))
+        fraction = 1 - inside.float().mean((1, 2, 3))
         return batch.replace(
             inputs=select(inside, images[partner], images),
-            targets=mixed_targets(batch, partner, share),
+            targets=mixed_targets(batch, partner, fraction),
         )

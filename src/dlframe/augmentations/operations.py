@@ -1,7 +1,7 @@
-"""Operations on a batch of images, each image with its own strength: what the augmentations are made of.
+"""Operations on batches of images, with one strength per image.
 
-Images are floats in [0, 1], (batch, channels, height, width), of one channel or three (red, green, blue); a strength is
-(batch,). Nothing is changed in place, and the memory format is kept.
+Images are floats in [0, 1], (batch, channels, height, width), with one channel or three (RGB); strengths are (batch,).
+Inputs stay unchanged; outputs keep the memory format.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-"""Red, green and blue to luma (the weights of ITU-R BT.601, as Pillow's) and a plane of chroma (NTSC, 1953)."""
+"""RGB to luma (weights of ITU-R BT.601, as in Pillow) and two chroma components (NTSC, 1953)."""
 
 SMOOTH = ((1 / 13, 1 / 13, 1 / 13), (1 / 13, 5 / 13, 1 / 13), (1 / 13, 1 / 13, 1 / 13))
 """Pillow's smoothing filter."""
 
 
 def uniform(count: int, low: float, high: float, images: Tensor, generator: torch.Generator) -> Tensor:
-    """(count,) numbers between `low` and `high`, where the images are."""
+    """Draw (count,) numbers from `low` to `high`, on the images' device."""
     return torch.rand(count, generator=generator, device=images.device) * (high - low) + low
 
 
 def each(strength: Tensor, images: Tensor) -> Tensor:
-    """A strength in a shape and a type that multiply images."""
+    """Return strengths in the shape and type to multiply images."""
     return strength.to(images.dtype).view(-1, 1, 1, 1)
 
 
 def select(mask: Tensor, there: Tensor, elsewhere: Tensor) -> Tensor:
-    """`there` where the mask is true; torch.where takes twice as long over a mask that is broadcast."""
+    """Select as torch.where, but faster for a broadcast mask."""
     whole = mask.expand_as(elsewhere).contiguous(memory_format=memory_format(elsewhere))
     return torch.where(whole, there, elsewhere)
 
@@ -43,14 +43,16 @@ def recolor(
     saturation: Tensor | None = None,
     hue: Tensor | None = None,
 ) -> Tensor:
-    """Changes of colour, in the order of the arguments, as one matrix; the result is cut to [0, 1] once.
+    """Change colors, in the order of the arguments, by one matrix.
+
+    The result is clamped to [0, 1] once.
 
     Args:
         images: The batch.
         brightness: Factor; 0 is black.
-        contrast: Share of the image over its mean luma; 0 is a uniform grey.
-        saturation: Share of the colours over their luma; 0 is grey. No effect unless there are three channels.
-        hue: Turn of the chroma plane, luma kept, as a share of the circle. No effect unless there are three channels.
+        contrast: Weight of the image against its mean luma; 0 is a uniform gray.
+        saturation: Weight of the colors against their luma; 0 is gray. Only for three channels.
+        hue: Rotation of the chroma plane, as a fraction of the circle. Only for three channels.
     """
     count, channels = images.shape[:2]
     one = torch.ones(count, device=images.device)
@@ -68,7 +70,7 @@ def recolor(
             mixing = torch.linalg.inv_ex(to_yiq).inverse @ turn @ to_yiq @ mixing
     offset = torch.zeros_like(factor)
     if contrast is not None:
-        # Neither saturation nor hue changes a grey, so the mean luma is added last.
+        # Saturation and hue keep gray, so the mean luma is added last.
         offset = (1 - contrast) * factor * (images.mean((2, 3)).float() @ weights)
         factor = factor * contrast
     mixing = (mixing * factor.view(-1, 1, 1)).to(images.dtype)
@@ -77,7 +79,7 @@ def recolor(
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Smoothed at a factor of 0, sharpened above 1; the outermost pixels stay."""
+    """Change sharpness: 0 smooths, above 1 sharpens; the outermost pixels stay."""
     if min(images.shape[2:]) < 3:
         return images
     kernel = torch.tensor(SMOOTH, device=images.device, dtype=images.dtype).expand(images.shape[1], 1, 3, 3)
@@ -87,25 +89,25 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """The highest `bits` (0 to 8) of each 8-bit value."""
+    """Keep the highest `bits` (0 to 8) of each 8-bit value."""
     step = each(torch.exp2(8 - bits.round()), images)
     return (images * 255).round_().div_(step).floor_().mul_(step).div_(255)
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Values from the threshold on are inverted."""
+    """Invert values from the threshold on."""
     return torch.where(images >= each(threshold, images), 1 - images, images)
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Each channel stretched to [0, 1]; flat ones stay."""
+    """Stretch each channel to [0, 1]; constant channels stay."""
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     span = high - low
     return torch.where(span > 0, (images - low) / torch.where(span > 0, span, 1), images).clamp_(0, 1)
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Each channel's histogram of 256 values made even, as Pillow does it."""
+    """Equalize each channel's histogram of 256 values, as Pillow does."""
     values = (images * 255).round_().long().flatten(2)
     histogram = values.new_zeros(*values.shape[:2], 256).scatter_add_(2, values, torch.ones_like(values))
     last = histogram.gather(2, values.amax(2, keepdim=True))
@@ -120,29 +122,29 @@ def warp(
     images: Tensor,
     *,
     degrees: Tensor | None = None,
-    shift: tuple[Tensor, Tensor] | None = None,
+    translate: tuple[Tensor, Tensor] | None = None,
     scale: Tensor | None = None,
     shear: tuple[Tensor, Tensor] | None = None,
-    outside: str = "zeros",
+    padding_mode: str = "zeros",
 ) -> Tensor:
-    """Images turned, moved, scaled and sheared about their centre, in one bilinear sampling.
+    """Transform images about the center, in one bilinear sampling.
 
     Args:
         images: The batch.
-        degrees: Rotation, counter-clockwise.
-        shift: To the right and down, as shares of width and height.
-        scale: Magnification.
+        degrees: Rotation, counterclockwise.
+        translate: Translation to the right and down, as fractions of width and height.
+        scale: Scale.
         shear: Tangents of the horizontal and the vertical shear.
-        outside: What lies beyond the edges: "zeros", "border" or "reflection".
+        padding_mode: Content outside the image: "zeros", "border" or "reflection".
     """
     count, _, height, width = images.shape
     zero = torch.zeros(count, device=images.device)
     angle = torch.deg2rad(degrees) if degrees is not None else zero
-    right, down = shift or (zero, zero)
+    right, down = translate or (zero, zero)
     shear_x, shear_y = shear or (zero, zero)
     size = scale if scale is not None else zero + 1
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    # Rotation after shear, in pixels with y downwards, and its inverse: the sampler asks where a pixel comes from.
+    # Rotation after shear, in pixels with y downward. The sampler needs the inverse: the source of each pixel.
     a, b = cosine + sine * shear_y, cosine * shear_x + sine
     c, d = cosine * shear_y - sine, cosine - sine * shear_x
     inverse = torch.stack([d, -b, -c, a], 1).view(-1, 2, 2) / (size * (a * d - b * c)).view(-1, 1, 1)
@@ -151,19 +153,19 @@ def warp(
     offset = -matrix @ (2 * torch.stack([right, down], 1)).unsqueeze(2)
     theta = torch.cat([matrix, offset], 2).to(images.dtype)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images, grid, "bilinear", outside, align_corners=False)
+    warped = F.grid_sample(images, grid, "bilinear", padding_mode, align_corners=False)
     return warped.clamp_(0, 1).contiguous(memory_format=memory_format(images))
 
 
 def rectangle(images: Tensor, height: Tensor, width: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """(batch, 1, height, width), true within a rectangle that lies wholly inside the image.
+    """Return masks (batch, 1, height, width) of a rectangle in the image.
 
     Args:
         images: The batch.
-        height: Of the rectangle in pixels, rounded and cut to the image.
-        width: Likewise.
-        top: Its place among those possible: a share in [0, 1).
-        left: Likewise.
+        height: Height in pixels, rounded and clipped to the image.
+        width: Width in pixels, as `height`.
+        top: Position among the possible ones, as a fraction in [0, 1).
+        left: Position, as `top`.
     """
 
     def within(size: Tensor, place: Tensor, pixels: int) -> Tensor:
@@ -177,6 +179,6 @@ def rectangle(images: Tensor, height: Tensor, width: Tensor, top: Tensor, left: 
 
 
 def memory_format(images: Tensor) -> torch.memory_format:
-    """Channels last where the images are so."""
+    """Return the memory format of images: channels last or contiguous."""
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format

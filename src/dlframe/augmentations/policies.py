@@ -1,4 +1,4 @@
-"""Augmentation policies: operations drawn from a list, for each sample its own, with their strength."""
+"""Augmentation policies that draw operations and strengths per sample."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dlframe.registry import Count, Fraction, augmentations
 from dlframe.types import Batch, DataSpec
 
 Operation = Callable[[Tensor, Tensor], Tensor]
-"""(images, strength in [-1, 1]) -> images. What has no direction takes the strength's size."""
+"""(images, strength in [-1, 1]) -> images. Undirected operations use the absolute strength."""
 
 RANGES = {
-    "standard": {"shear": 0.3, "shift": 150 / 331, "degrees": 30.0, "factor": 0.9, "bits": 4.0},
-    "wide": {"shear": 0.99, "shift": 150 / 331, "degrees": 135.0, "factor": 0.99, "bits": 6.0},
+    "standard": {"shear": 0.3, "translate": 150 / 331, "degrees": 30.0, "factor": 0.9, "bits": 4.0},
+    "wide": {"shear": 0.99, "translate": 150 / 331, "degrees": 135.0, "factor": 0.99, "bits": 6.0},
 }
-"""The strongest of each operation: RandAugment's and TrivialAugment's, whose shift of 32 pixels is a share here too."""
+"""Maximum strengths of RandAugment and TrivialAugment; translation as a fraction of the image."""
 
 
 class Policy:
-    """The 14 operations of both papers; images that are not of three channels have no saturation to change."""
+    """The 14 operations of both papers; saturation for three channels only."""
 
-    def __init__(self, channels: int, *, shear: float, shift: float, degrees: float, factor: float, bits: float) -> None:
+    def __init__(self, channels: int, *, shear: float, translate: float, degrees: float, factor: float, bits: float) -> None:
         self.choices: list[Operation] = [
             lambda images, s: images,
             lambda images, s: operations.autocontrast(images),
@@ -34,8 +34,8 @@ class Policy:
             lambda images, s: operations.warp(images, degrees=degrees * s),
             lambda images, s: operations.warp(images, shear=(shear * s, 0 * s)),
             lambda images, s: operations.warp(images, shear=(0 * s, shear * s)),
-            lambda images, s: operations.warp(images, shift=(shift * s, 0 * s)),
-            lambda images, s: operations.warp(images, shift=(0 * s, shift * s)),
+            lambda images, s: operations.warp(images, translate=(translate * s, 0 * s)),
+            lambda images, s: operations.warp(images, translate=(0 * s, translate * s)),
             lambda images, s: operations.recolor(images, brightness=1 + factor * s),
             lambda images, s: operations.recolor(images, contrast=1 + factor * s),
             lambda images, s: operations.sharpness(images, 1 + factor * s),
@@ -46,12 +46,12 @@ class Policy:
             self.choices.append(lambda images, s: operations.recolor(images, saturation=1 + factor * s))
 
     def __call__(self, images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
-        """One operation on each image; the images that draw the same one are changed together.
+        """Apply a random operation to each image, in batches by operation.
 
         Args:
             images: (batch, channels, height, width) in [0, 1].
             strength: (batch,) in [-1, 1].
-            generator: Draws the operations.
+            generator: Source of random numbers.
         """
         drawn = torch.randint(len(self.choices), (len(images),), generator=generator, device=images.device)
         sizes = drawn.bincount(minlength=len(self.choices)).tolist()
@@ -64,22 +64,22 @@ class Policy:
 
 @augmentations.register("rand_augment", targets=("class", "value"))
 class RandAugment:
-    """A few random operations of one strength.
+    """RandAugment: random operations of one strength.
 
-    Cubuk et al. 2019, arXiv:1909.13719. The sign of the strength is drawn for each sample and operation.
+    Cubuk et al. 2019, arXiv:1909.13719. The sign of the strength is drawn per sample and operation.
 
     Args:
-        operations: Number of operations that each sample gets, one after another.
-        magnitude: Their strength as a share of the strongest; 0.3 is the paper's 9 of 30.
+        num_ops: Number of consecutive operations per sample.
+        magnitude: Strength, as a fraction of the maximum; 0.3 is the paper's 9 of 30.
     """
 
-    def __init__(self, spec: DataSpec, *, operations: Count = 2, magnitude: Fraction = 0.3) -> None:
+    def __init__(self, spec: DataSpec, *, num_ops: Count = 2, magnitude: Fraction = 0.3) -> None:
         self.policy = Policy(spec.shape[0], **RANGES["standard"])
-        self.operations, self.magnitude = operations, magnitude
+        self.num_ops, self.magnitude = num_ops, magnitude
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
-        for _ in range(self.operations):
+        for _ in range(self.num_ops):
             right = uniform(len(images), 0, 1, images, generator) < 0.5
             images = self.policy(images, torch.where(right, self.magnitude, -self.magnitude), generator)
         return batch.replace(inputs=images)
@@ -87,12 +87,12 @@ class RandAugment:
 
 @augmentations.register("trivial_augment", targets=("class", "value"))
 class TrivialAugment:
-    """One random operation of random strength: nothing to tune.
+    """TrivialAugment: one random operation of random strength.
 
-    Mueller and Hutter 2021, arXiv:2103.10158. The strength is drawn from a continuum, not from 31 steps.
+    Mueller and Hutter 2021, arXiv:2103.10158. The strength is continuous, not one of 31 steps.
 
     Args:
-        space: Range of the strengths: the paper's wide one, or RandAugment's.
+        space: Range of strengths: that of the paper (wide), or of RandAugment (standard).
     """
 
     def __init__(self, spec: DataSpec, *, space: Literal["wide", "standard"] = "wide") -> None:

@@ -1,1 +1,1 @@
-"""Lightning callbacks by name."""
+"""Lightning callbacks."""

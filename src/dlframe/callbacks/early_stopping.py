@@ -1,4 +1,4 @@
-"""Stops a run that no longer improves."""
+"""Early stopping."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dlframe.registry import Count, NonNegative, callbacks
 
 @callbacks.register("early_stopping")
 class EarlyStopping(lightning_callbacks.EarlyStopping):
-    """Stops when the monitored metric has not improved for some epochs.
+    """Stop of training when the monitored metric stops improving.
 
-    Lightning's, which also stops where the metric is no longer finite.
+    Lightning's callback, which also stops on a non-finite metric.
 
     Args:
-        monitor: Metric such as "val/loss"; null for the one that picks the best epoch.
-        patience: Epochs without improvement after which the run stops.
-        min_delta: Smallest change, in the metric's own unit, that is an improvement.
-        mode: Whether less or more is better; null for the task's own with its own metric, "min" with another.
+        monitor: Metric such as "val/loss"; null for the metric that selects the best epoch.
+        patience: Epochs without improvement before training stops.
+        min_delta: Minimum change, in the metric's unit, that counts as an improvement.
+        mode: Direction of improvement; null for that of the task's monitor, or "min" for another metric.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         super().__init__(monitor or "", mode=mode or "min", **self.options)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take over the learner's `monitor` and `mode`, which are not known before."""
+        """Use the learner's `monitor` and `mode`, unknown until now."""
         monitor, mode = self.asked
         if stage == "fit":
             own = str(pl_module.monitor)

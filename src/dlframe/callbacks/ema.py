@@ -1,4 +1,4 @@
-"""Averages of the weights over the steps of a run."""
+"""Averages of the weights over training steps."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dlframe.registry import Probability, callbacks
 
 @callbacks.register("ema")
 class ExponentialMovingAverage(Callback):
-    """Validates, and keeps as the best, an exponential moving average of the weights.
+    """Exponential moving average of the weights, for validation and test.
 
-    Polyak and Juditsky 1992, as in Tarvainen and Valpola 2017, arXiv:1703.01780. Floating-point buffers, such as the
-    statistics of batch normalisation, are averaged too. Training goes on with the weights themselves. Lightning's
-    EMAWeightAveraging looks once a step of the Trainer, which may be several of the optimizer here.
+    Polyak and Juditsky 1992, as in Tarvainen and Valpola 2017, arXiv:1703.01780. Floating-point buffers, such as
+    batch norm statistics, are averaged too. Training continues with the weights themselves. Lightning's
+    EMAWeightAveraging updates once per Trainer step, which here may contain several optimizer steps.
 
     Args:
-        decay: Share of the average that each step keeps; in the first steps no more than (1 + step) / (10 + step), so
-            that the initial weights are soon forgotten.
+        decay: Fraction of the average that each step keeps; at most (1 + step) / (10 + step), to forget the initial
+            weights.
     """
 
     def __init__(self, *, decay: Probability = 0.999) -> None:
@@ -35,7 +35,7 @@ class ExponentialMovingAverage(Callback):
         self._hooks: list[RemovableHandle] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights, unless a run is resumed; follow the last player's optimizer, step by step."""
+        """Start from the weights or resumed averages; hook the last optimizer."""
         tensors = {**dict(pl_module.named_parameters()), **dict(pl_module.named_buffers())}
         self._weights = {name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point()}
         resumed = self.averages
@@ -56,14 +56,14 @@ class ExponentialMovingAverage(Callback):
 
     @torch.no_grad()
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the averages in the place of the weights."""
+        """Replace the weights by the averages."""
         self._backup = [weight.clone() for weight in self._weights.values()] if self.steps else []
         if self._backup:
             torch._foreach_copy_(list(self._weights.values()), list(self.averages.values()))
 
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the weights back, once the learner has kept the best."""
+        """Restore the weights, after the learner has saved the best."""
         if self._backup:
             torch._foreach_copy_(list(self._weights.values()), self._backup)
             self._backup = []

@@ -1,4 +1,4 @@
-"""A progress bar with the time left; only shown on a terminal."""
+"""Progress bar with the remaining time, on terminals only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 class Progress(Callback):
-    """One bar over all optimizer steps of a run, with the monitored metric of the last validation beside it."""
+    """Progress bar over all optimizer steps, with the last monitored metric."""
 
     bar: tqdm | None = None
 

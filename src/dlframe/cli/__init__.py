@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlframe.runs.environment import is_main
-from dlframe.runs.signals import Stopped
+from dlframe.runs.signals import RunInterrupted
 from dlframe.types import ConfigError, DlframeError, nearest
 
 HELP = """dlframe: config-driven deep learning with honest tables
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("error: out of memory. Try smaller data, such as data.size, or a machine with more.", file=sys.stderr)
         return 2
-    except Stopped as stopped:
+    except RunInterrupted as stopped:
         return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Data sets: one file per data set or format."""
+"""Data sets, one file per data set or format."""

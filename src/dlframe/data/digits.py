@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: 8 x 8 pixels, nothing to fetch."""
+"""Handwritten digits of scikit-learn, without a download."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from dlframe.types import DataError, Dataset, Split
 
 @data.register("digits", inputs=("image",), targets=("class",))
 def digits() -> Dataset:
-    """1,797 handwritten digits of 8 x 8 pixels, offline: the quick one.
+    """1,797 handwritten digits of 8 x 8 pixels, offline.
 
     The test set of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI, 1998, CC BY 4.0), as
-    scikit-learn ships it. Its authors' split by writer is not in that file, so the split here is stratified and fixed.
+    included in scikit-learn. That file lacks the original split by writer, so a fixed stratified split is used.
     """
-    # Found without importing scikit-learn, which takes a second.
+    # Importing scikit-learn takes a second.
     package = find_spec("sklearn")
     file = Path(package.origin or "" if package else "").parent / "datasets" / "data" / "digits.csv.gz"
     try:
         with gzip.open(file, "rt", encoding="ascii") as text:
             rows = np.loadtxt(text, delimiter=",", dtype=np.uint8)
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"digits: {file} of scikit-learn cannot be read: {error}") from None
+        raise DataError(f"digits: cannot read {file} of scikit-learn: {error}") from None
     images = np.rint(rows[:, :64].astype(np.float64) * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = rows[:, 64].astype(np.int64)
     everything = Split({"image": images, "label": labels}, np.arange(len(rows)))

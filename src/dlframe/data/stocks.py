@@ -1,4 +1,4 @@
-"""Daily prices of two stock indices, 1999 to 2018, split by time."""
+"""Daily prices of two stock indices, 1999 to 2018, split chronologically."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dlframe.readers.series import read_prices
-from dlframe.readers.splits import by_time
+from dlframe.readers.splits import chronological_split
 from dlframe.registry import Count, data
 from dlframe.storage.fetch import Package, expanded, members
 from dlframe.types import DataError, Dataset, DataSpec, Field, Split
@@ -35,15 +35,15 @@ def sp500(
     features: Literal["close", "ohlcv"] = "close",
     path: str | None = None,
 ) -> Dataset:
-    """Daily prices of the S&P 500 index, 5,031 trading days from 1999 to 2018.
+    """Daily prices of the S&P 500 index, 5,031 days from 1999 to 2018.
 
-    Inputs and targets are raw: index points, and shares for the volume. Each split is a stretch of time, in which every
-    target lies; an input may reach back before it, as it would in use.
+    Inputs and targets are raw: index points, and shares for the volume. Each split is a period that contains all its
+    targets; inputs may start before the period, as in use.
 
     Args:
-        window: Trading days that a forecast sees.
-        horizon: Trading days that it gives.
-        features: The closing price alone, or with opening, highest, lowest and volume behind it.
+        window: Trading days of an input.
+        horizon: Trading days of a forecast.
+        features: Closing price alone, or followed by open, high, low and volume (ohlcv).
         path: CSV file with the columns Date and Close, and Open, High, Low, Volume for ohlcv; null fetches a package.
     """
     return load("sp500", window, horizon, features, path)
@@ -57,28 +57,28 @@ def nasdaq(
     features: Literal["close", "ohlcv"] = "close",
     path: str | None = None,
 ) -> Dataset:
-    """Daily prices of the NASDAQ Composite index, 5,031 trading days from 1999 to 2018.
+    """Daily prices of the NASDAQ Composite index, 5,031 days from 1999 to 2018.
 
-    As `sp500`. The volumes of 2015-05-12 and 2018-01-09 are 0 in the source, and left so.
+    As `sp500`. The volumes of 2015-05-12 and 2018-01-09 are 0 in the source.
 
     Args:
-        window: Trading days that a forecast sees.
-        horizon: Trading days that it gives.
-        features: The closing price alone, or with opening, highest, lowest and volume behind it.
+        window: Trading days of an input.
+        horizon: Trading days of a forecast.
+        features: Closing price alone, or followed by open, high, low and volume (ohlcv).
         path: CSV file with the columns Date and Close, and Open, High, Low, Volume for ohlcv; null fetches a package.
     """
     return load("nasdaq", window, horizon, features, path)
 
 
 def load(name: str, window: int, horizon: int, features: str, path: str | None) -> Dataset:
-    """The windows of one series, in the splits that their targets lie in.
+    """Load the windows of a series, split by their targets.
 
     Raises:
-        DataError: The file cannot be had or read, or is too short for a window and a horizon in every split.
+        DataError: The file cannot be fetched or read, or is too short for a window and a horizon in every split.
     """
     file = expanded(path) if path is not None else members(ARCH, FILES)[FILES.index(f"{name}.csv.gz")]
     days, values = read_prices(file, COLUMNS[features])
-    parts = by_time(len(days), (0.7, 0.1, 0.2))
+    parts = chronological_split(len(days), (0.7, 0.1, 0.2))
     needed = [window + horizon, horizon, horizon]
     for part, rows in zip(parts, needed, strict=True):
         if part.stop - part.start < rows:
@@ -87,7 +87,7 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
                 f"a split has {part.stop - part.start} of the {rows} that it needs"
             )
     train, validation, test = (_windows(days, values, part, window, horizon) for part in parts)
-    # A constant feature, such as a volume that is nowhere given, must not be divided by zero.
+    # A constant feature, such as a missing volume, must not be divided by zero.
     seen = values[parts[0]]
     std = np.where(seen.std(0) > 0, seen.std(0), 1)
     spec = DataSpec(
@@ -105,11 +105,11 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
         targets={"future": Field(kind="value", dtype="float32", shape=(horizon,))},
     )
     source = f"{file if path is not None else 'pip arch'}, {days[0]} to {days[-1]}"
-    return Dataset(spec, train, validation, test, source, "by time 70/10/20")
+    return Dataset(spec, train, validation, test, source, "chronological 70/10/20")
 
 
 def _windows(days: list[str], values: np.ndarray, part: slice, window: int, horizon: int) -> Split:
-    """Samples whose targets, the closing prices of days t to t + horizon - 1, all lie in `part`."""
+    """Return the samples whose targets, of horizon days, lie in `part`."""
     first = np.arange(max(part.start, window), part.stop - horizon + 1)
     inputs = values[first[:, None] + np.arange(-window, 0)]
     targets = values[first[:, None] + np.arange(horizon), 0]

@@ -1,4 +1,4 @@
-"""What can be chosen: `list` and `show`. Nothing of an entry is imported for it."""
+"""Commands `list` and `show`, which import no component."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dlframe.types import ConfigError, nearest
 
 
 def listing(groups: Sequence[str]) -> str:
-    """Every entry of the groups, of all where none is named: its name, its summary, and where it comes from.
+    """Return the components of groups (default all): name, summary and origin.
 
     Raises:
-        ConfigError: There is no such group.
+        ConfigError: A group does not exist.
     """
     groups = _discover(groups)
     every = (*GROUPS, *CHOICES)
@@ -31,13 +31,13 @@ def listing(groups: Sequence[str]) -> str:
 
 
 def options(arguments: Sequence[str]) -> str:
-    """The options of one entry: type, range, default, meaning; of a YAML file what it says.
+    """Return the options of a component: type, range, default, meaning.
 
     Args:
-        arguments: ["model=cnn"], or "run", "trainer", "tracking" for the options of a run itself.
+        arguments: ["model=cnn"] (or a YAML file's group=name), or "run", "trainer", "tracking" for the settings of a run.
 
     Raises:
-        ConfigError: There is no such entry.
+        ConfigError: The component does not exist.
     """
     arguments = _discover(arguments)
     group, equals, name = arguments[0].partition("=") if len(arguments) == 1 else ("", "", "")
@@ -54,7 +54,7 @@ def options(arguments: Sequence[str]) -> str:
 
 
 def _discover(arguments: Sequence[str]) -> list[str]:
-    """Read the plugins, also those of a `plugin_paths=...`; the other arguments."""
+    """Discover plugins and return the arguments except `plugin_paths`."""
     paths = [raw for key, _, raw in (a.partition("=") for a in arguments) if key == "plugin_paths"]
     plugins.discover(plugin_paths(paths[-1]) if paths else ())
     return [a for a in arguments if not a.startswith("plugin_paths=")]
@@ -67,7 +67,7 @@ def _block(group: str) -> str:
         if name not in taken or path.endswith(".yaml"):
             brought = {plugins.PACKAGED_CONF: "dlframe", **plugins.conf_folders}
             home = next((owner for folder, owner in brought.items() if Path(path).is_relative_to(folder)), path)
-            rows.append((f"{name} (recipe)" if group == "task" else name, _headline(Path(path)), home))
+            rows.append((f"{name} (preset)" if group == "task" else name, _first_comment(Path(path)), home))
     if not rows:
         return ""
     width = max(len(name) for name, _, _ in rows) + 2
@@ -79,8 +79,8 @@ def _block(group: str) -> str:
     return "\n".join([group, *lines])
 
 
-def _headline(path: Path) -> str:
-    """The first comment of a YAML file that is not a directive of Hydra's."""
+def _first_comment(path: Path) -> str:
+    """Return the first comment of a YAML file that is not a Hydra directive."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
 
@@ -94,7 +94,7 @@ def _describe(entry: Entry, prefix: str) -> str:
     ]
     for option in entry.parameters.values():
         if option.default is REQUIRED:
-            default = "must be given"
+            default = "required"
         else:
             default = f"default {_text(option.default)}"
         lines.append(f"  {prefix}{option.name}: {option.rule}; {default}")
@@ -102,13 +102,13 @@ def _describe(entry: Entry, prefix: str) -> str:
     if not entry.parameters:
         lines.append(f"  {entry.unavailable or 'no options'}")
     if entry.left_out:
-        text = f"Parameters of {entry.target} that are no options: {', '.join(entry.left_out)}."
+        text = f"Parameters of {entry.target} without an option: {', '.join(entry.left_out)}."
         lines += ["", *textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="  ")]
     return "\n".join(lines)
 
 
 def _text(value: object) -> str:
-    """A default as one would type it."""
+    """Return a default as typed on the command line."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_text, value))}]"
     if value is None or isinstance(value, bool):

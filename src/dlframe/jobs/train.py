@@ -17,7 +17,7 @@ from dlframe.runs import resume, run_directory
 from dlframe.runs.environment import is_main
 from dlframe.runs.journal import NO_ROOM, Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, read_metadata, states
-from dlframe.runs.signals import Signals, Stopped, die_with_parent
+from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage import checkpoint
 from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, check_dataset
 
@@ -56,7 +56,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
 
     Raises:
         DlframeError: Something that the user can mend.
-        Stopped: Ctrl-C or SIGTERM. The state of the training is saved.
+        RunInterrupted: Ctrl-C or SIGTERM. The state of the training is saved.
     """
     run_directory.check_writable(config.run.runs)
     folder = resume.find(config) if is_main() else None
@@ -66,7 +66,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     dataset = load_data(config)
     with Signals() as signals:
         if not is_main():
-            die_with_parent()
+            exit_with_parent()
             return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Recorder(signals))
         recorder = _begin(config, dataset, folder, tracking_uri, signals)
         tracker = None
@@ -78,7 +78,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
                 tracker = Tracker.start(recorder.folder)
             result = _train(config, dataset, recorder.folder, recorder)
             status = "FINISHED"
-        except (KeyboardInterrupt, Stopped):
+        except (KeyboardInterrupt, RunInterrupted):
             status, message = "KILLED", "interrupted"
             print(terminal.stopped(config, recorder.step), file=sys.stderr, flush=True)
             raise
@@ -111,7 +111,7 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
     os.environ[FOLDER_VARIABLE] = str(folder)
     if note := os.environ.pop(run_directory.NOTE_VARIABLE, ""):
         Path(note).write_text(str(folder.resolve()), encoding="utf-8")
-    print(terminal.opening(config, dataset, folder, again=bool(before)), flush=True)
+    print(terminal.header(config, dataset, folder, again=bool(before)), flush=True)
     run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
     return RunRecorder(config, folder, journal, signals)
 
@@ -119,7 +119,7 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
 def _told(result: Result, pending: list[Tracker] | None) -> Result:
     """The result, also in the terminal, unless it is one of a grid's."""
     if pending is None:
-        print(terminal.closing(result), flush=True)
+        print(terminal.summary(result), flush=True)
     return result
 
 
@@ -152,13 +152,13 @@ def rescore(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -
         raise DataError(f"{folder}: is damaged: {error}") from None
     dataset = load_data(config)
     run_directory.check_data(folder, dataset)
-    print(terminal.opening(config, dataset, None), flush=True)
+    print(terminal.header(config, dataset, None), flush=True)
     from dlframe.engine.fit import evaluate
 
     result, _ = _result(config, dataset, evaluate(config, dataset, path), folder)
     result.seconds = time.perf_counter() - started
     result.overrides = overrides
-    print(terminal.closing(result), flush=True)
+    print(terminal.summary(result), flush=True)
     return result
 
 

@@ -1,1 +1,1 @@
-"""Metrics beside those of a task, by name."""
+"""Additional metrics."""

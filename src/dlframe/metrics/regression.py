@@ -1,4 +1,4 @@
-"""Metrics of forecast values, torchmetrics' own: they see predictions and targets in the units of the data."""
+"""Forecasting metrics of torchmetrics, in the units of the data."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dlframe.types import DataSpec
 
 @metrics.register("r2", scores=("prediction", "target"), better="max", high=1.0)
 def r2(spec: DataSpec) -> Metric:
-    """Coefficient of determination: 1 for a perfect forecast, 0 for the mean of the targets."""
+    """Coefficient of determination; 1 is perfect, 0 equals the targets' mean."""
     return R2Score(multioutput="uniform_average")
 
 
 @metrics.register("smape", scores=("prediction", "target"), better="min", low=0.0, high=2.0, unit="fraction")
 def smape(spec: DataSpec) -> Metric:
-    """Symmetric mean absolute percentage error: the error as a part of the mean of forecast and target."""
+    """Symmetric MAPE: error relative to the mean of forecast and target."""
     return SymmetricMeanAbsolutePercentageError()

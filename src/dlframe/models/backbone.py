@@ -1,4 +1,4 @@
-"""Any network of timm, from scratch or from weights that were trained elsewhere."""
+"""Image classifiers of timm, with random or pretrained weights."""
 
 from __future__ import annotations
 
@@ -51,27 +51,27 @@ PACKAGES = {
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
 }
-"""ImageNet weights by architecture: a package, the path of the file in it, and the file's hash."""
+"""Architecture -> ImageNet weights: package, path of the file in the package, SHA-256 of the file."""
 
 
 @models.register("backbone", inputs=("image",))
 class Backbone(nn.Module):
-    """Any image classifier of timm, its head replaced, its weights from a package, a file or the hub.
+    """Image classifier of timm with a new head and optional pretrained weights.
 
-    Wightman 2019, "PyTorch Image Models". Images are resized to a square and brought from the statistics of the data to
-    those of the weights; one channel is repeated three times. Gradual unfreezing and learning rates that fall from the
-    head to the stem are those of Howard and Ruder 2018 (arXiv 1801.06146); it differs in that one layer follows another
-    evenly over the first half of the epochs, since image networks have more layers than a short training has epochs.
+    Wightman 2019, "PyTorch Image Models". Images are resized to a square and normalized with the statistics of the
+    pretrained weights; one channel is repeated three times. Gradual unfreezing and learning rates that decay from the head
+    to the stem follow Howard and Ruder 2018 (arXiv 1801.06146). Unlike in the paper, layers are unfrozen evenly over the
+    first half of the epochs, since image networks have more layers than a short training has epochs.
 
     Args:
         architecture: Name of the network in timm, such as mobilenetv2_100 (Sandler et al. 2018, arXiv 1801.04381).
-        weights: Where the weights come from: none (random), package, hub (Hugging Face), or the path of a .safetensors,
-            .pt or .pth file. The classifier in a file is left out where it has another number of classes.
-        train: Which part is trained: all, head (the rest is frozen, batch norm's statistics too), or gradual (the head in
-            the first epoch, one layer after another until half of the epochs are over, then all).
-        image_size: Height and width in pixels to which images are resized.
-        head_lr_scale: Learning rate of the head as a multiple of the optimizer's.
-        lr_decay: Factor by which the learning rate falls from each layer to the one before it.
+        weights: Source of the weights: none (random), package, hub (Hugging Face), or the path of a .safetensors, .pt or
+            .pth file. A classifier head with another number of classes is ignored.
+        trainable: Trained layers: all, head (the rest is frozen, including batch norm statistics), or gradual (the head
+            in the first epoch, further layers during the first half of the epochs, then all).
+        image_size: Height and width of resized images in pixels.
+        head_lr_scale: Learning rate of the head, relative to the optimizer's.
+        layer_decay: Learning rate of a layer, relative to that of the next layer.
     """
 
     network: Any
@@ -84,10 +84,10 @@ class Backbone(nn.Module):
         *,
         architecture: str = "mobilenetv2_100",
         weights: str = "none",
-        train: Literal["all", "head", "gradual"] = "all",
+        trainable: Literal["all", "head", "gradual"] = "all",
         image_size: Count = 64,
         head_lr_scale: Positive = 1.0,
-        lr_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0,
+        layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0,
     ) -> None:
         super().__init__()
         known = {*timm.list_models(), *timm.list_pretrained()}
@@ -95,15 +95,15 @@ class Backbone(nn.Module):
             raise ConfigError(f"model.architecture: timm has no '{architecture}'.{nearest(architecture, known)}")
         if spec.shape[0] not in (1, 3):
             raise ConfigError(f"model=backbone: takes images of 1 or 3 channels. Received: {spec.shape[0]}")
-        self.part = train
+        self.trainable = trainable
         self.image_size = image_size
         self.head_lr_scale = head_lr_scale
-        self.lr_decay = lr_decay
+        self.layer_decay = layer_decay
         self.network = timm.create_model(architecture, num_classes=len(spec.classes))
         config = self.network.pretrained_cfg
         classifiers = (config["classifier"],) if isinstance(config["classifier"], str) else config["classifier"]
         heads = tuple(f"{name}." for name in classifiers)
-        # Zero, as in Kolesnikov et al. 2019 (arXiv 1912.11370): what timm draws would drown what a few labels can say.
+        # Zero, as in Kolesnikov et al. 2019 (arXiv 1912.11370): timm's random head dominates training on few labels.
         for name, parameter in self.network.named_parameters():
             if name.startswith(heads):
                 nn.init.zeros_(parameter)
@@ -111,18 +111,18 @@ class Backbone(nn.Module):
             load(self.network, *find(weights, architecture), heads)
         resize(self.network, architecture, image_size)
         self.layers = layers(self.network, heads)
-        """Names of parameters, layer by layer from the head to the stem."""
-        self.unfreeze(len(self.layers) if train == "all" else 1)
-        # Inputs arrive as (pixels - mean of the data) / std of the data; they leave as (pixels - mean) / std.
+        """Names of parameters by layer, from the head to the stem."""
+        self.unfreeze(len(self.layers) if trainable == "all" else 1)
+        # From (pixels - mean) / std of the data to (pixels - mean) / std of the weights.
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         scale, shift = torch.tensor(spec.input.std) / std, (torch.tensor(spec.input.mean) - mean) / std
         self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, 1 or 3 channels, height, width)."""
+        """Return logits (batch, classes) of images (batch, 1 or 3, height, width)."""
         size = max(images.shape[-2:])
-        # One channel is in both orders; repeated, it would be in the slower one.
+        # One channel has both memory formats; repeating it would choose the slower one.
         channels_last = images.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if images.shape[-2:] != (self.image_size, self.image_size):
@@ -132,41 +132,41 @@ class Backbone(nn.Module):
         return self.network((images * self.scale + self.shift).contiguous(memory_format=layout))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """A group for each layer that is ever trained, from the head to the stem."""
+        """Return a group per trained layer, from the head to the stem."""
         parameters = dict(self.network.named_parameters())
-        layers = self.layers[:1] if self.part == "head" else self.layers
+        layers = self.layers[:1] if self.trainable == "head" else self.layers
         return [
             {
                 "params": [parameters[name] for name in layer],
-                "lr_scale": self.lr_decay**depth if depth else self.head_lr_scale,
+                "lr_scale": self.layer_decay**depth if depth else self.head_lr_scale,
             }
             for depth, layer in enumerate(layers)
         ]
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Unfreeze what this epoch trains, by its number alone, so that a resumed run does the same."""
-        if self.part == "gradual":
+        """Unfreeze the layers of an epoch, which depend on its number only."""
+        if self.trainable == "gradual":
             if (
                 torch.distributed.is_available()
                 and torch.distributed.is_initialized()
                 and torch.distributed.get_world_size() > 1
             ):
                 raise ConfigError(
-                    "model.train: gradual takes one process, as several agree on what they train before they start. "
-                    "Try: model.train=all model.lr_decay=0.8"
+                    "model.trainable: gradual requires one process; several fix the trained layers before the start. "
+                    "Try: model.trainable=all model.layer_decay=0.8"
                 )
-            share = min(1.0, epoch / max(1, epochs // 2))
-            self.unfreeze(1 + round(share * (len(self.layers) - 1)))
+            fraction = min(1.0, epoch / max(1, epochs // 2))
+            self.unfreeze(1 + round(fraction * (len(self.layers) - 1)))
 
     def unfreeze(self, count: int) -> None:
-        """Train the `count` layers that are nearest to the head, and no other."""
+        """Train only the `count` layers nearest to the head."""
         trained = {name for layer in self.layers[:count] for name in layer}
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name in trained)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
-        """As for any module, but that frozen parts stay in evaluation mode: no dropout, fixed batch norm statistics."""
+        """Set the training mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for module in self.network.modules():
             trained = [parameter.requires_grad for parameter in module.parameters()]
@@ -176,27 +176,27 @@ class Backbone(nn.Module):
 
 
 def find(weights: str, architecture: str) -> tuple[dict[str, Tensor], Path]:
-    """The tensors that `weights` stands for, under timm's names, and their file."""
+    """Return the tensors of `weights` under timm's names, and their file."""
     if weights == "package":
         if architecture not in PACKAGES:
             names = ", ".join(PACKAGES)
-            raise ConfigError(f"model.weights: no known package has those of '{architecture}'. It must be one of {names}")
+            raise ConfigError(f"model.weights: package has weights of {names}. Received: {architecture!r}")
         path = member(*PACKAGES[architecture])
-        # Other names than timm's, in the same order.
+        # The package uses other names than timm, in the same order.
         return dict(zip(timm.create_model(architecture).state_dict(), read(path).values(), strict=True)), path
     if weights == "hub":
         path = from_hub(architecture)
-        # Through timm, which adapts the files of some networks.
+        # timm converts the files of some networks.
         overlay = {"state_dict": read(path)}
         return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict(), path
     return read(Path(weights)), Path(weights)
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name.
+    """Return the tensors of a file by name.
 
     Raises:
-        CheckpointError: It is missing, damaged, or holds more than tensors: loading that could run code.
+        CheckpointError: The file is missing, damaged, or holds other objects, which could run code.
     """
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         hint = "" if path.suffix else nearest(str(path), ("none", "package", "hub"))
@@ -205,36 +205,34 @@ def read(path: Path) -> dict[str, Tensor]:
             f"Received: '{path}'.{hint}"
         )
     if not path.is_file():
-        raise CheckpointError(f"model.weights: there is no file '{path}'.")
+        raise CheckpointError(f"model.weights: no such file. Received: '{path}'.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         _check_form(path)
-        with warnings.catch_warnings(action="ignore"):  # torch remarks on pickle's version before it refuses the file.
+        with warnings.catch_warnings(action="ignore"):  # torch warns about the pickle version before refusing.
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: is damaged, or a pickle of more than tensors, which could run code; it is refused."
-        ) from None
+        raise CheckpointError(f"{path}: is damaged, or a pickle of other objects than tensors, which could run code.") from None
     except CheckpointError:
         raise
     except PermissionError:
         raise CheckpointError(f"{path}: cannot be read: permission denied.") from None
-    except Exception:  # Whatever the readers stumble on in a damaged file: a KeyError, an end of file, their own errors.
+    except Exception:  # A damaged file can raise any error of the readers.
         raise CheckpointError(f"{path}: is damaged or truncated.") from None
-    for key in ("state_dict", "model"):  # What training programs wrap the weights in.
+    for key in ("state_dict", "model"):  # Wrappers of common training programs.
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         raise CheckpointError(f"{path}: must hold tensors by name. Received: {type(content).__name__}")
     for name, tensor in content.items():
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
-            raise CheckpointError(f"{path}: must hold plain tensors of numbers. Received: '{name}', which is none.")
+            raise CheckpointError(f"{path}: must hold dense tensors of real numbers. Received: '{name}'.")
     return content
 
 
 def _check_form(path: Path) -> None:
-    """Refuse what torch would unpack: its oldest form, a tar archive; and members larger than the file, which none saves."""
+    """Refuse archives that torch would unpack: legacy tar and compressed zip."""
     with path.open("rb") as file:
         head = file.read(2)
     with contextlib.suppress(tarfile.TarError), tarfile.open(path, mode="r:"):
@@ -244,11 +242,11 @@ def _check_form(path: Path) -> None:
     if head == b"PK":
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-                raise CheckpointError(f"{path}: is damaged, or made to unpack to more than it holds; it is refused.")
+                raise CheckpointError(f"{path}: is damaged, or would unpack to more than its size.")
 
 
 def from_hub(architecture: str) -> Path:
-    """The file of an architecture's weights on the Hugging Face hub, from its cache where it is there."""
+    """Return the file of an architecture's weights from the hub or its cache."""
     config = timm.get_pretrained_cfg(architecture)
     if not config or not config.hf_hub_id:
         raise ConfigError(f"model.weights: the hub has no weights of '{architecture}'. Try: model.weights=none")
@@ -257,21 +255,21 @@ def from_hub(architecture: str) -> Path:
         return Path(cached)
     url = hf_hub_url(config.hf_hub_id, file)
     try:
-        # Asked once before the download, which without a network tries again for most of a minute.
+        # A quick check first: without a network, the download retries for most of a minute.
         get_session().head(url, timeout=5)
         return Path(hf_hub_download(config.hf_hub_id, file))
-    except Exception as error:  # The hub's client has changed its transport, and with it the errors, more than once.
+    except Exception as error:  # The errors of the hub's client differ between versions.
         reason = str(error).split("\n", 1)[0].rstrip(".")
-        raise CheckpointError(f"{url}: cannot be fetched: {reason}. Try: model.weights=package, or a file") from None
+        raise CheckpointError(f"{url}: download failed: {reason}. Try: model.weights=package, or a file") from None
 
 
 def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tuple[str, ...]) -> None:
-    """Put a file's tensors into a network, all but a head of another size.
+    """Load a file's tensors into a network, except a head of another size.
 
-    The beginning of a name that a wrapper has added (DataParallel, a task of dlframe) is taken off.
+    Name prefixes of wrappers (DataParallel, a task of dlframe) are removed.
 
     Raises:
-        CheckpointError: They are another network's.
+        CheckpointError: The tensors do not match the network.
     """
     own = network.state_dict()
     first = next(iter(own))
@@ -284,7 +282,7 @@ def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tupl
 
 
 def resize(network: Any, architecture: str, size: int) -> None:
-    """Set the image size of a network whose weights depend on it, and try the network on one image."""
+    """Set the image size of the network, and test it on one image."""
     config = network.pretrained_cfg
     try:
         if config["fixed_input_size"] and config["input_size"][1:] != (size, size):
@@ -294,12 +292,12 @@ def resize(network: Any, architecture: str, size: int) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ConfigError(
-            f"model.image_size: '{architecture}' cannot take it: {reason.rstrip('.')}. Received: {size}"
+            f"model.image_size: not supported by '{architecture}': {reason.rstrip('.')}. Received: {size}"
         ) from None
 
 
 def layers(network: Any, heads: tuple[str, ...]) -> list[list[str]]:
-    """Names of the network's parameters, layer by layer from the head to the stem."""
+    """Return the names of parameters by layer, from the head to the stem."""
     matcher = network.group_matcher() if hasattr(network, "group_matcher") else {}
     grouped = group_parameters(network, matcher)
     head = [name for names in grouped.values() for name in names if name.startswith(heads)]

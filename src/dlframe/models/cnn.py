@@ -12,19 +12,19 @@ from dlframe.types import DataSpec
 
 @models.register("cnn", inputs=("image",))
 class CNN(nn.Module):
-    """Convolutional network: pairs of 3x3 convolutions with pooling, then one hidden layer.
+    """Convolutional network of 3x3 pairs with pooling and one hidden layer.
 
-    The plan of LeNet (LeCun et al. 1998) with the 3x3 pairs of VGG (Simonyan and Zisserman 2014, arXiv 1409.1556) and
-    the initialisation of He et al. (2015, arXiv 1502.01852). Each block's second convolution doubles the channels.
-    It differs from the textbook in its order alone, which is exact and saves time: the maximum is taken before ReLU,
-    on four times as many values as ReLU then sees, and the features are flattened in the order of channels-last memory.
+    The architecture of LeNet (LeCun et al. 1998) with the 3x3 pairs of VGG (Simonyan and Zisserman 2014, arXiv 1409.1556)
+    and the initialization of He et al. (2015, arXiv 1502.01852). Each block's second convolution doubles the channels.
+    Two changes of order save time and keep the result exact: max pooling precedes ReLU, which then sees a quarter of the
+    values, and features are flattened in channels-last order.
 
     Args:
         width: Channels of the first convolution.
         depth: Number of blocks; each halves height and width, down to one pixel.
-        hidden: Units of the hidden layer.
-        dropout: Probability with which a unit of the hidden layer is left out of a training step.
-        norm: Normalisation after each convolution: batch (Ioffe and Szegedy 2015, arXiv 1502.03167) or none.
+        hidden_dim: Units of the hidden layer.
+        dropout: Dropout probability of hidden units.
+        norm: Normalization after each convolution: batch (Ioffe and Szegedy 2015, arXiv 1502.03167) or none.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class CNN(nn.Module):
         *,
         width: Count = 32,
         depth: Count = 1,
-        hidden: Count = 128,
+        hidden_dim: Count = 128,
         dropout: Probability = 0.25,
         norm: Literal["batch", "none"] = "none",
     ) -> None:
@@ -56,9 +56,9 @@ class CNN(nn.Module):
             layers += [nn.MaxPool2d(pool), nn.ReLU(inplace=True)]
             height, columns = height // pool[0], columns // pool[1]
         self.features = nn.Sequential(*layers)
-        self.hidden = nn.Linear(channels * height * columns, hidden)
+        self.hidden = nn.Linear(channels * height * columns, hidden_dim)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, len(spec.classes))
+        self.head = nn.Linear(hidden_dim, len(spec.classes))
         for module in [*layers, self.hidden]:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -66,7 +66,7 @@ class CNN(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width)."""
-        # A view where memory is channels-last; the same order, by a copy, where it is not.
+        """Return logits (batch, classes) of images (batch, channels, height, width)."""
+        # A view of channels-last memory; otherwise a copy in the same order.
         features = self.features(images).permute(0, 2, 3, 1).flatten(1)
         return self.head(self.dropout(self.hidden(features).relu_()))

@@ -1,4 +1,4 @@
-"""How far generated images are from real ones."""
+"""Fréchet distances between generated and real images."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.nn import functional
 from dlframe.types import Dataset, DataSpec, Split
 
 SAMPLES = 5_000
-"""At most so many images of each kind go into a Fréchet distance."""
+"""Maximum number of images of each kind."""
 PART = 256
-"""Images that go through a network at once when training is over."""
+"""Batch size of images after training."""
 
 
 def frechet_distances(spec: DataSpec, dataset: Dataset, generate: Callable[[int], np.ndarray]) -> dict[str, float]:
-    """The Fréchet distances from the test images to generated ones and to training images, as many of each.
+    """Return Fréchet distances from test images to generated and training images.
 
     Heusel et al. 2017, arXiv 1706.08500, in the features of a small classifier, `FeatureNetwork`. The second distance,
-    `frechet_distance_real`, is one that no generator can be expected to beat.
+    `frechet_distance_real`, is a lower bound for any realistic generator.
 
     Args:
-        spec: What the data is like: images of classes.
-        dataset: The images.
-        generate: Gives so many generated images, uint8.
+        spec: Specification of the data: images with classes.
+        dataset: Images.
+        generate: Function from a count to that many generated images, uint8.
     """
     count = min(len(dataset.train), len(dataset.test), SAMPLES)
     if count < 2:
@@ -41,15 +41,15 @@ def frechet_distances(spec: DataSpec, dataset: Dataset, generate: Callable[[int]
 
 
 class FeatureNetwork(nn.Module):
-    """64 features of an image, of a small classifier that is trained here, the same for all runs on the same data.
+    """Small classifier whose 64 features represent an image.
 
-    3x3 convolutions of 32 channels and stride 2 down to 4 pixels a side, and a linear layer, each with ReLU; 500 steps
-    of Adam on 64 images. It learns from the validation images: they have their labels in every run, and, unlike the
-    training images, they are not part of what is measured.
+    3x3 convolutions of 32 channels and stride 2 down to 4 pixels a side, and a linear layer, each with ReLU; 500 Adam
+    steps on batches of 64. All runs on the same data train the same network, on the validation images: these are labeled
+    in every run and, unlike training images, are not measured.
 
     Args:
-        spec: What the data is like.
-        split: Labelled images, uint8.
+        spec: Specification of the data.
+        split: Labeled images, uint8.
     """
 
     num_features = 64
@@ -82,17 +82,19 @@ class FeatureNetwork(nn.Module):
             optimizer.step()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (batch, 64) of images (batch, channels, height, width), uint8."""
+        """Return features (batch, 64) of uint8 images."""
         return self.layers((images.float() / 255 - self.mean) / self.std)
 
 
 def frechet_distance(network: nn.Module, images: np.ndarray, others: np.ndarray) -> float:
-    """Squared Fréchet distance between Gaussians with the means and covariances of the features of two sets of images.
+    """Return the squared Fréchet distance between the features of two image sets.
+
+    The distance is between Gaussians with the means and covariances of the features.
 
     Args:
-        network: Gives (batch, num_features) features of images as `images` holds them.
-        images: (samples, *shape), two samples at the least.
-        others: Likewise.
+        network: Maps images to features (batch, num_features).
+        images: (samples, *shape); at least two samples.
+        others: Second set, as `images`.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 

@@ -18,40 +18,40 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SLOPE = 0.2
-"""Of the discriminator's leaky ReLU below zero."""
+"""Negative slope of the discriminator's leaky ReLU."""
 
 SMALLEST, DOUBLINGS = 4, 3
-"""Height and width are halved until neither is above SMALLEST; channels double with the first DOUBLINGS halvings."""
+"""Halve height and width until both are at most SMALLEST; double channels in the first DOUBLINGS halvings."""
 
 
 @models.register("gan", networks=("discriminator", "generator"), unlabeled=True, inputs=("image",))
 class GAN(nn.Module):
-    """Semi-supervised GAN: a discriminator that classifies, and a generator of images that it must tell from real ones.
+    """Semi-supervised GAN whose discriminator classifies images.
 
-    Salimans et al. 2016 (arXiv 1606.03498), section 5. A further class, "generated", is given the logit 0, so that the
-    softmax says of an image that it is real with probability Z / (Z + 1), where Z is the sum of exp(logits) over the
-    classes. With L = log Z the discriminator lowers
+    Salimans et al. 2016 (arXiv 1606.03498), section 5. An extra class, "generated", has the logit 0, so that the
+    softmax probability of a real image is Z / (Z + 1), where Z is the sum of exp(logits) over the classes. With
+    L = log Z the discriminator minimizes
 
         cross-entropy over the classes + adversarial_weight * (softplus(-L(real)) + softplus(L(generated))) / 2
 
-    each term a mean over its images. It differs from the paper in that labeled images come as they fall in a batch of
-    all, not in batches of their own: a batch without any has no first term. Labels that were mixed count by their fractions.
+    each term a mean over its images. Unlike in the paper, one batch mixes labeled and unlabeled images; a batch without
+    labels has no first term. Mixed labels count by their fractions.
 
-    The plan of DCGAN (Radford et al. 2015, arXiv 1511.06434): strided convolutions and leaky ReLU in the discriminator,
-    batch norm and ReLU in the generator. It differs in three things. The discriminator has no batch norm, but the
-    initialisation of He et al. (2015, arXiv 1502.01852) and a hidden layer, whose features the generator can match
-    (Salimans et al. 2016, arXiv 1606.03498). The generator enlarges by copying pixels and convolving, not by transposed
-    convolutions, which leave a checkerboard (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts"). Its images
-    are in [0, 1], by a sigmoid, as real ones are before they are normalised: black borders stay black.
+    The architecture of DCGAN (Radford et al. 2015, arXiv 1511.06434): strided convolutions and leaky ReLU in the
+    discriminator, batch norm and ReLU in the generator. Three differences. The discriminator has no batch norm, but the
+    initialization of He et al. (2015, arXiv 1502.01852) and a hidden layer, whose features the generator can match
+    (Salimans et al. 2016). The generator upsamples by nearest neighbor and convolves, since transposed convolutions leave
+    a checkerboard (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts"). A sigmoid keeps generated images in
+    [0, 1], as real images are before normalization: black borders stay black.
 
     Args:
-        width: Channels of both networks at full size; each halving doubles them, up to eight times as many.
-        hidden: Units of the discriminator's hidden layer, the features.
-        latent: Length of the noise from which an image is drawn.
-        dropout: Probability with which a feature before or after the hidden layer is left out of a training step.
-        adversarial_weight: Weight of the real-or-generated term; 0 learns from the labels alone.
-        generator_loss: What the generator lowers: the squared distance between the mean features of real and of generated
-            images (feature_matching), or softplus(-L(generated)) (non_saturating; Goodfellow et al. 2014, arXiv 1406.2661).
+        width: Channels of both networks at full size; each halving doubles the channels, up to eightfold.
+        hidden_dim: Units of the discriminator's hidden layer.
+        latent_dim: Length of the noise vector of an image.
+        dropout: Dropout probability of features before and after the hidden layer.
+        adversarial_weight: Weight of the adversarial term; 0 trains on labels alone.
+        generator_loss: Loss of the generator: squared distance between the mean features of real and generated images
+            (feature_matching), or softplus(-L(generated)) (non_saturating; Goodfellow et al. 2014, arXiv 1406.2661).
     """
 
     mean: Tensor
@@ -62,8 +62,8 @@ class GAN(nn.Module):
         spec: DataSpec,
         *,
         width: Count = 32,
-        hidden: Count = 128,
-        latent: Count = 64,
+        hidden_dim: Count = 128,
+        latent_dim: Count = 64,
         dropout: Probability = 0.25,
         adversarial_weight: NonNegative = 1.0,
         generator_loss: Literal["feature_matching", "non_saturating"] = "feature_matching",
@@ -76,26 +76,26 @@ class GAN(nn.Module):
             self.register_buffer(name, torch.tensor(getattr(spec.input, name)).view(-1, 1, 1), persistent=False)
         sizes = halvings(*spec.shape[1:])
         widths = [width << min(halving, DOUBLINGS) for halving in range(len(sizes))]
-        self.discriminator = Discriminator(spec, sizes, widths, hidden, dropout)
-        self.generator = Generator(spec, sizes, widths, latent)
+        self.discriminator = Discriminator(spec, sizes, widths, hidden_dim, dropout)
+        self.generator = Generator(spec, sizes, widths, latent_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        """Return logits (batch, classes) of images (batch, channels, height, width)."""
         return self.discriminator(images)
 
     def generate(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """(count, channels, height, width) images in [0, 1], from noise of `generator`, or of torch's own."""
+        """Return generated images (count, channels, height, width) in [0, 1]."""
         device, dtype = self.mean.device, self.mean.dtype
-        return self.generator(torch.randn(count, self.generator.latent, generator=generator, device=device, dtype=dtype))
+        return self.generator(torch.randn(count, self.generator.latent_dim, generator=generator, device=device, dtype=dtype))
 
     def loss(self, images: Tensor, network: str, supervised: Callable[[Tensor], Tensor], fraction: float) -> Tensor:
-        """What the discriminator or the generator lowers.
+        """Return the loss of the discriminator or the generator.
 
         Args:
             images: (batch, channels, height, width), normalized.
-            network: Which of the two.
-            supervised: From logits (batch, classes) to the part of the loss that labels give.
-            fraction: The batch's part of the samples of the optimizer step.
+            network: "discriminator" or "generator".
+            supervised: Function from logits (batch, classes) to the supervised part of the loss.
+            fraction: Samples of the batch divided by those of the optimizer step.
         """
         if network == "discriminator":
             with torch.no_grad():
@@ -114,33 +114,36 @@ class GAN(nn.Module):
         return (self.generate(count) - self.mean) / self.std
 
     def samples(self, count: int) -> np.ndarray:
-        """(count, channels, height, width) generated images, uint8, from the same noise at each call."""
+        """Return uint8 images (count, channels, height, width) from fixed noise."""
         generator = torch.Generator(self.mean.device).manual_seed(0)
         with torch.inference_mode():
             parts = [self.generate(min(PART, count - start), generator) for start in range(0, count, PART)]
         return (torch.cat(parts).float() * 255).round().byte().numpy(force=True)
 
     def figures(self) -> dict[str, Figure]:
-        """A grid of generated images."""
+        """Return a grid of generated images."""
         from dlframe import plots
 
         return {"generated": plots.grid(self.samples(64))}
 
     def final_metrics(self, dataset: Dataset) -> dict[str, float]:
-        """How far generated images are from the test images, and how far real ones are."""
+        """Return Fréchet distances of generated and real images to the test images."""
         return frechet_distances(self.spec, dataset, self.samples)
 
 
 def unsupervised(real: Tensor, generated: Tensor) -> Tensor:
-    """Cross-entropy of real or generated, half from each, of logits (batch, classes): -log(Z / (Z + 1)), -log(1 / (Z + 1))."""
+    """Return the real-or-generated loss of logits (batch, classes).
+
+    The mean of -log(Z / (Z + 1)) over real images and -log(1 / (Z + 1)) over generated images.
+    """
     return (functional.softplus(-real.logsumexp(1)).mean() + functional.softplus(generated.logsumexp(1)).mean()) / 2
 
 
 class Discriminator(nn.Module):
-    """Logits of the classes; `features` gives what they are computed from, (batch, hidden)."""
+    """Convolutional classifier; `features` returns the hidden layer."""
 
     def __init__(
-        self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], hidden: int, dropout: float
+        self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], hidden_dim: int, dropout: float
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -148,7 +151,7 @@ class Discriminator(nn.Module):
             convolution = nn.Conv2d(inputs, outputs, 3, stride=2 if halving else 1, padding=1)
             layers += [convolution, nn.LeakyReLU(SLOPE, inplace=True)]
         height, columns = sizes[-1]
-        linear = nn.Linear(widths[-1] * height * columns, hidden)
+        linear = nn.Linear(widths[-1] * height * columns, hidden_dim)
         layers += [nn.Flatten(), nn.Dropout(dropout), linear, nn.LeakyReLU(SLOPE, inplace=True)]
         for layer in layers:
             if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -157,21 +160,21 @@ class Discriminator(nn.Module):
                     nn.init.zeros_(layer.bias)
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, len(spec.classes))
+        self.head = nn.Linear(hidden_dim, len(spec.classes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.dropout(self.features(images)))
 
 
 class Generator(nn.Module):
-    """Images (batch, channels, height, width) in [0, 1] from noise (batch, latent)."""
+    """Network from noise (batch, latent_dim) to images in [0, 1]."""
 
-    def __init__(self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], latent: int) -> None:
+    def __init__(self, spec: DataSpec, sizes: Sequence[tuple[int, int]], widths: Sequence[int], latent_dim: int) -> None:
         super().__init__()
-        self.latent = latent
+        self.latent_dim = latent_dim
         height, columns = sizes[-1]
         layers: list[nn.Module] = [
-            nn.Linear(latent, widths[-1] * height * columns, bias=False),
+            nn.Linear(latent_dim, widths[-1] * height * columns, bias=False),
             nn.Unflatten(1, (widths[-1], height, columns)),
         ]
         for halving in reversed(range(len(sizes) - 1)):
@@ -188,7 +191,7 @@ class Generator(nn.Module):
 
 
 def halvings(height: int, width: int) -> list[tuple[int, int]]:
-    """The sizes from the full one down, each as a convolution of stride 2 leaves it: 28 x 28, 14 x 14, 7 x 7, 4 x 4."""
+    """Return the sizes after stride-2 convolutions: 28 x 28, 14 x 14, ..."""
     sizes = [(height, width)]
     while max(sizes[-1]) > SMALLEST:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))

@@ -14,17 +14,17 @@ from dlframe.types import DataSpec
     "lda",
     networks=(),
     inputs=("image",),
-    exempt={"varies": "it starts from zero sums, whatever the seed", "gradients": "it has none"},
+    exempt={"varies": "all sums start at zero", "gradients": "a closed form has no gradients"},
 )
 class LinearDiscriminant(nn.Module):
-    """Linear discriminant analysis on the pixels: one Gaussian a class, with one covariance for all.
+    """Linear discriminant analysis of pixels, with one shared covariance.
 
     Fisher 1936 ("The use of multiple measurements in taxonomic problems"). Counts, sums and products of the images are
-    added up batch by batch in double precision; the weights are solved for when the first prediction is asked for. One
-    epoch is enough without augmentation; more of them change nothing.
+    summed over batches in double precision; the first prediction solves for the weights. Without augmentation, one epoch
+    gives the final weights.
 
     Args:
-        shrinkage: Share of the covariance that is replaced by its mean variance in every direction (Friedman 1989,
+        shrinkage: Fraction of the covariance replaced by its mean variance in every direction (Friedman 1989,
             "Regularized discriminant analysis").
     """
 
@@ -47,25 +47,25 @@ class LinearDiscriminant(nn.Module):
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "solved", False))
 
     def partial_fit(self, images: Tensor, targets: Tensor) -> None:
-        """Add up images (batch, channels, height, width) and targets: (batch,) class numbers, or (batch, classes) shares."""
+        """Accumulate images and targets: indices (batch,) or (batch, classes)."""
         images = images.flatten(1).double()
         if targets.ndim == 1:
             targets = functional.one_hot(targets, len(self.counts))
-        shares = targets.double()
-        self.counts += shares.sum(0)
-        self.sums += shares.T @ images
+        fractions = targets.double()
+        self.counts += fractions.sum(0)
+        self.sums += fractions.T @ images
         self.products += images.T @ images
         self.solved = False
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        """Return logits (batch, classes) of images (batch, channels, height, width)."""
         if not self.solved:
             self._solve()
         return functional.linear(images.flatten(1), self.weight.to(images.dtype), self.bias.to(images.dtype))
 
     @torch.no_grad()
     def _solve(self) -> None:
-        """With class means m and covariance S: weight S^-1 m, bias log prior - m S^-1 m / 2."""
+        """Solve for weight S^-1 m, bias log prior - m S^-1 m / 2 (means m)."""
         total = self.counts.sum().clamp(min=1)
         means = self.sums / self.counts.clamp(min=1).unsqueeze(1)
         covariance = (self.products - self.sums.T @ means) / total

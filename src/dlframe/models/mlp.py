@@ -10,14 +10,14 @@ from dlframe.types import DataSpec
 
 @models.register("mlp", inputs=("image",))
 class MLP(nn.Module):
-    """Multilayer perceptron: hidden layers of one width over the flattened image.
+    """Multilayer perceptron of the flattened image.
 
-    ReLU and He et al.'s initialisation (2015, arXiv 1502.01852).
+    ReLU, and the initialization of He et al. (2015, arXiv 1502.01852).
 
     Args:
         width: Units of each hidden layer.
         depth: Number of hidden layers.
-        dropout: Probability with which a hidden unit is left out of a training step.
+        dropout: Dropout probability of hidden units.
     """
 
     def __init__(self, spec: DataSpec, *, width: Count = 256, depth: Count = 2, dropout: Probability = 0.1) -> None:
@@ -33,5 +33,5 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(features, len(spec.classes)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        """Return logits (batch, classes) of images (batch, channels, height, width)."""
         return self.layers(images.flatten(1))

@@ -20,7 +20,7 @@ BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
 }
-"""Residual blocks of each stage by depth: 6n + 2 in three stages, and the first two of the ImageNet plan in four."""
+"""Depth -> residual blocks per stage: 6n + 2 in three stages; 18 and 34, as for ImageNet, in four."""
 
 
 @models.register("resnet", inputs=("image",))
@@ -28,12 +28,12 @@ class ResNet(nn.Module):
     """Residual network with a 3x3 stem, for images of 8 to 64 pixels.
 
     He et al. 2015 (arXiv 1512.03385): the networks of section 4.2 (depth 6n + 2, three stages) and those of 18 and 34
-    layers (four stages). It differs in that no stem strides or pools, and every change of width is a 1x1 convolution.
+    layers (four stages). Differences: the stem has no stride or pooling, and every change of width is a 1x1 convolution.
 
     Args:
         depth: Number of layers with weights on the longest path; 18 and 34 have four stages, the others three.
         width: Channels of the first stage; each further stage halves height and width and doubles the channels.
-        dropout: Probability with which a pooled feature is left out of a training step.
+        dropout: Dropout probability of pooled features.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class ResNet(nn.Module):
         self.head = nn.Linear(channels, len(spec.classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        """Return logits (batch, classes) of images (batch, channels, height, width)."""
         features = self.blocks(self.stem(images)).mean((2, 3))
         return self.head(self.dropout(features))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: relu(shortcut(x) + f(x))."""
+    """Two 3x3 convolutions with a shortcut: relu(shortcut(x) + f(x))."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -80,7 +80,10 @@ class ResidualBlock(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """A convolution and its batch norm; weights by He et al. 2015 (arXiv 1502.01852) over the outputs, as in 1512.03385."""
+    """Return a convolution and its batch norm.
+
+    Weights by He et al. 2015 (arXiv 1502.01852) in fan-out mode, as in 1512.03385.
+    """
     layer = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer, nn.BatchNorm2d(outputs)

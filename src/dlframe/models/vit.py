@@ -11,51 +11,51 @@ from dlframe.types import ConfigError, DataSpec
 
 @models.register("vit", inputs=("image",))
 class ViT(nn.Module):
-    """Small vision transformer: patches of the image as tokens, their mean classified.
+    """Small vision transformer that classifies the mean of its tokens.
 
     Dosovitskiy et al. 2020 (arXiv 2010.11929) with the mean of the tokens in place of a class token, as in Beyer et al.
-    2022 (arXiv 2205.01580). Patches and learnt positions both start with unit variance, the positions far above the
-    paper's, so that a short training sees where a patch lies. Linear layers start as Glorot and Bengio (2010) say.
+    2022 (arXiv 2205.01580). Patch and position embeddings start with unit variance; the paper's positions start smaller
+    and need longer training. Linear layers use the initialization of Glorot and Bengio (2010).
 
     Args:
-        patch: Height and width of a patch in pixels; divides those of the image.
-        width: Features of a token; a multiple of heads.
+        patch_size: Height and width of a patch in pixels; must divide those of the image.
+        width: Features of a token; must be a multiple of `num_heads`.
         depth: Number of transformer blocks.
-        heads: Attention heads of a block.
-        dropout: Probability with which a feature is left out of a training step, in each block.
+        num_heads: Attention heads per block.
+        dropout: Dropout probability in each block.
     """
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        patch: Count = 4,
+        patch_size: Count = 4,
         width: Count = 96,
         depth: Count = 4,
-        heads: Count = 4,
+        num_heads: Count = 4,
         dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
         channels, height, columns = spec.shape
-        if height % patch or columns % patch:
+        if height % patch_size or columns % patch_size:
             divisors = [n for n in range(1, min(height, columns) + 1) if height % n == 0 and columns % n == 0]
             raise ConfigError(
-                f"model.patch: must divide the image's height and width, {height} x {columns}. "
-                f"Received: {patch}. Choose from: {', '.join(map(str, divisors))}."
+                f"model.patch_size: must divide the image's height and width, {height} x {columns}. "
+                f"Received: {patch_size}. Choose from: {', '.join(map(str, divisors))}."
             )
-        if width % heads:
+        if width % num_heads:
             raise ConfigError(
-                f"model.width: must be a multiple of model.heads, {heads}. "
-                f"Received: {width}. Try: model.width={width + -width % heads}"
+                f"model.width: must be a multiple of model.num_heads, {num_heads}. "
+                f"Received: {width}. Try: model.width={width + -width % num_heads}"
             )
-        self.embed = nn.Conv2d(channels, width, patch, patch)
-        tokens = (height // patch) * (columns // patch)
+        self.embed = nn.Conv2d(channels, width, patch_size, patch_size)
+        tokens = (height // patch_size) * (columns // patch_size)
         self.position = nn.Parameter(torch.randn(tokens, width))
-        # Not nn.TransformerEncoder: it copies one block, so that all would start alike.
+        # nn.TransformerEncoder copies one block: all blocks would start with equal weights.
         self.blocks = nn.Sequential(
             *(
                 nn.TransformerEncoderLayer(
-                    width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+                    width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
                 )
                 for _ in range(depth)
             )
@@ -69,6 +69,6 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        """Return logits (batch, classes) of images (batch, channels, height, width)."""
         tokens = self.embed(images).flatten(2).transpose(1, 2) + self.position  # (batch, tokens, width)
         return self.head(self.norm(self.blocks(tokens)).mean(1))

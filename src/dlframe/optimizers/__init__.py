@@ -1,1 +1,1 @@
-"""Optimizers: torch's own and others'."""
+"""Optimizers of torch and timm."""

@@ -1,11 +1,10 @@
-"""The optimizers of torch.optim that fit training by mini-batches.
+"""Optimizers of torch.optim for mini-batch training.
 
-Left out: LBFGS, which evaluates the loss several times a step; Rprop, whose steps by sign need the gradient of all the
-data; SparseAdam, which takes sparse gradients only; Muon, which takes matrices only (`muon` is timm's, for any model);
-ASGD, which keeps an average and never uses it (the callback `ema` scores averaged weights). The functions here choose
-torch's fused kernels, which its signatures cannot say.
+Not included: LBFGS (evaluates the loss several times per step), Rprop (requires full-batch gradients), SparseAdam (sparse
+gradients only), Muon (matrices only; `muon` is timm's), ASGD (keeps an average without using it; see the callback `ema`).
+Functions, unlike adopted classes, choose torch's fused kernels.
 
-`params` are parameter groups; what a group states itself (`lr`, `weight_decay`) wins over the option.
+`params` are parameter groups; a group's own `lr` and `weight_decay` override the options.
 """
 
 from __future__ import annotations
@@ -22,17 +21,14 @@ Betas = tuple[Probability, Probability]
 MOMENTS = Option(Betas, "Decay rates of the running first and second moment.")
 EPS = Option(Positive, "Added to the denominator for stability.")
 L2 = Option(NonNegative, "L2 penalty, added to the gradient.")
-STRENGTH = "Strength of the weight decay."
-DECAY = Option(
-    meaning="Add it to the gradient, or take it from the weights as AdamW does.",
-    default="decoupled",
-    of="decoupled_weight_decay",
-    values={"l2": False, "decoupled": True},
+STRENGTH = "Weight decay coefficient."
+DECOUPLED_WEIGHT_DECAY = Option(
+    bool, "Decay the weights as AdamW does; false adds an L2 penalty to the gradient.", default=True
 )
 
 
 def fused(params: list[dict]) -> bool:
-    """Whether torch has one kernel for the whole update, the same mathematics in fewer calls."""
+    """Return whether torch has a fused kernel for all parameters."""
     tensors = [parameter for group in params for parameter in group["params"]]
     return all(t.device.type in ("cpu", "cuda") and t.is_floating_point() for t in tensors)
 
@@ -79,7 +75,7 @@ def adamw(
         lr: Learning rate.
         betas: Decay rates of the running first and second moment.
         eps: Added to the denominator for stability.
-        weight_decay: Share of a weight, times the learning rate, that each step takes away.
+        weight_decay: Decoupled weight decay coefficient.
         amsgrad: Divide by the largest second moment seen (Reddi et al. 2018, arXiv:1904.09237).
     """
     return torch.optim.AdamW(params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params))
@@ -97,15 +93,15 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent with momentum.
 
-    Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning" (ICML), as torch has it:
-    the velocity holds no learning rate, so a schedule acts at once.
+    Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning" (ICML), as in
+    torch: the velocity is independent of the learning rate, so a schedule acts at once.
 
     Args:
         lr: Learning rate.
-        momentum: Share of the velocity that each step keeps; 0 is plain gradient descent.
-        dampening: Share of the gradient that is kept out of the velocity; needs `nesterov=false`.
+        momentum: Fraction of the velocity that each step keeps; 0 is plain gradient descent.
+        dampening: Fraction of the gradient excluded from the velocity; requires `nesterov=false`.
         weight_decay: L2 penalty, added to the gradient.
-        nesterov: Look ahead along the velocity (Nesterov 1983); no effect without momentum or with dampening.
+        nesterov: Use Nesterov momentum (1983); no effect without momentum or with dampening.
     """
     look_ahead = nesterov and momentum > 0 and dampening == 0
     return torch.optim.SGD(params, lr, momentum, dampening, weight_decay=weight_decay, nesterov=look_ahead, fused=fused(params))
@@ -119,20 +115,20 @@ def adagrad(
     lr_decay: NonNegative = 0.0,
     eps: Positive = 1e-10,
     weight_decay: NonNegative = 0.0,
-    initial_accumulator: NonNegative = 0.0,
+    initial_accumulator_value: NonNegative = 0.0,
 ) -> Optimizer:
-    """Steps scaled by the root of the sum of all squared gradients.
+    """Steps scaled by the root of the summed squared gradients.
 
     Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods" (JMLR 12).
 
     Args:
         lr: Learning rate.
-        lr_decay: The rate falls as 1 / (1 + lr_decay * steps).
+        lr_decay: Decay of the rate as 1 / (1 + lr_decay * steps).
         eps: Added to the denominator for stability.
         weight_decay: L2 penalty, added to the gradient.
-        initial_accumulator: What the sum starts from.
+        initial_accumulator_value: Initial value of the sum.
     """
-    return torch.optim.Adagrad(params, lr, lr_decay, weight_decay, initial_accumulator, eps, fused=fused(params))
+    return torch.optim.Adagrad(params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, fused=fused(params))
 
 
 @optimizers.register("adafactor")
@@ -142,21 +138,21 @@ def adafactor(
     lr: Positive = 1e-2,
     beta2_decay: Annotated[float, Interval(le=0)] = -0.8,
     eps: Positive = 1e-3,
-    clip: Annotated[float, Interval(ge=1)] = 1.0,
+    clip_threshold: Annotated[float, Interval(ge=1)] = 1.0,
     weight_decay: NonNegative = 0.0,
 ) -> Optimizer:
-    """Adam's second moment from row and column sums: a fraction of its memory.
+    """Adam with a factored second moment, which needs little memory.
 
-    Shazeer and Stern 2018, arXiv:1804.04235, without momentum, as torch has it.
+    Shazeer and Stern 2018, arXiv:1804.04235, without momentum, as in torch.
 
     Args:
         lr: Learning rate, relative to the size of the weights.
-        beta2_decay: The second moment's decay rate is 1 - step ** beta2_decay.
-        eps: Smallest size of the weights that the rate is multiplied by.
-        clip: Largest root mean square of an update before the rate.
-        weight_decay: Share of a weight, times the learning rate, that each step takes away.
+        beta2_decay: Exponent of the second moment's decay rate, 1 - step ** beta2_decay.
+        eps: Minimum size of the weights that scale the rate.
+        clip_threshold: Maximum root mean square of an update, before scaling by the rate.
+        weight_decay: Decoupled weight decay coefficient.
     """
-    return torch.optim.Adafactor(params, lr, beta2_decay, (None, eps), clip, weight_decay)
+    return torch.optim.Adafactor(params, lr, beta2_decay, (None, eps), clip_threshold, weight_decay)
 
 
 optimizers.adopt(
@@ -171,14 +167,14 @@ optimizers.adopt(
     betas=MOMENTS,
     eps=EPS,
     weight_decay=Option(NonNegative, STRENGTH),
-    decay=DECAY,
-    momentum_decay=Option(NonNegative, "How fast the momentum warms up."),
+    decoupled_weight_decay=DECOUPLED_WEIGHT_DECAY,
+    momentum_decay=Option(NonNegative, "Decay of the momentum warm-up."),
 )
 
 optimizers.adopt(
     "radam",
     "torch.optim:RAdam",
-    """Adam that takes no adaptive step before the second moment can be trusted.
+    """Adam with a rectified second moment in the first steps.
 
     Liu et al. 2019, "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265.
     """,
@@ -187,20 +183,20 @@ optimizers.adopt(
     betas=MOMENTS,
     eps=EPS,
     weight_decay=Option(NonNegative, STRENGTH),
-    decay=DECAY,
+    decoupled_weight_decay=DECOUPLED_WEIGHT_DECAY,
 )
 
 optimizers.adopt(
     "adamax",
     "torch.optim:Adamax",
-    """Adam with the largest recent gradient in place of the second moment.
+    """Adam with the maximum gradient instead of the second moment.
 
     Kingma and Ba 2014, arXiv:1412.6980, section 7.1.
     """,
     omit="others",
     lr=Option(Positive, "Learning rate."),
-    betas=Option(Betas, "Decay rates of the running first moment and of the largest gradient."),
-    eps=Option(Positive, "Added to the gradient's size for stability."),
+    betas=Option(Betas, "Decay rates of the running first moment and of the maximum gradient."),
+    eps=Option(Positive, "Added to the maximum gradient for stability."),
     weight_decay=L2,
 )
 
@@ -209,15 +205,15 @@ optimizers.adopt(
     "torch.optim:RMSprop",
     """Steps scaled by the root of the running squared gradient.
 
-    Tieleman and Hinton 2012, Coursera lecture 6.5; centred as in Graves 2013, arXiv:1308.0850.
+    Tieleman and Hinton 2012, Coursera lecture 6.5; centered as in Graves 2013, arXiv:1308.0850.
     """,
     omit="others",
     lr=Option(Positive, "Learning rate.", default=1e-3),
     alpha=Option(Probability, "Decay rate of the running squared gradient."),
     eps=EPS,
     weight_decay=L2,
-    momentum=Option(Probability, "Share of the velocity that each step keeps."),
-    centered=Option(bool, "Divide by the running variance of the gradient, not by its square."),
+    momentum=Option(Probability, "Fraction of the velocity that each step keeps."),
+    centered=Option(bool, "Divide by the running variance instead of the squared gradient."),
 )
 
 optimizers.adopt(
@@ -230,6 +226,6 @@ optimizers.adopt(
     omit="others",
     lr=Option(Positive, "Learning rate; 1 is the paper's method."),
     rho=Option(Probability, "Decay rate of both running squares."),
-    eps=Option(Positive, "Added to both for stability; it sets the size of the first steps."),
+    eps=Option(Positive, "Added to both for stability; sets the size of the first steps."),
     weight_decay=L2,
 )

@@ -1,4 +1,4 @@
-"""Figures of a run. The only folder that knows matplotlib."""
+"""Figures of a run. Only this folder imports matplotlib."""
 
 from dlframe.plots.classification import confusion, reliability
 from dlframe.plots.curves import learning_curve

@@ -1,4 +1,4 @@
-"""Curves over the optimizer steps."""
+"""Curves over optimizer steps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dlframe.plots.style import SPLITS, label, style
 
 @style
 def learning_curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """One panel per metric, one line per split, over the optimizer steps.
+    """Plot metrics over optimizer steps, one panel per metric.
 
     Args:
-        curves: Steps and values by name: {"train/loss": [(50, 0.9), (100, 0.7)], "val/accuracy": [(100, 0.8)]}.
-            Metrics without a validation value, such as the learning rate, are left out, except losses.
+        curves: (step, value) by name: {"train/loss": [(50, 0.9), (100, 0.7)], "val/accuracy": [(100, 0.8)]}.
+            Losses and metrics with validation values are shown.
     """
     lines: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
     for key, points in curves.items():

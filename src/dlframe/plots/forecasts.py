@@ -1,4 +1,4 @@
-"""Forecasts beside the truth."""
+"""Figures of forecasts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def forecast(
     title: str = "",
     unit: str = "value",
 ) -> Figure:
-    """Forecast and baseline over the truth, above the error of each.
+    """Plot forecast and baseline against the truth, and their errors.
 
     Args:
-        target: (samples,) or (samples, horizon) true values. Of several steps ahead the last, the hardest, is shown.
+        target: (samples,) or (samples, horizon) true values; the last step is shown.
         prediction: Forecast of the same shape.
         baseline: Trivial forecast of the same shape.
-        dates: (samples,) datetime64 of the values shown; without them their number stands on the axis.
+        dates: (samples,) datetime64 of the shown values; None for sample numbers.
         title: Title of the figure.
-        unit: What the values are.
+        unit: Unit of the values.
     """
     truth, model, naive = (np.asarray(a, float).reshape(len(np.asarray(a)), -1) for a in (target, prediction, baseline))
     horizon = truth.shape[1]
@@ -35,11 +35,11 @@ def forecast(
     figure = Figure(figsize=(9, 5.2))
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     upper.plot(x, truth[:, -1], color="black", lw=1.6, label="truth")
-    for values, colour, name in ((naive, ORANGE, "baseline"), (model, BLUE, "forecast")):
+    for values, color, name in ((naive, ORANGE, "baseline"), (model, BLUE, "forecast")):
         error = values[:, -1] - truth[:, -1]
         rmse = np.sqrt(np.mean(error**2))
-        upper.plot(x, values[:, -1], color=colour, lw=1.1, label=f"{name}, RMSE {rmse:.4g}")
-        lower.plot(x, error, color=colour, lw=0.9)
+        upper.plot(x, values[:, -1], color=color, lw=1.1, label=f"{name}, RMSE {rmse:.4g}")
+        lower.plot(x, error, color=color, lw=0.9)
     lower.axhline(0, color="black", lw=0.8)
     upper.legend()
     ahead = f"{horizon} steps ahead" if horizon > 1 else "one step ahead"

@@ -1,4 +1,4 @@
-"""Pictures with what a model says of them, and pictures that it makes."""
+"""Figures of images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dlframe.plots.style import GREEN, RED, picture, short, style
 def samples(
     images: np.ndarray, targets: ArrayLike, predictions: ArrayLike, scores: ArrayLike, classes: Sequence[str]
 ) -> Figure:
-    """Up to 16 mistakes, the least confident first, above 8 right predictions, each with its labels.
+    """Plot up to 16 errors, the least confident first, and 8 correct predictions.
 
     Args:
         images: (samples, channels, height, width) uint8.
-        targets: (samples,) true class numbers.
-        predictions: (samples,) predicted class numbers.
-        scores: (samples,) confidence of the predictions, within [0, 1].
+        targets: (samples,) true class indices.
+        predictions: (samples,) predicted class indices.
+        scores: (samples,) confidence of the predictions, in [0, 1].
         classes: Class names.
     """
     targets, predictions, scores = np.asarray(targets), np.asarray(predictions), np.asarray(scores)
@@ -33,25 +33,25 @@ def samples(
     names = [short(name, 14) for name in classes]
     columns = 8
     parts = ((RED, wrong), (GREEN, right))
-    rows = [(colour, part[i : i + columns]) for colour, part in parts for i in range(0, len(part), columns)]
+    rows = [(color, part[i : i + columns]) for color, part in parts for i in range(0, len(part), columns)]
     figure = Figure(figsize=(12, 0.4 + 2.0 * len(rows)))
     title = f"the least confident {len(wrong)} of {len(mistakes)} mistakes, and {len(right)} that are right"
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     panels = figure.subplots(len(rows), columns, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
-    for row, (colour, part) in zip(panels, rows, strict=True):
+    for row, (color, part) in zip(panels, rows, strict=True):
         for axes, i in zip(row, part, strict=False):
             picture(axes, images[i])
             true, predicted = names[int(targets[i])], names[int(predictions[i])]
             text = predicted if targets[i] == predictions[i] else f"{predicted}\nnot {true}"
-            axes.set_title(f"{text}\n{scores[i]:.0%}", fontsize=9, color=colour, weight="normal", loc="center")
+            axes.set_title(f"{text}\n{scores[i]:.0%}", fontsize=9, color=color, weight="normal", loc="center")
     return figure
 
 
 @style
 def grid(images: np.ndarray) -> Figure:
-    """Images side by side, as square a field as their number allows.
+    """Plot images in a nearly square grid.
 
     Args:
         images: (images, channels, height, width) uint8, or floats in [0, 1].

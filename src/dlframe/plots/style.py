@@ -1,6 +1,6 @@
-"""Colors, fonts and shared parts of the figures. Nothing here touches matplotlib's global state.
+"""Style of figures, without changes of matplotlib's global state.
 
-Colors are those of Okabe and Ito (2008), told apart by color-blind readers.
+The colors of Okabe and Ito (2008) are distinguishable for color-blind readers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
-SPLITS = {"train": GREY, "val": BLUE, "test": ORANGE}
+BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
+SPLITS = {"train": GRAY, "val": BLUE, "test": ORANGE}
 
-# matplotlib's own font has no Chinese, Japanese and Korean letters; these systems' fonts do.
+# Fonts with Chinese, Japanese and Korean characters, which matplotlib's own font lacks.
 EASTERN = (
     "Noto Sans CJK SC",
     "WenQuanYi Zen Hei",
@@ -45,14 +45,14 @@ style = matplotlib.rc_context(
         "text.parse_math": False,  # a class may be called "$5"
     }
 )
-"""Decorator: the look of every figure, in force only while the figure is made."""
+"""Decorator that applies the style while a figure is drawn."""
 
 
 @style
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG, the same bytes for the same figure."""
+    """Write a PNG; equal figures give equal bytes."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn in its place
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
         figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
 
 
@@ -67,7 +67,7 @@ def short(name: str, length: int = 20) -> str:
 
 
 def picture(axes: Axes, image: np.ndarray) -> None:
-    """Draw (channels, height, width): three channels as RGB, the first of any other number as grey."""
+    """Draw (channels, height, width): three channels as RGB, else one as gray."""
     if len(image) == 3:
         axes.imshow(image.transpose(1, 2, 0))
     else:

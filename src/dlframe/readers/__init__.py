@@ -1,1 +1,1 @@
-"""How files become columns."""
+"""Readers from files to columns."""

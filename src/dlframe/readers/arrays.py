@@ -1,4 +1,4 @@
-"""A user's arrays as the columns that a model takes, or a sentence that says what they are not."""
+"""Conversion of arrays to the declared input columns."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from dlframe.types import DataError, DataSpec, Field, Ragged
 
 LARGEST = 2**32
-"""Bytes that a .npz file may unpack to in memory; a .npy file is mapped and may have any size."""
+"""Maximum unpacked bytes of a .npz file; .npy files are mapped and unlimited."""
 
 FINITE = ("image", "audio", "series")
-"""Kinds in whose values NaN and infinity mean nothing."""
+"""Kinds without NaN and infinity."""
 
 
 def load_arrays(file: Path, spec: DataSpec) -> Any:
-    """The array of a .npy file, mapped, or those of a .npz file by name; other arrays beside the inputs are left out.
+    """Map the array of a .npy file, or load the inputs of a .npz file.
 
     Raises:
         DataError: The file is damaged, holds Python objects, or lacks an input.
@@ -29,9 +29,9 @@ def load_arrays(file: Path, spec: DataSpec) -> Any:
             return np.load(file, mmap_mode="r", allow_pickle=False)
         with zipfile.ZipFile(file) as archive:
             if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
-                raise DataError(f"{file}: unpacks to {size / 1e9:.1f} GB. Give .npy files, which are mapped.")
+                raise DataError(f"{file}: unpacks to {size / 1e9:.1f} GB. Use .npy files, which are mapped.")
         with np.load(file, allow_pickle=False) as archive:
-            if archive.files == ["arr_0"] and len(spec.inputs) == 1:  # NumPy's name where none was given
+            if archive.files == ["arr_0"] and len(spec.inputs) == 1:  # NumPy's default name
                 return archive["arr_0"]
             if missing := [name for name in spec.inputs if name not in archive.files]:
                 received = ", ".join(archive.files) or "none"
@@ -39,21 +39,23 @@ def load_arrays(file: Path, spec: DataSpec) -> Any:
             return {name: archive[name] for name in spec.inputs}
     except DataError:
         raise
-    except Exception as error:  # Whatever a damaged header makes NumPy raise.
+    except Exception as error:  # A damaged header can raise any error in NumPy.
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{file}: is not arrays: {said}") from None
+        raise DataError(f"{file}: is not a file of arrays: {said}") from None
 
 
 def columns_of(inputs: Any, spec: DataSpec, where: str = "inputs") -> dict[str, Any]:
-    """Arrays by input, (samples, ...), or `Ragged`, of the declared shapes. Values are seen to when they are `converted`.
+    """Return arrays (samples, ...) or `Ragged` by input, with checked shapes.
+
+    `converted` checks the values.
 
     Args:
-        inputs: An array of several samples, or of one; or a mapping of such arrays by input.
-        spec: What is declared.
-        where: Begins the message.
+        inputs: Array of several samples or of one; or a mapping of such arrays by input.
+        spec: Declaration of the inputs.
+        where: Beginning of error messages.
 
     Raises:
-        DataError: They are not as declared.
+        DataError: The inputs do not match the declaration.
     """
     if not isinstance(inputs, Mapping):
         if len(spec.inputs) != 1:
@@ -67,7 +69,7 @@ def columns_of(inputs: Any, spec: DataSpec, where: str = "inputs") -> dict[str, 
     }
     if len({len(column) for column in columns.values()}) > 1:
         sizes = ", ".join(f"{len(column)} of {name}" for name, column in columns.items())
-        raise DataError(f"{where}: must have as many samples each. Received: {sizes}.")
+        raise DataError(f"{where}: must have equally many samples. Received: {sizes}.")
     return columns
 
 
@@ -88,7 +90,7 @@ def _column(given: Any, declared: Field, where: str, name: str, *, alone: bool) 
 
 
 def _ragged(given: Any, declared: Field, where: str, name: str) -> Ragged:
-    """Of a sequence of arrays that differ in length."""
+    """Convert a sequence of arrays of varying length."""
     try:
         samples = [converted(np.asarray(sample), declared, where, name) for sample in given]
     except (ValueError, TypeError) as error:
@@ -100,14 +102,14 @@ def _ragged(given: Any, declared: Field, where: str, name: str) -> Ragged:
 
 
 def converted(values: np.ndarray, declared: Field, where: str, name: str) -> np.ndarray:
-    """The values in the declared type, where that changes none of them but by rounding.
+    """Convert values to the declared type, if only rounding changes them.
 
     Raises:
-        DataError: Floats for integers, a number out of range, or one that is not finite.
+        DataError: Floats for integers, a number out of range, or a non-finite number.
     """
     dtype = np.dtype(declared.dtype)
     if values.dtype.kind not in ("iuf" if dtype.kind == "f" else dtype.kind + "iu"):
-        hint = " Images from 0 to 1 become that by (255 * x).round().astype('uint8')." if declared.kind == "image" else ""
+        hint = " Convert images from 0 to 1 by (255 * x).round().astype('uint8')." if declared.kind == "image" else ""
         raise DataError(f"{where}: '{name}' must be {dtype}. Received: {values.dtype}.{hint}")
     if dtype.kind in "iu" and values.dtype != dtype and values.size:
         limits, low, high = np.iinfo(dtype), values.min(), values.max()

@@ -1,4 +1,4 @@
-"""A series from a table of days: what forecasting trains on, and the windows that a forecast is made from."""
+"""Reader of time series from tables."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from dlframe.storage.fetch import content
 from dlframe.types import DataError, nearest
 
 LARGEST = 10**8
-"""Bytes of a file, unpacked: ten thousand years of prices."""
+"""Maximum unpacked bytes of a file."""
 
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
-"""Where a row is, for messages, and its values by column."""
+"""Position of a row, for messages, and its values by column."""
 
 
 def read_prices(file: Path, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Days (ISO 8601) in ascending order, and (days, columns) float64, from Parquet, or CSV that may be gzipped."""
+    """Read ascending days (ISO 8601) and values (days, columns), float64."""
     names, rows = _table(file)
     found = _found(file, ("date", *columns), names)
     return _by_day(rows, found)
 
 
 def read_series(file: Path, columns: tuple[str, ...], features: int) -> tuple[list[str], np.ndarray]:
-    """As `read_prices`, of a table that may lack days: its rows, numbered from 1, are then taken to be in the order of time.
+    """Read as `read_prices`; rows without dates must be chronological.
 
     Args:
-        file: Ends in .csv, .csv.gz or .parquet.
-        columns: Names of the features; empty for all columns beside the date.
-        features: Number of them.
+        file: A .csv, .csv.gz or .parquet file.
+        columns: Names of the features; empty for all columns except the date.
+        features: Number of features.
     """
     names, rows = _table(file)
     columns = columns or tuple(name for name in names if name != "date")
     if len(columns) != features:
-        raise DataError(f"{file}: must have {features} columns beside the date. Received: {len(columns)}")
+        raise DataError(f"{file}: must have {features} columns besides the date. Received: {len(columns)}")
     if "date" in names:
         return _by_day(rows, _found(file, ("date", *columns), names))
     found = _found(file, columns, names)
@@ -52,11 +52,11 @@ def read_series(file: Path, columns: tuple[str, ...], features: int) -> tuple[li
 
 
 def _found(file: Path, columns: tuple[str, ...], names: dict[str, str]) -> dict[str, str]:
-    """The columns as the table spells them."""
+    """Return the columns in the spelling of the table."""
     known = [name for name in names if name.isprintable() and len(name) <= 40]
     for column in columns:
         if column not in names:
-            raise DataError(f"{file}: there is no column '{column}'.{nearest(column, known)}")
+            raise DataError(f"{file}: must have a column '{column}'.{nearest(column, known)}")
     return {column: names[column] for column in columns}
 
 
@@ -66,14 +66,14 @@ def _by_day(rows: Rows, columns: dict[str, str]) -> tuple[list[str], np.ndarray]
     for where, row in rows:
         day = _day(row[columns["date"]], where)
         if day in found:
-            raise DataError(f"{where}: the day {day} occurs twice")
+            raise DataError(f"{where}: dates must be unique. Received: {day} twice")
         found[day] = [_number(row[columns[column]], column, where) for column in numbers]
     days = sorted(found)
     return days, np.array([found[day] for day in days]).reshape(-1, len(numbers))
 
 
 def _table(file: Path) -> tuple[dict[str, str], Rows]:
-    """The columns, lower case -> as they are spelled, and the rows.
+    """Return the columns, lower case -> spelling of the table, and the rows.
 
     Raises:
         DataError: The file cannot be read.
@@ -111,7 +111,7 @@ def _parquet(file: Path) -> tuple[list[str], Rows]:
 
 
 def _text(file: Path) -> str:
-    if file.exists() and not file.is_file():  # a pipe would never end
+    if file.exists() and not file.is_file():  # pipes block forever
         raise DataError(f"{file}: must be a file")
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         return content(stream, file, LARGEST).decode("utf-8-sig")
@@ -135,7 +135,7 @@ def _number(text: Any, column: str, where: str) -> float:
         value = float(text)
     except (ValueError, TypeError):
         value = math.nan
-    if not abs(value) < 1e30:  # the square, which the deviation needs, would be no number
+    if not abs(value) < 1e30:  # larger values overflow the standard deviation
         raise DataError(f"{where}: '{column}' must be a number. Received: {_short(text)}")
     return value
 

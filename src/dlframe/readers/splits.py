@@ -1,4 +1,4 @@
-"""How samples are divided, checked and measured: what every data set has in common."""
+"""Splits, statistics and storage shared by all data sets."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from dlframe.types import PARTS, DataError, Dataset, DataSpec, Field, Split, che
 def stratified(
     targets: np.ndarray, fractions: Sequence[float], *, seed: int = 0, names: Sequence[str] = ()
 ) -> list[np.ndarray]:
-    """Cut the samples into parts that each hold every class in its proportion.
+    """Split samples into parts with equal class proportions.
 
-    The cut depends on `seed` alone, never on the run's seed: runs are compared on the same test samples.
+    The split depends on `seed`, not on the run's seed: all runs share the same test samples.
 
     Args:
-        targets: (samples,) class numbers.
-        fractions: Of each part; they add up to one.
-        seed: Of the shuffle within each class.
-        names: Class names, for the message.
+        targets: (samples,) class indices.
+        fractions: Fractions of the parts; sum to one.
+        seed: Seed of the shuffle within each class.
+        names: Class names, for messages.
 
     Returns:
-        For each part the positions of its samples, ascending.
+        Ascending sample indices of each part.
 
     Raises:
-        DataError: A class has fewer samples than there are parts.
+        DataError: A class has fewer samples than parts.
     """
     generator = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in fractions]
@@ -41,7 +41,7 @@ def stratified(
         if len(index) < len(fractions):
             name = names[label] if len(names) else label
             raise DataError(
-                f"class '{name}' has {len(index)} of the {len(fractions)} samples that it needs to be in every split"
+                f"class '{name}' must have at least {len(fractions)} samples, one per split. Received: {len(index)}"
             )
         cuts = np.rint(np.cumsum(fractions) * len(index)).astype(int)
         cuts = np.maximum.accumulate(cuts - steps) + steps
@@ -52,18 +52,18 @@ def stratified(
 
 
 def by_groups(targets: np.ndarray, groups: np.ndarray, fractions: Sequence[float], *, seed: int = 0) -> list[np.ndarray]:
-    """Cut the samples into parts so that each group lies in one, with the classes as near to proportion as groups allow.
+    """Split samples by group, with class proportions as equal as groups allow.
 
-    scikit-learn's StratifiedGroupKFold: the samples are dealt into as many folds as make the smallest fraction one of them.
+    Uses scikit-learn's StratifiedGroupKFold, with one fold for the smallest fraction.
 
     Args:
-        targets: (samples,) class numbers.
+        targets: (samples,) class indices.
         groups: (samples,) names.
-        fractions: Of each part, the first the largest; they add up to one.
-        seed: Of the order of the groups.
+        fractions: Fractions of the parts, the largest first; sum to one.
+        seed: Seed of the order of groups.
 
     Returns:
-        For each part the positions of its samples, ascending.
+        Ascending sample indices of each part.
 
     Raises:
         DataError: There are fewer groups than folds.
@@ -72,9 +72,9 @@ def by_groups(targets: np.ndarray, groups: np.ndarray, fractions: Sequence[float
 
     folds = round(1 / min(fractions))
     if (count := len(np.unique(groups))) < folds:
-        raise DataError(f"there are {count} of the {folds} groups that a split of {', '.join(map(str, fractions))} needs")
+        raise DataError(f"a split of {', '.join(map(str, fractions))} requires {folds} groups. Received: {count}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with fewer samples than folds
+        warnings.simplefilter("ignore")  # about classes with fewer samples than folds
         dealt = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(targets, targets, groups)
         tests = [test for _, test in dealt]
     counts = [round(fraction * folds) for fraction in fractions[1:]]
@@ -83,17 +83,18 @@ def by_groups(targets: np.ndarray, groups: np.ndarray, fractions: Sequence[float
     return [np.setdiff1d(np.arange(len(targets)), np.concatenate(others)), *others]
 
 
-def by_time(samples: int, fractions: Sequence[float]) -> list[slice]:
-    """Cut a series into consecutive parts, each cut rounded down, the last part ending with the series."""
-    # The sum of 0.7 and 0.1 is a little less than 0.8.
+def chronological_split(samples: int, fractions: Sequence[float]) -> list[slice]:
+    """Split a series into consecutive parts; cuts are rounded down."""
+    # In floats, 0.7 + 0.1 is less than 0.8.
     cuts = [0, *(int(samples * end + 1e-6) for end in np.cumsum(fractions)[:-1]), samples]
     return [slice(start, stop) for start, stop in pairwise(cuts)]
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of (samples, channels, height, width) uint8, scaled to [0, 1].
+    """Return mean and standard deviation per channel of images, scaled to [0, 1].
 
-    They are exact: computed from the counts of the 256 values. A constant channel gets a deviation of 1/255.
+    Exact for uint8 (samples, channels, height, width): computed from the counts of the 256 values. A constant channel has
+    a deviation of 1/255.
     """
     values = np.arange(256) / 255
     means, deviations = [], []
@@ -108,13 +109,13 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 
 
 def image_spec(name: str, train: Split, classes: Sequence[str], measured: Any = None) -> DataSpec:
-    """The spec of images ("image", uint8) with one class each ("label").
+    """Return the spec of images ("image", uint8) with one class each ("label").
 
     Args:
         name: Name of the data set.
-        train: Whose images are measured.
+        train: Training split, for the statistics.
         classes: Names of the classes.
-        measured: Mean and standard deviation of each channel, where they are known already.
+        measured: Mean and standard deviation per channel, if known.
     """
     images = train["image"]
     mean, std = measured or statistics(images)
@@ -123,11 +124,11 @@ def image_spec(name: str, train: Split, classes: Sequence[str], measured: Any = 
 
 
 STORED = {"inputs": "image", "targets": "label"}
-"""Name of a stored array -> the column that it holds."""
+"""Name of a stored array -> its column."""
 
 
 def store(folder: Path, part: str, split: Split) -> None:
-    """Write the columns of a split of images as "train-inputs.npy", "train-targets.npy", "train-ids.npy"."""
+    """Write a split of images as "train-inputs.npy", "train-targets.npy" etc."""
     arrays = {kind: split[column] for kind, column in STORED.items()} | {"ids": split.ids}
     if split.groups is not None:
         arrays["groups"] = split.groups
@@ -136,11 +137,11 @@ def store(folder: Path, part: str, split: Split) -> None:
 
 
 def image_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], source: str) -> Dataset:
-    """The data set whose splits were written by `store`.
+    """Return the data set whose splits were written by `store`.
 
     Raises:
-        DataError: The arrays are not images with class numbers.
-        KeyError: An array is missing, or one of the facts: classes, mean, std and splits.
+        DataError: The arrays are not images with class indices.
+        KeyError: An array or metadata (classes, mean, std, splits) is missing.
     """
     train, validation, test = (
         Split(
@@ -151,27 +152,26 @@ def image_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, A
         for part in PARTS
     )
     if train["image"].ndim != 4:
-        raise DataError(f"{name}: is not stored as images with class numbers")
+        raise DataError(f"{name}: is not stored as images with class indices")
     measured = tuple(tuple(float(value) for value in facts[fact]) for fact in ("mean", "std"))
     if {len(values) for values in measured} != {train["image"].shape[1]}:
-        raise DataError(f"{name}: its means and deviations are not those of {train['image'].shape[1]} channels")
+        raise DataError(f"{name}: must have statistics of {train['image'].shape[1]} channels")
     spec = image_spec(name, train, tuple(map(str, facts["classes"])), measured)
     return check_dataset(Dataset(spec, train, validation, test, source, str(facts["splits"])))
 
 
 def drop_labels(dataset: Dataset, labels_per_class: int, *, seed: int = 0) -> Dataset:
-    """Keep the labels of that many training samples of each class; the others become unlabeled.
+    """Keep the labels of `labels_per_class` training samples of each class.
 
-    Validation and test stay whole: what is studied is how few labels training needs, and a score on a handful of
-    validation samples would mostly measure luck.
+    Validation and test keep all labels: scores on a few validation samples would be mostly noise.
 
     Args:
-        dataset: With one class target.
-        labels_per_class: Labels to keep.
-        seed: Chooses the samples that keep theirs.
+        dataset: Data set with one class target.
+        labels_per_class: Number of labels to keep per class.
+        seed: Seed of the choice of samples.
 
     Raises:
-        DataError: A class has fewer labels than are asked for.
+        DataError: A class has fewer training samples.
     """
     generator = np.random.default_rng(seed)
     (name,) = dataset.spec.of_kind("class", dataset.spec.targets)
@@ -187,5 +187,5 @@ def drop_labels(dataset: Dataset, labels_per_class: int, *, seed: int = 0) -> Da
     return replace(
         dataset,
         train=replace(dataset.train, labelled=labelled),
-        splits=f"{dataset.splits}, {labels_per_class} labels a class",
+        splits=f"{dataset.splits}, {labels_per_class} labels per class",
     )

@@ -1,7 +1,7 @@
-"""Names for classes: what a plugin imports.
+"""Registry of components; the module that plugins import.
 
-`@models.register("cnn")` on a class or a function makes `model=cnn` a choice of the config, and each keyword-only parameter
-an option. `optimizers.adopt("lion", "timm.optim:Lion")` does so for a class of another package.
+`@models.register("cnn")` on a class or function adds `model=cnn` to the config; each keyword-only parameter is an option.
+`optimizers.adopt("lion", "timm.optim:Lion")` registers a class of another package.
 """
 
 from dlframe.registry.entries import Entry, Registry

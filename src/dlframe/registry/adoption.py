@@ -1,4 +1,4 @@
-"""A class of another package as an entry, in one statement. Its signature is read from its source."""
+"""Registration of classes of other packages, read from their source."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from typing import Any, Literal, get_origin
 
 from dlframe.registry.installed import Definition, NotFound, NotInstalled, find
 from dlframe.registry.parameters import REQUIRED, Option, Parameter, parts
-from dlframe.registry.signatures import ALIASES, UNREADABLE, Row, arguments, literal, meanings, resolve
+from dlframe.registry.signatures import ALIASES, UNREADABLE, Row, arg_descriptions, arguments, literal, resolve
 from dlframe.types import ConfigError, DlframeError, RegistrationError, nearest
 
 UNKNOWN = object()
-"""A type or a default that is in the source, but not in the language that a config can hold."""
+"""Type or default that a config cannot hold."""
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """What an `adopt` statement says.
+    """Content of an `adopt` statement.
 
     Attributes:
-        group: The registry's group.
-        injected: What an entry of the group is given when it is built.
-        name: The entry's name.
+        group: Group of the registry.
+        injected: Arguments passed when an entry of the group is built.
+        name: Name of the entry.
         target: "package.module:Class".
         where: "file:line" of the statement.
-        doc: The entry's docstring; the class's own where it is empty.
-        facts: The entry's facts.
-        fixed: Values for parameters of the class that are no options.
-        given: Parameter -> the injected argument that it takes, or an attribute of one, "spec.shape".
-        omit: Parameters that are no options and keep the class's default, or "others": all that nothing is stated of.
-        options: Option -> what the signature does not say of it.
+        doc: Docstring of the entry; empty for that of the class.
+        facts: Metadata of the entry.
+        fixed: Values of parameters that are not options.
+        given: Parameter -> injected argument, or an attribute of one, "spec.shape".
+        omit: Parameters that are not options and keep the class's default, or "others" for all parameters not named.
+        options: Option -> additions to the signature.
     """
 
     group: str
@@ -58,7 +58,7 @@ class Adoption:
             hint = f" Did you mean '{dotted[1]}:{dotted[2]}'?" if dotted else ""
             raise self.fault(f"the class must be 'package.module:Class'. Received: {self.target!r}.{hint}")
         if not isinstance(self.doc, str):
-            raise self.fault(f"the docstring must be a text. Received: {self.doc!r}.")
+            raise self.fault(f"the docstring must be a string. Received: {self.doc!r}.")
         for said in ("facts", "fixed", "given"):
             value = getattr(self, said)
             if not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
@@ -67,18 +67,18 @@ class Adoption:
             raise self.fault(f"'omit' must be a tuple of names, or 'others'. Received: {self.omit!r}.")
         for source in self.given.values():
             if not isinstance(source, str) or source.split(".")[0] not in self.injected:
-                hint = nearest(str(source), self.injected) or f" A {self.group} is given nothing."
-                raise self.fault(f"'given' names what is injected. Received: {source!r}.{hint}")
+                hint = nearest(str(source), self.injected) or f" A {self.group} has no injected arguments."
+                raise self.fault(f"'given' must name an injected argument. Received: {source!r}.{hint}")
 
     def fault(self, text: str) -> RegistrationError:
         return RegistrationError(f"{self.group} '{self.name}': {text} ({self.where})")
 
     def read(self) -> Adopted:
-        """The class, from its source.
+        """Read the class from its source.
 
         Raises:
-            NotInstalled: The package is not there.
-            RegistrationError: The class is not in it.
+            NotInstalled: The package is missing.
+            RegistrationError: The class is missing.
         """
         module, _, name = self.target.partition(":")
         try:
@@ -88,19 +88,19 @@ class Adoption:
             raise self.fault(str(error)) from None
         except NotInstalled as missing:
             if near := _with_another_package(module, name):
-                raise self.fault(f"there is no package '{missing}'. Did you mean '{near}'?") from None
+                raise self.fault(f"package '{missing}' is not installed. Did you mean '{near}'?") from None
             raise
         return Adopted(self, definition, _signature(definition, constructor))
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """A class that an `adopt` statement names, and what its source says.
+    """Class of an `adopt` statement, read from its source.
 
     Attributes:
         statement: The statement.
-        definition: Where the class is defined.
-        signature: Parameter -> its type and default, `UNKNOWN` where they cannot be read.
+        definition: Definition of the class.
+        signature: Parameter -> type and default; `UNKNOWN` if unsupported.
     """
 
     statement: Adoption
@@ -109,17 +109,17 @@ class Adopted:
 
     @functools.cached_property
     def sources(self) -> dict[str, str]:
-        """Parameter -> the injected argument that it takes."""
+        """Parameter -> injected argument."""
         stated = dict(self.statement.given)
         taken = {source.split(".")[0] for source in stated.values()}
         return stated | {name: name for name in self.statement.injected if name in self.signature and name not in taken}
 
     @functools.cached_property
     def rows(self) -> dict[str, Row]:
-        """The options: those of the statement, then the others that can be read, in the signature's order.
+        """Options of the statement, then other parameters of the signature.
 
         Raises:
-            RegistrationError: What the statement says does not fit the signature.
+            RegistrationError: The statement does not match the signature.
         """
         self._check()
         rows = {name: self._stated(name, option) for name, option in self.statement.options.items()}
@@ -137,30 +137,30 @@ class Adopted:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Parameters that are no options: those that keep the class's default, and those that the statement fixes."""
+        """Parameters that are not options: with defaults or fixed values."""
         kept = [name for name in self.signature if name not in self._taken() and name not in self.rows]
         return (*kept, *(f"{name}={value}" for name, value in self.statement.fixed.items()))
 
     @property
     def doc(self) -> str:
-        """A docstring with all options; the first line is a sentence."""
+        """Docstring with all options; the first line is a sentence."""
         own = inspect.cleandoc(self.statement.doc)
         summary, _, rest = (own or _sentence(self.definition.doc.strip().split("\n\n")[0])).partition("\n")
         summary = summary or f"{self.definition.node.name} of {self.statement.target.partition(':')[0]}."
         constructor = self.definition.constructor()
-        foreign = meanings(self.definition.doc) | meanings(constructor.doc if constructor else "")
+        foreign = arg_descriptions(self.definition.doc) | arg_descriptions(constructor.doc if constructor else "")
         lines = [f"{summary}\n\nArgs:"]
         for name in self.rows:
             option = self.statement.options.get(name, Option())
-            meaning = option.meaning or meanings(own).get(name) or _sentence(foreign.get(option.of or name, ""))
+            meaning = option.meaning or arg_descriptions(own).get(name) or _sentence(foreign.get(option.of or name, ""))
             lines += [f"    {name}: {' '.join(meaning.split())}"] if meaning else []
         return "\n".join([*lines, *filter(None, ["", rest.strip()])])
 
     def load(self) -> Callable[..., Any]:
-        """Import the class; a function of the injected arguments and the options that calls it.
+        """Import the class and return a function that builds it.
 
         Raises:
-            RegistrationError: It cannot be imported, or has another signature than its source.
+            RegistrationError: The import fails, or the signature differs from the source.
         """
         module, _, name = self.statement.target.partition(":")
         try:
@@ -189,7 +189,7 @@ class Adopted:
                 return called(*bound.args, **bound.kwargs)
             except (RuntimeError, OSError, MemoryError, DlframeError):
                 raise
-            except Exception as error:  # each package refuses an option by a class of its own
+            except Exception as error:  # each package has its own exceptions for invalid options
                 group, told = self.statement.group, " ".join(str(error).split())
                 raise ConfigError(f"{group}={self.statement.name}: {self.statement.target}: {told}", group) from error
 
@@ -206,7 +206,7 @@ class Adopted:
         return self.statement.fault(f"parameter '{parameter}' {text}")
 
     def _taken(self) -> dict[str, str]:
-        """Parameter -> what the statement says of it; `RegistrationError` where it says two things."""
+        """Return parameter -> mention in the statement; two raise an error."""
         said = [(parameter, f"given={{{parameter!r}: {source!r}}}") for parameter, source in self.sources.items()]
         said += [(parameter, f"fixed={{{parameter!r}: ...}}") for parameter in self.statement.fixed]
         said += [(option.of or name, f"{name}=...") for name, option in self.statement.options.items()]
@@ -219,7 +219,7 @@ class Adopted:
         return {parameter: by for parameter, by in taken.items() if by != "omit"}
 
     def _check(self) -> None:
-        """`RegistrationError` for a parameter that the class lacks, and where nothing takes what has to be given."""
+        """Raise `RegistrationError` for unknown or missing parameters."""
         named = [*self._taken(), *(self.statement.omit if self.statement.omit != "others" else ())]
         for parameter in named:
             if parameter not in self.signature:
@@ -232,7 +232,7 @@ class Adopted:
                 raise self._fault(name, f"is not in the signature of {self.statement.target}; {way}")
         for name in ("name", *self.statement.injected):
             if name in self.statement.options:
-                raise self._fault(name, f"is no name for an option here; write for example 'label=Option(of={name!r})'")
+                raise self._fault(name, f"is reserved. Rename the option, for example 'label=Option(of={name!r})'")
 
     def _stated(self, name: str, option: Option) -> Row:
         annotation, default = self.signature[option.of or name]
@@ -252,14 +252,16 @@ class Adopted:
         return name, annotation, default
 
     def _compare(self, imported: inspect.Signature) -> None:
-        """`RegistrationError` for a parameter that is not what was read, as after the package was updated."""
+        """Raise `RegistrationError` if the imported signature differs."""
         variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         there = {name: p.default for name, p in imported.parameters.items() if p.kind not in variable}
         here = {name: there.get(name) if default is UNKNOWN else default for name, (_, default) in self.signature.items()}
         for name in (*here, *there):
             said, found = (_default(defaults, name) for defaults in (here, there))
             if said != found:
-                text = f"'{name}' of {self.statement.target} is not what its source says: {said} there, {found} when imported"
+                text = (
+                    f"'{name}' of {self.statement.target} differs from its source: {said} in the source, {found} when imported"
+                )
                 raise self.statement.fault(text)
 
 
@@ -300,14 +302,14 @@ def _is_readable(name: str, annotation: Any, default: Any) -> bool:
 
 
 def _sentence(text: str) -> str:
-    """The first sentence of a foreign explanation, without the default that it repeats."""
+    """Return the first sentence of an explanation, without its default value."""
     text = re.sub(r"\s*\(default:? [^()]*\)", "", " ".join(text.replace("``", "").split())).rstrip(" ;,:")
     text = re.split(r"(?<=[.!?]) (?=[A-Z.])", text, maxsplit=1)[0]
     return text and f"{text[0].upper()}{text[1:]}" + "." * (text[-1] not in ".!?")
 
 
 def _with_another_package(module: str, name: str) -> str:
-    """The target with the nearest name of a package that is installed and does hold the class; empty without one."""
+    """Return the target in a similarly named package; empty without one."""
     top, dot, below = module.partition(".")
     for other in difflib.get_close_matches(top, {found.name for found in pkgutil.iter_modules()}, n=5):
         try:

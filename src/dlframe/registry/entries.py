@@ -1,8 +1,8 @@
-"""Names for classes. A typed signature is a config: read once, from the source, without running it.
+"""Registered components, whose typed signature is their config.
 
-`@models.register("cnn")` on a class or a function makes `model=cnn` a choice and each keyword-only parameter an option,
-with the type, the range, the default and the meaning that its signature and docstring give. `read_source` finds these
-decorators in a file by parsing it, so that a config is checked before anything heavy (or anything of a stranger's) is imported.
+`@models.register("cnn")` on a class or function adds `model=cnn` to the config and each keyword-only parameter as an option,
+with type, range, default and meaning from its signature and docstring. `read_source` parses a file for these decorators, so
+that configs are checked before heavy or untrusted imports.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from dlframe.registry.adoption import Adoption
 from dlframe.registry.installed import NotInstalled
 from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
 from dlframe.registry.renamed import new_name
-from dlframe.registry.signatures import Row, meanings, resolve, with_arguments
+from dlframe.registry.signatures import Row, arg_descriptions, resolve, with_arguments
 from dlframe.types import ConfigError, RegistrationError, nearest
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered class or function.
+    """Registered class or function.
 
     Attributes:
-        group: The config group: "model".
-        name: The choice within it: "cnn".
+        group: Config group: "model".
+        name: Option of the group: "cnn".
         summary: First line of the docstring.
-        parameters: Its options in the signature's order.
-        facts: What its group wants known before it is built, such as the kinds of input that a model takes.
-        origin: "dlframe", or the plugin that brought it.
-        where: "file:line" of its source.
-        target: "package.module:Class" of an adopted one.
-        left_out: Parameters of an adopted class that are no options.
-        unavailable: Why it cannot be built here, and what to do: its package is not installed.
-        load: Imports the module that holds it.
-        factory: The class or function itself, once imported.
+        parameters: Options in the order of the signature.
+        facts: Metadata of the registration, such as the kinds of input of a model.
+        origin: "dlframe", or the name of the plugin.
+        where: "file:line" of the source.
+        target: "package.module:Class" of an adopted class.
+        left_out: Parameters of an adopted class without an option.
+        unavailable: Reason and fix if the package is not installed.
+        load: Function that imports the module.
+        factory: The class or function, once imported.
     """
 
     group: str
@@ -56,7 +56,7 @@ class Entry:
     factory: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
 
     def check(self, options: Mapping[str, Any], key: str = "") -> dict[str, Any]:
-        """Every option in its type, defaults filled in; `ConfigError` for an unknown one or one outside its range."""
+        """Return all options with defaults; `ConfigError` for an invalid one."""
         key = key or self.group
         if self.unavailable:
             raise ConfigError(f"{self.group}={self.name}: {self.unavailable}", key)
@@ -76,13 +76,13 @@ class Entry:
 
 
 class Registry:
-    """The entries of one config group.
+    """Components of a config group.
 
     Args:
-        group: The group's name in a config.
-        injected: Arguments that are given when an entry is built, and are therefore no options.
-        required: Options that every entry has.
-        facts: The facts that an entry may state, with their defaults.
+        group: Name of the group in a config.
+        injected: Arguments passed when a component is built; these are not options.
+        required: Options of every component.
+        facts: Metadata that a component may state, with defaults.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class Registry:
         return iter(sorted(self.entries.values(), key=lambda e: e.name))
 
     def register(self, name: str, **facts: Any) -> Callable[[Any], Any]:
-        """Decorator: `name` stands for the class or function below it.
+        """Decorator that registers a class or function as `name`.
 
-        `exempt={"overfits": "reason"}` on an entry declares a contract test that does not apply to it, and why.
+        `exempt={"overfits": "reason"}` declares a contract test that does not apply.
         """
 
         def decorate(factory: Any) -> Any:
@@ -132,24 +132,24 @@ class Registry:
         omit: tuple[str, ...] | Literal["others"] = (),
         **options: Any,
     ) -> None:
-        """Make `name` stand for a class or function of another package: `adopt("lion", "timm.optim:Lion", lr=Positive)`.
+        """Register a class or function of another package as `name`.
 
-        Its signature is read from its source. A parameter with a type and a default that a config can hold is an option;
-        what the signature lacks is said here. The class is imported when it is built, and compared with what was read.
+        Example: `adopt("lion", "timm.optim:Lion", lr=Positive)`. The signature is read from the source. A parameter whose
+        type and default a config can hold is an option; the statement adds the rest. When the class is imported, its
+        signature is compared with the source.
 
         Args:
-            name: The entry's name.
-            target: "package.module:Class", as one would import it.
-            doc: Docstring; the class's own without one.
-            facts: What `register` takes as keywords.
-            fixed: Values for parameters that are no options.
-            given: Parameter -> the injected argument that it takes, where their names differ; an attribute of one is
-                written "spec.shape".
-            omit: Parameters that are no options and keep the class's default; "others" for all that are not named here.
-            **options: A type with its range, or `Option(type, meaning, default=..., of=..., values=...)`.
+            name: Name of the component.
+            target: "package.module:Class".
+            doc: Docstring; default is that of the class.
+            facts: Metadata, as the keywords of `register`.
+            fixed: Values of parameters that are not options.
+            given: Parameter -> injected argument, if their names differ; or an attribute, "spec.shape".
+            omit: Parameters that are not options and keep the class's default; "others" for all parameters not named.
+            **options: Type with its range, or `Option(type, meaning, default=..., of=..., values=...)`.
 
         Raises:
-            RegistrationError: There is no such class, or it has no such parameter, or the name is taken.
+            RegistrationError: The class or a parameter does not exist, or the name is taken.
         """
         frame = sys._getframe(1)
         where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
@@ -159,10 +159,11 @@ class Registry:
             self.add(self.read_adoption((name, target, doc), said | options, where))
 
     def add(self, entry: Entry) -> None:
-        """Take an entry in; `RegistrationError` where its name is taken or cannot be typed."""
+        """Add an entry; `RegistrationError` if its name is taken or invalid."""
         if not (isinstance(entry.name, str) and re.fullmatch(r"[a-z]\w*", entry.name, re.ASCII)):
             raise RegistrationError(
-                f"{self.group} {entry.name!r}: a name is a small letter, then letters, digits and underscores ({entry.where})"
+                f"{self.group} {entry.name!r}: a name must be a lowercase letter, then letters, digits and underscores "
+                f"({entry.where})"
             )
         known = self.entries.get(entry.name)
         if known and entry.target:
@@ -170,7 +171,7 @@ class Registry:
         else:
             is_same = known and known.factory and known.where.rpartition(":")[0] == entry.where.rpartition(":")[0]
         if known and is_same:
-            entry = replace(entry, factory=known.factory)  # imported before it was discovered
+            entry = replace(entry, factory=known.factory)  # imported before discovery
         elif known:
             raise RegistrationError(
                 f"{self.group} '{entry.name}' is already registered by {known.origin} ({known.where}); "
@@ -179,7 +180,7 @@ class Registry:
         for fact, value in sorted(entry.facts.items()):
             told = f"{self.group} '{entry.name}' states"
             if fact not in self.facts:
-                raise RegistrationError(f"{told} an unknown fact '{fact}' ({entry.where}).{nearest(fact, self.facts)}")
+                raise RegistrationError(f"{told} unknown metadata '{fact}' ({entry.where}).{nearest(fact, self.facts)}")
             if (kind := type(self.facts[fact])) is not type(value):
                 raise RegistrationError(
                     f"{told} '{fact}', which must be a {kind.__name__} ({entry.where}). Received: {value!r}."
@@ -187,14 +188,14 @@ class Registry:
         self.entries[entry.name] = replace(entry, facts={**self.facts, **entry.facts})
 
     def get(self, name: str) -> Entry:
-        """The entry of that name; `ConfigError` with the nearest where there is none."""
+        """Return an entry by name; `ConfigError` with a suggestion if unknown."""
         if name not in self.entries:
             hint = nearest(str(name), self.entries)
             raise ConfigError(f"{self.group}={name}: no such {self.group}.{hint} See: python -m dlframe list {self.group}")
         return self.entries[name]
 
     def build(self, config: Mapping[str, Any], **injected: Any) -> Any:
-        """Check `config` ({name: ..., option: ...}) and call the entry with it and with the injected arguments."""
+        """Check `config` ({name: ..., option: ...}) and build the entry."""
         entry = self.get(config["name"])
         options = entry.check(config)
         if entry.factory is None and entry.load:
@@ -205,10 +206,10 @@ class Registry:
         return entry.factory(**injected, **options)
 
     def read_object(self, name: str, facts: dict[str, Any], factory: Any) -> Entry:
-        """The entry of a class or function that exists already (a notebook's, a plugin's)."""
+        """Return the entry of an imported class or function, as of a notebook."""
         try:
             where = f"{inspect.getsourcefile(factory)}:{inspect.getsourcelines(factory)[1]}"
-        except (OSError, TypeError):  # typed at a prompt
+        except (OSError, TypeError):  # typed in an interactive session
             where = factory.__module__
         call = factory.__init__ if inspect.isclass(factory) else factory
         signature = [] if call is object.__init__ else list(inspect.signature(call).parameters.values())
@@ -216,7 +217,7 @@ class Registry:
         def rows() -> Iterator[Row]:
             for p in signature[1 if inspect.isclass(factory) else 0 :]:
                 if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-                    raise ValueError(p.name, "is a variable list; every option needs a name and a type")
+                    raise ValueError(p.name, "is variable; every option must have a name and a type")
                 annotation = p.annotation
                 if isinstance(annotation, str) and p.name not in self.injected:
                     annotation = resolve(ast.parse(annotation, mode="eval").body, TYPES | call.__globals__)
@@ -229,7 +230,7 @@ class Registry:
         return self._entry(name, facts, rows(), doc, where)
 
     def read_adoption(self, positional: Sequence[Any], said: Mapping[str, Any], where: str) -> Entry:
-        """The entry of an `adopt` statement with these arguments."""
+        """Return the entry of an `adopt` statement with these arguments."""
         name, target, *doc = positional
         own = {key: value for key, value in said.items() if key in ("facts", "fixed", "given", "omit")}
         options = {key: v if isinstance(v, Option) else Option(v) for key, v in said.items() if key not in own}
@@ -239,7 +240,7 @@ class Registry:
             adopted = adoption.read()
         except NotInstalled as missing:
             summary = adoption.doc.strip().split("\n")[0] or f"{target}."
-            fix = f"needs the package '{missing}', which is not installed. Try: python -m pip install {missing}"
+            fix = f"requires the package '{missing}', which is not installed. Try: python -m pip install {missing}"
             return Entry(self.group, name, summary, {}, facts, where=where, target=target, unavailable=fix)
         injected = [(argument, REQUIRED, REQUIRED) for argument in self.injected]
         entry = self._entry(name, facts, [*injected, *adopted.rows.values()], adopted.doc, where)
@@ -258,10 +259,10 @@ class Registry:
         except ValueError as error:
             raise fault(*error.args) from None
         for missing in (i for i in self.injected if i not in signature):
-            raise fault(missing, f"is missing: a {self.group} is given it when it is built")
+            raise fault(missing, f"is missing: every {self.group} receives it when built")
         for missing in (i for i in self.required if i not in signature):
             raise fault(missing, f"is missing: every {self.group} has this option")
-        explained = meanings(doc)
+        explained = arg_descriptions(doc)
         parameters = {}
         for option, (annotation, default) in signature.items():
             if option in self.injected:

@@ -1,4 +1,4 @@
-"""The groups of a config, and the entries that a source file registers in them."""
+"""Config groups, and the components that a source file registers."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ GROUPS: dict[str, Registry] = {registry.group: registry for registry in _VARIABL
 
 
 def read_source(path: Path) -> list[tuple[Registry, Entry]]:
-    """The entries that the top level of a Python file registers, found by parsing it.
+    """Parse a Python file for the components that its top level registers.
 
     Raises:
-        RegistrationError: The file cannot be parsed, or an entry breaks a rule of the registry.
+        RegistrationError: The file cannot be parsed, or a component is invalid.
     """
     source = Source(path)
     names = source.imported("dlframe.registry")
@@ -72,5 +72,5 @@ def read_source(path: Path) -> list[tuple[Registry, Entry]]:
                 entry = registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)
             found.append((registry, entry))
         elif "Did you mean" in (hint := nearest(r.variable, _VARIABLES)):
-            raise RegistrationError(f"{r.where}: '{r.variable}' is no registry of dlframe.{hint}")
+            raise RegistrationError(f"{r.where}: '{r.variable}' is not a registry of dlframe.{hint}")
     return found

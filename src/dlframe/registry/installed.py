@@ -1,4 +1,4 @@
-"""Classes and functions of installed packages, found in their source. Nothing of a package is imported for it."""
+"""Classes and functions of installed packages, found in their source."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dlframe.types import RegistrationError, nearest
 
 
 class NotInstalled(Exception):
-    """The package of that name is not there."""
+    """Missing package."""
 
 
 class NotFound(ValueError):
-    """Something is not where it was sought; the message has the nearest name."""
+    """Missing module, class or function, with a suggestion."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """Where a class or a function is defined: the statement, its file, and the name of its module."""
+    """Definition of a class or function: statement, file and module."""
 
     node: ast.ClassDef | ast.FunctionDef
     file: Source
@@ -35,15 +35,15 @@ class Definition:
         return ast.get_docstring(self.node) or ""
 
     def constructor(self) -> Definition | None:
-        """The function that is called: its own, a class's `__init__` or that of a base; None where there is none.
+        """Return the function or the `__init__` of the class; None without one.
 
         Raises:
-            NotFound: A base that may have it cannot be read, or it is not written out (a dataclass).
+            NotFound: A base cannot be read, or the class is a dataclass.
         """
         if isinstance(self.node, ast.FunctionDef):
             return self
         if any("dataclass" in ast.unparse(decorator) for decorator in self.node.decorator_list):
-            raise NotFound(f"{self.node.name} is a dataclass: its constructor is not in the source")
+            raise NotFound(f"{self.node.name} is a dataclass without a constructor in the source")
         functions = {item.name: item for item in self.node.body if isinstance(item, ast.FunctionDef)}
         if own := functions.get("__new__") or functions.get("__init__"):
             return Definition(own, self.file, self.module)
@@ -57,18 +57,18 @@ class Definition:
             except (NotFound, NotInstalled) as error:
                 raise NotFound(f"the base '{ast.unparse(base)}' of {self.node.name} cannot be read: {error}") from None
             if isinstance(found.node, ast.FunctionDef) or (found.node.name, found.module) == (self.node.name, self.module):
-                raise NotFound(f"the base '{ast.unparse(base)}' of {self.node.name} is not a class that is written out")
+                raise NotFound(f"the base '{ast.unparse(base)}' of {self.node.name} is not a class definition")
             if constructor := found.constructor():
                 return constructor
         return None
 
 
 def find(module: str, name: str) -> Definition:
-    """The class or function `name` of a module, through all that re-exports it.
+    """Find the class or function `name` of a module, also through re-exports.
 
     Raises:
-        NotInstalled: There is no such package.
-        NotFound: There is no such module in it, or no such class or function in that.
+        NotInstalled: The package is missing.
+        NotFound: The module, class or function is missing.
     """
     definition = _find(module, name, set())
     if definition is None:
@@ -106,7 +106,7 @@ def _is_overload(node: ast.ClassDef | ast.FunctionDef) -> bool:
 
 
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module, those under `if`, `try` and `with` too."""
+    """Yield the statements of a module, also under `if`, `try` and `with`."""
     for node in body:
         yield node
         if isinstance(node, (ast.If, ast.Try, ast.With)):
@@ -117,7 +117,7 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _names(module: str) -> set[str]:
-    """What a module defines or imports by name."""
+    """Return the names that a module defines or imports."""
     names: set[str] = set()
     for node in _statements(_source(module).tree.body):
         match node:
@@ -129,7 +129,7 @@ def _names(module: str) -> set[str]:
 
 
 def _origin(node: ast.ImportFrom, module: str, source: Source) -> str:
-    """The whole name of the module that a `from ... import` names."""
+    """Return the absolute module name of a `from ... import`."""
     if not node.level:
         return str(node.module)
     parts = module.split(".")
@@ -138,7 +138,7 @@ def _origin(node: ast.ImportFrom, module: str, source: Source) -> str:
 
 
 def _module_called(name: str, definition: Definition) -> str:
-    """The module that a dotted name in a file stands for: `nn` after `import torch.nn as nn` or `from torch import nn`."""
+    """Return the module of a name, such as `nn` after `from torch import nn`."""
     first, _, below = name.partition(".")
     for node in _statements(definition.file.tree.body):
         if not isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -155,7 +155,7 @@ def _module_called(name: str, definition: Definition) -> str:
 
 def _source(module: str, only: str = "") -> Source:
     file = _file(module)
-    only = "" if file.name == "__init__.py" else only  # mostly imports, and read again for the next name
+    only = "" if file.name == "__init__.py" else only  # mostly imports, and parsed again for the next name
     try:
         return _parsed(file, only, file.stat().st_mtime_ns)
     except (RegistrationError, OSError) as error:
@@ -168,7 +168,7 @@ def _parsed(file: Path, only: str, written: int) -> Source:
 
 
 def _file(module: str) -> Path:
-    """The file of a module. Only the finders of Python are asked, and for the package at the top alone."""
+    """Return the file of a module; only its top-level package is searched."""
     top, *below = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -185,8 +185,8 @@ def _file(module: str) -> Path:
         inner = [f / part for f in folders if (f / part).is_dir()]
         if file is None and not inner:
             others = {p.stem for f in folders for p in f.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
-            raise NotFound(f"{name} has no module '{part}' in Python.{nearest(part, others - {'__init__'})}")
+            raise NotFound(f"{name} has no Python module '{part}'.{nearest(part, others - {'__init__'})}")
         folders, name = inner, f"{name}.{part}"
     if file is None:
-        raise NotFound(f"{module} has no source in Python")
+        raise NotFound(f"{module} has no Python source")
     return file

@@ -1,4 +1,4 @@
-"""One option of a signature: its type and range, and the check of a value against them."""
+"""Options of a signature: type, range and check of values."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 Probability = Annotated[float, Interval(ge=0, lt=1)]
 
 REQUIRED = inspect.Parameter.empty
-"""The default of a parameter that has none."""
+"""Default of a required parameter."""
 
 TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One option: its type, range, default and meaning."""
+    """Option with type, range, default and meaning."""
 
     name: str
     annotation: Any
@@ -38,21 +38,21 @@ class Parameter:
     doc: str = ""
 
     def __post_init__(self) -> None:
-        rule(self.annotation)
+        describe_type(self.annotation)
         if self.default is not REQUIRED:
-            object.__setattr__(self, "default", conform(self.annotation, self.default))
+            object.__setattr__(self, "default", validate(self.annotation, self.default))
 
     @property
     def rule(self) -> str:
-        """The type and the range in words: "float > 0"."""
-        return rule(self.annotation)
+        """Type and range in words: "float > 0"."""
+        return describe_type(self.annotation)
 
     def check(self, value: Any, key: str) -> Any:
-        """`value` in the parameter's type; a `ConfigError` that names `key` where it breaks the rule."""
+        """Return `value` in the parameter's type; `ConfigError` if invalid."""
         if value is REQUIRED or value == "???" or (value == "" and self.default is REQUIRED):
             raise ConfigError(f"{key}: must be given: {self.rule}. Try: {key}=...", key)
         try:
-            return conform(self.annotation, value)
+            return validate(self.annotation, value)
         except ValueError as error:
             hint = nearest(value, literals(self.annotation)) if isinstance(value, str) else ""
             raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{hint}", key) from None
@@ -60,14 +60,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Option:
-    """What an adopted class's signature does not say of an option; what is left out here is taken from it.
+    """Additions to an option of an adopted class; the signature gives the rest.
 
     Attributes:
         annotation: Type and range: `Positive`.
-        meaning: One sentence, which `show` prints.
-        default: Its default here.
-        of: The class's own name for it, where the option has another.
-        values: What the class takes for each choice: {"l2": False, "decoupled": True}. The keys are the type.
+        meaning: Meaning, which `show` prints.
+        default: Default value.
+        of: Name of the class's parameter, if the option has another name.
+        values: Choice -> value of the class: {"l2": False, "decoupled": True}. The keys are the type.
     """
 
     annotation: Any = REQUIRED
@@ -78,13 +78,13 @@ class Option:
 
     def __post_init__(self) -> None:
         if not isinstance(self.meaning, str) or not isinstance(self.of, str):
-            raise ValueError("the meaning and the class's own name of an option are texts")
+            raise ValueError("meaning and 'of' of an option must be strings")
         if not isinstance(self.values, Mapping) or (self.values and self.annotation is not REQUIRED):
-            raise ValueError("the values of an option are a dict, whose keys are its type")
+            raise ValueError("values of an option must be a dict and exclude a type")
 
 
 def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
-    """The bare type, or the union of several, its range and whether None is allowed."""
+    """Return the bare type or union, its range, and whether None is allowed."""
     optional = False
     if is_union(annotation):
         members = [a for a in typing.get_args(annotation) if a is not type(None)]
@@ -98,31 +98,31 @@ def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
 
 
 def is_union(annotation: Any) -> bool:
-    """Whether an annotation is a choice between types."""
+    """Return whether an annotation is a union of types."""
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 def literals(annotation: Any) -> tuple[str, ...]:
-    """The strings that a `Literal` allows; empty for another type."""
+    """Return the strings of a `Literal`; empty for another type."""
     bare = parts(annotation)[0]
     if is_union(bare):
         return tuple(text for member in typing.get_args(bare) for text in literals(member))
     return tuple(map(str, typing.get_args(bare))) if typing.get_origin(bare) is Literal else ()
 
 
-def rule(annotation: Any) -> str:
-    """An annotation in words; ValueError for a type that a config cannot hold."""
+def describe_type(annotation: Any) -> str:
+    """Describe an annotation in words; ValueError for an unsupported type."""
     bare, bounds, optional = parts(annotation)
     origin, arguments = typing.get_origin(bare), typing.get_args(bare)
     if is_union(bare):
-        text = " or ".join(rule(member) for member in arguments)
+        text = " or ".join(describe_type(member) for member in arguments)
     elif origin is Literal:
         text = "one of " * (len(arguments) > 1) + ", ".join(str(a) for a in arguments)
     elif origin in (tuple, list):
         if origin is list or (len(arguments) == 2 and arguments[1] is Ellipsis):
-            text = f"list of {rule(arguments[0])}"
+            text = f"list of {describe_type(arguments[0])}"
         else:
-            text = "[" + ", ".join(rule(a) for a in arguments) + "]"
+            text = "[" + ", ".join(describe_type(a) for a in arguments) + "]"
     elif bare in TYPES.values():
         text = bare.__name__
     else:
@@ -135,10 +135,13 @@ def rule(annotation: Any) -> str:
     return text + (" or null" if optional else "")
 
 
-def conform(annotation: Any, value: Any) -> Any:
-    """`value` in the type of `annotation`; ValueError with the rule where it does not fit. No text becomes a number."""
+def validate(annotation: Any, value: Any) -> Any:
+    """Return `value` in the type of `annotation`; ValueError if invalid.
+
+    Strings are not converted to numbers.
+    """
     bare, bounds, optional = parts(annotation)
-    wrong = ValueError(rule(annotation))
+    wrong = ValueError(describe_type(annotation))
     if value is None:
         if optional:
             return None
@@ -147,7 +150,7 @@ def conform(annotation: Any, value: Any) -> Any:
     if is_union(bare):
         for member in arguments:
             with contextlib.suppress(ValueError):
-                return conform(member, value)
+                return validate(member, value)
         raise wrong
     if origin is Literal:
         if value not in arguments or type(value) is not type(arguments[arguments.index(value)]):
@@ -159,7 +162,7 @@ def conform(annotation: Any, value: Any) -> Any:
             raise wrong
         kinds = arguments if origin is tuple and arguments[-1] is not Ellipsis else [arguments[0]] * len(value)
         try:
-            return tuple(conform(kind, item) for kind, item in zip(kinds, value, strict=True))
+            return tuple(validate(kind, item) for kind, item in zip(kinds, value, strict=True))
         except ValueError:
             raise wrong from None
     elif bare is float and type(value) is int:

@@ -1,7 +1,7 @@
-"""Where entries come from: the built-ins, installed distributions, `./plugins`, `plugin_paths`. All by the same call.
+"""Discovery of built-in, installed and local components.
 
-Files are parsed, not imported: a module runs when an entry of its own is built. A plugin is code and is run with the
-user's rights; `DLFRAME_PLUGINS=none` leaves out all but the built-ins.
+Files are parsed, not imported: a module runs when one of its entries is built. Plugins are code and run with the user's
+rights; `DLFRAME_PLUGINS=none` disables all plugins.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent.parent
 
 FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks", "metrics")
-"""The sub-packages of dlframe that hold entries."""
+"""Sub-packages of dlframe with components."""
 
 PACKAGED_CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent.parent / "conf") if p.is_dir())
-"""The YAML files of dlframe itself: in an installed package, or in a checkout."""
+"""YAML files of dlframe, in an installed package or a checkout."""
 
 broken: dict[str, str] = {}
-"""Plugin name -> what is wrong with it, as found by the last `discover`. The rest goes on working."""
+"""Plugin name -> error of the last `discover`. Other plugins still work."""
 
 conf_folders: dict[Path, str] = {}
-"""Folder of presets and experiments -> the plugin that brings it, as found by the last `discover`."""
+"""Folder of presets and experiments -> its plugin, of the last `discover`."""
 
 _seen: set[Path] = set()
 
@@ -44,11 +44,10 @@ _seen: set[Path] = set()
 def discover(plugin_paths: Sequence[str] = ()) -> None:
     """Fill the registries.
 
-    A fault in an installed plugin or in one of `./plugins` is kept in `broken`; a fault in one that `plugin_paths` names
-    is raised.
+    Errors of installed plugins and of `./plugins` are stored in `broken`; those of `plugin_paths` are raised.
 
     Raises:
-        ConfigError: A path of `plugin_paths` does not exist, or plugins are switched off.
+        ConfigError: A path of `plugin_paths` does not exist, or plugins are disabled.
         RegistrationError: A plugin of `plugin_paths` cannot be registered.
     """
     broken.clear()
@@ -57,7 +56,7 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
         _read(sorted((PACKAGE / folder).glob("[!_]*.py")), "dlframe", f"dlframe.{folder}", _import)
     if os.environ.get("DLFRAME_PLUGINS") == "none":
         if plugin_paths:
-            raise ConfigError("plugin_paths: must be empty where DLFRAME_PLUGINS=none is set.")
+            raise ConfigError("plugin_paths: must be empty with DLFRAME_PLUGINS=none.")
         return
     from importlib.metadata import entry_points
 
@@ -83,7 +82,7 @@ def _tolerate(name: str, read: Callable[[], None]) -> None:
 
 
 def _read_path(path: Path) -> None:
-    """A plugin is a Python file, or a folder of them; its tests are left alone."""
+    """Read a plugin: a Python file, or a folder of files except tests."""
     path = path.resolve()
     folder, files = path.parent, [path]
     parents: list[tuple[str, Path | None]] = [("dlframe_plugins", None)]
@@ -94,7 +93,7 @@ def _read_path(path: Path) -> None:
     parents.append((package, initial if initial.is_file() else None))
 
     def import_(module: str, file: Path) -> None:
-        """By place, so that a file may have any name; `from .other import ...` finds what lies beside it."""
+        """Import by path; any file name and `from .other import ...` work."""
         for name, source in (*parents, (module, file)):
             if name not in sys.modules:
                 _import_file(name, source, folder)
@@ -106,20 +105,20 @@ def _read_path(path: Path) -> None:
 
 
 def _add_conf(folder: Path, plugin: str) -> None:
-    """Add the presets and experiments of a plugin to what can be chosen; none may hide another, or be found by nothing."""
+    """Add the presets and experiments of a plugin, with unique names."""
     for file in sorted(folder.rglob("*.yaml")) if folder not in conf_folders else ():
         group, _, name = file.relative_to(folder).with_suffix("").as_posix().partition("/")
         if group not in (groups := (*GROUPS, *CHOICES)) or not name:
-            raise RegistrationError(f"{file}: must be in a folder named for a group.{nearest(group, groups)}")
+            raise RegistrationError(f"{file}: must be in a folder with the name of a group.{nearest(group, groups)}")
         for other, owner in ((PACKAGED_CONF, "dlframe"), *conf_folders.items()):
             if (known := other / group / f"{name}.yaml").is_file():
-                raise RegistrationError(f"{file}: '{owner}' has {group}={name} already ({known}). Give the file another name.")
+                raise RegistrationError(f"{file}: {group}={name} exists in '{owner}' ({known}). Rename the file.")
     if folder.is_dir():
         conf_folders.setdefault(folder, plugin)
 
 
 def _import_file(name: str, source: Path | None, folder: Path) -> None:
-    """Import `source` under a name; without a source an empty package whose modules are sought in `folder`."""
+    """Import `source` under a name; None gives an empty package of `folder`."""
     if source is None:
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)] if "." in name else []
@@ -137,7 +136,7 @@ def _import_file(name: str, source: Path | None, folder: Path) -> None:
 
 
 def _read_installed(point: EntryPoint) -> None:
-    """A plugin is the module or the package that an entry point names. It is found without importing what is above it."""
+    """Read the module or package of an entry point, without imports."""
     top, *below = point.module.split(".")
     spec = importlib.util.find_spec(top) if top else None
     roots = [Path(root, *below) for root in (spec.submodule_search_locations or () if spec else ())]
@@ -160,7 +159,7 @@ def _read_installed(point: EntryPoint) -> None:
 def _read(
     files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None], conf: Path | None = None
 ) -> None:
-    """Register what the files hold, and the folder of YAML files `conf`: all of it, or nothing."""
+    """Register all components of the files and `conf`, or none."""
     added: list[tuple[Registry, Entry]] = []
     fresh = [file for file in files if file not in _seen]
     try:
@@ -183,7 +182,7 @@ def _import(module: str, _: Path | None = None) -> None:
 
 
 def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
-    """Import a plugin; a `RegistrationError` that has the line of the plugin's own which failed."""
+    """Import a plugin; `RegistrationError` with the failing line of the plugin."""
     try:
         run()
     except RegistrationError:
@@ -195,12 +194,12 @@ def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
             if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
                 line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: "
             trace = trace.tb_next
-        fault = " ".join(f"{type(error).__name__}: {error}".split())
-        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{fault}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{reason}") from error
 
 
 def preload(chosen: Iterable[tuple[str, str]]) -> None:
-    """Import the plugins among the (group, name) pairs, so that one which fails does so before any work is done."""
+    """Import the plugins among (group, name) pairs, to fail before any work."""
     for group, name in chosen:
         entry = GROUPS[group].get(name)
         if entry.origin != "dlframe" and entry.load:

@@ -1,4 +1,4 @@
-"""Signatures read from syntax. No code of the file runs: a small language of types and literals is all that is known."""
+"""Signatures parsed from source, limited to types and literals."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from dlframe.registry.parameters import REQUIRED, TYPES, Option
 from dlframe.types import RegistrationError
 
 ALIASES = {name: value for name, value in vars(parameters).items() if typing.get_origin(value) is Annotated}
-"""`Count`, `Fraction` and the like, as a file imports them."""
+"""Importable types such as `Count` and `Fraction`."""
 
 ARGUMENTS = r"^Args:\n((?:[ \t]+.*\n?|\n)+)"
-"""Of a Google-style docstring, the section on parameters."""
+"""Section on parameters of a Google-style docstring."""
 
 Row = tuple[str, Any, Any]
-"""Name, annotation and default of a parameter; an annotation or a default that is not there is `REQUIRED`."""
+"""Name, annotation and default of a parameter; `REQUIRED` if missing."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A class or function at the top level of a file, with one `@variable.register("name", fact=...)` above it."""
+    """Class or function with a decorator `@variable.register("name", ...)`."""
 
     variable: str
     name: Any
@@ -42,16 +42,16 @@ class Registration:
 
     @property
     def doc(self) -> str:
-        """Its docstring; where the constructor is a base's, with what that says of the parameters."""
+        """Docstring, with the parameters of an inherited constructor."""
         doc = ast.get_docstring(self.node) or ""
         found = self.file.constructor(self.node) if isinstance(self.node, ast.ClassDef) else None
         return with_arguments(doc, found.doc if found else "")
 
     def rows(self, injected: tuple[str, ...]) -> Iterator[Row]:
-        """The parameters but for `self`; the types of `injected` ones are not looked at.
+        """Yield the parameters except `self`; types of `injected` ones are ignored.
 
         Raises:
-            ValueError: (name of the parameter, what is wrong with it).
+            ValueError: (name of the parameter, message).
         """
         function, scope = self.node, self.file.scope
         if isinstance(function, ast.ClassDef):
@@ -60,7 +60,7 @@ class Registration:
                 return
             function, scope = found.function, found.scope
         if variable := function.args.vararg or function.args.kwarg:
-            raise ValueError(variable.arg, "is a variable list; every option needs a name and a type")
+            raise ValueError(variable.arg, "is variable; every option must have a name and a type")
         for argument, default in arguments(function, method=function is not self.node):
             if argument.arg in injected:
                 yield argument.arg, REQUIRED, REQUIRED
@@ -75,7 +75,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Call:
-    """A call `variable.adopt("name", "package.module:Class", option=...)` in a file."""
+    """Call `variable.adopt("name", "module:Class", option=...)` in a file."""
 
     variable: str
     node: ast.Call
@@ -84,26 +84,26 @@ class Call:
     is_statement: bool
 
     def read(self) -> tuple[list[Any], dict[str, Any]]:
-        """Its arguments, as they would be if it ran.
+        """Return the evaluated arguments.
 
         Raises:
-            RegistrationError: One is neither a literal nor, where an option is meant, a type or an `Option(...)`; or the
-                call is not a statement of its own at the top level, where alone it is sure to be run.
+            RegistrationError: An argument is not a literal (for an option: a type or an `Option(...)`), or the call is not a
+                top-level statement, which always runs.
         """
         if not self.is_statement:
-            raise RegistrationError(f"{self.where}: 'adopt' must be a statement of its own at the top level of the file")
+            raise RegistrationError(f"{self.where}: 'adopt' must be a top-level statement of the file")
         values: dict[str, Any] = {}
         if not 2 <= len(self.node.args) <= 3:
             raise RegistrationError(f'{self.where}: write variable.adopt("name", "package.module:Class", option=type)')
         try:
             positional = [literal(node, self.scope) for node in self.node.args]
         except UNREADABLE as error:
-            raise RegistrationError(f"{self.where}: what is adopted, and its name, must be literals: {error}") from None
+            raise RegistrationError(f"{self.where}: name and target must be literals: {error}") from None
         for keyword in self.node.keywords:
             if keyword.arg is None:
-                raise RegistrationError(f"{self.where}: write out the options: '**' cannot be read from the source")
+                raise RegistrationError(f"{self.where}: '**' cannot be read from the source. Write out the options")
             if keyword.arg in values:
-                raise RegistrationError(f"{self.where}: '{keyword.arg}' is given twice")
+                raise RegistrationError(f"{self.where}: '{keyword.arg}' must be given once")
             stated = keyword.arg in ("facts", "fixed", "given", "omit")
             try:
                 values[keyword.arg] = (literal if stated else option)(keyword.value, self.scope)
@@ -114,15 +114,15 @@ class Call:
 
 
 class Source:
-    """A Python file, parsed.
+    """Parsed Python file.
 
     Args:
-        path: The file.
-        only: Leave out the classes and functions of other names, and what a class has after its constructor; a fifth of
-            the time.
+        path: Python file.
+        only: Skip classes and functions with other names, and members after the constructor, to save four fifths of the
+            time.
 
     Raises:
-        RegistrationError: It cannot be parsed.
+        RegistrationError: The file cannot be parsed.
     """
 
     def __init__(self, path: Path, only: str = "") -> None:
@@ -140,15 +140,15 @@ class Source:
         self.classes = {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef)}
 
     def imported(self, module: str) -> dict[str, str]:
-        """What the file imports from `module`: the name it has here -> the name it has there."""
+        """Return names imported from `module`: local name -> original name."""
         nodes = [node for node in self.tree.body if isinstance(node, ast.ImportFrom) and node.module == module]
         return {alias.asname or alias.name: alias.name for node in nodes for alias in node.names}
 
     def registrations(self) -> Iterator[Registration]:
-        """Every class and function that a `register` decorator stands above.
+        """Yield every class and function with a `register` decorator.
 
         Raises:
-            RegistrationError: A name or a fact is not a literal.
+            RegistrationError: A name or metadata is not a literal.
         """
         for node in self.tree.body:
             if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
@@ -163,12 +163,12 @@ class Source:
                             name = literal(decorator.args[0], {})
                             facts = {str(k.arg): literal(k.value, {}) for k in decorator.keywords}
                         except (ValueError, IndexError, RecursionError):
-                            message = f"{where}: the name and the facts of a registration must be literals"
+                            message = f"{where}: name and metadata of a registration must be literals"
                             raise RegistrationError(message) from None
                         yield Registration(variable, name, facts, node, where, self)
 
     def adoptions(self) -> Iterator[Call]:
-        """Every call of an `adopt`, at the top level or not."""
+        """Yield every call of `adopt`, at any level."""
         if b"adopt" not in self.text:
             return
         statements = {node.value for node in self.tree.body if isinstance(node, ast.Expr)}
@@ -179,7 +179,7 @@ class Source:
                     yield Call(variable, node, where, self.scope, node in statements)
 
     def constructor(self, node: ast.ClassDef) -> Constructor | None:
-        """The `__init__` of a class: its own, or that of a base in the same file or in one of dlframe's."""
+        """Return the `__init__` of a class or of a base in this file or in dlframe."""
         for item in node.body:
             if isinstance(item, ast.FunctionDef) and item.name == "__init__":
                 return Constructor(item, self.scope, ast.get_docstring(node) or "")
@@ -195,7 +195,7 @@ class Source:
         return None
 
     def _constructor_elsewhere(self, name: str) -> Constructor | None:
-        """That of a class which the file imports from a module of dlframe's, such as the base of all tasks."""
+        """Return the `__init__` of a class imported from dlframe."""
         for node in self.tree.body:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dlframe."):
                 file = PACKAGE.joinpath(*str(node.module).split(".")[1:]).with_suffix(".py")
@@ -208,7 +208,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Constructor:
-    """The function that makes an object: what its annotations may name, and the docstring of its class."""
+    """Constructor, scope of its annotations and docstring of its class."""
 
     function: ast.FunctionDef
     scope: dict[str, Any]
@@ -216,7 +216,7 @@ class Constructor:
 
 
 PACKAGE = Path(__file__).parent.parent
-"""The folder of dlframe itself."""
+"""Folder of dlframe."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -225,13 +225,13 @@ def _known(file: Path) -> Source:
 
 
 def with_arguments(doc: str, base: str) -> str:
-    """A docstring; without a section on parameters of its own, with that of the class whose constructor it has."""
+    """Return a docstring; without `Args:`, with that section of the base class."""
     section = re.search(ARGUMENTS, inspect.cleandoc(base), re.MULTILINE)
     return doc if not section or re.search(ARGUMENTS, doc, re.MULTILINE) else f"{doc.rstrip()}\n\n{section[0]}"
 
 
 def outline(text: bytes, name: str) -> ast.Module | None:
-    """A file without classes and functions of other names; None where lines in its strings look like code."""
+    """Parse a file without other classes and functions; None on failure."""
     kept, decorators = [], b""
     for part in re.split(rb"^(?=[^\s#)\]}])", text, flags=re.MULTILINE):
         if part.startswith(b"@"):
@@ -250,11 +250,11 @@ def outline(text: bytes, name: str) -> ast.Module | None:
 
 
 UNREADABLE = (ValueError, TypeError, SyntaxError, IndexError, RecursionError)
-"""What the readers below raise where they meet what is not in their language."""
+"""Errors of the functions below for unsupported syntax."""
 
 
 def arguments(function: ast.FunctionDef, *, method: bool) -> Iterator[tuple[ast.arg, ast.expr | None]]:
-    """The parameters of a function with their defaults, of a method without the first; no variable lists."""
+    """Yield parameters with defaults, except `self` and variable ones."""
     given = function.args
     positional = (given.posonlyargs + given.args)[1 if method else 0 :]
     missing = [None] * max(0, len(positional) - len(given.defaults))
@@ -263,7 +263,7 @@ def arguments(function: ast.FunctionDef, *, method: bool) -> Iterator[tuple[ast.
 
 
 def literal(node: ast.AST, scope: dict[str, Any]) -> Any:
-    """The value of a literal, or of a name that stands for one; ValueError for anything else."""
+    """Return the value of a literal or of its name; else ValueError."""
     if isinstance(node, ast.Name) and isinstance(scope.get(node.id), ast.AST):
         node = scope[node.id]
     try:
@@ -273,7 +273,7 @@ def literal(node: ast.AST, scope: dict[str, Any]) -> Any:
 
 
 def resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
-    """The type that an annotation's syntax stands for. A small language: no code of the file runs."""
+    """Return the type of an annotation's syntax, without running code."""
     match node:
         case ast.Constant(value=None):
             return None
@@ -301,7 +301,7 @@ def resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
 
 
 def interval(node: ast.AST) -> Interval:
-    """The range that `Interval(gt=0)` stands for."""
+    """Return the range of the syntax `Interval(gt=0)`."""
     match node:
         case ast.Call(func=ast.Name(id="Interval") | ast.Attribute(attr="Interval"), args=[], keywords=keywords):
             bounds = {str(k.arg): literal(k.value, {}) for k in keywords}
@@ -311,7 +311,7 @@ def interval(node: ast.AST) -> Interval:
 
 
 def option(node: ast.AST, scope: dict[str, Any]) -> Option:
-    """What an `adopt` statement gives an option: an `Option(...)`, a type, or a name that stands for one."""
+    """Return an option of an `adopt` statement: `Option(...)` or a type."""
     if isinstance(node, ast.Name) and isinstance(scope.get(node.id), ast.AST):
         node = scope[node.id]
     match node:
@@ -328,11 +328,11 @@ SECTIONS = (
     (r"^(?:Args|Arguments|Parameters):\n((?:[ \t]+.*\n?|\n)+)", r"(\w+)(?: \(.*?\))?:(?: (.*))?$"),
     (r"^Parameters\n-{3,}\n((?:(?!.*\n-{3,}\n).*\n?)+)", r"(\w+)(?: ?:.*)?()$"),
 )
-"""The sections of a docstring that explain parameters, Google's and numpydoc's, and how a parameter begins in each."""
+"""Patterns of sections on parameters and of a parameter in each, for Google and numpydoc."""
 
 
-def meanings(doc: str) -> dict[str, str]:
-    """The `Args:` section of a Google-style docstring, or numpydoc's `Parameters`: name -> meaning."""
+def arg_descriptions(doc: str) -> dict[str, str]:
+    """Return name -> meaning of the parameters in a Google or numpydoc docstring."""
     found: dict[str, str] = {}
     for section, head in SECTIONS:
         if not (match := re.search(section, inspect.cleandoc(doc), re.MULTILINE)):

@@ -1,4 +1,4 @@
-"""The table at the end of a study."""
+"""Table at the end of a sweep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dlframe.types import Estimate, Result
 
 @dataclass(frozen=True)
 class Row:
-    """A job: what sets it apart, the same without the seed, and its result or why there is none."""
+    """Job of a sweep: overrides, seed group, and result or failure."""
 
     title: str
     group: str
@@ -20,9 +20,9 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line a job; where jobs differ in their seed alone, a line with their mean.
+    """Format one line per job, and the mean of each seed group.
 
-    The interval of a job is over the samples of the test set, that of a mean over seeds (Student's t).
+    The interval of a job is over test samples, that of a mean over seeds (Student's t).
     """
     width = max(len(row.title) for row in rows)
     lines = ["", f"{'job':<{width}}  result"]

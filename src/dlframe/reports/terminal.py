@@ -1,4 +1,4 @@
-"""What the terminal shows of a run: the first line before torch is loaded, the last lines when it has ended."""
+"""Header and summary of a run in the terminal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dlframe.config import Config, expand
 from dlframe.types import Dataset, Field, Result
 
 
-def opening(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
-    """What will run, on which data, on which device; `again` where the run in the folder goes on."""
+def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
+    """Return the first line of a run; `again` if the run is resumed."""
     spec = dataset.spec
     sizes = " + ".join(f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
     trainer = config.trainer
@@ -19,19 +19,19 @@ def opening(config: Config, dataset: Dataset, folder: Path | None, *, again: boo
     return (
         f"{config.values['model']['name']} on {spec.name}: {sizes} samples to train, validate, test; "
         f"{_fields(spec.inputs)}, {_fields(spec.targets)}; split {dataset.splits}; {dataset.source}; "
-        f"data {dataset.fingerprint}; on {device}" + (f"; {'goes on' if again else 'in'} {folder}" if folder else "")
+        f"data {dataset.fingerprint}; on {device}" + (f"; {'resumes' if again else 'in'} {folder}" if folder else "")
     )
 
 
 def stopped(config: Config, step: int) -> str:
-    """Where a run was interrupted, and the command that goes on."""
+    """Return the step of an interruption, and the command that resumes the run."""
     overrides = [shlex.quote(text) for text in config.overrides if not text.startswith("resume=")]
     command = " ".join(["python -m dlframe", *overrides, "resume=auto"])
-    return f"{f'stopped after step {step:,}' if step else 'stopped before the first checkpoint'}; go on: {command}"
+    return f"{f'stopped after step {step:,}' if step else 'stopped before the first checkpoint'}; resume: {command}"
 
 
 def _fields(fields: Mapping[str, Field]) -> str:
-    """What a model is given or is to say: kind and shape, or the number of classes."""
+    """Describe columns: kind and shape, or number of classes."""
 
     def described(name: str, field: Field) -> str:
         if field.kind == "class":
@@ -42,8 +42,8 @@ def _fields(fields: Mapping[str, Field]) -> str:
     return ", ".join(described(name, field) for name, field in fields.items())
 
 
-def closing(result: Result) -> str:
-    """The metric with its interval, the baseline, where the run is, and what one would type next."""
+def summary(result: Result) -> str:
+    """Return the last lines of a run: metrics, directory, next commands."""
     metric, interval = result.headline, result.interval
     name, baseline = result.baseline
     read = result.metric(metric)
@@ -69,8 +69,8 @@ def closing(result: Result) -> str:
 
 
 def _single(override: str) -> str:
-    """An override that means the same in a grid, where a comma would part values."""
+    """Quote an override whose commas would make a grid."""
     key, _, raw = override.partition("=")
-    # The override may be a stranger's: its plugins are left alone, and a range is not counted out.
+    # Untrusted: plugins stay as they are, and ranges are not expanded.
     same = key == "plugin_paths" or ("(" not in raw and len(expand([override])) == 1)
     return override if same else f"{key}='{raw}'"

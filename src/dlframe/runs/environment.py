@@ -1,4 +1,4 @@
-"""What a run ran with: versions, machine, git commit. No secrets: no environment variables are kept."""
+"""Environment of a run: versions, machine, git commit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 
 def is_main() -> bool:
-    """Whether this is the one process of a run that speaks and writes."""
+    """Return whether this is the main process of a run, which prints and writes."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
 
 
 def describe(*, changed: bool) -> dict[str, Any]:
-    """Versions of Python, of dlframe and of what it depends on; the machine; the state of git in the current folder.
+    """Return package versions, machine and git state.
 
     Args:
-        changed: Whether tracked files differ from the commit, as `changes` has told.
+        changed: Whether tracked files differ from the commit, see `changes`.
     """
     return {
         "python": sys.version.split()[0],
@@ -34,11 +34,11 @@ def describe(*, changed: bool) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of dlframe and of what it depends on; None of what is not installed."""
+    """Return versions of dlframe and its dependencies; None if not installed."""
     try:
         requirements = importlib.metadata.requires("dlframe") or []
     except importlib.metadata.PackageNotFoundError:
-        requirements = []  # run from its source, not installed
+        requirements = []  # run from source, not installed
     names = {re.split(r"[^A-Za-z0-9_.-]", text)[0] for text in requirements if "extra ==" not in text} | {"dlframe"}
     return {name: _version(name) for name in sorted(names)}
 
@@ -51,7 +51,7 @@ def _version(name: str) -> str | None:
 
 
 def git(changed: bool) -> dict[str, Any]:
-    """Commit, branch, and whether files differ from it; empty outside a repository, or without git."""
+    """Return commit, branch and `changed`; empty outside a repository."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}
@@ -59,8 +59,8 @@ def git(changed: bool) -> dict[str, Any]:
 
 
 def changes() -> str:
-    """The difference between the tracked files and the commit."""
-    # No programs that the repository's own configuration names.
+    """Return the diff of tracked files against the commit."""
+    # The repository's configuration must not run programs.
     return _git("-c", "core.fsmonitor=false", "diff", "--no-ext-diff", "--no-textconv", "HEAD")
 
 

@@ -1,4 +1,4 @@
-"""A trained model in a folder of its own: written here, read here. `mlflow.pyfunc.load_model` comes here; nothing is unpickled.
+"""Exported models, also for `mlflow.pyfunc.load_model`; nothing is unpickled.
 
 config.yaml   spec.json   signature.json   weights.safetensors
 """
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from dlframe.tasks.base import Task
 
 FORMAT = 2
-"""Of the folder; 1 had one input and one target."""
+"""Format of an exported model; 1 had one input and one target."""
 
 LARGEST = 2**20
-"""Longest side of an input."""
+"""Maximum side of an input."""
 
 BATCH = 256
-"""Samples that are predicted at once at most, as many as in a test."""
+"""Maximum batch size of predictions, as in a test."""
 
 Columns = dict[str, Any]
-"""Arrays by column, (samples, ...); `Ragged` where samples differ in length."""
+"""Arrays (samples, ...) by column; `Ragged` for samples of varying length."""
 
 
 def export(config: Config, spec: DataSpec, task: Task, weights: Path, folder: Path) -> None:
-    """Write what is needed to predict: config, spec, weights, signature."""
+    """Write config, spec, weights and signature of a model."""
     folder.mkdir(exist_ok=True)
     shutil.copy(folder.parent / "config.yaml", folder)
     shutil.copy(weights, folder / "weights.safetensors")
@@ -52,7 +52,7 @@ def export(config: Config, spec: DataSpec, task: Task, weights: Path, folder: Pa
 
 
 def _plugins(config: Config) -> dict[str, str]:
-    """What the config names of plugins -> the plugin: all of it must be registered for the config to be read."""
+    """Return the components of plugins in the config -> the plugin."""
     chosen = [(group, options) for group, options in config.values.items() if group in GROUPS and group not in LISTS]
     chosen += [(group, options) for group in LISTS for options in config.values[group].values()]
     entries = {f"{group}={options['name']}": GROUPS[group].get(options["name"]) for group, options in chosen}
@@ -60,7 +60,7 @@ def _plugins(config: Config) -> dict[str, str]:
 
 
 def _tensors(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
-    """Name, type and shape of each column, -1 where a length varies; a class is told by its name."""
+    """Return name, type and shape of each column; -1 for varying lengths."""
     return [
         {
             "name": name,
@@ -72,15 +72,15 @@ def _tensors(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
 
 
 class Predictor:
-    """A trained model.
+    """Exported model for predictions.
 
     Args:
-        folder: An exported model.
-        plugin_paths: Plugins that it needs, beside ./plugins and the installed ones.
-        device: Where it predicts; "auto" for the kind of device of the run, where this machine has one.
+        folder: Folder of the exported model.
+        plugin_paths: Required plugins besides ./plugins and installed ones.
+        device: Device; "auto" for a GPU if the run used one and this machine has one.
 
     Raises:
-        DlframeError: A file is missing or damaged, or names what is not registered here.
+        DlframeError: A file is missing or damaged, or a component is not registered.
     """
 
     def __init__(self, folder: Path, plugin_paths: Sequence[str] = (), *, device: Literal["cpu", "auto"] = "cpu") -> None:
@@ -93,7 +93,9 @@ class Predictor:
             missing = [
                 f"{choice} of the plugin '{origin}'" for choice, origin in described.plugins.items() if not _known(choice)
             ]
-            needs = f" The model needs {', '.join(missing)}: put it into ./plugins, or name it in plugin_paths." * bool(missing)
+            needs = f" The model requires {', '.join(missing)}. Copy it to ./plugins, or name it in plugin_paths." * bool(
+                missing
+            )
             raise ConfigError(f"{error}{needs}", error.key) from None
         weights = folder / "weights.safetensors"
         tensors, _ = checkpoint.load(weights)
@@ -102,42 +104,42 @@ class Predictor:
             self.task: Task = self.config.build("task", spec=self.spec, model=model).eval()
         except DlframeError:
             raise
-        except Exception as error:  # Whatever a model makes of sizes that it was never trained with.
+        except Exception as error:  # Untrusted sizes can raise any error in a model.
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{folder}: no model can be built of it: {said}") from error
+            raise DataError(f"{folder}: cannot build the model: {said}") from error
         import torch
 
         own = "cuda" if self.config.trainer.accelerator == "gpu" and torch.cuda.is_available() else "cpu"
         self.device = own if device == "auto" else "cpu"
         dtype = {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(self.config.trainer.precision)
         self.task.to(device=self.device, dtype=dtype)
-        checkpoint.restore(self.task, tensors, weights)  # in the precision in which they were trained
+        checkpoint.restore(self.task, tensors, weights)  # in the precision of training
         if self._memory_format(torch) == torch.channels_last:
             self.task.to(memory_format=torch.channels_last)
         with self._inference(torch):
             self.task.begin_scoring()
 
     def _memory_format(self, torch: Any) -> Any:
-        """That of the run: another one may round in another way."""
+        """Return the memory format of the run; other formats may round differently."""
         return torch.channels_last if self.config.trainer.channels_last else torch.contiguous_format
 
     @contextmanager
     def _inference(self, torch: Any) -> Iterator[None]:
-        """Without gradients, in the number format of the run."""
+        """Disable gradients and use the precision of the run."""
         mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(self.config.trainer.precision)
         with torch.inference_mode(), torch.autocast(self.device, dtype=mixed, enabled=mixed is not None):
             yield
 
     def predict(self, inputs: Any, params: dict[str, Any] | None = None) -> Columns:
-        """Predictions from arrays.
+        """Predict from arrays.
 
         Args:
-            inputs: An array (samples, ...) as the data set holds them, uint8 for images; or a mapping of such arrays by
-                column where there are several; of samples of varying length a list of arrays.
-            params: Not used; part of MLflow's interface.
+            inputs: Array (samples, ...) as in the data set, uint8 for images; or a mapping of arrays by column. A list of
+                arrays for samples of varying length.
+            params: Unused; part of MLflow's interface.
 
         Returns:
-            By output, arrays (samples, ...): classes by their names; lists of arrays where samples differ in length.
+            Arrays (samples, ...) by output, classes as names; lists of arrays for samples of varying length.
 
         Raises:
             DataError: The inputs have another shape, or are not numbers.
@@ -148,12 +150,12 @@ class Predictor:
             for name, column in given.items()
         }
         if not len(next(iter(columns.values()))):
-            raise DataError("inputs: must hold a sample or more. Received: none.")
+            raise DataError("inputs: must have at least one sample. Received: none.")
         parts = [*self.raw(columns)]
         return {name: _readable([part[name] for part in parts], field) for name, field in self.task.outputs().items()}
 
     def raw(self, columns: Columns) -> Iterator[dict[str, Any]]:
-        """Outputs as the task gives them, on the CPU, a batch at a time, as large as in a test."""
+        """Yield the outputs of the task on the CPU, with the batch size of a test."""
         import torch
 
         def tensor(column: Any) -> Any:
@@ -179,7 +181,7 @@ class Predictor:
 
 
 def _readable(parts: list[Any], field: Field) -> Any:
-    """What a user reads: names in the place of class numbers."""
+    """Join outputs and replace class indices by names."""
     if isinstance(parts[0], Ragged):
         samples = [values.numpy() for part in parts for values in part]
         return [np.array(field.names)[values] for values in samples] if field.kind == "class" else samples
@@ -201,12 +203,12 @@ TYPES: dict[str, Any] = {
     "std": (float, int),
     "along": str,
 }
-"""Types of a `Field` in JSON; in a tuple, of each value in a list."""
+"""Types of a `Field` in JSON; a tuple is for the items of a list."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What spec.json holds: the data, what plugins are needed, and the samples of a batch in the run's test."""
+    """Content of spec.json: data, required plugins and batch size."""
 
     spec: DataSpec
     plugins: dict[str, str]
@@ -214,10 +216,10 @@ class Description:
 
 
 def read_spec(path: Path) -> DataSpec:
-    """What a model was told of its data.
+    """Read the data specification of an exported model.
 
     Raises:
-        DataError: The file cannot be read, holds something else, or was written by another version.
+        DataError: The file is unreadable, invalid, or of another version.
     """
     return _read_description(path).spec
 
@@ -227,36 +229,36 @@ def _read_description(path: Path) -> Description:
         given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if given.pop("format", 1) != FORMAT:
             raise DataError(
-                f"{path}: was exported by another version of dlframe, which described its data in another way. Train the "
-                f"model again to export it: its options are in overrides.txt of the run."
+                f"{path}: exported by another version of dlframe, in another format. Train the model again: its "
+                f"options are in overrides.txt of the run."
             )
         plugins, batch = given.pop("plugins"), given.pop("batch")
         fields = {role: {name: _field(values) for name, values in given.pop(role).items()} for role in ("inputs", "targets")}
         spec = DataSpec(given.pop("name"), **fields, fitted=given.pop("fitted"))
         names = [spec.name, *spec.fields, *plugins, *plugins.values()]
         if given or not all(isinstance(name, str) for name in names) or not spec.inputs or not isinstance(spec.fitted, dict):
-            raise ValueError("it is no description of data")
+            raise ValueError("not a description of data")
         if type(batch) is not int or not 1 <= batch <= BATCH:
-            raise ValueError(f"its batch is no number from 1 to {BATCH}")
+            raise ValueError(f"batch must be from 1 to {BATCH}")
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     return Description(spec, plugins, batch)
 
 
 def _field(values: dict[str, Any]) -> Field:
-    """A field from JSON; ValueError or TypeError for anything else."""
+    """Return a field from JSON; ValueError or TypeError if invalid."""
     for key, kinds in TYPES.items():
         value = values[key]
         listed = isinstance(kinds, tuple)
         fits = isinstance(value, list) and all(type(item) in kinds for item in value) if listed else type(value) is kinds
         if not fits:
-            raise ValueError(f"'{key}' of a column is of another type")
+            raise ValueError(f"'{key}' of a column has the wrong type")
     if any(side is not None and not 0 <= side <= LARGEST for side in values["shape"]):
         raise ValueError("a column is too large")
     if len(values["mean"]) != len(values["std"]):
-        raise ValueError("a column has not as many means as deviations")
+        raise ValueError("a column must have equally many means and deviations")
     if np.dtype(values["dtype"]).kind not in "buif":
-        raise ValueError("the type of a column is no number")
+        raise ValueError("the type of a column must be numeric")
     checked: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return Field(**checked)
 

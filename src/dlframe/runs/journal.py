@@ -1,4 +1,4 @@
-"""The journal of a run: metrics and events, one JSON object a line, on disk before anything is sent anywhere."""
+"""Journal of a run: metrics and events as JSON lines."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from dlframe.types import ConfigError
 
 try:
     import fcntl
-except ImportError:  # Windows: a run that goes on cannot be told from one that was killed
+except ImportError:  # Windows: running and killed runs are indistinguishable
     fcntl = None
 
 FILE = "journal.jsonl"
 LOCK_SECONDS = 1.0
-"""How long a new journal waits for the lock, which `being_written` takes for a moment."""
+"""Time that a new journal waits for the lock, which `being_written` holds briefly."""
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
-"""What a disk answers that may take the same bytes later."""
+"""Errors of a disk after which a retry may succeed."""
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy or torch scalar as a number, anything else as its text."""
+    """Return a NumPy or torch scalar as a number, other objects as text."""
     return value.item() if hasattr(value, "item") else str(value)
 
 
@@ -36,14 +36,14 @@ ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, default=_plain)
 
 
 class Journal:
-    """Appends to the journal of a run folder; costs a few microseconds a line.
+    """Writer of the journal in a run directory; a line takes a few microseconds.
 
-    A line is one `write` on a descriptor in append mode, so a kill at any time leaves whole lines, and at worst a torn
-    last one, which `read` skips and the next `Journal` ends. While the disk is full, lines wait in memory.
+    A line is one `write` in append mode: a kill leaves whole lines and at most one truncated last line, which `read` skips
+    and the next `Journal` ends. While the disk is full, lines wait in memory.
 
     Raises:
         ConfigError: Another process is writing this journal.
-        OSError: The folder is missing or cannot be written.
+        OSError: The folder is missing or not writable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +64,7 @@ class Journal:
     def write(self, kind: str, **fields: Any) -> None:
         """Append a record: its kind, its time (ms since the epoch) and its fields.
 
-        NaN and the infinities, which JSON lacks, become the strings "nan", "inf" and "-inf"; a path its text.
+        NaN and infinities, which JSON lacks, become the strings "nan", "inf" and "-inf"; paths become text.
         """
         record = {"kind": kind, "time": time.time_ns() // 1_000_000, **fields}
         try:
@@ -74,11 +74,11 @@ class Journal:
         self._append(text.encode("utf-8", "surrogatepass") + b"\n")
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append the values that metrics have at an optimizer step."""
+        """Append the values of metrics at an optimizer step."""
         self.write("metrics", step=step, values=values)
 
     def sync(self) -> bool:
-        """Have all records on the disk, as far as it takes them; whether it took all."""
+        """Sync all records to disk; return whether all are written."""
         self._append(b"")
         try:
             os.fsync(self.descriptor)
@@ -88,10 +88,10 @@ class Journal:
         return not self._waiting
 
     def close(self) -> str:
-        """Write what waits and let another process write; a second call does nothing.
+        """Write waiting lines and release the lock; a second call does nothing.
 
         Returns:
-            Nothing, or one sentence about what the disk did not take, which is lost.
+            Empty, or a message about lost records.
         """
         if not self._release.alive:
             return ""
@@ -104,7 +104,7 @@ class Journal:
     def _let_go(self) -> None:
         OPEN.discard(self)
         self._release()
-        self.descriptor = -1  # a write would reach whatever file has the number next
+        self.descriptor = -1  # a write could reach another file with this number
 
     def _append(self, line: bytes) -> None:
         if not self._waiting:
@@ -114,7 +114,7 @@ class Journal:
             del self._waiting[:written]
 
     def _written(self, data: bytes | bytearray) -> int:
-        """How much of it the disk took."""
+        """Write data and return the number of written bytes."""
         try:
             return os.write(self.descriptor, data)
         except OSError as error:
@@ -122,7 +122,7 @@ class Journal:
                 raise
             if not self._warned:
                 self._warned = True
-                room = "the journal goes on in memory and is written when there is room"
+                room = "the journal continues in memory until there is space"
                 print(f"warning: {self.path}: {error.strerror}; {room}", file=sys.stderr, flush=True)
             return 0
 
@@ -131,7 +131,7 @@ OPEN: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
 def _let_go_of_all() -> None:
-    """For a forked process, which would hold the lock of a parent that is killed."""
+    """Release locks in a forked process, which would outlive its parent's."""
     for journal in list(OPEN):
         journal._let_go()
 
@@ -141,7 +141,7 @@ if fcntl:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether nobody else holds the lock; a file system without locks has nobody."""
+    """Take the lock; return False if another process holds it."""
     deadline = time.monotonic() + LOCK_SECONDS
     while fcntl:
         try:
@@ -158,14 +158,14 @@ def _lock(descriptor: int) -> bool:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Every whole record of a run folder's journal, in order; none where there is no journal."""
+    """Return all complete records of a journal; empty without a journal."""
     return [record for record, _ in follow(folder)]
 
 
 def history(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every metric's (step, value) in the order of steps, each step once.
+    """Return each metric's (step, value) in the order of steps, each step once.
 
-    A resumed run repeats the steps after its last checkpoint: the value that was written last counts.
+    A resumed run repeats the steps after its last checkpoint: the last value counts.
     """
     curves: dict[str, dict[int, float]] = {}
     for record in read(folder):
@@ -176,7 +176,7 @@ def history(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def ended(folder: Path) -> str:
-    """The status with which a run ended: FINISHED, FAILED or KILLED; empty if it goes on or died."""
+    """Return the status FINISHED, FAILED or KILLED; empty without an end."""
     status = ""
     for record in read(folder):
         if record["kind"] in ("start", "end"):
@@ -185,7 +185,7 @@ def ended(folder: Path) -> str:
 
 
 def follow(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """The whole records from byte `offset` on, each with the offset at which the next one starts."""
+    """Yield complete records from `offset` on, with that of the next one."""
     try:
         file = (Path(folder) / FILE).open("rb")
     except FileNotFoundError:
@@ -201,7 +201,7 @@ def follow(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]
 
 
 def being_written(folder: Path) -> bool:
-    """Whether a living process has the folder's journal open for writing, as far as can be told."""
+    """Return whether another process is writing the journal."""
     if not fcntl:
         return False
     try:
@@ -215,7 +215,7 @@ def being_written(folder: Path) -> bool:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record in a line; None for what is none: torn, damaged, or written by somebody else."""
+    """Return the record of a line; None if truncated, damaged or invalid."""
     try:
         record = json.loads(line)
         if not isinstance(record["kind"], str) or not _is_whole(record["time"]):
@@ -229,7 +229,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether it is an integer of 64 bits, which is what a tracking store can hold."""
+    """Return whether a value is a 64-bit integer, as a tracking store requires."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 

@@ -1,4 +1,4 @@
-"""What a training tells while it goes on, and what a run keeps of it on disk: metrics, best weights, states to go on from."""
+"""Recorders of metrics, best weights and checkpoints during training."""
 
 from __future__ import annotations
 
@@ -23,53 +23,53 @@ BEST = Path(FOLDER, "best.safetensors")
 
 
 class Recorder:
-    """What a learner tells and asks while it trains. This one keeps nothing and asks for nothing but to heed signals.
+    """Base class for run recorders, which records nothing.
 
     Args:
-        signals: Those of the process.
+        signals: Signals of the process.
     """
 
     def __init__(self, signals: Signals | None = None) -> None:
         self.signals = signals or Signals()
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take the values that metrics have at an optimizer step."""
+        """Log the values of metrics at an optimizer step."""
 
     def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take the weights of an epoch that is the best so far."""
+        """Save the weights of the best epoch so far."""
 
     def best_weights(self) -> Mapping[str, Tensor] | None:
-        """The best weights, where they are in memory only."""
+        """Return the best weights if they are only in memory."""
         return None
 
     def should_save(self, step: int, epoch: int) -> bool:
-        """Whether the state is to be saved, so many optimizer steps and whole epochs after the beginning."""
+        """Return whether to save a checkpoint after these steps and epochs."""
         return False
 
     def save(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Take the state of the training: `facts` holds "step" and "epoch"."""
+        """Save a checkpoint; `facts` holds "step" and "epoch"."""
 
     def latest_checkpoint(self) -> Path | None:
-        """The state to go on from; None to begin."""
+        """Return the checkpoint to resume from; None to start."""
         return None
 
     def save_metadata(self, name: str, value: int) -> None:
-        """Take what was found out at the beginning, for a process that goes on with the run."""
+        """Save a value for processes that resume the run."""
 
     def load_metadata(self, name: str) -> int | None:
-        """What was noted."""
+        """Return a saved value; None without one."""
         return None
 
 
 class InMemoryRecorder(Recorder):
-    """Keeps the best weights, in memory."""
+    """Recorder of the best weights, in memory."""
 
     weights: Mapping[str, Tensor] | None = None
 
     def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        # Copies, for training goes on to change the weights.
+        # Copies, since training changes the weights.
         self.weights = {
-            # What is no tensor is the extra state of a module.
+            # Other values than tensors are the extra state of a module.
             name: value.detach().to("cpu", copy=True) if hasattr(value, "detach") else copy.deepcopy(value)
             for name, value in weights.items()
         }
@@ -79,17 +79,17 @@ class InMemoryRecorder(Recorder):
 
 
 class RunRecorder(InMemoryRecorder):
-    """Keeps a run in its folder.
+    """Recorder of a run in its directory.
 
-    The best weights are written with the next state, which counts on them: to write them at each epoch that is the best so
-    far would cost more than a short epoch may. What cannot be written, because a disk is full, is said once and tried again
-    at the next occasion: training goes on, and the checkpoints before are whole.
+    The best weights are written with the next checkpoint, which refers to them: writing them at every best epoch would cost
+    too much for short epochs. If a disk is full, a warning is printed once and writing is retried later; training
+    continues, and earlier checkpoints stay valid.
 
     Args:
-        config: What runs.
-        folder: The run's folder.
-        journal: Its journal.
-        signals: Those of the process.
+        config: Config of the run.
+        folder: Run directory.
+        journal: Journal of the run.
+        signals: Signals of the process.
     """
 
     def __init__(self, config: Config, folder: Path, journal: Journal, signals: Signals) -> None:
@@ -100,7 +100,7 @@ class RunRecorder(InMemoryRecorder):
         self.model = config.values["model"]["name"]
         self.started = time.monotonic()
         self.step = 0
-        """Optimizer steps at the last state."""
+        """Optimizer steps at the last checkpoint."""
         self._epoch = 0
         self._time = self.started
         self._best: dict[str, Any] | None = None
@@ -109,7 +109,7 @@ class RunRecorder(InMemoryRecorder):
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run, that of earlier processes up to their last state included."""
+        """Wall time of the run, including earlier processes."""
         return time.monotonic() - self.started
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -120,7 +120,7 @@ class RunRecorder(InMemoryRecorder):
         self._facts = {"kind": "best", "model": self.model, **facts}
 
     def write_best(self) -> None:
-        """Write the best weights, unless they are written."""
+        """Write the best weights, unless already written."""
         if self.weights is None:
             return
         try:
@@ -136,7 +136,7 @@ class RunRecorder(InMemoryRecorder):
         return self.weights
 
     def should_save(self, step: int, epoch: int) -> bool:
-        """Whether an interval has passed: of steps and of epochs at every multiple, wherever a run was stopped and resumed."""
+        """Return whether an interval has passed; of steps and epochs a multiple, also after resuming."""
         minutes, options = self.options.every_n_minutes, self.options
         if minutes and time.monotonic() - self._time >= 60 * minutes:
             return True
@@ -148,7 +148,7 @@ class RunRecorder(InMemoryRecorder):
         step = self.step = facts["step"]
         self.write_best()
         if self.weights is not None or not self.journal.sync():
-            return  # a state must not outrun the best weights and the metrics that it counts on
+            return  # a checkpoint requires its best weights and metrics on disk
         facts = {"kind": "state", "model": self.model, "best": self._best, "seconds": self.seconds, **facts}
         try:
             checkpoint.save(self.folder / FOLDER / f"state-{step:09d}.safetensors", tree, facts)
@@ -161,7 +161,7 @@ class RunRecorder(InMemoryRecorder):
 
     def _warn(self, error: CheckpointError) -> None:
         if not self._failed:
-            print(f"warning: {error} Training goes on; the checkpoints before are whole.", file=sys.stderr, flush=True)
+            print(f"warning: {error} Training continues; earlier checkpoints are valid.", file=sys.stderr, flush=True)
         self._failed = True
 
     def save_metadata(self, name: str, value: int) -> None:
@@ -171,35 +171,35 @@ class RunRecorder(InMemoryRecorder):
         return read_metadata(self.folder, name)
 
     def latest_checkpoint(self) -> Path | None:
-        """The newest state that is whole; damaged ones are named and passed over."""
+        """Return the latest valid checkpoint; warn about damaged ones."""
         for unfinished in (self.folder / FOLDER).glob(".*"):
-            unfinished.unlink(missing_ok=True)  # of a process that was killed while it wrote
+            unfinished.unlink(missing_ok=True)  # of a process killed while writing
         for path in states(self.folder):
             try:
                 _, facts = checkpoint.load(path)
                 self._check_best(path, facts["best"])
             except CheckpointError as error:
-                print(f"warning: {error} An earlier state is used, if there is one.", file=sys.stderr, flush=True)
+                print(f"warning: {error} Using an earlier checkpoint, if any.", file=sys.stderr, flush=True)
                 continue
             self._best = facts["best"]
             self.step, self._epoch, self._time = facts["step"], facts["epoch"], time.monotonic()
             self.started -= facts["seconds"]
-            print(f"goes on after step {self.step:,}, in epoch {self._epoch + 1}", flush=True)
+            print(f"resumed from step {self.step:,}, epoch {self._epoch + 1}", flush=True)
             return path
         return None
 
     def _check_best(self, path: Path, best: Mapping[str, Any] | None) -> None:
-        """A `CheckpointError` where the best weights that a state counts on are gone. Later ones will be made again."""
+        """Raise `CheckpointError` if the best weights of a checkpoint are missing."""
         if best and checkpoint.load(self.folder / BEST)[1]["step"] < best["step"]:
-            raise CheckpointError(f"{path}: counts on better weights than {BEST.name} has.")
+            raise CheckpointError(f"{path}: requires newer weights than {BEST.name} has.")
 
 
 def states(folder: Path) -> list[Path]:
-    """The training states in a run folder, the newest first."""
+    """Return the checkpoints of a run directory, the latest first."""
     return sorted((folder / FOLDER).glob("state-*.safetensors"), reverse=True)
 
 
 def read_metadata(folder: Path, name: str) -> int | None:
-    """What a run noted last under a name."""
+    """Return the last saved value of a name; None without one."""
     values = [record.get("value") for record in read(folder) if record["kind"] == "note" and record.get("name") == name]
     return values[-1] if values and isinstance(values[-1], int) else None

@@ -1,4 +1,4 @@
-"""Which run a command continues: one of the same config, in the same folder of runs."""
+"""Search of the run to resume: same config, same directory of runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dlframe.types import ConfigError, nearest
 
 
 def find(config: Config) -> Path | None:
-    """The folder of the run that `config.run.resume` means; None for a new one.
+    """Return the run directory to resume; None for a new run.
 
     Raises:
-        ConfigError: The folder that is named holds no run, or one of another config.
+        ConfigError: The folder is not a run directory, or its run has another config.
     """
     wanted = identity(config.values)
     match config.run.resume:
@@ -33,14 +33,14 @@ def find(config: Config) -> Path | None:
     if not start:
         beside = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
         hint = nearest(folder.name, ["auto", "none", *beside])
-        raise ConfigError(f"resume: must be auto, none or the folder of a run. Received: '{folder}'.{hint}", "resume")
+        raise ConfigError(f"resume: must be auto, none or a run directory. Received: '{folder}'.{hint}", "resume")
     if start.get("identity") != wanted:
-        raise ConfigError(f"resume: {folder} is a run of another config: {_difference(config, folder)}.", "resume")
+        raise ConfigError(f"resume: {folder} has another config: {_difference(config, folder)}.", "resume")
     return folder
 
 
 def _beginning(folder: Path) -> dict[str, Any]:
-    """The first record of a run's journal; empty where there is none."""
+    """Return the first record of a run's journal; empty without one."""
     try:
         record, _ = next(journal.follow(folder))
     except (StopIteration, OSError):
@@ -49,10 +49,10 @@ def _beginning(folder: Path) -> dict[str, Any]:
 
 
 def _difference(config: Config, folder: Path) -> str:
-    """The first option in which the config of a run differs, in words."""
+    """Describe the first option in which the configs differ."""
     own = dict(flat(config.values))
     theirs = dict(flat(load_saved(folder / "config.yaml", config.run.plugin_paths).values))
     for key in sorted(own.keys() | theirs.keys()):
         if key.split(".")[0] not in FREE and own.get(key) != theirs.get(key):
             return f"{key} is {theirs.get(key)!r} there and {own.get(key)!r} here"
-    return "it was made by another version of dlframe"
+    return "created by another version of dlframe"

@@ -1,4 +1,4 @@
-"""What a run's folder holds, at its beginning and at its end. Everything is data: YAML, JSON, safetensors, Parquet, PNG."""
+"""Files of a run directory: YAML, JSON, safetensors, Parquet, PNG."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 NOTE_VARIABLE = "DLFRAME_RUN_NOTE"
-"""Environment variable: the file in which a process tells its parent the directory of its run."""
+"""Environment variable: file in which a process reports its run directory to its parent."""
 FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution")
-"""Options that change no number: a run may be continued with others."""
+"""Options that may change when a run is resumed; none affects the results."""
 
 
 def check_writable(runs: str) -> None:
-    """That run folders can be made, before anything is read: what can be told without making one."""
+    """Check that run directories can be created, without creating one."""
     existing = next(path for path in (Path(runs), *Path(runs).absolute().parents) if os.path.exists(path))
     if not runs or not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ConfigError(f"runs: must be a folder that can be written. Received: {runs!r}.")
+        raise ConfigError(f"runs: must be a writable folder. Received: {runs!r}.")
 
 
 def store_uri(uri: str, runs: str) -> str:
-    """The address of the tracking store: "sqlite" stands for a file in the folder of runs."""
+    """Return the URI of the tracking store; "sqlite" is a file in `runs`."""
     return f"sqlite:///{(Path(runs) / 'mlflow.db').resolve()}" if uri in ("", "sqlite") else uri
 
 
@@ -50,12 +50,12 @@ def artifact_root(runs: str) -> str:
 
 
 def title(config: Config) -> str:
-    """What a run is, as the beginning of its folder's name."""
+    """Return the beginning of the name of a run directory."""
     return re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
 
 
 def new_folder(config: Config) -> Path:
-    """A folder of its own for a run, named for what it is and when it began."""
+    """Create a run directory, named for model, data and time."""
     root = Path(config.run.runs)
     stem = f"{title(config)}-{datetime.now():%Y%m%d-%H%M%S}"
     for attempt in range(1000):
@@ -65,15 +65,15 @@ def new_folder(config: Config) -> Path:
         except FileExistsError:
             continue
         except (OSError, ValueError) as error:
-            raise ConfigError(f"runs: {config.run.runs!r} cannot be written: {getattr(error, 'strerror', error)}.") from None
+            raise ConfigError(f"runs: cannot write to {config.run.runs!r}: {getattr(error, 'strerror', error)}.") from None
         return folder
-    raise ConfigError(f"runs: no free name for a run in '{root}'.")
+    raise ConfigError(f"runs: no free name for a run directory in '{root}'.")
 
 
 def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str) -> None:
-    """What is known before training: the config, the environment, the data; and the journal's first record.
+    """Write config, environment, data and the first record of the journal.
 
-    Of a run that goes on, what is there already stays.
+    A resumed run keeps its files.
     """
     import yaml
 
@@ -126,52 +126,52 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
 
 
 def identity(values: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits that two configs share if a run of one can be continued with the other."""
+    """Return 12 hexadecimal digits, equal for configs that resume each other."""
     counted = {key: value for key, value in values.items() if key not in FREE}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def check_data(folder: Path, dataset: Dataset) -> None:
-    """That data are what they were when the run began.
+    """Check that the data are unchanged since the start of the run.
 
     Raises:
-        DataError: They have changed, or the folder does not tell.
+        DataError: The data have changed, or data.json is damaged.
     """
     try:
         fingerprint = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
         if not re.fullmatch(r"[0-9a-f]{12}", fingerprint):
-            raise ValueError("the fingerprint of its data is none")
+            raise ValueError("invalid fingerprint")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
     if fingerprint != dataset.fingerprint:
         raise DataError(
-            f"data={dataset.spec.name}: has changed since the run: fingerprint must be {fingerprint}. "
+            f"data={dataset.spec.name}: changed since the run: fingerprint must be {fingerprint}. "
             f"Received: {dataset.fingerprint}."
         )
 
 
 def warn_of_versions(folder: Path) -> None:
-    """Say on stderr which packages are not those with which a run began: its numbers may then differ."""
+    """Warn about package versions that changed since the start of the run."""
     try:
         before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["packages"]
         now = environment.versions()
-        changed = [f"{name} {before[name]} then, {now[name]} now" for name in sorted(before) if before[name] != now.get(name)]
+        changed = [f"{name} {before[name]} to {now[name]}" for name in sorted(before) if before[name] != now.get(name)]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if changed:
-        print(f"warning: other versions than when the run began, numbers may differ: {'; '.join(changed)}", file=sys.stderr)
+        print(f"warning: package versions changed; results may differ: {'; '.join(changed)}", file=sys.stderr)
 
 
 def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
-    """What the test gave: predictions, figures, the model.
+    """Write predictions, figures and the model after the test.
 
     Args:
-        config: What ran.
-        dataset: Its data, the test split cut to the samples that were scored.
-        task: With its best weights.
-        scores: Of the test split, in its order.
-        folder: The run directory.
-        journal: Its journal.
+        config: Config of the run.
+        dataset: Data of the run; the test split has the scored samples only.
+        task: Task with the best weights.
+        scores: Scores of the test split, in its order.
+        folder: Run directory.
+        journal: Journal of the run.
     """
     import pyarrow
     import pyarrow.parquet
@@ -193,10 +193,10 @@ def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, fold
 
 
 def read_result(folder: Path) -> Result:
-    """The result that a finished run left in its folder.
+    """Read the result of a finished run.
 
     Raises:
-        DataError: The folder holds none.
+        DataError: The folder has no valid result.
     """
     try:
         values = json.loads((folder / RESULT).read_text(encoding="utf-8"))
@@ -205,14 +205,14 @@ def read_result(folder: Path) -> Result:
         read = declared(values.pop("declared"))
         result = Result(folder=folder, baseline=baseline, interval=interval, declared=read, **values)
         if not _is_plain(result):
-            raise ValueError("its values are of other kinds than a run leaves")
+            raise ValueError("invalid values")
         return result
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{folder}: holds no result of a run: {error}") from None
+        raise DataError(f"{folder}: no result of a run: {error}") from None
 
 
 def _is_plain(result: Result) -> bool:
-    """Whether names are texts that can be shown and the rest numbers: a stranger's file may hold anything."""
+    """Return whether names are printable and other values numbers."""
     name, baseline = result.baseline
     numbers = [*result.metrics.values(), *vars(result.interval).values(), *baseline.values(), result.samples, result.seconds]
     numbers += [bound for metric in result.declared.values() for bound in (metric.low, metric.high)]
@@ -227,7 +227,7 @@ def _is_plain(result: Result) -> bool:
 
 
 def write_result(result: Result, folder: Path, journal: Journal) -> None:
-    """Keep the result itself."""
+    """Write the result."""
     values = {
         "headline": result.headline,
         "metrics": result.metrics,
@@ -244,27 +244,27 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without bounds that are infinite, which JSON lacks and which are the defaults."""
+    """Remove infinite bounds, which are defaults and not valid in JSON."""
     return {key: value for key, value in values.items() if not (isinstance(value, float) and math.isinf(value))}
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, renamed to `path` when all is written."""
+    """Yield a temporary path, renamed to `path` at the end."""
     unfinished = path.with_name(f".{path.name}.part")
     yield unfinished
     unfinished.replace(path)
 
 
 def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested options as dotted keys, "augmentation.crop.padding"."""
+    """Flatten nested options to dotted keys, "augmentation.crop.padding"."""
     if isinstance(values, dict) and values:
         return [pair for key, value in values.items() for pair in flat(value, f"{prefix}.{key}" if prefix else key)]
     return [(prefix, values if isinstance(values, (int, float, str)) else json.dumps(values))]
 
 
 def _lists(value: Any) -> Any:
-    """Tuples as lists, all the way down, as YAML knows no tuples."""
+    """Convert nested tuples to lists, for YAML."""
     if isinstance(value, dict):
         return {key: _lists(item) for key, item in value.items()}
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once where nothing would be lost, between two steps where training goes on."""
+"""Handling of Ctrl-C and SIGTERM, between two steps during training."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any, NoReturn
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is gone: it would wait for ever for one that was killed. Linux only."""
+def exit_with_parent() -> None:
+    """Make the kernel kill this process when its parent ends; Linux only."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-class Stopped(SystemExit):
-    """A run that a signal has ended. Its exit status is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
+class RunInterrupted(SystemExit):
+    """Exit of a run on a signal, with status 130 for Ctrl-C and 143 for SIGTERM."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -30,10 +30,10 @@ class Stopped(SystemExit):
 
 
 class Signals:
-    """Takes the signals of a run while it is entered.
+    """Context manager that handles the signals of a run.
 
-    While `waiting`, the first signal is only noted, for whoever trains to save and stop; a second one stops at once.
-    Outside the main thread, where Python gives no signals, it takes none.
+    While `waiting`, the first signal is only recorded, so that training can save and stop; a second one exits at once.
+    Outside the main thread, signals are not handled.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Signals:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within, a signal is noted in `received`."""
+        """Record a signal in `received` within the context."""
         self._waits = True
         try:
             yield
@@ -67,5 +67,5 @@ class Signals:
             self.stop(number)
 
     def stop(self, number: int) -> NoReturn:
-        """End the run."""
-        raise Stopped(number)
+        """Exit the run."""
+        raise RunInterrupted(number)

@@ -1,1 +1,1 @@
-"""A trained model in use."""
+"""Prediction with trained models."""

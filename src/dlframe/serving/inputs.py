@@ -1,4 +1,4 @@
-"""What a user has, as the columns that a model takes: image files, folders, tables of prices, arrays."""
+"""Inputs of predictions: image files, folders, tables and arrays."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from dlframe.types import DataError, DataSpec, Field, nearest, printable
 ARRAYS = (".npy", ".npz")
 TABLES = (".csv", ".csv.gz", ".parquet")
 IGNORED = ("thumbs.db", "desktop.ini")
-"""What systems leave in folders, beside hidden files."""
+"""Files of operating systems, skipped like hidden files."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One thing to predict for: what it is called, and its columns."""
+    """Sample to predict: its name and columns."""
 
     name: str
     columns: dict[str, np.ndarray]
 
 
 class Inputs:
-    """Samples read one by one from what a user names.
+    """Reader of samples from files and folders.
 
     Args:
-        spec: What the model takes.
-        on_error: Whether a file that cannot be read ends the prediction, or is named and left out.
-        every: Of a series, predict from every window instead of the last one.
-        encode: The task's own way from a file to columns; None where a file is read by the kind of the input.
+        spec: Data specification of the model.
+        on_error: Action on an unreadable file: raise, or skip and report the file.
+        every: Predict from every window of a series instead of the last one.
+        encode: Function from a file to columns; returns None for the default reader.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Inputs:
 
     @property
     def assumed(self) -> list[str]:
-        """What was done to inputs so that the model takes them: "resized to 8x8: 12 inputs, such as photo.jpg (480x640)"."""
+        """Conversions: "resized to 8x8: 12 inputs, such as photo.jpg (480x640)"."""
         return [
             f"{what}: {count:,} {'input,' if count == 1 else 'inputs, such as'} {first}"
             for what, (count, first) in self._assumed.items()
@@ -68,28 +68,28 @@ class Inputs:
         self._assumed[what] = (count + 1, first)
 
     def read(self, paths: Iterable[Path]) -> Iterator[Sample]:
-        """The samples of files and folders, in the order of their names.
+        """Yield the samples of files and folders, sorted by name.
 
         Raises:
-            DataError: A path does not exist, is of a kind that the model does not take, or cannot be read.
+            DataError: A path does not exist, has an unsupported type, or is unreadable.
         """
         for path in paths:
             if not _exists(path):
                 beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-                raise DataError(f"predict: there is no {shown(path)}.{nearest(path.name, beside)}")
+                raise DataError(f"predict: no such file or folder: {shown(path)}.{nearest(path.name, beside)}")
             for file in sorted(_files(path)) if path.is_dir() else [path]:
                 try:
                     yield from self._samples(file)
                 except DataError as error:
                     told = f"predict: {shown(str(error).removeprefix('predict: ').rstrip('.'))}."
                     if self.on_error == "raise":
-                        raise DataError(f"{told} Leave such files out: on_error=skip") from None
+                        raise DataError(f"{told} Skip such files: on_error=skip") from None
                     self.skipped += 1
-                    print(f"left out: {told.removeprefix('predict: ')}", file=sys.stderr)
+                    print(f"skipped: {told.removeprefix('predict: ')}", file=sys.stderr)
 
     def _samples(self, file: Path) -> Iterator[Sample]:
         if not file.is_file():  # pipes block forever
-            raise DataError(f"{file} is no file")
+            raise DataError(f"{file} is not a file")
         if file.suffix.lower() in ARRAYS:
             yield from self._of_arrays(file)
             return
@@ -105,7 +105,7 @@ class Inputs:
                 yield from self._windows(file, name, field)
                 return
         kinds = ", ".join(f"{name} ({field.kind})" for name, field in self.spec.inputs.items())
-        raise DataError(f"{file} cannot be read as {kinds}. Give arrays: a .npz file with {', '.join(self.spec.inputs)}")
+        raise DataError(f"{file} cannot be read as {kinds}. Use a .npz file with the arrays {', '.join(self.spec.inputs)}")
 
     def _of_arrays(self, file: Path) -> Iterator[Sample]:
         where = shown(file)
@@ -117,13 +117,13 @@ class Inputs:
     def _image(self, file: Path, field: Field) -> np.ndarray:
         channels, height, width = field.shape
         if channels not in (1, 3):
-            raise DataError(f"{file} has no {channels} channels. Give arrays: a .npy file")
+            raise DataError(f"{file}: images must have 1 or 3 channels. The model takes {channels}: use a .npy file")
         assert height is not None
         assert width is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of decoders, whose errors are enough
             header = header_of(file)
-            pixels = read_image(file, (height, width), "rgb" if channels == 3 else "grey")
+            pixels = read_image(file, (height, width), "rgb" if channels == 3 else "grayscale")
         if isinstance(pixels, str):
             takes = f". The model takes images ({', '.join(FORMATS)}) or arrays" if pixels == "is not an image" else ""
             raise DataError(f"{file} {'is empty' if not file.stat().st_size else pixels}{takes}")
@@ -136,39 +136,39 @@ class Inputs:
         return pixels
 
     def _windows(self, file: Path, name: str, field: Field) -> Iterator[Sample]:
-        """The last window of a series, or all."""
+        """Yield the last window of a series, or all windows."""
         length, features = field.shape
         assert length is not None
         assert features is not None
         if not file.name.lower().endswith(TABLES):
             columns = ", ".join(("date", *(field.names or (f"{features} features",))))
-            raise DataError(f"{file} is no table. The model takes {', '.join(TABLES)} with the columns {columns}; or arrays")
+            raise DataError(f"{file} is not a table. Use {', '.join(TABLES)} with the columns {columns}, or arrays")
         days, values = read_series(file, field.names, features)
         if days and days[0] == "row 1":
-            self._assume("no column 'date', so the rows are in the order of time", file)
+            self._assume("no column 'date': rows are read in chronological order", file)
         if len(days) < length:
-            raise DataError(f"{file} has {len(days)} rows, and the model sees {length}")
+            raise DataError(f"{file} must have at least {length} rows. Received: {len(days)}")
         if len(days) > length and not self.every:
-            self._assume(f"the last {length} rows are the window (every=true takes every one)", file, f"{len(days):,} rows")
+            self._assume(f"used the last {length} rows (every=true predicts from every window)", file, f"{len(days):,} rows")
         for end in range(length if self.every else len(days), len(days) + 1):
             window = converted(values[end - length : end], field, str(file), name)
             yield Sample(f"{shown(file)} to {days[end - 1]}", {name: window})
 
 
 def shown(path: Path | str) -> str:
-    """A path as text: it may hold bytes that are none, which no table takes, or that a terminal obeys."""
+    """Escape invalid bytes and control characters of a path."""
     return printable(str(path).encode(errors="backslashreplace").decode())
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that is too long, or holds a null character
+    except (OSError, ValueError):  # a name that is too long, or has a null character
         return False
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder; hidden ones and those of the system are left out."""
+    """Yield every file below a folder, without hidden and system files."""
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not path.is_dir() and not hidden and path.name.lower() not in IGNORED:

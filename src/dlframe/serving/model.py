@@ -1,4 +1,4 @@
-"""A trained model, from its run directory."""
+"""Trained models of run directories."""
 
 from __future__ import annotations
 
@@ -21,63 +21,62 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A trained model and what is known of it.
+    """Trained model with its config and metrics.
 
     Args:
-        run: A run directory, or the `model` folder in one.
-        plugin_paths: Plugins that it needs, beside ./plugins and the installed ones.
+        run: Run directory, or its `model` folder.
+        plugin_paths: Required plugins besides ./plugins and installed ones.
 
     Raises:
-        DlframeError: There is no finished run, a file is damaged, or a plugin is missing.
+        DlframeError: The run is not finished, a file is damaged, or a plugin is missing.
     """
 
     def __init__(self, run: Path, plugin_paths: Sequence[str] = ()) -> None:
         folder = run if (run / "spec.json").is_file() else run / "model"
         if not (folder / "spec.json").is_file():
             if (run / "config.yaml").is_file():
-                raise ConfigError(
-                    f"'{run}' has no trained model yet: it is exported when the run ends. Continue it: resume={run}"
-                )
-            raise ConfigError(f"'{run}' has no trained model: it is not the directory of a finished run.")
+                raise ConfigError(f"'{run}' has no trained model yet: the run has not ended. Resume it: resume={run}")
+            raise ConfigError(f"'{run}' has no trained model (not the directory of a finished run).")
         self.run = folder.parent
         self.predictor = Predictor(folder, tuple(plugin_paths), device="auto")
 
     @property
     def config(self) -> Config:
-        """The config of the run."""
+        """Config of the run."""
         return self.predictor.config
 
     @property
     def task(self) -> Task:
-        """The task with the trained model, in evaluation mode; on a GPU where the run was and this machine has one."""
+        """Task with the trained model, in evaluation mode."""
         return self.predictor.task
 
     @property
     def spec(self) -> DataSpec:
-        """What the model takes and what it was trained to say."""
+        """Data specification: inputs and targets."""
         return self.predictor.spec
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The metrics of the test split."""
+        """Metrics of the test split."""
         return read_result(self.run).metrics
 
     @property
     def declared(self) -> dict[str, Metric]:
-        """How each metric is read."""
+        """Metadata of each metric."""
         return self.config.metrics
 
     def predict(self, inputs: Any, *, on_error: Literal["raise", "skip"] = "raise", every: bool = False) -> dict[str, Any]:
-        """Predictions by output, as arrays (samples, ...); classes by their names. Of files, "input" names them.
+        """Return predictions by output, as arrays (samples, ...), classes as names.
+
+        For files, the output "input" has their names.
 
         Args:
-            inputs: A path, or several, of files and folders; or arrays: (samples, ...) of the only input, or a mapping of
-                them by column.
-            on_error: Whether a file that cannot be read ends the prediction, or is named on stderr and left out.
-            every: Of a series in a file, predict from every window instead of the last one.
+            inputs: Path or paths of files and folders; or arrays: (samples, ...) of the only input, or a mapping by column.
+            on_error: Action on an unreadable file: raise, or skip and report the file on stderr.
+            every: Predict from every window of a series in a file instead of the last one.
 
         Raises:
-            DataError: The inputs cannot be read, or are not what the model takes; or there is none.
+            DataError: The inputs are missing, unreadable, or do not match the model.
         """
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error: must be 'raise' or 'skip'. Received: {on_error!r}.")
@@ -91,11 +90,11 @@ class Model:
         return {"input": [name for names, _ in parts for name in names], **outputs}
 
     def inputs(self, **options: Any) -> Inputs:
-        """What reads files for this model."""
+        """Return a reader of files for this model."""
         return Inputs(self.spec, encode=self.task.encode, **options)
 
     def batches(self, samples: Iterable[Sample]) -> Iterator[tuple[list[str], dict[str, Any]]]:
-        """Names and predictions, as many samples at a time as a test scores."""
+        """Yield names and predictions, with the batch size of a test."""
         samples = iter(samples)
         while batch := [*islice(samples, self.predictor.batch)]:
             columns = {

@@ -1,4 +1,4 @@
-"""`python -m dlframe predict RUN INPUT...`: a table of predictions, in the terminal or in a file."""
+"""Command `predict RUN INPUT...`: predictions in the terminal or a file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from dlframe.config.settings import settings
 from dlframe.types import ConfigError, nearest
 
 SHOWN = 20
-"""Rows in the terminal; a file has all."""
+"""Maximum rows in the terminal."""
 
 Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Predict, and show or write what comes of it.
+    """Predict, and print or write the predictions.
 
     Raises:
-        DlframeError: The run has no trained model, an option is wrong, or an input cannot be read.
+        DlframeError: The run has no trained model, an option is invalid, or an input is unreadable.
     """
     known = settings.get("predict").parameters
     given = [a for a in arguments if a.partition("=")[1] and a.partition("=")[0] in known]
     run, *paths = [a for a in arguments if a not in given] or [""]
     if not run or not paths:
-        raise ConfigError("predict: needs a run and what to predict. Try: python -m dlframe predict runs/... photo.png")
+        raise ConfigError("predict: requires a run directory and inputs. Try: python -m dlframe predict runs/... photo.png")
     for path in paths:
         if "=" in path and not Path(path).exists():
             key = path.partition("=")[0]
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         if threads := model.config.trainer.num_threads:
             import torch
 
-            torch.set_num_threads(threads)  # as in the run's test, to the bit
+            torch.set_num_threads(threads)  # for results bitwise identical to the run's test
         inputs = model.inputs(on_error=options["on_error"], every=options["every"])
         count = 0
         for names, outputs in model.batches(inputs.read([Path(path) for path in paths])):
@@ -56,18 +56,18 @@ def main(arguments: Sequence[str]) -> int:
     for line in inputs.assumed:
         print(line, file=sys.stderr)
     if inputs.skipped:
-        print(f"left out: {inputs.skipped} of {inputs.skipped + count}", file=sys.stderr)
+        print(f"skipped: {inputs.skipped} of {inputs.skipped + count}", file=sys.stderr)
     if not count:
         raise ConfigError(f"predict: nothing to predict in {', '.join(paths)}.")
     if options["out"]:
         print(f"{count:,} predictions in {options['out']}")
     elif count > SHOWN:
-        print(f"... {count - SHOWN:,} more; all of them: out=predictions.parquet")
+        print(f"... {count - SHOWN:,} more; write all: out=predictions.parquet")
     return 0
 
 
 def _rows(names: list[str], outputs: dict[str, Any], classes: Sequence[str], top: int) -> Iterator[Row]:
-    """A row a sample: what it was, the prediction, how sure it is, and all else that the model says."""
+    """Yield a row per sample: input, prediction, score and further outputs."""
     probabilities = outputs.get("probabilities")
     for i, name in enumerate(names):
         row: Row = {"input": name}
@@ -86,7 +86,7 @@ def _rows(names: list[str], outputs: dict[str, Any], classes: Sequence[str], top
 
 
 def _columns(output: str, value: Any, *, steps: bool) -> Row:
-    """One column, or one for each step: prediction_1, prediction_2."""
+    """Return one column, or one per step: prediction_1, prediction_2."""
     if not steps:
         return {output: value}
     return {output: value[0]} if len(value) == 1 else {f"{output}_{i}": step for i, step in enumerate(value, 1)}
@@ -94,10 +94,12 @@ def _columns(output: str, value: Any, *, steps: bool) -> Row:
 
 @contextmanager
 def writer(out: str) -> Iterator[Callable[[list[Row]], None]]:
-    """What takes rows: the terminal, or a file that appears under its name when all is written.
+    """Yield a function that writes rows to the terminal or a file.
+
+    The file is renamed to its name at the end.
 
     Raises:
-        ConfigError: The file exists, cannot be made, or has an ending that is not known.
+        ConfigError: The file exists, is not writable, or has an unknown suffix.
     """
     if not out:
         yield _Terminal().write
@@ -106,19 +108,19 @@ def writer(out: str) -> Iterator[Callable[[list[Row]], None]]:
     if path.suffix not in FORMATS:
         raise ConfigError(f"out: must end in {', '.join(FORMATS)}. Received: {out!r}.", "out")
     if path.exists():
-        raise ConfigError(f"out: '{out}' exists. Choose another name, or remove it.", "out")
+        raise ConfigError(f"out: must not exist. Received: {out!r}. Choose another name, or remove the file.", "out")
     unfinished = path.with_name(f".{path.name}.part")
     try:
         target = FORMATS[path.suffix](unfinished)
     except OSError as error:
-        raise ConfigError(f"out: '{out}' cannot be written: {error.strerror}.", "out") from None
+        raise ConfigError(f"out: cannot write {out!r}: {error.strerror}.", "out") from None
     try:
         yield target.write
         target.close()
         if unfinished.exists():
             unfinished.replace(path)
     except OSError as error:  # a full disk
-        raise ConfigError(f"out: '{out}' cannot be written: {error.strerror or error}.", "out") from None
+        raise ConfigError(f"out: cannot write {out!r}: {error.strerror or error}.", "out") from None
     finally:
         with suppress(OSError):
             target.close()
@@ -126,7 +128,7 @@ def writer(out: str) -> Iterator[Callable[[list[Row]], None]]:
 
 
 class _Terminal:
-    """The first rows, in columns."""
+    """Writer of the first rows to the terminal."""
 
     def __init__(self) -> None:
         self.shown = 0
@@ -152,7 +154,7 @@ def _text(value: Any) -> str:
 
 
 class _Lines:
-    """JSON lines."""
+    """Writer of JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("w", encoding="utf-8")
@@ -165,7 +167,7 @@ class _Lines:
 
 
 def _finite(value: Any) -> Any:
-    """With null in the place of NaN and infinity, which JSON lacks."""
+    """Replace NaN and infinity, which JSON lacks, by null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -174,7 +176,7 @@ def _finite(value: Any) -> Any:
 
 
 class _Csv:
-    """Comma-separated values; lists as JSON."""
+    """Writer of CSV, with lists as JSON."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("w", encoding="utf-8", newline="")
@@ -193,7 +195,7 @@ class _Csv:
 
 
 class _Parquet:
-    """Parquet, a row group a batch."""
+    """Writer of Parquet, with a row group per batch."""
 
     def __init__(self, path: Path) -> None:
         path.open("wb").close()

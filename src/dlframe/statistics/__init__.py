@@ -1,1 +1,1 @@
-"""Arrays in, numbers out: intervals and tests. Knows neither torch nor the rest of dlframe."""
+"""Intervals and calibration; imports neither torch nor dlframe."""

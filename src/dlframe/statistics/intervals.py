@@ -1,4 +1,4 @@
-"""Intervals around a number: arrays in, (low, high) out."""
+"""Confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import ArrayLike
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion: `successes` out of `n` independent samples.
+    """Return Wilson's score interval of `successes` out of `n` samples.
 
-    Stays within [0, 1] and is sound for few samples and for proportions near 0 and 1, where the normal interval is not
+    Unlike the normal interval, it stays within [0, 1] and is valid for few samples and for proportions near 0 and 1
     (Wilson 1927; Brown, Cai and DasGupta 2001).
 
     Raises:
         ValueError: `n` is not positive, or `successes` is outside 0..n.
     """
-    from scipy.stats import binomtest  # 0.6 s: not at the head of the file
+    from scipy.stats import binomtest  # importing SciPy takes 0.6 s
 
     if n < 1:
-        raise ValueError(f"a proportion needs at least one sample. Received: n={n}")
+        raise ValueError(f"a proportion requires at least one sample. Received: n={n}")
     if not 0 <= successes <= n:
         raise ValueError(f"successes must be within 0..{n}. Received: {successes}")
     interval = binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
@@ -29,19 +29,19 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def wilson_of_groups(correct: ArrayLike, groups: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion whose samples depend on one another within groups.
+    """Return Wilson's score interval of a proportion of grouped samples.
 
-    The number of samples is the effective one: that of independent samples whose proportion would vary as much as this one
-    does from group to group (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
-    positive counts"); at most the samples, and where all are alike, the groups.
+    Uses the effective sample size: the number of independent samples with the same variance as between groups (Korn and
+    Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts"); at most the
+    number of samples, and the number of groups if all outcomes are equal.
 
     Args:
         correct: (samples,) bool.
         groups: (samples,) names.
-        level: Fraction of the intervals that hold the true value.
+        level: Confidence level.
 
     Returns:
-        The interval, (NaN, NaN) of a single group, of which nothing can be said.
+        Interval; (NaN, NaN) for a single group.
     """
     from scipy.special import ndtri
 
@@ -67,26 +67,26 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of `statistic(*arrays)`.
+    """Return the percentile bootstrap interval of `statistic(*arrays)`.
 
-    Samples that depend on their neighbours, as in a time series, are drawn in blocks of `block` consecutive ones
-    (Künsch 1989), on a circle, so that each is as likely as any other (Politis and Romano 1992). `block=1` is the
-    bootstrap of independent samples (Efron 1979). Dependence beyond a block is lost: a forecast over `horizon` steps
-    needs at least `block=horizon`. Block intervals are a little narrow: those of 95 % held the mean of an AR(1) series
-    (coefficient 0.8, 1000 samples, `block=40`) in 92 % of 500 trials.
+    Dependent neighbors, as in a time series, are drawn in blocks of `block` consecutive samples (Künsch 1989), on a circle
+    for equal probabilities (Politis and Romano 1992). `block=1` is the bootstrap of independent samples (Efron 1979).
+    Dependence beyond a block is lost: a forecast over `horizon` steps needs at least `block=horizon`. Block intervals are
+    slightly narrow: 95 % intervals contained the mean of an AR(1) series (coefficient 0.8, 1000 samples, `block=40`) in
+    92 % of 500 trials.
 
     Args:
-        statistic: Takes arrays like `arrays` and returns a number. Resamples where it is NaN are left out.
-        *arrays: Each (samples, ...), paired: a resample takes the same samples of all.
+        statistic: Function from arrays like `arrays` to a number. Resamples with NaN are ignored.
+        *arrays: Arrays (samples, ...); a resample takes the same samples of all.
         block: Length of the blocks in samples.
-        groups: (samples,) names; samples of one name depend on one another and are drawn together (Field and Welsh 2007,
-            the cluster bootstrap). Not with blocks.
+        groups: (samples,) names; samples of a group are drawn together (cluster bootstrap, Field and Welsh 2007). Not with
+            blocks.
         resamples: Number of resamples.
-        level: Share of the intervals that hold the true value.
-        seed: Seed of the resampling: the same call gives the same interval.
+        level: Confidence level.
+        seed: Seed of the resampling.
 
     Returns:
-        The interval, (NaN, NaN) where there are fewer than two blocks or groups and nothing can be said.
+        Interval; (NaN, NaN) with fewer than two blocks or groups.
 
     Raises:
         ValueError: No samples, arrays of different lengths, or a NaN among the samples.
@@ -95,9 +95,9 @@ def bootstrap(
     n = len(columns[0])
     if n == 0 or any(len(column) != n for column in columns):
         lengths = [len(column) for column in columns]
-        raise ValueError(f"a bootstrap needs samples, as many in each array. Received: lengths {lengths}")
+        raise ValueError(f"a bootstrap requires samples, equally many in each array. Received: lengths {lengths}")
     if any(np.issubdtype(column.dtype, np.inexact) and np.isnan(column).any() for column in columns):
-        raise ValueError("a bootstrap needs samples without NaN")
+        raise ValueError("a bootstrap requires samples without NaN")
     members = _members(groups, n)
     if n < 2 * block or len(members) == 1:
         return math.nan, math.nan
@@ -118,29 +118,29 @@ def bootstrap(
 
 
 def _members(groups: ArrayLike | None, n: int) -> list[np.ndarray]:
-    """The positions of the samples of each group; none where samples are independent."""
+    """Return the sample indices of each group; empty for independent samples."""
     if groups is None:
         return []
     names, inverse = np.unique(np.asarray(groups), return_inverse=True)
     if len(inverse) != n:
-        raise ValueError(f"groups must name each of {n} samples. Received: {len(inverse)}")
+        raise ValueError(f"groups must have {n} names, one per sample. Received: {len(inverse)}")
     return np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse, minlength=len(names)))[:-1])
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of independent values, such as one metric of several seeds, with Student's t interval: (mean, low, high).
+    """Return mean and Student's t interval of values: (mean, low, high).
 
-    One value says nothing about the spread: its interval is (NaN, NaN). A NaN among the values makes all three NaN.
+    The interval of one value is (NaN, NaN). A NaN value makes all three NaN.
 
     Raises:
-        ValueError: There are no values.
+        ValueError: No values.
     """
     from scipy.special import stdtrit
 
     values = np.asarray(values, dtype=float)
     n = values.size
     if n == 0:
-        raise ValueError("a mean needs at least one value")
+        raise ValueError("a mean requires at least one value")
     mean = float(values.mean())
     if n == 1:
         return mean, math.nan, math.nan

@@ -1,8 +1,8 @@
-"""Checkpoints are data: one safetensors file, tensors and JSON, whole or not there. Nothing is unpickled.
+"""Checkpoints as safetensors with JSON, without pickle.
 
-A checkpoint holds a tree of dicts, lists and tuples whose leaves are tensors, their types, NumPy arrays, numbers, texts,
-booleans and None: what PyTorch's `state_dict` methods give. Tensors keep their memory order, because a fused optimizer
-step reads its state in the order of the weights.
+A checkpoint holds a tree of dicts, lists and tuples. Its leaves are those of `state_dict` methods: tensors, their dtypes,
+NumPy arrays, numbers, strings, booleans and None. Tensors keep their memory order, since a fused optimizer step reads its
+state in the order of the weights.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = "dlframe 1"
-"""Written into every checkpoint, so that a file of another kind is told apart."""
+"""Format of a checkpoint, stored in its metadata."""
 
 KIND = "~"
-"""Key of a JSON object that stands for something which JSON lacks."""
+"""Key of a JSON object that represents another type."""
 
 
 def save(path: Path, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """Write under a temporary name, synced, then renamed: a reader finds the old file or the new one, never a part.
+    """Save a checkpoint atomically: write a temporary file, sync and rename it.
 
     Args:
-        path: Where.
-        tree: What to keep; see the head of this file. A tensor's name is its path in the tree, "optimizers/0/exp_avg".
-        facts: What can be read back without reading a tensor, as JSON.
+        path: Checkpoint file.
+        tree: Content; see the docstring of this module. A tensor's name is its path, "optimizers/0/exp_avg".
+        facts: Metadata, readable without the tensors, as JSON.
 
     Returns:
-        The checksum of the content.
+        Checksum of the content.
 
     Raises:
-        CheckpointError: The file cannot be written, and the one before it is whole; or the tree holds something else.
+        CheckpointError: The file cannot be written (an earlier one is kept), or the tree holds another type.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -53,7 +53,7 @@ def save(path: Path, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata)
-        os.chmod(temporary, path.parent.stat().st_mode & 0o666)  # safetensors lets nobody but the owner read
+        os.chmod(temporary, path.parent.stat().st_mode & 0o666)  # safetensors makes files readable by the owner only
         for part, target in ((temporary, path), (path.parent, None)):
             descriptor = os.open(part, os.O_RDONLY)
             try:
@@ -67,40 +67,40 @@ def save(path: Path, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
             temporary.unlink()
         said = re.search(r"I/O error: (.*?)( \(os error|$)", str(error))
         why = said[1] if said else getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(f"{path}: the checkpoint cannot be written: {why}") from None
+        raise CheckpointError(f"{path}: cannot write the checkpoint: {why}") from None
     return metadata["sha256"]
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The facts that were saved in a checkpoint. No tensor is read, and torch is not needed.
+    """Read the metadata of a checkpoint, without tensors and torch.
 
     Raises:
-        CheckpointError: The file is missing, damaged, a pickle, or no checkpoint of dlframe.
+        CheckpointError: The file is missing, damaged, a pickle, or not a checkpoint of dlframe.
     """
     return _facts(path, _read(path, "numpy", lambda file: None)[0])
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The tree, its tensors on the CPU, and the facts that were saved with it.
+    """Load the tree of a checkpoint, with tensors on the CPU, and its metadata.
 
     Raises:
-        CheckpointError: As `read_facts`, or the content is not what its checksum says.
+        CheckpointError: As `read_facts`, or the checksum does not match.
     """
     # safetensors' own handle has no iterator.
     metadata, tensors = _read(path, "pt", lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     facts = _facts(path, metadata)
     if metadata.get("sha256") != _checksum(tensors, metadata):
-        raise CheckpointError(f"{path}: the checkpoint is damaged: its content is not what its checksum says.")
+        raise CheckpointError(f"{path}: the checkpoint is damaged: the checksum does not match.")
     try:
         if not isinstance(tree := _unpacked(json.loads(metadata["tree"]), tensors), dict):
-            raise ValueError("its tree is none")
+            raise ValueError("the tree is not a dict")
         return tree, facts
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
         raise CheckpointError(f"{path}: the checkpoint is damaged: {error}") from None
 
 
 def weights(path: Path) -> dict[str, Tensor]:
-    """The weights that a checkpoint holds: all of a best one, the task's of a whole training state.
+    """Load the weights of a checkpoint, best or latest.
 
     Raises:
         CheckpointError: As `load`.
@@ -108,32 +108,34 @@ def weights(path: Path) -> dict[str, Tensor]:
     tree, facts = load(path)
     found = tree.get("task") if facts.get("kind") == "state" else tree
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: the checkpoint is damaged: it holds no weights.")
+        raise CheckpointError(f"{path}: the checkpoint is damaged: weights are missing.")
     return found
 
 
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put `tensors` into `module`, all of them.
+    """Load all `tensors` into `module`.
 
     Raises:
-        CheckpointError: They are another model's: names the first tensor that differs.
+        CheckpointError: The tensors do not match the model; names the first difference.
     """
     own = module.state_dict()
     for name in sorted(own.keys() ^ tensors.keys()):
-        side = "lacks" if name in own else "has an unknown"
+        side = "missing" if name in own else "unexpected"
         hint = nearest(name, (tensors if name in own else own).keys())
-        raise CheckpointError(f"{path}: is of another model: it {side} tensor '{name}'.{hint}")
+        raise CheckpointError(f"{path}: does not match the model: {side} tensor '{name}'.{hint}")
     for name, tensor in tensors.items():
         if name.rpartition(".")[2] == "_extra_state":
-            continue  # of a size that training decides
+            continue  # its size depends on training
         shapes = [tuple(x.shape) if hasattr(x, "shape") else type(x).__name__ for x in (own[name], tensor)]
         if shapes[0] != shapes[1]:
-            raise CheckpointError(f"{path}: is of another model: '{name}' must have shape {shapes[0]}. Received: {shapes[1]}.")
+            raise CheckpointError(
+                f"{path}: does not match the model: '{name}' must have shape {shapes[0]}. Received: {shapes[1]}."
+            )
     module.load_state_dict(tensors)
 
 
 def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """`node` as JSON, its tensors moved to `tensors` under their path."""
+    """Return `node` as JSON and move its tensors to `tensors`, by path."""
     import numpy as np
     import torch
 
@@ -144,7 +146,7 @@ def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, torch.Tensor):
         tensor = node.detach().cpu()
         strides = torch.empty_like(tensor, device="meta").stride()
-        # A copy, since safetensors takes no two tensors that share memory.
+        # A copy: safetensors rejects tensors with shared memory.
         tensors[name] = tensor.clone(memory_format=torch.contiguous_format)
         return {KIND: "tensor", "name": name} | ({} if tensor.is_contiguous() else {"strides": strides})
     if isinstance(node, (np.ndarray, np.generic)) and node.dtype.kind in "biuf":
@@ -162,13 +164,13 @@ def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         items = [_packed(item, f"{name}/{i}", tensors) for i, item in enumerate(node)]
         return items if isinstance(node, list) else {KIND: "tuple", "items": items}
     raise CheckpointError(
-        f"{name}: a checkpoint cannot hold a {type(node).__name__}: tensors, arrays, numbers, texts, None, and lists, tuples "
-        f"and dicts of them only."
+        f"{name}: a checkpoint must hold tensors, arrays, numbers, strings, None, and lists, tuples and dicts of these. "
+        f"Received: {type(node).__name__}."
     )
 
 
 def _unpacked(node: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `_packed` was given."""
+    """Invert `_packed`."""
     import torch
 
     if isinstance(node, list):
@@ -199,7 +201,7 @@ def _unpacked(node: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 over the metadata and every tensor's name, type, shape and bytes."""
+    """Return the SHA-256 of metadata and all tensors, with names and types."""
     import torch
 
     digest = hashlib.sha256("\0".join(metadata.get(key, "") for key in ("format", "facts", "tree")).encode())
@@ -212,11 +214,11 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is no checkpoint of dlframe. Received format: {metadata.get('format')!r}.")
+        raise CheckpointError(f"{path}: is not a checkpoint of dlframe. Received format: {metadata.get('format')!r}.")
     try:
         return dict(json.loads(metadata["facts"]))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the checkpoint is damaged: its facts cannot be read: {error}") from None
+        raise CheckpointError(f"{path}: the checkpoint is damaged: cannot read its metadata: {error}") from None
 
 
 def _read(path: Path, framework: str, content: Callable[[Any], Any]) -> tuple[dict[str, str], Any]:
@@ -227,13 +229,13 @@ def _read(path: Path, framework: str, content: Callable[[Any], Any]) -> tuple[di
     try:
         with open(path, "rb") as file:
             head = file.read(9)
-        # A safetensors file starts with the length of its header, which may be any eight bytes, and then the header's "{".
+        # A safetensors file starts with eight bytes, the length of its header, and "{".
         if head[8:] != b"{" and head.startswith((b"PK", b"\x80")):
-            raise CheckpointError(f"{path}: is a pickle, which could run code, and is refused. Checkpoints are safetensors.")
+            raise CheckpointError(f"{path}: is a pickle, which could run code. Checkpoints must be safetensors.")
         with safe_open(path, framework=framework) as file:
             return file.metadata() or {}, content(file)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint.") from None
+        raise CheckpointError(f"{path}: no such checkpoint.") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path}: must be a file. Received: a folder.") from None
     except (SafetensorError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Decoded once, then mapped: arrays in the cache that a later run opens without reading them."""
+"""Cache of decoded arrays, which later runs map into memory."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Arrays = dict[str, np.ndarray]
 """Arrays by name."""
 
 Facts = dict[str, Any]
-"""What JSON can hold."""
+"""Metadata as JSON."""
 
 
 def decoded(name: str, key: str, build: Callable[[Path], Facts], read: Callable[[Arrays, Facts], T]) -> T:
-    """What `read` makes of the arrays that `build` once wrote for `key`, mapped into memory copy-on-write.
+    """Return `read` of the cached arrays, which `build` writes once per key.
 
     Args:
         name: Folder in the cache.
-        key: What the arrays depend on; another key has them built anew.
-        build: Writes `.npy` files without objects into the folder that it is given, and returns the facts.
-        read: Raises any exception where the arrays or the facts are not as `build` leaves them: they are then built anew.
+        key: Cache key; another key rebuilds the arrays.
+        build: Function that writes `.npy` files into a folder and returns metadata.
+        read: Function from the arrays, mapped copy-on-write, and the metadata. Any exception rebuilds the arrays.
 
     Raises:
-        DataError: The disk cannot be written, or `build` raised it.
+        DataError: The disk is not writable, or `build` raises the error.
     """
     folder = cache() / "decoded" / name
     if (found := _read(folder, key, read)) is not None:
@@ -49,14 +49,14 @@ def decoded(name: str, key: str, build: Callable[[Path], Facts], read: Callable[
                 shutil.rmtree(folder, ignore_errors=True)
                 unfinished.rename(folder)
         except OSError as error:
-            raise DataError(f"{name} could not be decoded into {folder.parent}: {error}") from None
+            raise DataError(f"{name}: cannot decode into {folder.parent}: {error}") from None
         if (found := _read(folder, key, read)) is not None:
             return found
-        raise DataError(f"cannot read back {folder}. Remove it and run again")
+        raise DataError(f"{folder} is damaged. Remove it and run again")
 
 
-def stamp(files: Iterable[Path], *options: object) -> str:
-    """A key that changes with the path, the size or the time of any file, and with the options."""
+def cache_key(files: Iterable[Path], *options: object) -> str:
+    """Return a key of path, size and time of each file, and of options."""
     digest = hashlib.sha256(repr(options).encode())
     for file in files:
         status = file.stat() if file.exists() else file.lstat()
@@ -65,15 +65,15 @@ def stamp(files: Iterable[Path], *options: object) -> str:
 
 
 def _read(folder: Path, key: str, read: Callable[[Arrays, Facts], T]) -> T | None:
-    """What the folder holds for `key`; None where it is absent, damaged or of another key."""
+    """Read the folder for `key`; None if missing, damaged or of another key."""
     try:
         stored = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if stored["key"] != key:
             return None
-        # By the names in the folder: those in the facts could lead out of it.
+        # Use the names in the folder: names in the metadata could lead out of it.
         files = {file.stem: file for file in folder.glob("*.npy") if file.is_file() and not file.is_symlink()}
-        # Copy-on-write, for torch warns of arrays that cannot be written; the file itself never changes.
+        # Copy-on-write: torch warns about read-only arrays; the file stays unchanged.
         arrays: Arrays = {name: np.lib.format.open_memmap(files[name], mode="c") for name in stored["arrays"]}
         return read(arrays, stored["facts"])
-    except Exception:  # Whatever a damaged file makes of the readers.
+    except Exception:  # A damaged file can raise any error.
         return None

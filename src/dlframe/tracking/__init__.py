@@ -1,15 +1,15 @@
-"""Everything that knows MLflow. The training process never imports it: it writes the journal, a writer delivers.
+"""MLflow tracking: training writes a journal, another process uploads it.
 
-    journal.jsonl  ->  python -m dlframe.tracking RUN_FOLDER  ->  MLflow
+    journal.jsonl  ->  python -m dlframe.tracking RUN  ->  MLflow
 
-`Tracker` starts the writer process and waits for it, `deliver` sends what a run still owes and `sync` what many do,
-`reachable` asks whether the store can be used at all, and `ui` serves it. How far delivery has come is kept in the run
-folder, so that any later writer goes on where the last one stopped, and nothing arrives twice.
+`Tracker` starts the upload process and waits for it; `upload` uploads the pending records of one run, `sync` those of
+many; `reachable` checks a store; `ui` serves it. The run directory holds the upload state, so that a later process
+continues where the last one stopped and uploads each record once.
 """
 
-from dlframe.tracking.position import Position
 from dlframe.tracking.store import reachable, ui
 from dlframe.tracking.sync import sync
-from dlframe.tracking.tracker import Tracker, deliver
+from dlframe.tracking.tracker import Tracker, upload
+from dlframe.tracking.upload_state import UploadState
 
-__all__ = ["Position", "Tracker", "deliver", "reachable", "sync", "ui"]
+__all__ = ["Tracker", "UploadState", "reachable", "sync", "ui", "upload"]

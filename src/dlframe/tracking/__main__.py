@@ -1,4 +1,4 @@
-"""The writer process of a run: `python -m dlframe.tracking RUN_FOLDER`, with a pipe from the run as standard input."""
+"""Upload process: `python -m dlframe.tracking RUN`, with a pipe as stdin."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ import threading
 import time
 from pathlib import Path
 
-from dlframe.tracking.position import beginning
 from dlframe.tracking.store import QUIET
-from dlframe.tracking.sync import close_dead
+from dlframe.tracking.sync import close_interrupted_runs
 from dlframe.tracking.tracker import lock
+from dlframe.tracking.upload_state import beginning
 
 INTERVAL_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0
 PATIENCE_SECONDS = 20.0
-"""How long the writer goes on trying after its run has ended."""
+"""Time for retries after the run has ended."""
 SWEEP_SECONDS = 5.0
-"""How long it then goes on closing other runs."""
+"""Time for closing other runs after that."""
 
 
 def follow(folder: Path) -> bool:
-    """Deliver what the parent process writes, about once a second, until it is gone and has everything delivered.
+    """Upload records every second until the parent process has ended.
 
-    The parent is gone when it closes our standard input, which a kill does too, or when we have another parent, which a
-    process that was forked from it and still holds the pipe cannot hide.
+    The parent has ended when standard input is closed, which a kill does too, or when this process has another parent: a
+    fork of the parent may still hold the pipe.
+
+    Returns:
+        Whether everything is uploaded.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -39,17 +42,17 @@ def follow(folder: Path) -> bool:
         ended.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    from dlframe.tracking.delivery import Delivery
+    from dlframe.tracking.uploader import Uploader
 
     with lock(folder):
-        delivery = Delivery(folder, live=True)
+        uploader = Uploader(folder, live=True)
         delay, deadline = 0.0, None
         sweeper = threading.Thread(target=sweep, args=(folder,), daemon=True)
         while True:
             last = ended.is_set() or os.getppid() != parent
             if last and deadline is None:
                 deadline = time.monotonic() + PATIENCE_SECONDS
-            if delivery.attempt(close=last):
+            if uploader.try_upload(close=last):
                 if not sweeper.ident:
                     sweeper.start()
                 if last:
@@ -66,16 +69,16 @@ def follow(folder: Path) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Close the runs beside this one that died, in a thread: this run's delivery does not wait for theirs."""
+    """Close interrupted runs in the same directory, in a thread."""
     if start := beginning(folder):
-        for line in close_dead(folder, start["uri"]):
+        for line in close_interrupted_runs(folder, start["uri"]):
             print(time.strftime("%Y-%m-%d %H:%M:%S"), line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     os.environ.update(QUIET)
     status = 0 if follow(Path(sys.argv[1])) else 1
-    os._exit(status)  # the run waits, and freeing all that MLflow has imported takes longer than delivering
+    os._exit(status)  # the run waits, and freeing the modules of MLflow takes longer than uploading
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The MLflow store: whether it can be used, where it is, and its page in the browser."""
+"""The MLflow store: address, check and web page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dlframe.tracking.trust import sqlite_file
+from dlframe.tracking.trusted_stores import sqlite_file
 from dlframe.types import TrackingError
 
 QUIET = {
@@ -24,24 +24,24 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # The writer has a back-off of its own; MLflow's would hold a batch for minutes.
+    # The upload process retries by itself; MLflow's retries would block a batch for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-"""Environment of a process that imports MLflow: no chatter, no network but the store's."""
+"""Environment of processes that import MLflow: no telemetry, no log output."""
 
 START_SECONDS = 90
-"""How long `mlflow server` may take to answer."""
+"""Time limit for the first answer of `mlflow server`."""
 
 
 def address(uri: str) -> str:
-    """An http address without a user's name and password."""
+    """Return an HTTP address without user name and password."""
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
 
 def artifact_location(root: str | None, experiment: str) -> str | None:
-    """An experiment's own folder in `root`, a path or a URI, as a URI; without a root the server chooses."""
+    """Return the URI of an experiment's folder in `root`; None for any."""
     if not root:
         return None
     name = re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "experiment"
@@ -49,13 +49,13 @@ def artifact_location(root: str | None, experiment: str) -> str | None:
 
 
 def reachable(uri: str, timeout_seconds: float = 3) -> None:
-    """Check, without importing MLflow, that a store can be used. Other kinds than http and SQLite pass unchecked.
+    """Check an HTTP or SQLite store without importing MLflow.
 
     Raises:
         TrackingError: The server does not answer, or the SQLite file cannot be written.
     """
     if uri.startswith(("http://", "https://")):
-        if reason := silent(uri, timeout_seconds):
+        if reason := connection_error(uri, timeout_seconds):
             port = urlsplit(uri).port or 5000
             command = f"mlflow server --port {port} --backend-store-uri sqlite:///mlflow.db"
             raise TrackingError(f"tracking.uri: no MLflow server at {address(uri)} ({reason}). Start one: {command}")
@@ -70,13 +70,13 @@ def reachable(uri: str, timeout_seconds: float = 3) -> None:
 
 
 def is_sqlite(path: Path) -> bool:
-    """Whether a file is an SQLite database; an empty one becomes one."""
+    """Return whether a file is an SQLite database or empty."""
     with path.open("rb") as file:
         return file.read(15) in (b"", b"SQLite format 3")
 
 
-def silent(uri: str, timeout_seconds: float) -> str:
-    """Why no MLflow server answers at `uri`; empty if one does."""
+def connection_error(uri: str, timeout_seconds: float) -> str:
+    """Return why no MLflow server answers at `uri`; empty if one does."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
@@ -95,7 +95,9 @@ def silent(uri: str, timeout_seconds: float) -> str:
 
 
 def ui(uri: str, artifact_root: str, host: str = "127.0.0.1", port: int = 5000, open_browser: bool = False) -> None:
-    """Serve a store's page until Ctrl-C and print the link to its latest experiment; of a server print the link only.
+    """Serve a store until Ctrl-C and print the link to its latest experiment.
+
+    For a running server, only the link is printed.
 
     Raises:
         TrackingError: There is no store yet, the port is taken, or the server does not start.
@@ -106,7 +108,7 @@ def ui(uri: str, artifact_root: str, host: str = "127.0.0.1", port: int = 5000, 
         return
     database = sqlite_file(uri)
     if database and not database.exists():
-        raise TrackingError(f"tracking.uri: no store at {database} yet. A run makes it: python -m dlframe model=cnn")
+        raise TrackingError(f"tracking.uri: no store at {database} yet. Create one by a run: python -m dlframe model=cnn")
     if not free(host, port):
         other = next((p for p in range(port + 1, min(port + 100, 65536)) if free(host, p)), "...")
         raise TrackingError(f"port: {port} on {host} is taken. Try: python -m dlframe ui port={other}")
@@ -121,17 +123,17 @@ def ui(uri: str, artifact_root: str, host: str = "127.0.0.1", port: int = 5000, 
             stdout=output,
             stderr=output,
             env=environment,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends all of the server's
+            start_new_session=True,  # Ctrl-C reaches this process only, which then ends the server's group
         )
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             here = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
             deadline = time.monotonic() + START_SECONDS
-            while silent(here, 1):
+            while connection_error(here, 1):
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise TrackingError(f"mlflow server did not start: {last_line(output)}")
                 time.sleep(0.1)
-            show(here, open_browser, "(Ctrl-C ends it)")
+            show(here, open_browser, "(Ctrl-C stops the server)")
             if server.wait():
                 raise TrackingError(f"mlflow server ended: {last_line(output)}")
         except KeyboardInterrupt:
@@ -142,7 +144,7 @@ def ui(uri: str, artifact_root: str, host: str = "127.0.0.1", port: int = 5000, 
 
 
 def free(host: str, port: int) -> bool:
-    """Whether a server could listen there."""
+    """Return whether a server can listen on a port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -153,7 +155,7 @@ def free(host: str, port: int) -> bool:
 
 
 def end(server: subprocess.Popen[bytes]) -> None:
-    """End a server and all that it has started."""
+    """End a server and its child processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(server.pid, number)
@@ -166,14 +168,14 @@ def end(server: subprocess.Popen[bytes]) -> None:
 
 
 def last_line(output: Any) -> str:
-    """The last line that says something."""
+    """Return the last non-empty line."""
     output.seek(0)
     lines = output.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "no output"
 
 
 def show(server: str, open_browser: bool, note: str = "") -> None:
-    """Print the link to the experiment of the latest run, and open it if asked to."""
+    """Print, and optionally open, the link to the latest run's experiment."""
     link = f"{server}/{latest_experiment(server)}"
     print(f"MLflow: {link} {note}".rstrip(), flush=True)
     if open_browser:
@@ -181,18 +183,18 @@ def show(server: str, open_browser: bool, note: str = "") -> None:
 
 
 def latest_experiment(server: str) -> str:
-    """The part of the link that leads to the charts of the experiment with the latest run."""
+    """Return the URL fragment of the charts of the latest run's experiment."""
     found = ask(server, "experiments/search", {"max_results": 1000})
     identifiers = [experiment["experiment_id"] for experiment in found.get("experiments", [])]
     newest = {"experiment_ids": identifiers, "order_by": ["attributes.start_time DESC"], "max_results": 1}
     runs = ask(server, "runs/search", newest).get("runs", [])
     identifier = runs[0]["info"]["experiment_id"] if runs else identifiers[0]
-    # MLflow opens in a mode for language models; this is its page for training runs.
+    # MLflow opens in its mode for language models; this is the page of training runs.
     return f"#/experiments/{identifier}/runs?workflowType=machine_learning&compareRunsMode=CHART"
 
 
 def ask(server: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
-    """One call of MLflow's REST interface."""
+    """Call MLflow's REST API."""
     from urllib.request import Request, urlopen
 
     url, body = f"{server}/api/2.0/mlflow/{what}", json.dumps(request).encode()

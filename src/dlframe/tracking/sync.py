@@ -1,4 +1,4 @@
-"""Delivers what MLflow has missed, and closes what died."""
+"""Upload pending records of runs and close interrupted ones."""
 
 from __future__ import annotations
 
@@ -7,84 +7,84 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dlframe.runs import journal
-from dlframe.tracking.position import Position, beginning, owes
 from dlframe.tracking.store import reachable
-from dlframe.tracking.tracker import deliver
-from dlframe.tracking.trust import check_store
+from dlframe.tracking.tracker import upload
+from dlframe.tracking.trusted_stores import check_store
+from dlframe.tracking.upload_state import UploadState, beginning, has_pending
 from dlframe.types import ConfigError, TrackingError
 
 UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?")
-"""What a stranger's folder could make a terminal do."""
+"""Control characters of untrusted text."""
 
 
 def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
-    """Deliver what MLflow has not got of some runs, a line for each that it lacked something of.
+    """Upload the pending records of runs and print a line for each.
 
     Args:
-        folders: Run folders; none for all of them.
-        runs: The folder that holds them all.
-        uri: A store that may be written to wherever it is.
+        folders: Run directories; empty for all in `runs`.
+        runs: Directory of the runs.
+        uri: Trusted store.
 
     Returns:
-        An exit status: 0 if MLflow has everything now, 1 if something waits.
+        Exit status: 0 if everything is uploaded, 1 if records are pending.
 
     Raises:
-        ConfigError: There is no such run.
+        ConfigError: A folder is not a run directory.
     """
     if not folders and not runs.is_dir():
-        raise ConfigError(f"runs: must be a folder of runs. Received: {str(runs)!r}.")
+        raise ConfigError(f"runs: must be a directory of runs. Received: {str(runs)!r}.")
     for folder in folders:
         if not (folder / journal.FILE).is_file():
-            raise ConfigError(f"sync: {folder} is no run: it has no {journal.FILE}. Runs are in {runs}.")
-    silent: dict[str, str] = {}
-    delivered = waiting = 0
+            raise ConfigError(f"sync: '{folder}' is not a run directory (no {journal.FILE}). Runs are in {runs}.")
+    checked: dict[str, str] = {}
+    uploaded = pending = 0
     for folder in folders or _run_folders(runs):
         try:
-            if not owes(folder):
+            if not has_pending(folder):
                 continue
-            _check(folder, uri, silent, named=bool(folders))
-            said = deliver(folder, uri=uri)
-            owed = owes(folder)
+            _check(folder, uri, checked, named=bool(folders))
+            said = upload(folder, uri=uri)
+            owed = has_pending(folder)
         except (TrackingError, OSError) as error:
             said, owed = str(error), True
-        delivered, waiting = delivered + (not owed), waiting + owed
+        uploaded, pending = uploaded + (not owed), pending + owed
         print(_line(folder, said).translate(UNPRINTABLE), flush=True)
-    print(f"delivered: {_count(delivered)}" + (f"; still waiting: {_count(waiting)}" if waiting else ""))
-    return int(waiting > 0)
+    print(f"uploaded: {_count(uploaded)}" + (f"; pending: {_count(pending)}" if pending else ""))
+    return int(pending > 0)
 
 
-def close_dead(folder: Path, uri: str) -> Iterator[str]:
-    """Deliver what the dead runs beside a run owe the same store, and close them as KILLED; a sentence for each."""
+def close_interrupted_runs(folder: Path, uri: str) -> Iterator[str]:
+    """Upload and close interrupted runs; yield a message for each."""
     for other in _run_folders(folder.parent):
         try:
-            if other == folder or not owes(other) or journal.being_written(other) or _elsewhere(other):
+            if other == folder or not has_pending(other) or journal.being_written(other) or _elsewhere(other):
                 continue
             if (start := beginning(other)) and start["uri"] == uri:
-                yield _line(other, deliver(other, uri=uri))
+                yield _line(other, upload(other, uri=uri))
         except Exception as error:
             yield f"{other}: {type(error).__name__}: {error}"
 
 
-def _check(folder: Path, uri: str, silent: dict[str, str], *, named: bool) -> None:
-    """Tell why a run had better be left alone; `silent` holds what is known of its store."""
+def _check(folder: Path, uri: str, checked: dict[str, str], *, named: bool) -> None:
+    """Raise if a run cannot be uploaded; `checked` caches errors of stores."""
     if journal.being_written(folder):
-        raise TrackingError(f"{folder}: another process is writing this run, and delivers it")
+        raise TrackingError(f"{folder}: another process is writing and uploading this run")
     if not named and (host := _elsewhere(folder)):
-        raise TrackingError(f"{folder}: runs on {host}, or died there. To deliver it from here: name it")
+        raise TrackingError(f"{folder}: runs or was interrupted on host {host}. To upload it from here, name the run")
     store = (beginning(folder) or {}).get("uri", "")
     check_store(folder, store, allowed=uri)
-    if store not in silent:
+    if store not in checked:
         try:
             reachable(store)
-            silent[store] = ""
+            checked[store] = ""
         except TrackingError as error:
-            silent[store] = str(error)
-    if silent[store]:
-        raise TrackingError(f"{folder}: {silent[store]}")
+            checked[store] = str(error)
+    if checked[store]:
+        raise TrackingError(f"{folder}: {checked[store]}")
 
 
 def _elsewhere(folder: Path) -> str:
-    """The other machine on which a run goes on, for all that can be told from here."""
+    """Return the host of a possibly running run; empty for this host."""
     host = (beginning(folder) or {}).get("host")
     return str(host) if host and host != platform.node() and not journal.ended(folder) else ""
 
@@ -94,10 +94,10 @@ def _run_folders(runs: Path) -> list[Path]:
 
 
 def _line(folder: Path, said: str) -> str:
-    """What became of a run, in one line."""
+    """Return the outcome of a run in one line."""
     if said:
         return said if str(folder) in said else f"{folder}: {said}"
-    return f"{folder}: delivered, {Position.load(folder).status}"
+    return f"{folder}: uploaded, {UploadState.load(folder).status}"
 
 
 def _count(runs: int) -> str:

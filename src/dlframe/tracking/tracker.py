@@ -1,4 +1,4 @@
-"""Starts the writer process of a run and waits for it."""
+"""Start and stop of a run's upload process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dlframe.runs import journal
-from dlframe.tracking.position import beginning, outstanding, owes
 from dlframe.tracking.store import QUIET
-from dlframe.tracking.trust import check_store, is_known, remember
+from dlframe.tracking.trusted_stores import check_store, is_trusted, remember
+from dlframe.tracking.upload_state import beginning, has_pending, pending_message
 from dlframe.types import TrackingError
 
 
 class Tracker:
-    """The writer process of a run. It outlives this one, if need be, to deliver what is left and to close the run."""
+    """Upload process of a run; may outlive the run to close it."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self.folder = folder
@@ -26,7 +26,7 @@ class Tracker:
 
     @classmethod
     def start(cls, folder: Path) -> Tracker:
-        """Start the writer of a run folder: best before torch is imported, with the journal's "start" written."""
+        """Start the upload process, after writing the journal's "start"."""
         if start := beginning(folder):
             remember(folder, start["uri"])
         with (folder / "tracking.log").open("ab") as log:
@@ -41,19 +41,19 @@ class Tracker:
         return cls(folder, process)
 
     def wait(self, timeout_seconds: float = 30) -> str:
-        """Tell the writer that the run has ended and wait until everything is delivered.
+        """Signal the end of the run and wait until everything is uploaded.
 
         Returns:
-            Nothing, or one sentence about what MLflow has not got. The writer may still be trying then.
+            Empty, or a message about pending records; the upload process may then still retry.
         """
         deadline = time.monotonic() + timeout_seconds
         try:
             if self._finish(deadline) < 0:
-                Tracker.start(self.folder)._finish(deadline)  # somebody killed the writer: another goes on
+                Tracker.start(self.folder)._finish(deadline)  # the upload process was killed: another one continues
         except subprocess.TimeoutExpired:
             pass
         try:
-            return outstanding(self.folder)
+            return pending_message(self.folder)
         except TrackingError as error:
             return str(error)
 
@@ -64,36 +64,36 @@ class Tracker:
 
 
 def lock(folder: Path) -> FileLock:
-    """Held by the one process that delivers a run."""
+    """Return the lock of the process that uploads a run."""
     return FileLock(folder / ".tracking.lock")
 
 
-def deliver(folder: Path, *, uri: str = "") -> str:
-    """Send what MLflow has not got of a run, and close it as KILLED if it died.
+def upload(folder: Path, *, uri: str = "") -> str:
+    """Upload the pending records of a run; close an interrupted run as KILLED.
 
     Args:
-        folder: The run folder, perhaps a stranger's.
-        uri: A store that may be written to wherever it is.
+        folder: Run directory; may be untrusted.
+        uri: Trusted store.
 
     Returns:
-        Nothing, or one sentence about what MLflow still has not got.
+        Empty, or a message about pending records.
 
     Raises:
-        TrackingError: There is no run in the folder, its `tracking.json` is damaged, or it names a store of a stranger.
+        TrackingError: The folder holds no run, its `tracking.json` is damaged, or its store is not trusted.
     """
     if not (folder / journal.FILE).exists():
-        raise TrackingError(f"{folder} holds no run: there is no {journal.FILE} in it")
+        raise TrackingError(f"'{folder}' is not a run directory (no {journal.FILE})")
     start = beginning(folder)
-    if not start or not owes(folder):
-        return outstanding(folder)
+    if not start or not has_pending(folder):
+        return pending_message(folder)
     check_store(folder, start["uri"], allowed=uri)
     os.environ.update(QUIET)
-    from dlframe.tracking.delivery import Delivery
+    from dlframe.tracking.uploader import Uploader
 
     try:
         with lock(folder).acquire(timeout=0):
-            delivery = Delivery(folder, confined=not is_known(start["uri"], allowed=uri))
-            delivery.attempt(close=not journal.being_written(folder))
+            uploader = Uploader(folder, confined=not is_trusted(start["uri"], allowed=uri))
+            uploader.try_upload(close=not journal.being_written(folder))
     except Timeout:
-        return f"{folder}: another process is delivering this run"
-    return outstanding(folder, delivery.position)
+        return f"{folder}: another process is uploading this run"
+    return pending_message(folder, uploader.state)

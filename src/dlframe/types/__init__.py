@@ -1,4 +1,4 @@
-"""What the parts hand to one another: fields, columns, batches, results, errors. Imports no torch."""
+"""Shared types: fields, columns, batches, results, errors. Imports no torch."""
 
 from dlframe.types.columns import PARTS, Batch, Column, Dataset, DataSpec, Field, Lazy, Ragged, Split, taken
 from dlframe.types.contract import check_dataset

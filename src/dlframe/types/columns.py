@@ -1,4 +1,4 @@
-"""Data are columns: declared once by fields, held by splits, handed out in batches. Imports no torch."""
+"""Columns of data, their fields, splits and batches; imports no torch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """What one column holds, by one sample of it.
+    """Declaration of a column, for one sample.
 
     Attributes:
-        kind: What it means: image, audio, tokens, series, class, box, number, category, value, item, or a kind of your own.
-        dtype: NumPy name of the type of its values: "uint8".
-        shape: Shape of one sample; None where a length varies, which only the first may.
-        names: Names of the classes, in the order of their integers, or of the features.
-        mean: Mean over the training samples of each channel or feature; images scaled to [0, 1].
-        std: Standard deviation likewise.
-        along: Another column, whose lengths this one shares.
+        kind: Meaning: image, audio, tokens, series, class, box, number, category, value, item, or a custom kind.
+        dtype: NumPy name of the value type: "uint8".
+        shape: Shape of one sample; None for a varying length, of the first dimension only.
+        names: Names of classes by index, or of features.
+        mean: Training mean of each channel or feature; images are scaled to [0, 1].
+        std: Training standard deviation, as `mean`.
+        along: Column with the same lengths.
     """
 
     kind: str
@@ -40,19 +40,19 @@ class Field:
 
     @property
     def ragged(self) -> bool:
-        """Whether samples differ in length."""
+        """Whether samples vary in length."""
         return None in self.shape
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model and a task have to know about the data.
+    """Specification of the data for models and tasks.
 
     Attributes:
         name: Name of the data set.
-        inputs: What a model is given, by column.
-        targets: What it is to say, by column.
-        fitted: Facts that were measured on the training split, as JSON: a vocabulary, counts.
+        inputs: Input columns by name.
+        targets: Target columns by name.
+        fitted: Measurements on the training split, as JSON: a vocabulary, counts.
     """
 
     name: str
@@ -62,7 +62,7 @@ class DataSpec:
 
     @property
     def fields(self) -> dict[str, Field]:
-        """Every column."""
+        """All columns."""
         return {**self.inputs, **self.targets}
 
     @property
@@ -70,7 +70,7 @@ class DataSpec:
         """The only input.
 
         Raises:
-            DataError: There are several.
+            DataError: The data have several inputs.
         """
         return self.inputs[_only(self.inputs, "input")]
 
@@ -79,40 +79,40 @@ class DataSpec:
         """The only target.
 
         Raises:
-            DataError: There are several, or none.
+            DataError: The data have several targets, or none.
         """
         return self.targets[_only(self.targets, "target")]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the only input: (channels, height, width) of an image, (time, features) of a series."""
-        return self.input.shape  # type: ignore[return-value]  # a model of varying lengths does not ask
+        """Shape of the only input, such as (channels, height, width)."""
+        return self.input.shape  # type: ignore[return-value]  # not used with varying lengths
 
     @property
     def horizon(self) -> int:
-        """Number of values in the only target: of a series, the steps ahead."""
+        """Number of values in the only target: the forecast steps of a series."""
         return self.target.shape[0]  # type: ignore[return-value]
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes of the only class target, in the order of their integers; empty without one."""
+        """Names of the classes of the only class target, by index; empty without one."""
         found = self.of_kind("class", self.targets)
         return self.targets[found[0]].names if len(found) == 1 else ()
 
     def of_kind(self, kind: str, among: dict[str, Field] | None = None) -> list[str]:
-        """The columns of a kind, among all or among `inputs` or `targets`."""
+        """Return the columns of a kind, of all columns or of `inputs` or `targets`."""
         return [name for name, declared in (self.fields if among is None else among).items() if declared.kind == kind]
 
 
 def _only(fields: dict[str, Field], role: str) -> str:
     if len(fields) != 1:
-        raise DataError(f"data: one {role} is expected here. Received: {', '.join(fields) or 'none'}.")
+        raise DataError(f"data: must have one {role} here. Received: {', '.join(fields) or 'none'}.")
     return next(iter(fields))
 
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Samples of varying length, concatenated: NumPy arrays in a split, tensors in a batch.
+    """Samples of varying length, concatenated, as NumPy arrays or tensors.
 
     Attributes:
         values: (elements, ...) of all samples.
@@ -124,7 +124,7 @@ class Ragged:
 
     @classmethod
     def of(cls, samples: Sequence[np.ndarray]) -> Ragged:
-        """Of NumPy arrays that differ in their first dimension only; at least one, which tells the type."""
+        """Concatenate NumPy arrays that differ in the first dimension only."""
         lengths = [len(sample) for sample in samples]
         return cls(np.concatenate(samples), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
@@ -132,7 +132,7 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, sample: int) -> Any:
-        """The values of one sample, (length, ...)."""
+        """Return the values of one sample, (length, ...)."""
         if not -len(self) <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         sample %= len(self)
@@ -147,38 +147,38 @@ class Ragged:
         return self.offsets[1:] - self.offsets[:-1]
 
     def take(self, index: np.ndarray) -> Ragged:
-        """The samples at `index` (integers), in that order. For NumPy arrays."""
+        """Return the samples at integers `index`, in that order; for NumPy arrays."""
         lengths = self.lengths[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         shift = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
         return Ragged(self.values[shift + np.arange(offsets[-1])], offsets)
 
     def padded(self, value: float = 0) -> tuple[Tensor, Tensor]:
-        """For tensors: (samples, longest, ...), filled up with `value`, and the lengths (samples,)."""
+        """Return padded tensors (samples, longest, ...) and lengths (samples,)."""
         from torch.nn.utils.rnn import pad_sequence
 
         lengths = self.lengths
         if not len(self) or not int(lengths.max()):
             return self.values.new_full((len(self), 0, *self.values.shape[1:]), value), lengths
-        # Views, padded by one call: three times faster than writing through a mask.
+        # Padding views is three times faster than writing through a mask.
         return pad_sequence(self.values.split(lengths.tolist()), batch_first=True, padding_value=value), lengths
 
     def like(self, values: Any) -> Ragged:
-        """Other values, (elements, ...), with the lengths of these samples."""
+        """Return other values, (elements, ...), with the same lengths."""
         return Ragged(values, self.offsets)
 
 
 @dataclass(frozen=True, eq=False)
 class Lazy:
-    """Samples that are read when a batch needs them.
+    """Samples that are read on demand.
 
     Attributes:
-        read: Gives the array of a sample from its item and a generator of random numbers, which depends on the run's seed,
-            the epoch and the sample alone: the order in which samples are read does not matter.
-        items: (samples,) strings or integers that tell `read` what to read.
-        version: Text that changes when the content behind `items` does, such as a checksum; part of the fingerprint.
-        lengths: (samples,) int64, of samples of varying length; None where all have the shape of the field.
-        python: Whether reading is bound by Python code: it is then done by processes, not by threads.
+        read: Function from an item and a random generator to the array of a sample. The generator depends on the run's
+            seed, the epoch and the sample only, not on the reading order.
+        items: (samples,) strings or integers, arguments of `read`.
+        version: Text that changes with the content of the items, such as a checksum; part of the fingerprint.
+        lengths: (samples,) int64, for samples of varying length; else None.
+        python: Whether reading is bound by Python code, and needs processes instead of threads.
     """
 
     read: Callable[[Any, np.random.Generator], np.ndarray]
@@ -191,7 +191,7 @@ class Lazy:
         return len(self.items)
 
     def take(self, index: np.ndarray) -> Lazy:
-        """The samples at `index` (integers), in that order."""
+        """Return the samples at integers `index`, in that order."""
         return replace(self, items=self.items[index], lengths=None if self.lengths is None else self.lengths[index])
 
 
@@ -199,20 +199,20 @@ Column = np.ndarray | Ragged | Lazy
 
 
 def taken(column: Column, index: np.ndarray) -> Column:
-    """The samples of a column at `index` (integers), in that order."""
+    """Return the samples of a column at integers `index`, in that order."""
     return column[index] if isinstance(column, np.ndarray) else column.take(index)
 
 
 @dataclass
 class Split:
-    """Samples in memory, in a memory map, or read when needed.
+    """Samples in memory, in a memory map, or read on demand.
 
     Attributes:
-        columns: By the names of the spec; a dense one is (samples, ...).
-        ids: (samples,) strings or integers that name a sample for good.
-        labelled: (samples,) bool, whether a sample's targets may be used; None where all may.
-        groups: (samples,) strings or integers; samples of one group (a photo, a patient, a day) depend on one another, are
-            kept on one side of a split, and are resampled together. None where samples are independent.
+        columns: Columns by the names of the spec; dense ones are (samples, ...).
+        ids: (samples,) strings or integers, permanent names of the samples.
+        labelled: (samples,) bool, whether a sample's targets may be used; None if all may.
+        groups: (samples,) strings or integers. Samples of a group (a photo, a patient, a day) are dependent: they stay in
+            one split and are resampled together. None for independent samples.
     """
 
     columns: dict[str, Column]
@@ -224,13 +224,13 @@ class Split:
         return len(self.ids)
 
     def __getitem__(self, name: str) -> Any:
-        """The column of that name."""
+        """Return a column by name."""
         if name not in self.columns:
-            raise DataError(f"data: there is no column '{name}'.{nearest(name, self.columns)}")
+            raise DataError(f"data: no such column. Received: '{name}'.{nearest(name, self.columns)}")
         return self.columns[name]
 
     def take(self, index: np.ndarray) -> Split:
-        """The samples at `index` (integers), in that order."""
+        """Return the samples at integers `index`, in that order."""
         columns = {name: taken(column, index) for name, column in self.columns.items()}
         masks = (None if array is None else array[index] for array in (self.labelled, self.groups))
         return Split(columns, self.ids[index], *masks)
@@ -241,7 +241,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass
 class Dataset:
-    """A data set, split. `source` says where it came from and `splits` how it was split, for the first line of a run."""
+    """Data set with splits; `source` and `splits` are shown in the header."""
 
     spec: DataSpec
     train: Split
@@ -252,15 +252,15 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits of SHA-256 over every value, length, mask and group of every split.
+        """12 hexadecimal digits of SHA-256 over all values, lengths and groups.
 
-        Of a column that is read when needed, over its items and its version.
+        For a lazy column, over its items and its version.
         """
         digest = hashlib.sha256()
 
         def add(array: np.ndarray) -> None:
             if array.dtype == object:
-                raise DataError(f"data={self.spec.name}: an array of Python objects has no fingerprint; use Ragged or text.")
+                raise DataError(f"data={self.spec.name}: arrays of Python objects are not supported. Use Ragged or strings.")
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
 
@@ -288,11 +288,11 @@ class Batch:
     """Samples on the device.
 
     Attributes:
-        columns: By name, tensors (batch, ...) or `Ragged` tensors. Where an augmentation has mixed labels, a class target is
-            (batch, classes) fractions.
+        columns: Tensors (batch, ...) or `Ragged` tensors by name. Class targets with mixed labels are (batch, classes)
+            fractions.
         index: (batch,) int64 positions in the split.
-        spec: What the columns are.
-        labelled: (batch,) bool, whether a sample's targets may be used; None where all may.
+        spec: Specification of the columns.
+        labelled: (batch,) bool, whether a sample's targets may be used; None if all may.
     """
 
     columns: dict[str, Tensor | Ragged]
@@ -304,7 +304,7 @@ class Batch:
         return len(self.index)
 
     def __getitem__(self, name: str) -> Any:
-        """The column of that name."""
+        """Return a column by name."""
         return self.columns[name]
 
     @property
@@ -318,7 +318,7 @@ class Batch:
         return self.columns[_only(self.spec.targets, "target")]
 
     def replace(self, **columns: Tensor | Ragged) -> Batch:
-        """The batch with other columns, by name; `inputs` and `targets` stand for the only one of each."""
+        """Return the batch with new columns; also named `inputs` and `targets`."""
         for role, fields in (("inputs", self.spec.inputs), ("targets", self.spec.targets)):
             if role in columns:
                 columns[_only(fields, role)] = columns.pop(role)

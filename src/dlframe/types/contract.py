@@ -1,4 +1,4 @@
-"""Whether a data set is what its spec declares."""
+"""Check of a data set against its spec."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dlframe.types.errors import DataError, nearest
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
-    """The data set itself, if every column of every split is as its field declares.
+    """Return the data set if every column of every split matches its field.
 
-    Values of columns that are read when needed are checked when they are read.
+    Values of lazy columns are checked when read.
 
     Raises:
-        DataError: Names the data set, the split, the column, the rule and what was received.
+        DataError: With data set, split, column, rule and received value.
     """
     spec = dataset.spec
     if not spec.inputs:
-        raise DataError(f"data={spec.name}: declares no input.")
+        raise DataError(f"data={spec.name}: must have an input. Received: none.")
     if both := spec.inputs.keys() & spec.targets.keys():
-        raise DataError(f"data={spec.name}: '{min(both)}' is declared as an input and as a target.")
+        raise DataError(f"data={spec.name}: '{min(both)}' must not be an input and a target.")
     for name, field in spec.fields.items():
         if name in ("inputs", "targets", "index"):
-            raise DataError(f"data={spec.name}: a column must not be called '{name}', which a batch uses itself.")
+            raise DataError(f"data={spec.name}: '{name}' is a reserved name of columns.")
         if None in field.shape[1:] or field.shape[:1] == (0,):
             raise DataError(f"data={spec.name}: '{name}' has shape {field.shape}: only the first length may vary.")
         if field.along and field.along not in spec.fields:
@@ -49,13 +49,13 @@ def check_dataset(dataset: Dataset) -> Dataset:
 def _faults(dataset: Dataset, split: Split) -> Iterator[str]:
     fields = dataset.spec.fields
     for name in fields.keys() - split.columns.keys():
-        yield f"the column '{name}' is declared and absent"
+        yield f"the declared column '{name}' is missing"
     for name in split.columns.keys() - fields.keys():
         yield f"the column '{name}' is not declared.{nearest(name, fields)}"
     for name, field in fields.items():
         column = split[name]
         if len(column) != len(split):
-            yield f"'{name}' must have {len(split)} samples, as there are ids. Received: {len(column)}"
+            yield f"'{name}' must have {len(split)} samples, one per id. Received: {len(column)}"
         yield from (f"'{name}' {fault}" for fault in _faults_of_column(field, column, split.ids))
         if field.along:
             lengths, others = _lengths(column), _lengths(split[field.along])
@@ -64,7 +64,7 @@ def _faults(dataset: Dataset, split: Split) -> Iterator[str]:
                 yield f"'{name}' must have the lengths of '{field.along}'{where}"
     for name, array in (("labelled", split.labelled), ("groups", split.groups)):
         if array is not None and len(array) != len(split):
-            yield f"'{name}' must have {len(split)} samples, as there are ids. Received: {len(array)}"
+            yield f"'{name}' must have {len(split)} samples, one per id. Received: {len(array)}"
 
 
 def _lengths(column: Column) -> np.ndarray | None:
@@ -78,7 +78,7 @@ def _faults_of_column(field: Field, column: Column, ids: np.ndarray) -> Iterator
             if (lengths is not None) != field.ragged:
                 yield f"has shape {shape} and must {'have' if field.ragged else 'not have'} lengths"
             if lengths is not None and (lengths < 1).any():
-                yield f"must have samples of 1 element or more. Received: none in sample {ids[np.argmax(lengths < 1)]}"
+                yield f"must have at least 1 element per sample. Received: none in sample {ids[np.argmax(lengths < 1)]}"
             return
         case Ragged(values=values, offsets=offsets):
             if not field.ragged:
@@ -92,7 +92,7 @@ def _faults_of_column(field: Field, column: Column, ids: np.ndarray) -> Iterator
                 yield f"must have ascending offsets. Received: {offsets[at]}, then {offsets[at + 1]}"
                 return
             if field.kind not in EMPTY and (steps < 1).any():
-                yield f"must have samples of 1 element or more. Received: none in sample {ids[np.argmax(steps < 1)]}"
+                yield f"must have at least 1 element per sample. Received: none in sample {ids[np.argmax(steps < 1)]}"
             shape, inner = shape[1:], values.shape[1:]
         case _:
             if field.ragged:
@@ -109,14 +109,14 @@ def _faults_of_column(field: Field, column: Column, ids: np.ndarray) -> Iterator
             element = int(np.argmax(wrong.reshape(len(values), -1).any(1)))
             sample = np.searchsorted(column.offsets, element, "right") - 1 if isinstance(column, Ragged) else element
             yield (
-                f"must hold class numbers from 0 to {len(field.names) - 1}. "
+                f"must hold class indices from 0 to {len(field.names) - 1}. "
                 f"Received: {values[wrong].flat[0]} in sample {ids[sample]}"
             )
 
 
 EMPTY = ("box", "class", "value")
-"""Kinds of which a sample may have none: an image without objects is data."""
+"""Kinds that allow empty samples, such as images without objects."""
 
 
 def _ends(offsets: np.ndarray) -> str:
-    return f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "without any"
+    return f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "(empty)"

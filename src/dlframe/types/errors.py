@@ -1,4 +1,4 @@
-"""Errors that a user can fix, and the words that they are told in."""
+"""Errors that users can fix, and their wording."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 
 class DlframeError(Exception):
-    """A mistake that the user can fix: one line with the key, the rule, the value received and the nearest valid name."""
+    """Error that the user can fix: key, rule, received value, fix."""
 
     def __str__(self) -> str:
         return printable(super().__str__())  # parts of it may come from untrusted files
 
 
 class ConfigError(DlframeError):
-    """A config with an unknown name or a value outside its range. `key` is the dotted name of the option."""
+    """Config with an unknown name or invalid value; `key` is its option."""
 
     def __init__(self, message: str, key: str = "") -> None:
         super().__init__(message)
@@ -23,33 +23,33 @@ class ConfigError(DlframeError):
 
 
 class RegistrationError(DlframeError):
-    """A class or a plugin that cannot be registered."""
+    """Class or plugin that cannot be registered."""
 
 
 class DataError(DlframeError):
-    """Data that is missing, empty, unreadable or not as declared."""
+    """Data that are missing, empty, unreadable or not as declared."""
 
 
 class CheckpointError(DlframeError):
-    """A checkpoint that is missing, damaged or of another model."""
+    """Checkpoint that is missing, damaged or of another model."""
 
 
 class TrainingError(DlframeError):
-    """A training that cannot continue."""
+    """Training that cannot continue."""
 
 
 class TrackingError(DlframeError):
-    """A tracking store that does not answer."""
+    """Tracking store that does not answer or is not trusted."""
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal obeys: control characters, and those that change the direction of writing."""
+    """Escape control characters and those that change the writing direction."""
     hidden = {c for c in text if unicodedata.category(c) == "Cc" or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"}
     return "".join(repr(c)[1:-1] if c in hidden else c for c in text) if hidden else text
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error message: the closest of `names`, or all of them where none is close and they are few."""
+    """Return the end of an error message: the closest of `names`, or all if few."""
     names = sorted(names)
     if close := difflib.get_close_matches(name, names, n=1):
         return f" Did you mean '{close[0]}'?"

@@ -1,4 +1,4 @@
-"""What a run ends with, and how its numbers are read."""
+"""Result of a run, and metadata of metrics."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """How a metric is read; a registration states it as a dictionary of these.
+    """Metadata of a metric; a registration gives them as a dictionary.
 
     Attributes:
         better: Whether larger ("max") or smaller ("min") values are better.
         low: Smallest possible value.
         high: Largest possible value.
-        unit: "fraction" for a part of one, shown in percent; any other text is shown behind the value.
+        unit: "fraction", shown in percent, or a text shown after the value.
     """
 
     better: Literal["min", "max"]
@@ -25,7 +25,7 @@ class Metric:
     unit: str = ""
 
     def text(self, value: float) -> str:
-        """The value as it is shown; an undefined one as such."""
+        """Format a value; NaN is "undefined"."""
         if math.isnan(value):
             return "undefined"
         if self.unit == "fraction":
@@ -33,7 +33,7 @@ class Metric:
         return f"{value:.4g} {self.unit}".rstrip() if self.unit != "%" else f"{value:.3f} %"
 
     def with_interval(self, estimate: Estimate) -> str:
-        """The value and its interval, the unit once: "98.89 % (97.17 to 99.57 %)"."""
+        """Format a value and its interval: "98.89 % (97.17 to 99.57 %)"."""
         if math.isnan(estimate.low) or math.isnan(estimate.high):
             return self.text(estimate.value)
         low, high = self.text(estimate.low), self.text(estimate.high)
@@ -41,18 +41,18 @@ class Metric:
         return f"{self.text(estimate.value)} ({low.removesuffix(unit).rstrip()} to {high})"
 
     def clipped(self, estimate: Estimate) -> Estimate:
-        """The estimate with its interval inside the range of the metric."""
+        """Return the estimate with its interval clipped to the range of the metric."""
         low, high = (min(max(bound, self.low), self.high) for bound in (estimate.low, estimate.high))
         return Estimate(estimate.value, low, high)
 
 
 UNDECLARED = Metric(better="min")
-"""How a metric that no task declares, such as one of a run by another version, is shown."""
+"""Metadata of an undeclared metric, such as one of another version's run."""
 
 
 @dataclass
 class Estimate:
-    """A number with its 95 % interval; NaN bounds where nothing can be said."""
+    """Number with its 95 % interval; NaN bounds if undefined."""
 
     value: float
     low: float
@@ -61,18 +61,18 @@ class Estimate:
 
 @dataclass
 class Result:
-    """What a run ends with.
+    """Result of a run.
 
     Attributes:
-        folder: The run directory; None in a process that writes none.
-        headline: Name of the metric that heads the table.
-        metrics: Every metric of the test split.
-        interval: The headline metric with its interval.
-        baseline: Name of the trivial baseline, and its metrics on the test split.
-        samples: Samples that were scored.
-        declared: How each metric is read.
+        folder: Run directory; None in a process that writes none.
+        headline: Name of the primary metric.
+        metrics: All metrics of the test split.
+        interval: Primary metric with its interval.
+        baseline: Name of the trivial baseline, and its test metrics.
+        samples: Number of scored samples.
+        declared: Metadata of each metric.
         seconds: Wall time of the run.
-        overrides: The command line that gave the run.
+        overrides: Overrides of the command line.
     """
 
     folder: Path | None
@@ -86,12 +86,12 @@ class Result:
     overrides: tuple[str, ...] = ()
 
     def metric(self, name: str) -> Metric:
-        """How the metric of that name is read."""
+        """Return the metadata of a metric."""
         return self.declared.get(name, UNDECLARED)
 
 
 def declared(metadata: dict[str, dict[str, Any]]) -> dict[str, Metric]:
-    """Metrics by name from the dictionaries of a registration.
+    """Return metrics by name from the dictionaries of a registration.
 
     Raises:
         TypeError: A dictionary has an unknown key, or no direction.

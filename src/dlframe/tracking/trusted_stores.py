@@ -1,4 +1,4 @@
-"""Which stores a run folder may name. It may be a stranger's, and a store is told where to write and what to send."""
+"""Trusted stores: an untrusted run must not choose where data are sent."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dlframe.types import TrackingError
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store; None for another kind of store."""
+    """Return the file of an SQLite store; None for other stores."""
     return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
 
 
 def in_runs(folder: Path, uri: str) -> bool:
-    """Whether a store is an SQLite file beside a run folder, plainly named."""
+    """Return whether a store is an SQLite file in the directory of the runs."""
     database = sqlite_file(uri)
     if database is None or "?" in uri or not database.is_absolute():
         return False
@@ -27,17 +27,17 @@ def in_runs(folder: Path, uri: str) -> bool:
 
 
 def remember(folder: Path, uri: str) -> None:
-    """Note that a run of this user has used a store, if it is not beside the run folder."""
-    if in_runs(folder, uri) or is_known(uri):
+    """Record a store as trusted, unless it is in the directory of the runs."""
+    if in_runs(folder, uri) or is_trusted(uri):
         return
-    with contextlib.suppress(OSError, RuntimeError):  # no home that can be written: `sync` asks for uri= then
+    with contextlib.suppress(OSError, RuntimeError):  # the home is not writable: `sync` then needs uri=
         _noted().parent.mkdir(parents=True, exist_ok=True)
         with _noted().open("a", encoding="utf-8") as file:
             file.write(f"{uri}\n")
 
 
-def is_known(uri: str, *, allowed: str = "") -> bool:
-    """Whether this user has tracked a run in a store, or allows it now."""
+def is_trusted(uri: str, *, allowed: str = "") -> bool:
+    """Return whether this user has tracked a run in a store, or allows it now."""
     try:
         return uri == allowed or uri in _noted().read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError, RuntimeError):
@@ -45,14 +45,14 @@ def is_known(uri: str, *, allowed: str = "") -> bool:
 
 
 def check_store(folder: Path, uri: str, *, allowed: str = "") -> None:
-    """Refuse a store that is neither known nor beside the run folder.
+    """Raise unless a store is trusted or in the directory of the runs.
 
     Raises:
-        TrackingError: It is neither.
+        TrackingError: The store is neither.
     """
-    if not in_runs(folder, uri) and not is_known(uri, allowed=allowed):
+    if not in_runs(folder, uri) and not is_trusted(uri, allowed=allowed):
         command = f"python -m dlframe sync {shlex.quote(str(folder))} uri={shlex.quote(uri)}"
-        raise TrackingError(f"{folder}: names the store {uri}, which no run of yours has used. If you trust it: {command}")
+        raise TrackingError(f"{folder}: tracking store {uri} is not trusted. If you trust it: {command}")
 
 
 def _noted() -> Path:

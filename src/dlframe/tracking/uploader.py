@@ -1,4 +1,4 @@
-"""Brings a run's journal to MLflow, record by record, each once."""
+"""Upload of a run's journal to MLflow, each record once."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from mlflow.utils.uri import is_local_uri
 
 from dlframe import __version__
 from dlframe.runs import journal
-from dlframe.tracking.position import Position, beginning
 from dlframe.tracking.store import artifact_location
-from dlframe.tracking.trust import sqlite_file
+from dlframe.tracking.trusted_stores import sqlite_file
+from dlframe.tracking.upload_state import UploadState, beginning
 from dlframe.types import TrackingError
 
 Record = dict[str, Any]
@@ -46,58 +46,57 @@ KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
 RECORD_TAG = "dlframe.record"
 FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
-"""MLflow's error codes that a second attempt will not change."""
+"""MLflow's error codes that a retry does not change."""
 
 
-class Refusal(Exception):
-    """A record that will never be taken, and why."""
+class RejectedRecord(Exception):
+    """Record that MLflow will never accept, with the reason."""
 
 
-class Delivery:
-    """The delivery of one run. Whoever makes one holds `tracker.lock`.
+class Uploader:
+    """Upload of one run; requires `tracker.lock`.
 
-    Everything is sent so that sending it again changes nothing, because a kill may fall between MLflow's answer and the
-    note of it: MLflow drops a metric with the step, time and value of one it has, a run and a model are looked for
-    by a tag before they are made, and artifacts are overwritten.
+    Every request is idempotent, since a kill may come between MLflow's answer and saving the state: MLflow drops
+    duplicate metrics, runs and models are searched by a tag before they are created, and artifacts are overwritten.
 
     Args:
-        folder: The run folder.
-        live: The run goes on: let it be RUNNING again where the writer of an earlier process closed it as KILLED.
-            Not live, it may be a stranger's: an experiment that it makes has its artifacts in the folder of runs.
-        confined: The store may be a stranger's too: what it says where artifacts go is followed within that folder only.
+        folder: Run directory.
+        live: Whether the run continues: set it to RUNNING if an earlier process closed it as KILLED. A run that is not
+            live may be untrusted: a new experiment then stores artifacts in the directory of runs.
+        confined: Whether the store is untrusted too: artifacts are then written in the directory of runs only.
     """
 
     def __init__(self, folder: Path, *, live: bool = False, confined: bool = False) -> None:
         self.folder = folder
         self.live = live
         self.confined = confined
-        self.position = Position.load(folder)
+        self.state = UploadState.load(folder)
         self.client: MlflowClient | None = None
         self.earlier: dict[tuple[str, int], float] = {}
 
-    def attempt(self, *, close: bool) -> bool:
-        """Send everything that the journal holds; with `close`, end a run without an end as KILLED.
+    def try_upload(self, *, close: bool) -> bool:
+        """Upload all pending records; with `close`, end an interrupted run as KILLED.
 
         Returns:
-            Whether it worked. If not, the reason is in the position, and the next attempt goes on from there.
+            Whether the upload succeeded. The state holds the reason of a failure.
         """
         try:
             self._advance()
-            if close and self.position.status == "RUNNING" and self.client:
-                self._end(self.client, {"status": "KILLED", "time": self.position.time}, 0)
-                self.position.save(self.folder)
+            if close and self.state.status == "RUNNING" and self.client:
+                self._end(self.client, {"status": "KILLED", "time": self.state.time}, 0)
+                self.state.save(self.folder)
         except Exception as error:
-            if (why := reason(error)) != self.position.error:
+            if (why := reason(error)) != self.state.error:
                 self._log(traceback.format_exc())
-                self.position.error = why
+                self.state.error = why
                 with contextlib.suppress(OSError):  # a full disk
-                    self.position.save(self.folder)
-            self.client = None  # the next attempt looks first whether the store and the run are still there
+                    self.state.save(self.folder)
+            self.client = None  # the next attempt checks first whether the store and the run still exist
             return False
-        if self.position.error:
-            self._log("delivered again")
-            self.position.error = ""
-            self.position.save(self.folder)
+        if self.state.error:
+            self._log("uploads again")
+            self.state.error = ""
+            self.state.save(self.folder)
         return True
 
     def _advance(self) -> None:
@@ -106,7 +105,7 @@ class Delivery:
             return
         batch: list[tuple[Record, int]] = []
         points = 0
-        for record, end in journal.follow(self.folder, self.position.offset):
+        for record, end in journal.follow(self.folder, self.state.offset):
             if record["kind"] == "metrics":
                 batch.append((record, end))
                 points += len(record["values"])
@@ -119,7 +118,7 @@ class Delivery:
             self._metrics(client, batch)
 
     def _connect(self) -> MlflowClient | None:
-        """A client of the run's store; None for a run that is not tracked."""
+        """Return a client of the run's store; None for an untracked run."""
         start = beginning(self.folder)
         if not start:
             return None
@@ -127,38 +126,38 @@ class Delivery:
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(start["uri"])
-        # Two processes that make a new SQLite store at once break it.
+        # Two processes that create an SQLite store at once break the store.
         with FileLock(f"{database}.lock") if database else contextlib.nullcontext():
             client = MlflowClient(start["uri"])
-            if self.position.uri != start["uri"] or self._removed(client):
-                self.position = Position(uri=start["uri"], key=uuid.uuid4().hex)
+            if self.state.uri != start["uri"] or self._removed(client):
+                self.state = UploadState(uri=start["uri"], key=uuid.uuid4().hex)
             elif not self._on_record():
-                self.position.offset = self.position.refused = 0
-            if not self.position.run_id:
-                self.position.experiment_id = self._experiment(client, start)
-        if self.live and self.position.status == "KILLED":
-            client.update_run(self.position.run_id, status="RUNNING")
-            self.position.status = "RUNNING"
-        self.position.save(self.folder)
+                self.state.offset = self.state.refused = 0
+            if not self.state.run_id:
+                self.state.experiment_id = self._experiment(client, start)
+        if self.live and self.state.status == "KILLED":
+            client.update_run(self.state.run_id, status="RUNNING")
+            self.state.status = "RUNNING"
+        self.state.save(self.folder)
         self.earlier = self._before_resume()
         self.client = client
         return client
 
     def _removed(self, client: MlflowClient) -> bool:
-        """Whether the run is no longer in the store, or not ours: then all of it is delivered again, as a new run."""
-        if not self.position.run_id:
+        """Return whether the run was deleted from the store."""
+        if not self.state.run_id:
             return False
         try:
-            run = client.get_run(self.position.run_id)
-            return run.info.lifecycle_stage == "deleted" or run.data.tags.get(KEY_TAG) != self.position.key
+            run = client.get_run(self.state.run_id)
+            return run.info.lifecycle_stage == "deleted" or run.data.tags.get(KEY_TAG) != self.state.key
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return True
 
     def _on_record(self) -> bool:
-        """Whether what is delivered is what the journal holds. In a power failure a disk may lose the end of a file."""
-        delivered = (self.position.offset, self.position.time)
+        """Return whether the state matches the journal."""
+        delivered = (self.state.offset, self.state.time)
         return delivered == (0, 0) or any((end, r["time"]) == delivered for r, end in journal.follow(self.folder))
 
     def _experiment(self, client: MlflowClient, start: Record) -> str:
@@ -173,21 +172,21 @@ class Delivery:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            found = client.get_experiment_by_name(name)  # another process was faster
+            found = client.get_experiment_by_name(name)  # another process has created it
             assert found
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
     def _before_resume(self) -> dict[tuple[str, int], float]:
-        """Values delivered before the last resume, by name and step.
+        """Return the values uploaded before the last resume, by name and step.
 
-        A resumed run repeats the steps after its last checkpoint, with the same values at a later time: no news.
+        A resumed run repeats the steps after its last checkpoint with equal values, which need no upload.
         """
         values: dict[tuple[str, int], float] = {}
         found: dict[tuple[str, int], float] = {}
         for record, end in journal.follow(self.folder):
-            if end > self.position.offset:
+            if end > self.state.offset:
                 break
             if record["kind"] == "start":
                 found = dict(values)
@@ -204,7 +203,7 @@ class Delivery:
         ]
         try:
             for i in range(0, len(metrics), METRICS_PER_CALL):
-                client.log_batch(self.position.run_id, metrics=metrics[i : i + METRICS_PER_CALL])
+                client.log_batch(self.state.run_id, metrics=metrics[i : i + METRICS_PER_CALL])
         except MlflowException as error:
             if not self._is_final(client, error):
                 raise
@@ -220,7 +219,7 @@ class Delivery:
         if action := actions.get(record["kind"]):
             try:
                 action(client, record, end)
-            except Refusal as error:
+            except RejectedRecord as error:
                 self._refuse(record, error)
             except MlflowException as error:
                 if record["kind"] == "start" or not self._is_final(client, error):
@@ -229,59 +228,59 @@ class Delivery:
         self._done(record, end)
 
     def _start(self, client: MlflowClient, record: Record, end: int) -> None:
-        """Make the run, or rejoin it."""
-        position = self.position
+        """Create the run, or continue it."""
+        state = self.state
         kinds = {"time": int, "run_name": str, "tags": dict, "parameters": dict}
         if wrong := [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]:
-            raise Refusal(f"the run's beginning has no proper {', '.join(wrong)}")
-        tags = {"mlflow.user": user(), "mlflow.source.type": "LOCAL", **record["tags"], KEY_TAG: position.key}
-        if position.run_id:
-            run = client.get_run(position.run_id)
-            client.update_run(position.run_id, status="RUNNING")
+            raise RejectedRecord(f"the run's start record has an invalid {', '.join(wrong)}")
+        tags = {"mlflow.user": user(), "mlflow.source.type": "LOCAL", **record["tags"], KEY_TAG: state.key}
+        if state.run_id:
+            run = client.get_run(state.run_id)
+            client.update_run(state.run_id, status="RUNNING")
             if MESSAGE_TAG in run.data.tags:
-                client.delete_tag(position.run_id, MESSAGE_TAG)
+                client.delete_tag(state.run_id, MESSAGE_TAG)
         else:
-            query = f"tags.`{KEY_TAG}` = '{position.key}'"
-            found = client.search_runs([position.experiment_id], query, max_results=1)
+            query = f"tags.`{KEY_TAG}` = '{state.key}'"
+            found = client.search_runs([state.experiment_id], query, max_results=1)
             first = {name: tags[name] for name in ("mlflow.user", KEY_TAG)}
-            run = found[0] if found else client.create_run(position.experiment_id, record["time"], first, record["run_name"])
-            position.run_id = run.info.run_id
+            run = found[0] if found else client.create_run(state.experiment_id, record["time"], first, record["run_name"])
+            state.run_id = run.info.run_id
         self._confine(run.info.artifact_uri)
-        position.status = "RUNNING"
+        state.status = "RUNNING"
         self._tags(client, tags)
         texts = {clean(name): str(value) for name, value in record["parameters"].items()}
         new = [Param(name, text[:PARAMETER_LENGTH]) for name, text in texts.items() if name not in run.data.params]
         for i in range(0, len(new), PARAMETERS_PER_CALL):
-            client.log_batch(position.run_id, params=new[i : i + PARAMETERS_PER_CALL])
+            client.log_batch(state.run_id, params=new[i : i + PARAMETERS_PER_CALL])
         if any(len(text) > PARAMETER_LENGTH for text in texts.values()):
-            client.log_dict(position.run_id, record["parameters"], "parameters.json")
-        position.offset = end
+            client.log_dict(state.run_id, record["parameters"], "parameters.json")
+        state.offset = end
         self.earlier = self._before_resume()
 
     def _tags(self, client: MlflowClient, tags: dict[str, Any]) -> None:
         rows = [RunTag(clean(name), str(value)[:TAG_LENGTH]) for name, value in tags.items() if value is not None]
         for i in range(0, len(rows), TAGS_PER_CALL):
-            client.log_batch(self.position.run_id, tags=rows[i : i + TAGS_PER_CALL])
+            client.log_batch(self.state.run_id, tags=rows[i : i + TAGS_PER_CALL])
 
     def _artifact(self, client: MlflowClient, record: Record, end: int) -> None:
-        self._confine(client.get_run(self.position.run_id).info.artifact_uri if self.confined else "")
+        self._confine(client.get_run(self.state.run_id).info.artifact_uri if self.confined else "")
         path, target = inside(self.folder, record.get("path")), record.get("to") or None
         if target and (not isinstance(target, str) or {"", ".", ".."} & set(target.split("/")) or "\\" in target):
-            raise Refusal(f"an artifact must be put below the run's own. Received: {target!r}")
+            raise RejectedRecord(f"an artifact must have a relative target without '..'. Received: {target!r}")
         if path.is_dir():
-            client.log_artifacts(self.position.run_id, str(path), target)
+            client.log_artifacts(self.state.run_id, str(path), target)
         else:
-            client.log_artifact(self.position.run_id, str(path), target)
+            client.log_artifact(self.state.run_id, str(path), target)
 
     def _model(self, client: MlflowClient, record: Record, end: int) -> None:
-        """Log the model folder as a pyfunc model that `dlframe.runs.exported_model` loads: no pickle in it."""
+        """Log the model folder as a pyfunc model, without pickle."""
         source = inside(self.folder, record.get("path"))
         try:
             signature = read_signature(source / "signature.json")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Refusal(f"{source / 'signature.json'}: {error}") from None
-        run_id = self.position.run_id
-        experiment = self.position.experiment_id
+            raise RejectedRecord(f"{source / 'signature.json'}: {error}") from None
+        run_id = self.state.run_id
+        experiment = self.state.experiment_id
         query = f"source_run_id = '{run_id}' AND tags.`{RECORD_TAG}` = '{end}'"
         found = client.search_logged_models([experiment], query)
         model = found[0] if found else client.create_logged_model(experiment, "model", run_id, {RECORD_TAG: str(end)})
@@ -290,7 +289,7 @@ class Delivery:
         self._confine(model.artifact_location)
         described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
         described.signature = signature
-        # pyfunc.save_model would do the same, after looking through every installed package for seconds.
+        # pyfunc.save_model does the same, but scans every installed package for seconds.
         pyfunc.add_to_model(described, "dlframe.runs.exported_model", data="data", python_env="python_env.yaml")
         environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
         with tempfile.TemporaryDirectory() as scratch:
@@ -307,13 +306,13 @@ class Delivery:
     def _end(self, client: MlflowClient, record: Record, end: int) -> None:
         if message := record.get("message"):
             self._tags(client, {MESSAGE_TAG: message})
-        client.set_terminated(self.position.run_id, record["status"], record["time"])
-        self.position.status = record["status"]
+        client.set_terminated(self.state.run_id, record["status"], record["time"])
+        self.state.status = record["status"]
 
     def _is_final(self, client: MlflowClient, error: MlflowException) -> bool:
-        """Whether a second attempt will not change it."""
+        """Return whether a retry cannot change the error."""
         of_a_proxy = error.error_code == "BAD_REQUEST" and not isinstance(error, RestException)
-        # To a run that somebody has deleted everything is refused.
+        # MLflow rejects every request for a deleted run.
         return error.error_code in FINAL and not of_a_proxy and not self._removed(client)
 
     def _confine(self, location: str | None) -> None:
@@ -321,14 +320,14 @@ class Delivery:
             check_location(location or "", self.folder.parent)
 
     def _refuse(self, record: Record, error: Exception) -> None:
-        self.position.refused += 1
-        self.position.reason = reason(error)
-        self._log(f"refused {record['kind']}: {error}")
+        self.state.refused += 1
+        self.state.reason = reason(error)
+        self._log(f"rejected {record['kind']}: {error}")
 
     def _done(self, record: Record, end: int) -> None:
-        self.position.offset = end
-        self.position.time = record["time"]
-        self.position.save(self.folder)
+        self.state.offset = end
+        self.state.time = record["time"]
+        self.state.save(self.folder)
 
     def _log(self, text: str) -> None:
         if self.live:
@@ -337,12 +336,12 @@ class Delivery:
 
 
 def verify_not_empty(response: Any, endpoint: str, expected_status: int = 200) -> Any:
-    """MLflow's own check, which takes an empty answer for success: that nothing was found, or that something is taken.
+    """Verify a response as MLflow does, but reject an empty one.
 
-    Its server gives none; but an answer that breaks off in its head looks like one.
+    MLflow's server never sends an empty response; a truncated one looks empty.
     """
     if response.status_code == 200 and not response.content:
-        raise MlflowException(f"{endpoint}: the answer breaks off")
+        raise MlflowException(f"{endpoint}: empty response")
     return verify_rest_response(response, endpoint, expected_status)
 
 
@@ -350,44 +349,44 @@ rest_utils.verify_rest_response = verify_not_empty
 
 
 def check_location(uri: str, runs: Path) -> None:
-    """Refuse to write artifacts to a folder of this machine other than the folder of runs.
+    """Raise unless local artifacts go to the directory of runs.
 
     Raises:
-        TrackingError: It is one.
+        TrackingError: The location is local and elsewhere.
     """
     if uri and is_local_uri(uri) and not Path(local_file_uri_to_path(uri)).resolve().is_relative_to(runs.resolve()):
         raise TrackingError(f"artifacts would go to {uri}, which is not in {runs}")
 
 
 def inside(folder: Path, text: Any) -> Path:
-    """The file or folder in a run's folder that a record names.
+    """Return the file or folder of a record in the run directory.
 
     Raises:
-        Refusal: It is not there, or leads out of the run's folder, by its name or by a link: a journal may be a stranger's.
+        RejectedRecord: The path does not exist, or leads out of the run directory, by name or by a link.
     """
     if not isinstance(text, str) or not text or "\0" in text:
-        raise Refusal(f"an artifact must be named. Received: {text!r}")
+        raise RejectedRecord(f"an artifact must be named. Received: {text!r}")
     root, path = folder.resolve(), folder / text
     for place in (path, *path.rglob("*")):
         if not place.resolve().is_relative_to(root):
-            raise Refusal(f"{str(place)!r} leads out of the run's folder, and is not sent")
+            raise RejectedRecord(f"{str(place)!r} leads out of the run directory")
         if not place.is_dir() and not place.is_file():
-            raise Refusal(f"{place} is not there" if not place.exists() else f"{place} is no file")
+            raise RejectedRecord(f"{place} does not exist" if not place.exists() else f"{place} is not a file")
     return path
 
 
 def clean(name: str) -> str:
-    """A name that MLflow takes: "precision@10" as "precision_10"."""
+    """Return a name that MLflow accepts: "precision@10" as "precision_10"."""
     return re.sub(r"[^\w.\- :/]", "_", name)[:250]
 
 
 def same(first: float | None, second: float) -> bool:
-    """Equality in which NaN equals NaN."""
+    """Return whether two values are equal; NaN equals NaN."""
     return first == second or (first is not None and first != first and second != second)
 
 
 def user() -> str:
-    """Who started the run; "unknown" for a user id without a name, as in a container."""
+    """Return the user's name; "unknown" without one, as in containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -395,10 +394,10 @@ def user() -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Why it failed, in one line: the operating system's words where it is the cause."""
+    """Return the reason of an error in one line, that of the OS if possible."""
     cause: BaseException | None = error
     while cause:
-        for item in (cause, *cause.args):  # urllib3 hands some causes on as an argument
+        for item in (cause, *cause.args):  # urllib3 passes some causes as an argument
             if isinstance(item, OSError) and item.strerror:
                 return f"{item.strerror}: {item.filename}" if item.filename else item.strerror
         cause = cause.__cause__ or cause.__context__
@@ -406,14 +405,14 @@ def reason(error: BaseException) -> str:
 
 
 def read_signature(path: Path) -> ModelSignature:
-    """{"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}], "outputs": ...} as MLflow's signature.
+    """Read MLflow's signature; a single input has no name, to accept arrays.
 
-    An only input has no name there, so that an array is enough.
+    {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}], "outputs": ...}
     """
     sides = json.loads(path.read_text(encoding="utf-8"))
     inputs, outputs = sides["inputs"], sides["outputs"]
     if not all(re.fullmatch(r"\w+", column["dtype"]) for column in (*inputs, *outputs)):
-        raise ValueError("a dtype must be the name of one")  # NumPy would read a small language
+        raise ValueError("a dtype must be a name")  # NumPy also parses comma-separated dtypes
 
     def schema(columns: list[dict[str, Any]], named: bool) -> Schema:
         return Schema([TensorSpec(np.dtype(c["dtype"]), tuple(c["shape"]), c["name"] if named else None) for c in columns])

@@ -1,0 +1,123 @@
+"""Upload state of a run's journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from dlframe.runs import journal
+from dlframe.types import TrackingError
+
+FILE = "tracking.json"
+
+
+@dataclass
+class UploadState:
+    """Content of `tracking.json` in a run directory.
+
+    Attributes:
+        uri: Store of the run.
+        key: Tag that finds a run whose creation was interrupted before `run_id` was saved.
+        experiment_id: MLflow's.
+        run_id: MLflow's.
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED; empty before the run exists.
+        offset: Bytes of the journal that are uploaded.
+        time: Time of the last uploaded record, in ms since the epoch.
+        refused: Number of records that MLflow rejected; `reason` is that of the last one.
+        error: Reason why the last attempt failed; empty after a success.
+    """
+
+    uri: str = ""
+    key: str = ""
+    experiment_id: str = ""
+    run_id: str = ""
+    status: str = ""
+    offset: int = 0
+    time: int = 0
+    refused: int = 0
+    reason: str = ""
+    error: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> UploadState:
+        """Read the state of a run directory; new if nothing is uploaded yet.
+
+        Raises:
+            TrackingError: The file is damaged.
+        """
+        path = folder / FILE
+        try:
+            state = cls(**json.loads(path.read_text(encoding="utf-8")))
+            if state.is_sound():
+                return state
+        except FileNotFoundError:
+            return cls()
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise TrackingError(f"{path} is damaged. Remove it to upload the run again, as a new one")
+
+    def is_sound(self) -> bool:
+        """Return whether every value has its type; the key becomes part of a query."""
+        kinds = all(type(value) is type(default) for value, default in zip(astuple(self), astuple(UploadState()), strict=True))
+        return kinds and 0 <= self.offset < 2**63 and re.fullmatch("[0-9a-f]*", self.key) is not None
+
+    def save(self, folder: Path) -> None:
+        """Replace the file atomically."""
+        path = folder / FILE
+        temporary = path.with_suffix(".new")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(asdict(self), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def beginning(folder: Path) -> dict[str, Any] | None:
+    """Return the journal's last "start" with a store; None for an untracked run."""
+    starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and store_of(record)]
+    return starts[-1] if starts else None
+
+
+def store_of(start: dict[str, Any]) -> str:
+    """Return the store of a "start"; empty without one."""
+    uri = start.get("uri")
+    return uri if isinstance(uri, str) else ""
+
+
+def has_pending(folder: Path) -> bool:
+    """Return whether a run has pending records."""
+    state = UploadState.load(folder)
+    open_end = state.status in ("", "RUNNING") or bool(state.error)
+    if not open_end and state.offset == (folder / journal.FILE).stat().st_size:
+        return False
+    first = next(journal.follow(folder), None)
+    if not state.uri and not (first and store_of(first[0])):
+        return False
+    return open_end or next(journal.follow(folder, state.offset), None) is not None
+
+
+def pending_message(folder: Path, state: UploadState | None = None) -> str:
+    """Return a message about pending or rejected records; empty without any.
+
+    Args:
+        folder: Run directory.
+        state: Upload state, if saving it failed.
+    """
+    state = state or UploadState.load(folder)
+    if not beginning(folder):
+        return ""
+    waiting = sum(1 for _ in journal.follow(folder, state.offset))
+    why = f" ({state.error})" if state.error else ""
+    if waiting or state.error:
+        records = "1 record" if waiting == 1 else f"{waiting} records"
+        command = f"python -m dlframe sync {shlex.quote(str(folder))}"
+        return f"{records} in {folder / journal.FILE} not uploaded to MLflow yet{why}. Upload: {command}"
+    if state.refused:
+        records = "1 record" if state.refused == 1 else f"{state.refused} records"
+        return f"MLflow rejected {records} of {folder / journal.FILE}: {state.reason}"
+    return ""
