@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from dlframe.config import load
-from dlframe.jobs.train import rescore, run
+from dlframe.jobs.evaluate import evaluate_run
+from dlframe.jobs.train import run
 from dlframe.registry import GROUPS
 from dlframe.runs.journal import history
 from dlframe.runs.recorder import states
@@ -96,7 +97,7 @@ def test_a_run_on_a_gpu_goes_on_bit_for_bit(tmp_path, more):
     assert history(again.folder) == curves
     assert again.metrics == reference.metrics
     if "trainer=fsdp" not in more:
-        assert rescore(again.folder).metrics == pytest.approx(again.metrics, abs=1e-6)
+        assert evaluate_run(again.folder).metrics == pytest.approx(again.metrics, abs=1e-6)
 
 
 def test_after_a_kill(tmp_path):

@@ -244,7 +244,7 @@ def test_a_config_that_is_no_file(kind: str, refused: Callable[..., str], strang
         "folder": file.mkdir,
         "link_to_a_device": lambda: os.symlink("/dev/stdin", file),
     }[kind]()
-    assert refused("test", str(stranger)) == "test: theirs is no run: it has no config.yaml. Runs are in runs/."
+    assert refused("test", str(stranger)) == "test: 'theirs' is not a run directory (no config.yaml). Runs are in runs/."
 
 
 SAVED = {

@@ -442,7 +442,7 @@ def test_a_checkpoint_that_is_missing(name, folder):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    refused("test: nope is no run: it has no config.yaml. Runs are in runs/.", "test", "nope", cwd=tmp_path)
+    refused("test: 'nope' is not a run directory (no config.yaml). Runs are in runs/.", "test", "nope", cwd=tmp_path)
 
 
 def test_data_that_have_changed(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from dlframe.cli import main
-from dlframe.config import VERBS, names
+from dlframe.cli.commands import COMMANDS
+from dlframe.config import names
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, plugins
 from dlframe.types import ConfigError, DataError, nearest
@@ -42,10 +44,26 @@ def test_help_names_every_run_option_and_verb(capsys, arguments):
     assert all(f"python -m dlframe {verb}" in out for verb in ("test", "list", "show", "ui", "-m"))
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_a_row_a_module_and_help(capsys, name):
+    command = COMMANDS[name]
+    assert callable(importlib.import_module(command.module).main)
+    assert f"{command.line} " in said(capsys, "--help")[1]
+    code, out, error = said(capsys, *(["help", name] if name == "-m" else [name, "--help"]))
+    assert (code, error) == (0, "")
+    assert out.startswith(f"{command.line}\n")
+    for option in settings.get(command.options).parameters.values() if command.options else ():
+        assert f"\n  {option.name}: {option.rule}; " in out
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"python -m dlframe {'' if name == 'train' else name}" in readme
+
+
 SHOW = "show: must be: show GROUP=NAME, or show run. Received: "
 GRID = "several values make a grid, which needs -m. Try: python -m dlframe -m"
-WORD = f"must be key=value or a verb. Choose from: {', '.join(sorted(VERBS))}. See: python -m dlframe --help"
-VERB = f"must be key=value, after the verb if there is one ({', '.join(VERBS)})."
+WORD = (
+    f"must be key=value or a command. Choose from: {', '.join(sorted(set(COMMANDS) - {'-m'}))}. See: python -m dlframe --help"
+)
+VERB = "must be key=value, after the command if there is one. See: python -m dlframe --help"
 MODELS = nearest("?", names("model"))
 
 
@@ -54,16 +72,18 @@ MODELS = nearest("?", names("model"))
     [
         # verbs and flags
         ("nope", f"'nope': {WORD}"),
-        ("tset runs/x", "'tset': must be key=value or a verb. Did you mean 'test'? See: python -m dlframe --help"),
+        ("tset runs/x", "'tset': must be key=value or a command. Did you mean 'test'? See: python -m dlframe --help"),
         ("''", f"'': {WORD}"),
         ("model = cnn", f"'model': {WORD}"),
         ("--hlep", "--hlep: no such flag. Options are key=value; flags are -m, --multirun and --help."),
         ("--model=cnn", "--model=cnn: no such flag. Options are key=value; flags are -m, --multirun and --help."),
-        ("-m test runs/x", "-m: a grid is for training. Received: test."),
+        ("-m test runs/x", "-m: only for training. Received: test."),
         ("train test", f"test: {VERB}"),
         ("seed=1 ~model", f"~model: {VERB}"),
-        ("test", "test: needs the folder of a run. Try: python -m dlframe test runs/..."),
-        ("test .", "test: . is no run: it has no config.yaml. Runs are in runs/."),
+        ("test", "test: requires a run directory. Try: python -m dlframe test runs/..."),
+        ("test .", "test: '.' is not a run directory (no config.yaml). Runs are in runs/."),
+        ("tset --help", "'tset': must be key=value or a command. Did you mean 'test'? See: python -m dlframe --help"),
+        ("help nothing", f"'nothing': {WORD}"),
         ("test a b", "test: options are key=value. Received: 'b'."),
         ("test a chekpoint=b", "chekpoint: no such option. Did you mean 'checkpoint'? See: python -m dlframe show test"),
         ("ui port=abc", "port: must be int >= 1 and <= 65535. Received: 'abc'."),

@@ -13,7 +13,8 @@ from torch import nn
 
 from dlframe.config import load
 from dlframe.engine.learner import parameter_groups
-from dlframe.jobs.train import rescore, run
+from dlframe.jobs.evaluate import evaluate_run
+from dlframe.jobs.train import run
 from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import BEST, states
 from dlframe.storage import checkpoint
@@ -141,7 +142,7 @@ def test_weights_that_are_not_finite_are_neither_kept_nor_scored(tmp_path, monke
 def test_a_model_without_gradients_learns_by_what_it_sees(tmp_path):
     result = train(tmp_path, "model=lda", "epochs=1")
     assert result.metrics["accuracy"] > 0.93
-    assert rescore(result.folder).metrics == result.metrics
+    assert evaluate_run(result.folder).metrics == result.metrics
 
 
 def test_a_callback_that_sees_batches_sees_each(tmp_path):

@@ -11,7 +11,8 @@ from tests.conftest import dlframe
 
 from dlframe.config import load
 from dlframe.engine import memory
-from dlframe.jobs.train import rescore, run
+from dlframe.jobs.evaluate import evaluate_run
+from dlframe.jobs.train import run
 from dlframe.runs.journal import read
 
 HUGE = 2**44
@@ -52,7 +53,7 @@ def test_auto_keeps_the_optimizer_step_as_large(tmp_path, capsys):
         load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}", "batch_size=auto", "accumulate_grad_batches=2"])
     )
     assert "batch_size=auto: batch_size=128 accumulate_grad_batches=1\n" in capsys.readouterr().err
-    assert found.metrics == whole.metrics == rescore(found.folder).metrics
+    assert found.metrics == whole.metrics == evaluate_run(found.folder).metrics
     (note,) = [record for record in read(found.folder) if record["kind"] == "note"]
     assert (note["name"], note["value"]) == ("batch_size", 128)
 

@@ -17,7 +17,8 @@ from tests.faults.proxy import Mode, Proxy
 from dlframe.runs import journal
 from dlframe.runs.journal import Journal
 from dlframe.tracking import Tracker, UploadState, upload
-from dlframe.tracking.store import QUIET, connection_error, free
+from dlframe.tracking.store import QUIET, connection_error
+from dlframe.tracking.ui import free
 
 os.environ.update(QUIET)
 

@@ -15,7 +15,8 @@ from tests.conftest import dlframe
 from dlframe.config import load
 from dlframe.engine.fit import build_task
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
-from dlframe.jobs.train import load_data, rescore, run
+from dlframe.jobs.evaluate import evaluate_run
+from dlframe.jobs.train import load_data, run
 from dlframe.jobs.verify_resume import verify
 from dlframe.runs.exported_model import Predictor
 from dlframe.runs.recorder import states
@@ -44,7 +45,7 @@ def test_boxes_on_images(tmp_path):
     assert result.interval.low < result.metrics["ap50"] < result.interval.high
     assert np.isnan(result.metrics["ap_of_nothing"]), "one undefined metric is no failure of the others"
     plugin = str(HERE / "boxes")
-    again = rescore(result.folder, plugin_paths=[plugin])
+    again = evaluate_run(result.folder, plugin_paths=[plugin])
     assert {**again.metrics, "ap_of_nothing": 0} == {**result.metrics, "ap_of_nothing": 0}
     config = load([*BOXES, "data.images=400", "tracking=none"])
     test, table = load_data(config).test, predictions(result)
@@ -64,7 +65,7 @@ def test_tags_of_letters(tmp_path, lazy):
     own = [f"data.path={tmp_path / 'words'}", "trainer.num_workers=2"] if lazy else []
     result = train(tmp_path, *TOKENS, *own, "epochs=12", "optimizer.lr=0.01", "batch_size=32", "batch_elements=400")
     assert result.metrics["accuracy"] > 0.93 > 0.8 > result.baseline[1]["accuracy"]
-    assert rescore(result.folder, plugin_paths=[str(HERE / "tokens")]).metrics == result.metrics
+    assert evaluate_run(result.folder, plugin_paths=[str(HERE / "tokens")]).metrics == result.metrics
     test, table = load_data(load([*TOKENS, "tracking=none"])).test, predictions(result)
     outputs = Predictor(result.folder / "model", (str(HERE / "tokens"),)).predict(test["letters"])
     names = np.array(["consonant", "vowel", "last vowel"])
@@ -83,7 +84,7 @@ def test_a_memory_that_grows(tmp_path):
     """State of unknown size is in checkpoints, in the best weights, in `test` and in the exported model."""
     result = train(tmp_path, *TOKENS, "model=letter_counts", "epochs=1")
     assert result.metrics["accuracy"] > result.baseline[1]["accuracy"] + 0.1
-    assert rescore(result.folder, plugin_paths=[str(HERE / "tokens")]).metrics == result.metrics
+    assert evaluate_run(result.folder, plugin_paths=[str(HERE / "tokens")]).metrics == result.metrics
     (state, *_) = states(result.folder)
     assert len(checkpoint.load(state)[0]["task"]["model._extra_state"]["letters"]) > 20
     test, table = load_data(load([*TOKENS, "tracking=none"])).test, predictions(result)

@@ -17,7 +17,8 @@ from tests.conftest import dlframe
 
 from dlframe.config import load
 from dlframe.data.digits import digits
-from dlframe.jobs.train import rescore, run
+from dlframe.jobs.evaluate import evaluate_run
+from dlframe.jobs.train import run
 from dlframe.runs.exported_model import Predictor
 from dlframe.runs.run_directory import BEST
 from dlframe.storage import checkpoint
@@ -89,8 +90,8 @@ def test_predictions_give_the_accuracy(default_run):
 def test_a_finished_run_is_scored_again_to_the_bit(default_run):
     """In a fresh process, as a user does: how torch shares its work among threads may differ after other work."""
     _, folder = default_run
-    code = "import json, sys; from pathlib import Path; from dlframe.jobs.train import rescore; "
-    code += "print(json.dumps(rescore(Path(sys.argv[1])).metrics))"
+    code = "import json, sys; from pathlib import Path; from dlframe.jobs.evaluate import evaluate_run; "
+    code += "print(json.dumps(evaluate_run(Path(sys.argv[1])).metrics))"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == json.loads((folder / "result.json").read_text())["metrics"]
 
@@ -104,7 +105,7 @@ def test_a_run_is_scored_again_without_the_weights_that_it_began_with(tmp_path):
     backbone = ["model=backbone", "model.architecture=test_resnet", f"model.weights={file}", "model.image_size=32"]
     result = train(tmp_path, *backbone, "epochs=1")
     file.unlink()
-    assert rescore(result.folder).metrics == result.metrics
+    assert evaluate_run(result.folder).metrics == result.metrics
     outputs = Predictor(result.folder / "model").predict(digits().test["image"][:3])
     assert outputs["probabilities"].shape == (3, 10)
 

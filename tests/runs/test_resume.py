@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from dlframe.config import load
+from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.grid import run_grid
-from dlframe.jobs.train import rescore, run
+from dlframe.jobs.train import run
 from dlframe.runs import resume
 from dlframe.runs.journal import Journal, ended, history
 from dlframe.runs.recorder import states
@@ -135,13 +136,13 @@ def test_journals_that_are_none_are_passed_over(tmp_path, finished):
 def test_the_last_state_can_be_scored_too(tmp_path, finished):
     best = json.loads((finished / "result.json").read_text())["metrics"]
     curves = history(finished)
-    assert rescore(finished, "best").metrics == rescore(finished).metrics == best
-    last = rescore(finished, "last").metrics
+    assert evaluate_run(finished, "best").metrics == evaluate_run(finished).metrics == best
+    last = evaluate_run(finished, "last").metrics
     assert (last == best) == (curves["val/accuracy"][1][1] > curves["val/accuracy"][0][1])
-    assert last == rescore(finished, str(states(finished)[0])).metrics
+    assert last == evaluate_run(finished, str(states(finished)[0])).metrics
     states(finished)[0].unlink()
     with pytest.raises(CheckpointError, match=r"has no state of its training\. Try: checkpoint=best"):
-        rescore(finished, "last")
+        evaluate_run(finished, "last")
 
 
 def test_a_grid_goes_on_too(tmp_path, capsys):

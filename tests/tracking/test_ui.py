@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from dlframe.runs.journal import Journal
-from dlframe.tracking import Tracker, ui
+from dlframe.tracking import Tracker
+from dlframe.tracking.ui import serve
 from dlframe.types import TrackingError
 
 matplotlib.use("agg")
@@ -69,7 +70,7 @@ class Served:
 
     def __init__(self, uri: str) -> None:
         self.port = free_port()
-        call = "import sys; from dlframe.tracking import ui; ui(sys.argv[1], sys.argv[2], port=int(sys.argv[3]))"
+        call = "import sys; from dlframe.tracking.ui import serve; serve(sys.argv[1], sys.argv[2], port=int(sys.argv[3]))"
         folder = Path(uri.removeprefix("sqlite:///")).parent
         self.process = subprocess.Popen(
             [sys.executable, "-c", call, uri, str(folder / "artifacts"), str(self.port)],
@@ -162,12 +163,12 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         taken = rf"^port: {port} on 127\.0\.0\.1 is taken\. Try: python -m dlframe ui port=\d+$"
         with pytest.raises(TrackingError, match=taken):
-            ui(f"sqlite:///{tmp_path}/mlflow.db", "", port=port)
+            serve(f"sqlite:///{tmp_path}/mlflow.db", "", port=port)
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TrackingError) as error:
-        ui(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path))
+        serve(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path))
     command = "python -m dlframe model=cnn"
     assert str(error.value) == f"tracking.uri: no store at {tmp_path}/mlflow.db yet. Create one by a run: {command}"
     assert not list(tmp_path.iterdir())

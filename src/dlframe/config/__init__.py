@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlframe.config.choices import LISTS, OPTIONS, VERBS, check_name, folders, names
+from dlframe.config.choices import LISTS, OPTIONS, check_name, folders, names
 from dlframe.config.compose import assign, compose, resolved
 from dlframe.config.overrides import expand, given_keys, load_options, parse, plugin_paths
 from dlframe.config.run_config import Config
@@ -23,7 +23,6 @@ from dlframe.types import ConfigError
 __all__ = [
     "LISTS",
     "OPTIONS",
-    "VERBS",
     "Config",
     "check",
     "check_name",

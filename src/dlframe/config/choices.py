@@ -11,7 +11,6 @@ from dlframe.registry import GROUPS, plugins
 from dlframe.registry.renamed import new_name
 from dlframe.types import ConfigError, nearest
 
-VERBS = ("train", "test", "predict", "list", "show", "ui", "sync", "verify-resume")
 LISTS = ("augmentation", "callback", "metric")
 """Groups of which a run takes any number, in order."""
 OPTIONS = ("trainer", "tracking", "checkpoint")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlframe.config.choices import LISTS, NESTED, OPTIONS, VERBS, known_keys, unknown
+from dlframe.config.choices import LISTS, NESTED, OPTIONS, known_keys, unknown
 from dlframe.config.settings import settings
 from dlframe.registry import CHOICES, GROUPS, Entry, plugins
 from dlframe.registry.parameters import Parameter, parts
@@ -22,7 +22,7 @@ def given_keys(overrides: Sequence[str]) -> dict[str, str]:
         key, equals, raw = text.partition("=")
         key = key.strip().lstrip("+")
         if not equals or not key:
-            raise ConfigError(f"{text}: must be key=value, after the verb if there is one ({', '.join(VERBS)}).")
+            raise ConfigError(f"{text}: must be key=value, after the command if there is one. See: python -m dlframe --help")
         if key.split(".")[0] not in (NESTED if "." in key else known_keys()):
             raise unknown(key, known_keys())
         if re.search(r"[\x00-\x1f\x7f-\x9f]", raw):

@@ -136,7 +136,7 @@ class Tracking:
 @settings.register("test")
 @dataclass(frozen=True, kw_only=True)
 class Test:
-    """Scoring a finished run again.
+    """Evaluate a finished run again from its directory.
 
     Args:
         checkpoint: The run's "best" weights, its "last", or the path of another checkpoint.
@@ -150,7 +150,7 @@ class Test:
 @settings.register("predict")
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Predicting with a trained model.
+    """Predict for files, folders or arrays with the model of a run.
 
     Args:
         out: File for the predictions, ending in .parquet, .jsonl or .csv; empty shows the first ones in the terminal.
@@ -170,7 +170,7 @@ class Predict:
 @settings.register("ui")
 @dataclass(frozen=True, kw_only=True)
 class UI:
-    """The MLflow pages.
+    """Serve the MLflow pages of the runs in the current directory.
 
     Args:
         port: Port to serve them on.
@@ -190,7 +190,7 @@ class UI:
 @settings.register("sync")
 @dataclass(frozen=True, kw_only=True)
 class Sync:
-    """Delivering to MLflow what it has not got.
+    """Upload pending records of these runs, or of all, to MLflow.
 
     Args:
         runs: Folder of the runs, all of which are delivered where none is named.
@@ -204,7 +204,7 @@ class Sync:
 @settings.register("verify_resume")
 @dataclass(frozen=True, kw_only=True)
 class VerifyResume:
-    """Verifying that a training which is killed and continued ends as one that is left alone. All else is the training's.
+    """Check that killed and resumed training is bitwise identical.
 
     Args:
         kills: How often it is killed.

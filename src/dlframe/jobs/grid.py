@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from dlframe.config import expand
 from dlframe.jobs.executors import Executor, Inline, Job, Outcome
+from dlframe.reports import terminal
 from dlframe.reports.table import Row, table
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a grid in this process."""
+    terminal.warn_of_plugins()
+    return run_grid(arguments)
 
 
 def run_grid(overrides: Sequence[str], executor: Executor | None = None) -> int:

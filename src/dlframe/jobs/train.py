@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlframe.config import Config, load_saved
+from dlframe.config import Config, load
 from dlframe.readers.splits import drop_labels
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
 from dlframe.runs.environment import is_main
 from dlframe.runs.journal import NO_ROOM, Journal, ended
-from dlframe.runs.recorder import BEST, Recorder, RunRecorder, read_metadata, states
+from dlframe.runs.recorder import BEST, Recorder, RunRecorder
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
-from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, check_dataset
+from dlframe.types import DataError, Dataset, Result, check_dataset
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -47,6 +45,14 @@ def load_data(config: Config) -> Dataset:
     return dataset
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Train, test and save one run."""
+    config = load(arguments)
+    terminal.warn_of_plugins()
+    run(config)
+    return 0
+
+
 def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     """Train, test, keep everything; or go on with a run that was stopped, where `config.run.resume` says so.
 
@@ -61,7 +67,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     run_directory.check_writable(config.run.runs)
     folder = resume.find(config) if is_main() else None
     if folder and ended(folder) == "FINISHED" and (folder / run_directory.RESULT).is_file():
-        return _told(run_directory.read_result(folder), pending)
+        return _summarized(run_directory.read_result(folder), pending)
     tracking_uri = _tracking_uri(config)
     dataset = load_data(config)
     with Signals() as signals:
@@ -98,7 +104,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
                 pending.append(tracker)
             elif tracker and (late := tracker.wait()):
                 print(late, file=sys.stderr)
-    return _told(result, pending)
+    return _summarized(result, pending)
 
 
 def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: str, signals: Signals) -> RunRecorder:
@@ -116,69 +122,18 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
     return RunRecorder(config, folder, journal, signals)
 
 
-def _told(result: Result, pending: list[Tracker] | None) -> Result:
+def _summarized(result: Result, pending: list[Tracker] | None) -> Result:
     """The result, also in the terminal, unless it is one of a grid's."""
     if pending is None:
         print(terminal.summary(result), flush=True)
     return result
 
 
-def rescore(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -> Result:
-    """Score a finished run again from its folder.
-
-    Args:
-        folder: The run's folder.
-        weights: "best", which is the default, "last", or another checkpoint's path.
-        plugin_paths: Plugins that the run used, beside ./plugins and the installed ones.
-
-    Raises:
-        DlframeError: The folder holds no run, or its data or checkpoint are not what they were.
-    """
-    started = time.perf_counter()
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"test: {folder} is no run: it has no config.yaml. Runs are in runs/.")
-    config = load_saved(folder / "config.yaml", plugin_paths)
-    if config.run.batch_size == "auto":
-        config = config.changed(batch_size=read_metadata(folder, "batch_size") or 1)
-    path = _weights(folder, weights)
-    own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
-    if own != model:
-        raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
-    try:
-        overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
-        if not all(text.isprintable() and "=" in text for text in overrides):
-            raise ValueError("overrides.txt holds something else than overrides")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: is damaged: {error}") from None
-    dataset = load_data(config)
-    run_directory.check_data(folder, dataset)
-    print(terminal.header(config, dataset, None), flush=True)
-    from dlframe.engine.fit import evaluate
-
-    result, _ = _result(config, dataset, evaluate(config, dataset, path), folder)
-    result.seconds = time.perf_counter() - started
-    result.overrides = overrides
-    print(terminal.summary(result), flush=True)
-    return result
-
-
-def _weights(folder: Path, checkpoint: str) -> Path:
-    """Which file of a run, or elsewhere, is meant."""
-    match checkpoint:
-        case "" | "best":
-            return folder / BEST
-        case "last":
-            if not (kept := states(folder)):
-                raise CheckpointError(f"checkpoint: {folder} has no state of its training. Try: checkpoint=best")
-            return kept[0]
-    return Path(checkpoint)
-
-
 def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder) -> Result:
     from dlframe.engine.fit import fit
 
     scored = fit(config, dataset, recorder, folder / BEST)
-    result, dataset = _result(config, dataset, scored, folder)
+    result, dataset = result_of(config, dataset, scored, folder)
     recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()})
     if isinstance(recorder, RunRecorder):
         run_directory.write_end(config, dataset, scored.task, scored.scores, folder, recorder.journal)
@@ -188,7 +143,7 @@ def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder) -
     return result
 
 
-def _result(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset]:
+def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset]:
     """The result, and the data that it describes: where batches were limited, the test samples that were scored."""
     if len(scored.index) < len(dataset.test):
         dataset = replace(dataset, test=dataset.test.take(scored.index))

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlframe.config import Config, load
-from dlframe.config.settings import AUTO_BATCH
+from dlframe.config import Config, load, load_options
+from dlframe.config.settings import AUTO_BATCH, settings
 from dlframe.jobs.train import load_data
+from dlframe.reports import terminal
 from dlframe.runs import journal
 from dlframe.runs.recorder import BEST, states
 from dlframe.runs.run_directory import RESULT, new_folder
@@ -54,6 +55,14 @@ class _Failed(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Verify a training; all arguments but its own are the training's."""
+    own = [text for text in arguments if text.partition("=")[0] in settings.get("verify_resume").parameters]
+    options = load_options("verify_resume", own)
+    terminal.warn_of_plugins()
+    return verify([text for text in arguments if text not in own], kills=options["kills"], seed=options["kill_seed"])
 
 
 def verify(overrides: Sequence[str], *, kills: int, seed: int) -> int:

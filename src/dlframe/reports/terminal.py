@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from dlframe.config import Config, expand
+from dlframe.registry import plugins
 from dlframe.types import Dataset, Field, Result
 
 
@@ -74,3 +76,10 @@ def _single(override: str) -> str:
     # Untrusted: plugins stay as they are, and ranges are not expanded.
     same = key == "plugin_paths" or ("(" not in raw and len(expand([override])) == 1)
     return override if same else f"{key}='{raw}'"
+
+
+def warn_of_plugins() -> None:
+    """Name the broken plugins, which are left out."""
+    plugins.discover()
+    for name, fault in plugins.broken.items():
+        print(f"warning: plugin '{name}' is left out: {fault}", file=sys.stderr)

@@ -6,7 +6,9 @@ import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dlframe.config import load_options
 from dlframe.runs import journal
+from dlframe.runs.run_directory import store_uri
 from dlframe.tracking.store import reachable
 from dlframe.tracking.tracker import upload
 from dlframe.tracking.trusted_stores import check_store
@@ -15,6 +17,14 @@ from dlframe.types import ConfigError, TrackingError
 
 UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?")
 """Control characters of untrusted text."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Upload the pending records of the runs that are named, or of all."""
+    folders = [text for text in arguments if "=" not in text or Path(text).is_dir()]
+    options = load_options("sync", [text for text in arguments if text not in folders])
+    uri = options["uri"] and store_uri(options["uri"], options["runs"])
+    return sync([Path(folder) for folder in folders], runs=Path(options["runs"]), uri=uri)
 
 
 def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:

@@ -1,0 +1,75 @@
+"""Command `test RUN`: the metrics of a finished run, computed again from its directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlframe.config import load_options, load_saved
+from dlframe.jobs.train import load_data, result_of
+from dlframe.reports import terminal
+from dlframe.runs import run_directory
+from dlframe.runs.recorder import BEST, read_metadata, states
+from dlframe.storage import checkpoint
+from dlframe.types import CheckpointError, ConfigError, DataError, Result
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate a run, and print its metrics."""
+    if not arguments:
+        raise ConfigError("test: requires a run directory. Try: python -m dlframe test runs/...")
+    options = load_options("test", arguments[1:])
+    evaluate_run(Path(arguments[0]), options["checkpoint"], options["plugin_paths"])
+    return 0
+
+
+def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -> Result:
+    """Score a finished run again from its folder.
+
+    Args:
+        folder: The run's folder.
+        weights: "best", which is the default, "last", or another checkpoint's path.
+        plugin_paths: Plugins that the run used, beside ./plugins and the installed ones.
+
+    Raises:
+        DlframeError: The folder holds no run, or its data or checkpoint are not what they were.
+    """
+    started = time.perf_counter()
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"test: '{folder}' is not a run directory (no config.yaml). Runs are in runs/.")
+    config = load_saved(folder / "config.yaml", plugin_paths)
+    if config.run.batch_size == "auto":
+        config = config.changed(batch_size=read_metadata(folder, "batch_size") or 1)
+    path = _weights_file(folder, weights)
+    own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
+    if own != model:
+        raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
+    try:
+        overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
+        if not all(text.isprintable() and "=" in text for text in overrides):
+            raise ValueError("overrides.txt holds something else than overrides")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: is damaged: {error}") from None
+    dataset = load_data(config)
+    run_directory.check_data(folder, dataset)
+    print(terminal.header(config, dataset, None), flush=True)
+    from dlframe.engine.fit import evaluate
+
+    result, _ = result_of(config, dataset, evaluate(config, dataset, path), folder)
+    result.seconds = time.perf_counter() - started
+    result.overrides = overrides
+    print(terminal.summary(result), flush=True)
+    return result
+
+
+def _weights_file(folder: Path, checkpoint: str) -> Path:
+    """Which file of a run, or elsewhere, is meant."""
+    match checkpoint:
+        case "" | "best":
+            return folder / BEST
+        case "last":
+            if not (kept := states(folder)):
+                raise CheckpointError(f"checkpoint: {folder} has no state of its training. Try: checkpoint=best")
+            return kept[0]
+    return Path(checkpoint)
