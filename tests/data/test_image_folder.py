@@ -203,7 +203,7 @@ def test_folders_that_are_refused(tmp_path, folder):
     (empty / "dog").mkdir()
     assert refused(empty) == f"image_folder: {empty / 'cat'} has no files. Remove the folder or add images"
     few = write(tmp_path / "few", {"one": 1, "two": 2}, each=2)
-    assert refused(few) == (f"image_folder: {few}: class 'one' has 2 of the 3 samples that it needs to be in every split")
+    assert refused(few) == (f"image_folder: {few}: class 'one' must have at least 3 samples, one per split. Received: 2")
     split = tmp_path / "split"
     write(split / "train", {"one": 1, "two": 2})
     write(split / "test", {"one": 1, "tow": 2})

@@ -143,5 +143,5 @@ def test_a_disk_that_is_too_small_for_the_decoded_images(
     monkeypatch.setenv("DLFRAME_DATA", str(small_disk.path))
     done = dlframe(*TRAIN, "data.image_size=100", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert "could not be decoded into" in done.stderr.splitlines()[-1]
+    assert "cannot decode into" in done.stderr.splitlines()[-1]
     assert "No space left on device" in done.stderr.splitlines()[-1]

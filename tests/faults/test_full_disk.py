@@ -57,7 +57,7 @@ def test_training_goes_on_while_the_disk_is_full(
     (tmp_path / "4").touch()
     assert training.status() == 0, training.said()
     assert warnings(training) == [
-        " the checkpoints before are whole.",
+        " earlier checkpoints are valid.",
         " the journal continues in memory until there is space",
     ]
     assert history(folder) == history(undisturbed)
