@@ -64,7 +64,9 @@ def race(case: str, seed: int) -> dict[str, tuple[float, float, int]]:
     """Wall seconds, CPU seconds and steps of both to the target."""
     target, steps = TARGETS[case]
     watch = Race(target)
-    config = load([*CASES[case], *OPTIONS, *with_callback(watch), "epochs=60", f"trainer.limit_steps={steps}", f"seed={seed}"])
+    config = load(
+        [*CASES[case], *OPTIONS, *with_callback(watch), "epochs=60", f"trainer.limit_batches={steps}", f"seed={seed}"]
+    )
     dataset = load_data(config)
     fit(config, dataset, InMemoryRecorder(), Path())
     task = build_task(config, dataset)

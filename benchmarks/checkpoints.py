@@ -90,7 +90,7 @@ class Interleave(Callback):
 
 
 def measure(data: str, rounds: int, steps: int) -> None:
-    options = ["model=cnn", f"data={data}", f"epochs={(rounds + 2) * len(MODES) + 1}", f"trainer.limit_steps={steps}"]
+    options = ["model=cnn", f"data={data}", f"epochs={(rounds + 2) * len(MODES) + 1}", f"trainer.limit_batches={steps}"]
     with tempfile.TemporaryDirectory() as folder:
         recorder = Switched(load(options), Path(folder))
         interleave = Interleave(recorder)

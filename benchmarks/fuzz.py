@@ -225,7 +225,7 @@ def bytes_of(write: Callable[[Any], Any]) -> bytes:
 
 def sample_run(folder: Path) -> Path:
     """A finished run, tracked: the seeds of most readers."""
-    command = [sys.executable, "-m", "dlframe", "model=mlp", "model.width=4", "epochs=2", "trainer.threads=1"]
+    command = [sys.executable, "-m", "dlframe", "model=mlp", "model.width=4", "epochs=2", "trainer.num_threads=1"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     (run,) = (folder / "runs").glob("mlp-*")
     return run

@@ -43,7 +43,7 @@ CASES = {
     "ragged": [*TOKENS, "batch_size=32", "optimizer=adam"],
     "lazy": [*TOKENS, f"data.path={tempfile.gettempdir()}/dlframe-words", "batch_size=32", "optimizer=adam"],
 }
-OPTIONS = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "decay=all"]
+OPTIONS = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "weight_decay_params=all"]
 Segment = Callable[[], None]
 
 
@@ -158,7 +158,7 @@ def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, f
     """Rounds of timings of one case, the first two skipped: the first steps pay for what is made once."""
     interleave = Interleave()
     overrides = [*CASES[case], *OPTIONS, *with_callback(interleave)]
-    config = load([*overrides, f"epochs={rounds + 2}", f"trainer.limit_steps={steps}"])
+    config = load([*overrides, f"epochs={rounds + 2}", f"trainer.limit_batches={steps}"])
     dataset = load_data(config)
     for part in ("validation", "test"):
         split = getattr(dataset, part)

@@ -72,17 +72,17 @@ def differences(left, right, name: str = "") -> list[str]:
     [
         ["model=cnn", "augmentation=[crop,mixup]", "callback=[ema,early_stopping]"],
         ["model=gan"],
-        ["model=rnn", "accumulate=3", "clip=1", "scheduler=plateau"],
+        ["model=rnn", "accumulate_grad_batches=3", "gradient_clip_val=1", "scheduler=plateau"],
         ["model=resnet", "trainer.precision=16-mixed"],
         ["model=vit", "trainer.precision=bf16-mixed"],
         ["model=cnn", "trainer=fsdp", "trainer.devices=1"],
-        ["model=mlp", "compile=true", "trainer.workers=2"],
+        ["model=mlp", "compile=true", "trainer.num_workers=2"],
         ["model=lda"],
     ],
     ids=" ".join,
 )
 def test_a_run_on_a_gpu_goes_on_bit_for_bit(tmp_path, more):
-    short = ["epochs=4", "checkpoint.unit=steps", "checkpoint.every=11", "checkpoint.keep=100", *more]
+    short = ["epochs=4", "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=11", "checkpoint.max_to_keep=100", *more]
     reference = train(tmp_path, *short)
     assert reference.metrics["accuracy"] > 0.5
     curves, state = history(reference.folder), last_state(reference.folder)
@@ -104,7 +104,7 @@ def test_after_a_kill(tmp_path):
         sys.executable,
         "-m",
         "dlframe",
-        *overrides(tmp_path, "epochs=20", "checkpoint.every=20", "checkpoint.unit=steps"),
+        *overrides(tmp_path, "epochs=20", "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20"),
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not list(tmp_path.glob("*/checkpoints/state-*")):
@@ -123,7 +123,7 @@ def test_a_loss_that_is_not_finite_is_found_within_the_chunk(tmp_path, monkeypat
     own, count = Classification.loss, iter(range(10**6))
     monkeypatch.setattr(Classification, "loss", lambda *a: own(*a) * (math.nan if next(count) == 20 else 1.0))
     with pytest.raises(TrainingError, match=r"^the loss is nan at step 21 \(epoch 2, learning rate [\d.e-]+\)"):
-        train(tmp_path, "checkpoint.every=10", "checkpoint.unit=steps", "chunk=8")
+        train(tmp_path, "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=10", "steps_per_execution=8")
     (folder,) = tmp_path.iterdir()
     assert [state.name for state in states(folder)] == ["state-000000020.safetensors", "state-000000010.safetensors"]
     count = iter(range(10**6))
@@ -132,7 +132,7 @@ def test_a_loss_that_is_not_finite_is_found_within_the_chunk(tmp_path, monkeypat
 
 
 def test_a_batch_that_is_too_large_is_told_with_one_that_fits(tmp_path):
-    wide = ["model=mlp", "model.width=200000", "model.depth=1", "epochs=1", "batch_size=1024", "trainer.limit_steps=1"]
+    wide = ["model=mlp", "model.width=200000", "model.depth=1", "epochs=1", "batch_size=1024", "trainer.limit_batches=1"]
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(1.6e9 / total)
@@ -141,7 +141,7 @@ def test_a_batch_that_is_too_large_is_told_with_one_that_fits(tmp_path):
             train(tmp_path, *wide)
         command = str(error.value).partition("optimizer step: ")[2].split()
         train(tmp_path, *wide, *command)
-        found = train(tmp_path, *wide, "batch_size=auto", "accumulate=16")
+        found = train(tmp_path, *wide, "batch_size=auto", "accumulate_grad_batches=16")
         assert f"{found.folder}"
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

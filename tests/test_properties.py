@@ -153,13 +153,13 @@ def test_what_a_run_saves_is_read_back(data: st.DataObject) -> None:
 @given(texts.filter(lambda text: text.isprintable()))
 def test_a_text_is_what_was_typed(text: str) -> None:
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    config = reads(lambda: load(["model=mlp", f"name={text}"]))
+    config = reads(lambda: load(["model=mlp", f"run_name={text}"]))
     if config is None:
         assert "${" in text or text in ("null", "???")
         return
-    assert config.run.name == (text[1:-1] if quoted else text)
-    saved = yaml.safe_dump({**VALUES, "name": config.run.name}, allow_unicode=True)
-    assert load_saved(write("config.yaml", saved)).run.name == config.run.name
+    assert config.run.run_name == (text[1:-1] if quoted else text)
+    saved = yaml.safe_dump({**VALUES, "run_name": config.run.run_name}, allow_unicode=True)
+    assert load_saved(write("config.yaml", saved)).run.run_name == config.run.run_name
 
 
 @anything

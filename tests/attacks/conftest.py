@@ -154,7 +154,7 @@ def strangers_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "a.py").write_text("a = 2\n")
     names = ("SECRET", "PGPASSWORD", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "API_KEY")
     environment = {**os.environ, **dict.fromkeys(names, SECRET)}
-    command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=1", "trainer.threads=1"]
+    command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=1", "trainer.num_threads=1"]
     done = subprocess.run(command, cwd=home, env=environment, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     shown(done.stdout + done.stderr)

@@ -61,7 +61,7 @@ def test_what_lies_beside_the_config(kind: str, refused: Callable[..., str], str
     assert refused("test", str(stranger)).startswith("theirs: is damaged: ")
 
 
-OVERRIDES = ["epochs=range(0,1000000000)", "plugin_paths=evil.py", "model.width=choice(1,2)", "name=$(touch ran)"]
+OVERRIDES = ["epochs=range(0,1000000000)", "plugin_paths=evil.py", "model.width=choice(1,2)", "run_name=$(touch ran)"]
 
 
 @pytest.mark.parametrize("override", OVERRIDES)

@@ -51,7 +51,7 @@ def watch(folder: Path, *arguments: str) -> dict[str, object]:
 
 
 def test_a_run_and_its_test(tmp_path: Path) -> None:
-    assert watch(tmp_path, "model=mlp", "epochs=1", "tracking=none", "trainer.threads=1") == NOTHING
+    assert watch(tmp_path, "model=mlp", "epochs=1", "tracking=none", "trainer.num_threads=1") == NOTHING
     (run,) = (tmp_path / "runs").iterdir()
     assert watch(tmp_path, "test", str(run.relative_to(tmp_path))) == NOTHING
 
@@ -62,7 +62,7 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     code = "import timm, torch; torch.save(timm.create_model('mobilenetv2_050').state_dict(), 'w.pt')"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
     options = ("model=backbone", "model.architecture=mobilenetv2_050", "model.weights=w.pt", "model.image_size=32")
-    seen = watch(tmp_path, *options, "epochs=1", "trainer.limit_steps=1", "tracking=none", "trainer.threads=1")
+    seen = watch(tmp_path, *options, "epochs=1", "trainer.limit_batches=1", "tracking=none", "trainer.num_threads=1")
     assert seen == {**NOTHING, "loaded": [True]}
 
 
@@ -81,7 +81,7 @@ def test_the_watch_sees(tmp_path: Path) -> None:
         "    def __init__(self, spec: DataSpec) -> None:\n"
         "        super().__init__()\n"
     )
-    seen = watch(tmp_path, "model=careless", "optimizer.lr=1", "clip=1", "runs=/proc/x", "tracking=none")
+    seen = watch(tmp_path, "model=careless", "optimizer.lr=1", "gradient_clip_val=1", "runs=/proc/x", "tracking=none")
     assert seen == {
         **NOTHING,
         "unpickled": [["dlframe.types.columns", "DataSpec"]],

@@ -56,10 +56,10 @@ def test_a_recipe_beats_the_default_and_an_experiment_the_recipe_and_the_command
 
 def test_the_user_s_conf_beats_the_packaged_one():
     packaged = load(["trainer=debug"])
-    assert packaged.trainer.limit_steps == 3
-    conf("trainer/debug.yaml", "limit_steps: 7\n")
+    assert packaged.trainer.limit_batches == 3
+    conf("trainer/debug.yaml", "limit_batches: 7\n")
     config = load(["trainer=debug"])
-    assert (config.trainer.limit_steps, config.trainer.deterministic) == (7, False)
+    assert (config.trainer.limit_batches, config.trainer.deterministic) == (7, False)
 
 
 def test_the_user_s_conf_may_hold_the_primary_config():
@@ -151,20 +151,20 @@ def test_a_list_may_be_empty(value):
 
 
 def test_null_is_a_value_where_the_signature_has_it():
-    conf("experiment/x.yaml", "clip: 1.0\nlabels_per_class: 3\n")
-    config = load(["experiment=x", "clip=null"])
-    assert (config.run.clip, config.run.labels_per_class) == (None, 3)
+    conf("experiment/x.yaml", "gradient_clip_val: 1.0\nlabels_per_class: 3\n")
+    config = load(["experiment=x", "gradient_clip_val=null"])
+    assert (config.run.gradient_clip_val, config.run.labels_per_class) == (None, 3)
 
 
 def test_a_reference_names_another_option_be_it_a_default():
-    config = load(["epochs=7", "seed=${epochs}", "model.width=${model.depth}", "name=${model.name}-${data.name}"])
+    config = load(["epochs=7", "seed=${epochs}", "model.width=${model.depth}", "run_name=${model.name}-${data.name}"])
     assert config.run.seed == 7
     assert (
         config.values["model"]["width"]
         == config.values["model"]["depth"]
         == GROUPS["model"].get("cnn").parameters["depth"].default
     )
-    assert config.run.name == "cnn-digits"
+    assert config.run.run_name == "cnn-digits"
 
 
 def test_a_reference_in_a_yaml_sees_the_command_line():
@@ -177,15 +177,15 @@ def test_a_reference_in_a_yaml_sees_the_command_line():
 )
 def test_text_is_taken_as_it_stands(text):
     if text == "${":
-        with pytest.raises(ConfigError, match=r"^name: .* Received: '\$\{'\.$"):
-            load([f"name={text}"])
+        with pytest.raises(ConfigError, match=r"^run_name: .* Received: '\$\{'\.$"):
+            load([f"run_name={text}"])
     else:
-        assert load([f"name={text}"]).run.name == text
-        assert load([f"name={text}", f"runs={text}"]).run.runs == text
+        assert load([f"run_name={text}"]).run.run_name == text
+        assert load([f"run_name={text}", f"runs={text}"]).run.runs == text
 
 
 def test_quotes_around_a_text_are_taken_off():
-    assert load(["name='a,b'"]).run.name == load(['name="a,b"']).run.name == "a,b"
+    assert load(["run_name='a,b'"]).run.run_name == load(['run_name="a,b"']).run.run_name == "a,b"
 
 
 # --- grids
@@ -203,9 +203,9 @@ def test_quotes_around_a_text_are_taken_off():
         (["model=choice(cnn,rnn)"], [["model=cnn"], ["model=rnn"]]),
         (["augmentation=[flip,crop]"], [["augmentation=[flip,crop]"]]),
         (["augmentation=[],[flip,crop]"], [["augmentation=[]"], ["augmentation=[flip,crop]"]]),
-        (["clip=null,1.0"], [["clip=null"], ["clip=1.0"]]),
-        (["name='a,b'"], [["name='a,b'"]]),
-        (["name=it's a=b"], [["name=it's a=b"]]),
+        (["gradient_clip_val=null,1.0"], [["gradient_clip_val=null"], ["gradient_clip_val=1.0"]]),
+        (["run_name='a,b'"], [["run_name='a,b'"]]),
+        (["run_name=it's a=b"], [["run_name=it's a=b"]]),
         (["plugin_paths=a,b"], None),
         (
             ["model=cnn,rnn", "epochs=2", "seed=0,1"],
@@ -222,8 +222,8 @@ def test_a_grid_is_the_product_of_what_lists_several_values(overrides, cells):
 
 
 def test_a_cell_of_quoted_texts_means_the_texts():
-    cells = expand(["name='a b','c,d'"])
-    assert [load(cell).run.name for cell in cells] == ["a b", "c,d"]
+    cells = expand(["run_name='a b','c,d'"])
+    assert [load(cell).run.run_name for cell in cells] == ["a b", "c,d"]
 
 
 # --- what is saved, and what is asked of a verb
@@ -235,8 +235,8 @@ def test_a_saved_config_comes_back_as_it_was():
             "model=rnn",
             "augmentation=[flip,crop]",
             "augmentation.crop.padding=2",
-            "clip=0.5",
-            "name=it's ü=1",
+            "gradient_clip_val=0.5",
+            "run_name=it's ü=1",
             "networks.model.lr=1e-4",
         ]
     )

@@ -69,10 +69,10 @@ def spoil(monkeypatch):
 def test_a_run_stops_at_the_step_whose_loss_is_not_finite(tmp_path, spoil):
     spoil({21: math.inf})
     with pytest.raises(TrainingError) as error:
-        train(tmp_path, "checkpoint.every=10", "checkpoint.unit=steps")
+        train(tmp_path, "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=10")
     assert re.fullmatch(
         r"the loss is inf at step 21 \(epoch 2, learning rate [\d.e-]+, gradient norm (inf|nan)\)\. The checkpoints before are "
-        r"kept\. Try a smaller optimizer\.lr, clip=1, or on_nan=skip to leave such batches out\.",
+        r"kept\. Try a smaller optimizer\.lr, gradient_clip_val=1, or on_nan=skip to leave such batches out\.",
         str(error.value),
     )
     (folder,) = tmp_path.iterdir()
@@ -88,7 +88,7 @@ def test_the_message_names_the_network(tmp_path, spoil):
 
 def test_batches_without_a_finite_loss_can_be_left_out(tmp_path, spoil):
     spoil({3: math.nan, 20: math.inf})
-    result = train(tmp_path, "on_nan=skip", "log_every=1")
+    result = train(tmp_path, "on_nan=skip", "log_every_n_steps=1")
     curves = history(result.folder)
     assert curves["train/skipped"] == [(17, 1.0), (34, 2.0)]
     assert [step for step, _ in curves["train/loss"]] == [step for step in range(1, 35) if step not in (3, 20)]
@@ -103,10 +103,10 @@ def test_a_step_without_the_batch_that_is_left_out(tmp_path, spoil, monkeypatch)
     """It is the step of the other batch alone: its gradient is not halved."""
     options = ("optimizer=sgd", "scheduler=constant", "epochs=1", "model.dropout=0", "on_nan=skip")
     spoil({2: math.nan})
-    skipped = train(tmp_path / "skipped", *options, "accumulate=2", "trainer.limit_steps=2")
+    skipped = train(tmp_path / "skipped", *options, "accumulate_grad_batches=2", "trainer.limit_batches=2")
     assert [step for step, _ in history(skipped.folder)["train/loss"]] == [1]
     monkeypatch.undo()
-    alone = train(tmp_path / "alone", *options, "trainer.limit_steps=1")
+    alone = train(tmp_path / "alone", *options, "trainer.limit_batches=1")
     for name, tensor in weights(alone.folder).items():
         torch.testing.assert_close(weights(skipped.folder)[name], tensor)
 
@@ -117,9 +117,9 @@ def test_a_step_may_be_cut_into_batches(tmp_path, model):
     # The generator's loss compares means over a batch; its noise is drawn batch by batch.
     own = ("model.adversarial_weight=0", "networks.generator.lr=1e-30") if model == "gan" else ()
     options = (f"model={model}", "model.dropout=0", "optimizer=sgd", "scheduler=constant", "epochs=1", *own)
-    whole = train(tmp_path / "whole", *options, "batch_size=64", "trainer.limit_steps=2")
-    cut = train(tmp_path / "cut", *options, "batch_size=16", "accumulate=4", "trainer.limit_steps=8")
-    left = train(tmp_path / "left", *options, "batch_size=16", "accumulate=4", "trainer.limit_steps=9")
+    whole = train(tmp_path / "whole", *options, "batch_size=64", "trainer.limit_batches=2")
+    cut = train(tmp_path / "cut", *options, "batch_size=16", "accumulate_grad_batches=4", "trainer.limit_batches=8")
+    left = train(tmp_path / "left", *options, "batch_size=16", "accumulate_grad_batches=4", "trainer.limit_batches=9")
     assert [int(states(r.folder)[0].stem[-9:]) for r in (whole, cut, left)] == [2, 2, 3]
     for name, tensor in weights(whole.folder).items():
         if "generator" not in name:
@@ -154,7 +154,9 @@ def test_a_callback_that_sees_batches_sees_each(tmp_path):
         "    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):\n"
         "        assert len(batch) == 1, 'several optimizer steps in one step of the Trainer'\n"
     )
-    train(tmp_path / "runs", f"plugin_paths={tmp_path / 'counting.py'}", "callback=counting", "chunk=8", "epochs=1")
+    train(
+        tmp_path / "runs", f"plugin_paths={tmp_path / 'counting.py'}", "callback=counting", "steps_per_execution=8", "epochs=1"
+    )
 
 
 def test_an_epoch_whose_scores_are_nan_is_never_the_best(tmp_path, monkeypatch):

@@ -48,8 +48,10 @@ def test_more_than_is_free_is_not_granted_while_trying():
 @pytest.mark.usefixtures("no_figures")
 def test_auto_keeps_the_optimizer_step_as_large(tmp_path, capsys):
     whole = run(load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}", "batch_size=128"]))
-    found = run(load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}", "batch_size=auto", "accumulate=2"]))
-    assert "batch_size=auto: batch_size=128 accumulate=1\n" in capsys.readouterr().err
+    found = run(
+        load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}", "batch_size=auto", "accumulate_grad_batches=2"])
+    )
+    assert "batch_size=auto: batch_size=128 accumulate_grad_batches=1\n" in capsys.readouterr().err
     assert found.metrics == whole.metrics == rescore(found.folder).metrics
     (note,) = [record for record in read(found.folder) if record["kind"] == "note"]
     assert (note["name"], note["value"]) == ("batch_size", 128)
@@ -74,7 +76,7 @@ def limited(tmp_path, megabytes: int, *arguments: str) -> subprocess.CompletedPr
 
 @pytest.mark.slow
 def test_a_batch_that_is_too_large_is_told_with_one_that_fits(tmp_path):
-    wide = ["model=mlp", "model.width=300000", "model.depth=1", "trainer.limit_steps=1"]
+    wide = ["model=mlp", "model.width=300000", "model.depth=1", "trainer.limit_batches=1"]
     done = limited(tmp_path, 2300, *wide, "batch_size=1024")
     assert done.returncode == 2, done.stderr
     error = done.stderr.splitlines()[-1]
@@ -84,8 +86,8 @@ def test_a_batch_that_is_too_large_is_told_with_one_that_fits(tmp_path):
     assert 1 <= size < 1024
     assert size * accumulate == 1024
     assert limited(tmp_path, 2300, *wide, *command.split()).returncode == 0
-    auto = limited(tmp_path, 2300, *wide, "batch_size=auto", "accumulate=16")
-    assert f"batch_size=auto: batch_size={size} accumulate={accumulate}; 1024" in auto.stderr
+    auto = limited(tmp_path, 2300, *wide, "batch_size=auto", "accumulate_grad_batches=16")
+    assert f"batch_size=auto: batch_size={size} accumulate_grad_batches={accumulate}; 1024" in auto.stderr
 
 
 def test_auto_is_for_one_process(tmp_path):

@@ -95,4 +95,4 @@ def test_two_networks_go_on(tmp_path):
 
 def test_an_accumulation_goes_on(tmp_path):
     """Of four batches in an epoch three are a step, and the last is one of its own."""
-    goes_on(tmp_path, "accumulate=3", start=1, end=4)
+    goes_on(tmp_path, "accumulate_grad_batches=3", start=1, end=4)

@@ -38,7 +38,13 @@ CALLS = {"write": "os", "fsync": "os", "replace": "os", "unlink": "os", "save_fi
 """Calls at which a training can be killed, and where they are."""
 HALVES = ("write", "save_file")
 """Those that may be killed with half of the bytes on disk."""
-ALWAYS = ["tracking=none", "epochs=4", "checkpoint.every=7", "checkpoint.unit=steps", "checkpoint.keep=1000000"]
+ALWAYS = [
+    "tracking=none",
+    "epochs=4",
+    "checkpoint.every_n_minutes=0",
+    "checkpoint.every_n_steps=7",
+    "checkpoint.max_to_keep=1000000",
+]
 
 
 @dataclass(frozen=True)
@@ -66,15 +72,15 @@ def cells() -> list[Cell]:
     augmented = "augmentation=[crop,flip,affine,erasing,mixup]"
     mlp: dict[str, str] = {
         "mlp": "",
-        "accumulate 3": "accumulate=3",
-        "accumulate 3, epochs": "accumulate=3 checkpoint.every=1 checkpoint.unit=epochs",
-        "accumulate 2, ema": "accumulate=2 callback=ema clip=0.5 checkpoint.every=3",
+        "accumulate 3": "accumulate_grad_batches=3",
+        "accumulate 3, epochs": "accumulate_grad_batches=3 checkpoint.every_n_steps=0 checkpoint.every_n_epochs=1",
+        "accumulate 2, ema": "accumulate_grad_batches=2 callback=ema gradient_clip_val=0.5 checkpoint.every_n_steps=3",
         "augmentations": augmented,
-        "augmentations, epochs": f"{augmented} checkpoint.every=1 checkpoint.unit=epochs",
+        "augmentations, epochs": f"{augmented} checkpoint.every_n_steps=0 checkpoint.every_n_epochs=1",
         "rand_augment, cutmix": "augmentation=[rand_augment,cutmix]",
-        "trivial_augment, accumulate 3": "augmentation=[trivial_augment] accumulate=3 checkpoint.every=2",
-        "chunk 1": "chunk=1 checkpoint.every=1",
-        "chunk 7": "chunk=7 checkpoint.every=5 log_every=3",
+        "trivial_augment, accumulate 3": "augmentation=[trivial_augment] accumulate_grad_batches=3 checkpoint.every_n_steps=2",
+        "chunk 1": "steps_per_execution=1 checkpoint.every_n_steps=1",
+        "chunk 7": "steps_per_execution=7 checkpoint.every_n_steps=5 log_every_n_steps=3",
         "plateau": "scheduler=plateau scheduler.patience=0 optimizer.lr=0.05",
         "step": "scheduler=step",
         "warmup_cosine": "scheduler=warmup_cosine",
@@ -82,17 +88,17 @@ def cells() -> list[Cell]:
         "early stopping": "callback=early_stopping callback.early_stopping.patience=1 optimizer.lr=1e-9 epochs=8",
         "ema": "callback=ema",
         "ema, early stopping": "callback=[ema,early_stopping] callback.early_stopping.patience=1 epochs=6",
-        "labels per class": "labels_per_class=20 batch_size=16 checkpoint.every=5",
+        "labels per class": "labels_per_class=20 batch_size=16 checkpoint.every_n_steps=5",
         "validate every 3": "validate_every=3 epochs=7",
-        "limit steps": "trainer.limit_steps=5 epochs=6 checkpoint.every=4",
-        "epochs": "checkpoint.every=1 checkpoint.unit=epochs",
-        "minutes": "checkpoint.every=0.001 checkpoint.unit=minutes epochs=8",
-        "three states": "checkpoint.keep=3 checkpoint.every=2",
-        "last state only": "checkpoint.every=0",
+        "limit steps": "trainer.limit_batches=5 epochs=6 checkpoint.every_n_steps=4",
+        "epochs": "checkpoint.every_n_steps=0 checkpoint.every_n_epochs=1",
+        "minutes": "checkpoint.every_n_steps=0 checkpoint.every_n_minutes=0.001 epochs=8",
+        "three states": "checkpoint.max_to_keep=3 checkpoint.every_n_steps=2",
+        "last state only": "checkpoint.every_n_steps=0",
         "bf16": "trainer.precision=bf16-mixed",
         "64 bits": "trainer.precision=64-true",
-        "skips NaN": f"{plugin} augmentation=[broken] on_nan=skip checkpoint.every=3",
-        "skips NaN, accumulate 3": f"{plugin} augmentation=[broken] on_nan=skip accumulate=3 checkpoint.every=2",
+        "skips NaN": f"{plugin} augmentation=[broken] on_nan=skip checkpoint.every_n_steps=3",
+        "skips NaN, accumulate 3": f"{plugin} augmentation=[broken] on_nan=skip accumulate_grad_batches=3",
         "every generator": f"{plugin} augmentation=[drawn]",
         "state of an augmentation": f"{plugin} augmentation=[told,mixup]",
         "NCHW": "trainer.channels_last=false",
@@ -100,9 +106,9 @@ def cells() -> list[Cell]:
         "muon": "optimizer=muon",
         "adafactor": "optimizer=adafactor",
         "nadam": "optimizer=nadam",
-        "workers": "trainer.workers=2 augmentation=[crop]",
-        "batch_size=auto": "batch_size=auto accumulate=2",
-        "small batches": "batch_size=7 trainer.limit_steps=40 epochs=2 checkpoint.every=11",
+        "workers": "trainer.num_workers=2 augmentation=[crop]",
+        "batch_size=auto": "batch_size=auto accumulate_grad_batches=2",
+        "small batches": "batch_size=7 trainer.limit_batches=40 epochs=2 checkpoint.every_n_steps=11",
     }
     other = {
         "cnn": "model=cnn model.width=8",
@@ -112,21 +118,21 @@ def cells() -> list[Cell]:
         "vit": "model=vit epochs=2",
         "backbone, gradual": f"{backbone} model.trainable=gradual model.image_size=32 epochs=3",
         "gan": "model=gan epochs=2",
-        "gan, accumulate 2": "model=gan epochs=3 accumulate=2 clip=1 labels_per_class=20",
-        "gan, ema, augmentations": "model=gan epochs=2 callback=ema augmentation=[crop,flip] log_every=3",
+        "gan, accumulate 2": "model=gan epochs=3 accumulate_grad_batches=2 gradient_clip_val=1 labels_per_class=20",
+        "gan, ema, augmentations": "model=gan epochs=2 callback=ema augmentation=[crop,flip] log_every_n_steps=3",
         "lda": "model=lda",
-        "forecasting": "task=forecasting model=lstm epochs=2 trainer.limit_steps=20",
+        "forecasting": "task=forecasting model=lstm epochs=2 trainer.limit_batches=20",
         "forecasting, dlinear": "task=forecasting epochs=3 optimizer=adan",
-        "boxes, accumulate 3": f"{boxes} accumulate=3 checkpoint.every=2",
+        "boxes, accumulate 3": f"{boxes} accumulate_grad_batches=3 checkpoint.every_n_steps=2",
         "boxes, ema": f"{boxes} callback=ema augmentation=[color_jitter]",
-        "tokens, by elements": f"{tokens} model=tagger batch_elements=300 checkpoint.every=3",
-        "tokens, lazy": f"{tokens} model=tagger data.path=words trainer.workers=2",
+        "tokens, by elements": f"{tokens} model=tagger batch_elements=300 checkpoint.every_n_steps=3",
+        "tokens, lazy": f"{tokens} model=tagger data.path=words trainer.num_workers=2",
         "tokens, a memory that grows": f"{tokens} model=letter_counts",
     }
     slow = {
         "tracked": "model=mlp tracking=mlflow",
         "two processes": "model=mlp trainer=ddp augmentation=[crop,flip] epochs=3",
-        "two processes, gan": "model=gan trainer=ddp accumulate=2 callback=ema epochs=2",
+        "two processes, gan": "model=gan trainer=ddp accumulate_grad_batches=2 callback=ema epochs=2",
     }
     quick = {name: f"model=mlp {text}" for name, text in mlp.items()} | other
     return [
@@ -272,7 +278,7 @@ def trial(server: Server, cell: Cell, whole: Reference, home: Path, chance: rand
     training = server.start(command, home)
     if status := training.status(600):
         return Trial(result.kills, f"exit status {status}: {training.said()[-2000:]}")
-    timed = "checkpoint.unit=minutes" in cell.arguments
+    timed = any(text.startswith("checkpoint.every_n_minutes=") for text in cell.arguments)
     result.trouble = compare(whole.folder, the_run(home), every_state=not timed).difference or tracked_otherwise(home)
     return result
 

@@ -86,7 +86,7 @@ def test_one_broken_image_among_ten_thousand(tmp_path: Path, capsys: pytest.Capt
 def test_a_run_does_not_notice_that_its_data_are_removed(tmp_path: Path, cache: Path) -> None:
     """In mid-epoch: the images, and the memory map that they were decoded into."""
     folder = photos(tmp_path / "photos", 2000)
-    command = [sys.executable, "-m", "dlframe", *TRAIN, "epochs=40", "log_every=1"]
+    command = [sys.executable, "-m", "dlframe", *TRAIN, "epochs=40", "log_every_n_steps=1"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         (run,) = until(lambda: [path.parent for path in tmp_path.glob("runs/*/journal.jsonl")])
         until(lambda: "train/loss" in journal.history(run))

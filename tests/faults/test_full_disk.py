@@ -12,8 +12,8 @@ from tests.faults.matrix import Server, Training, the_run
 from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import states
 
-SMALL = ("model=mlp", "model.width=8", "tracking=none", "log_every=1", "epochs=30")
-STATES = ("checkpoint.every=20", "checkpoint.unit=steps", "checkpoint.keep=2")
+SMALL = ("model=mlp", "model.width=8", "tracking=none", "log_every_n_steps=1", "epochs=30")
+STATES = ("checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20", "checkpoint.max_to_keep=2")
 PLUGIN = f"plugin_paths={Path(__file__).with_name('entries.py')}"
 
 

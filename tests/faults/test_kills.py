@@ -111,7 +111,7 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.when} {fault.call} {fault.number}")
 def test_killed_while_it_writes(server, whole, fault, tmp_path):
     """With three states kept, so that old ones are removed."""
-    arguments = (*MLP, "checkpoint.keep=3")
+    arguments = (*MLP, "checkpoint.max_to_keep=3")
     training = server.start([*ALWAYS, *arguments], tmp_path, fault=fault)
     assert training.status() == -signal.SIGKILL
     torn = (fault.call, fault.when) == ("write", "half")
@@ -178,7 +178,7 @@ def test_with_every_state_damaged_the_run_begins_again(server, whole, tmp_path):
 # --- signals
 
 
-LONG = (*MLP, "epochs=30", "checkpoint.every=10000")
+LONG = (*MLP, "epochs=30", "checkpoint.every_n_steps=10000")
 
 
 def trains(home: Path) -> bool:
@@ -205,7 +205,7 @@ def test_a_signal_saves_and_stops(server, whole, number, tmp_path):
 
 
 def test_a_signal_in_validation_waits_for_its_end(server, whole, tmp_path):
-    arguments = (*MLP, PLUGIN, "callback=[slow_validation]", "checkpoint.every=10000")
+    arguments = (*MLP, PLUGIN, "callback=[slow_validation]", "checkpoint.every_n_steps=10000")
     training = server.start([*ALWAYS, *arguments], tmp_path)
     until(lambda: training.said().count("validates") == 2, training)
     training.send(signal.SIGTERM)

@@ -209,7 +209,7 @@ def test_a_run_deleted_on_the_server_while_it_trains_is_delivered_whole(proxy: P
 
 
 def test_a_real_run_ends_without_its_server_and_is_delivered_later(proxy: Proxy, server: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=20", f"tracking.uri={proxy.uri}", "log_every=1"]
+    command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=20", f"tracking.uri={proxy.uri}", "log_every_n_steps=1"]
     with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         (folder,) = until(lambda: [path.parent for path in tmp_path.glob("runs/*/tracking.json")])
         until(lambda: UploadState.load(folder).run_id)

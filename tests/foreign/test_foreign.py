@@ -61,7 +61,7 @@ def test_boxes_on_images(tmp_path):
 
 @pytest.mark.parametrize("lazy", [False, True])
 def test_tags_of_letters(tmp_path, lazy):
-    own = [f"data.path={tmp_path / 'words'}", "trainer.workers=2"] if lazy else []
+    own = [f"data.path={tmp_path / 'words'}", "trainer.num_workers=2"] if lazy else []
     result = train(tmp_path, *TOKENS, *own, "epochs=12", "optimizer.lr=0.01", "batch_size=32", "batch_elements=400")
     assert result.metrics["accuracy"] > 0.93 > 0.8 > result.baseline[1]["accuracy"]
     assert rescore(result.folder, plugin_paths=[str(HERE / "tokens")]).metrics == result.metrics
@@ -74,7 +74,7 @@ def test_tags_of_letters(tmp_path, lazy):
 def test_samples_read_when_needed_are_those_in_memory(tmp_path):
     one, other = (
         train(tmp_path / kind, *TOKENS, "epochs=2", *own)
-        for kind, own in (("memory", []), ("files", [f"data.path={tmp_path / 'words'}", "trainer.workers=2"]))
+        for kind, own in (("memory", []), ("files", [f"data.path={tmp_path / 'words'}", "trainer.num_workers=2"]))
     )
     assert predictions(one) == predictions(other)
 
@@ -145,9 +145,9 @@ def test_scores_do_not_depend_on_padding_and_neighbors(kind):
 @pytest.mark.parametrize(
     "command",
     [
-        [*BOXES, "epochs=4", "accumulate=3"],
-        [*TOKENS, "epochs=6", "batch_elements=300", "accumulate=2"],
-        [*TOKENS, "epochs=6", "data.path=words", "trainer.workers=2"],
+        [*BOXES, "epochs=4", "accumulate_grad_batches=3"],
+        [*TOKENS, "epochs=6", "batch_elements=300", "accumulate_grad_batches=2"],
+        [*TOKENS, "epochs=6", "data.path=words", "trainer.num_workers=2"],
         [*TOKENS, "model=letter_counts", "epochs=6"],
     ],
     ids=["boxes", "tokens", "lazy", "memory"],

@@ -153,9 +153,9 @@ def test_the_tracked_model_predicts_what_the_run_predicted(default_run):
 
 @pytest.mark.parametrize("chunk", ["7", "0"])
 def test_the_chunk_changes_nothing(tmp_path, chunk):
-    options = ["augmentation=[affine,mixup]", "log_every=3"]
-    one = train(tmp_path, "chunk=1", *options)
-    other = train(tmp_path, f"chunk={chunk}", *options)
+    options = ["augmentation=[affine,mixup]", "log_every_n_steps=3"]
+    one = train(tmp_path, "steps_per_execution=1", *options)
+    other = train(tmp_path, f"steps_per_execution={chunk}", *options)
     assert same(weights(one), weights(other))
     assert one.metrics == other.metrics
 
@@ -167,23 +167,23 @@ def test_the_seed_decides(tmp_path):
 
 
 def test_accumulated_batches_make_the_large_batch(tmp_path):
-    options = ["optimizer=sgd", "scheduler=constant", "model.dropout=0", "augmentation=[]", "trainer.limit_steps=8"]
+    options = ["optimizer=sgd", "scheduler=constant", "model.dropout=0", "augmentation=[]", "trainer.limit_batches=8"]
     large = train(tmp_path, "batch_size=64", *options)
-    small = train(tmp_path, "batch_size=32", "accumulate=2", "trainer.limit_steps=16", *options[:-1])
+    small = train(tmp_path, "batch_size=32", "accumulate_grad_batches=2", "trainer.limit_batches=16", *options[:-1])
     for name, tensor in weights(large).items():
         np.testing.assert_allclose(tensor, weights(small)[name], atol=2e-5)
 
 
 def test_clipping_bounds_the_step(tmp_path):
-    options = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1", "scheduler=constant", "trainer.limit_steps=1"]
-    still = train(tmp_path, "clip=1e-6", "epochs=1", *options)
+    options = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1", "scheduler=constant", "trainer.limit_batches=1"]
+    still = train(tmp_path, "gradient_clip_val=1e-6", "epochs=1", *options)
     moved = train(tmp_path, "epochs=1", *options)
     distance = sum(float(np.square(a - weights(moved)[n]).sum()) for n, a in weights(still).items()) ** 0.5
     assert distance > 1e-2
 
 
 def test_hidden_labels_are_not_trained_on(tmp_path):
-    result = train(tmp_path, "labels_per_class=4", "batch_size=16", "log_every=1", "epochs=1")
+    result = train(tmp_path, "labels_per_class=4", "batch_size=16", "log_every_n_steps=1", "epochs=1")
     steps = [json.loads(line) for line in (result.folder / "journal.jsonl").read_text().splitlines()]
     assert sum("train/loss" in record.get("values", {}) for record in steps) == 40 // 16 + 1
 

@@ -30,7 +30,14 @@ STATE = Path("checkpoints", "state-000000017.safetensors")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two states."""
-    options = ["model=mlp", "model.width=8", "epochs=2", "checkpoint.every=1", "checkpoint.unit=epochs", "tracking=none"]
+    options = [
+        "model=mlp",
+        "model.width=8",
+        "epochs=2",
+        "checkpoint.every_n_minutes=0",
+        "checkpoint.every_n_epochs=1",
+        "tracking=none",
+    ]
     folder = run(load([*options, f"runs={tmp_path_factory.mktemp('runs')}"])).folder
     assert folder
     return folder
@@ -159,7 +166,10 @@ def test_the_result_differs_in_more_than_its_seconds(whole, other):
         (["kills=0"], "kills: must be int >= 1. Received: 0."),
         (["kill_seed=-1"], "kill_seed: must be int >= 0. Received: -1."),
         (["resume=auto"], "resume: verify-resume sets it itself. Received: resume=auto."),
-        (["checkpoint.keep=3"], "checkpoint.keep: verify-resume sets it itself. Received: checkpoint.keep=3."),
+        (
+            ["checkpoint.max_to_keep=3"],
+            "checkpoint.max_to_keep: verify-resume sets it itself. Received: checkpoint.max_to_keep=3.",
+        ),
         (["labels_per_class=5000"], "labels_per_class: "),
     ],
 )
@@ -201,7 +211,9 @@ def test_a_plugin_that_hides_nothing_passes(tmp_path, augmentation):
 
 @pytest.mark.slow
 def test_a_plugin_with_a_hidden_counter_is_found_out(tmp_path):
-    status, out, error = verified(tmp_path, "augmentation=[hidden]", "checkpoint.every=20", "checkpoint.unit=steps")
+    status, out, error = verified(
+        tmp_path, "augmentation=[hidden]", "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20"
+    )
     assert (status, error) == (1, "")
     *_, found, advice, kept = out.splitlines()
     number = r"-?[\d.e-]+"

@@ -164,7 +164,7 @@ def test_losses_in_double_precision(network):
 def few_steps(tmp_path: Path, *overrides: str, steps: int = 3):
     """Some steps of the learner, and a task that has taken none."""
     config = load(["model=gan", "model.width=8", "optimizer=sgd", "optimizer.lr=0.05", "scheduler=constant", *overrides])
-    config = load([*config.overrides, "epochs=1", f"trainer.limit_steps={steps}", "tracking=none", f"runs={tmp_path}"])
+    config = load([*config.overrides, "epochs=1", f"trainer.limit_batches={steps}", "tracking=none", f"runs={tmp_path}"])
     data = load_data(config)
     fitted = fit(config, data, InMemoryRecorder(), tmp_path)
     return fitted.task, build_task(config, data), data

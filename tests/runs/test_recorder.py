@@ -53,13 +53,12 @@ def test_the_last_three_states_are_kept(kept, tmp_path):
     [
         ("steps", 4, [4, 8]),  # at 7 it is not: 4 to 7 lie between the same multiples
         ("steps", 0, []),
-        ("steps", 2.5, [3, 5, 8]),
         ("epochs", 1, [4, 8]),
         ("epochs", 2, [8]),
     ],
 )
 def test_steps_and_epochs_are_due_at_their_multiples(kept, unit, every, due):
-    run = kept(f"unit={unit}", f"every={every}")
+    run = kept(f"every_n_{unit}={every}")
     found = []
     for step in range(1, 10):
         if run.should_save(step, step // 4):
@@ -71,7 +70,7 @@ def test_steps_and_epochs_are_due_at_their_multiples(kept, unit, every, due):
 def test_minutes_are_due_after_their_time(kept, monkeypatch):
     now = 100.0
     monkeypatch.setattr(recorder.time, "monotonic", lambda: now)
-    run = kept("every=0.5")
+    run = kept("every_n_minutes=0.5")
     assert not run.should_save(1, 0)
     now = 130.0
     assert run.should_save(2, 0)
@@ -82,11 +81,11 @@ def test_minutes_are_due_after_their_time(kept, monkeypatch):
 def test_a_run_goes_on_from_its_newest_state_with_the_time_that_it_took(kept, tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr(recorder.time, "monotonic", lambda: now)
-    run = kept("unit=steps", "every=4")
+    run = kept("every_n_minutes=0", "every_n_steps=4")
     now = 60.0
     save(run, 4, 1)
     now = 1000.0
-    again = kept("unit=steps", "every=4")
+    again = kept("every_n_minutes=0", "every_n_steps=4")
     assert again.latest_checkpoint() == tmp_path / "checkpoints" / "state-000000004.safetensors"
     now = 1001.0
     assert again.seconds == 61.0

@@ -50,13 +50,15 @@ def test_another_config_begins_anew(tmp_path, finished):
     assert train(tmp_path).folder != finished
 
 
-@pytest.mark.parametrize("option", ["checkpoint.every=3", "checkpoint.keep=1", "chunk=2", "tracking=none"])
+@pytest.mark.parametrize(
+    "option", ["checkpoint.every_n_steps=3", "checkpoint.max_to_keep=1", "steps_per_execution=2", "tracking=none"]
+)
 def test_options_that_change_no_number_do_not_make_another_config(option):
     assert identity(load([*SHORT, option]).values) == identity(load(SHORT).values)
 
 
 @pytest.mark.parametrize(
-    "option", ["seed=1", "epochs=3", "model.width=8", "optimizer.lr=0.1", "trainer.threads=1", "log_every=7"]
+    "option", ["seed=1", "epochs=3", "model.width=8", "optimizer.lr=0.1", "trainer.num_threads=1", "log_every_n_steps=7"]
 )
 def test_options_that_may_change_a_number_do(option):
     assert identity(load([*SHORT, option]).values) != identity(load(SHORT).values)

@@ -153,7 +153,7 @@ def _ui(arguments: list[str]) -> int:
 
     options = load_options("ui", arguments)
     uri = store_uri(options["uri"], options["runs"])
-    ui(uri, artifact_root(options["runs"]), options["host"], options["port"], options["open"])
+    ui(uri, artifact_root(options["runs"]), options["host"], options["port"], options["open_browser"])
     return 0
 
 

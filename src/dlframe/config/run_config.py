@@ -96,7 +96,7 @@ class Config:
     @property
     def title(self) -> str:
         """Model and data in a few words: the run's default name."""
-        return self.run.name or f"{self.values['model']['name']}-{self.values['data']['name']}"
+        return self.run.run_name or f"{self.values['model']['name']}-{self.values['data']['name']}"
 
     @property
     def monitor(self) -> str:

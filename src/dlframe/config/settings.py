@@ -12,7 +12,7 @@ from dlframe.registry import Count, Natural, NonNegative, Positive, Registry
 settings = Registry("settings")
 
 AUTO_BATCH = 64
-"""Samples in one optimizer step with `batch_size=auto`, times `accumulate`."""
+"""Samples in one optimizer step with `batch_size=auto`, times `accumulate_grad_batches`."""
 
 
 @settings.register("run")
@@ -24,19 +24,20 @@ class Run:
         seed: Seed of weights, order, augmentation and hidden labels. The split of the data does not depend on it.
         epochs: Passes over the training data.
         validate_every: Epochs between two validations; the last epoch of a shorter run is validated all the same.
-        batch_size: Samples in one optimizer step over all devices, before `accumulate`; "auto" has 64 times `accumulate` in an
-            optimizer step, as many of them at once as fit into memory.
+        batch_size: Samples in one optimizer step over all devices, before `accumulate_grad_batches`; "auto" has
+            64 times `accumulate_grad_batches` in an optimizer step, as many of them at once as fit into memory.
         batch_elements: Elements in one batch at most, padding included, of samples of varying length (tokens, audio samples);
             0 for no such limit.
-        accumulate: Batches whose gradients are summed into one optimizer step.
-        clip: Maximum L2 norm of a network's gradient; null disables.
-        decay: What weight decay applies to: every parameter, or only weight matrices and kernels (no norms, no biases).
+        accumulate_grad_batches: Batches whose gradients are summed into one optimizer step.
+        gradient_clip_val: Maximum L2 norm of a network's gradient; null disables.
+        weight_decay_params: What weight decay applies to: all parameters, or weight matrices and kernels only.
         labels_per_class: Training labels kept of each class; the other samples are unlabeled. null keeps all.
         monitor: Metric that picks the best epoch, such as val/accuracy; empty for the task's own.
         compile: Compile the model with torch.compile.
-        chunk: Optimizer steps in one step of the Trainer; 0 measures the first steps and chooses. Results do not depend on it.
-        log_every: Optimizer steps between two logged training losses.
-        name: Name of the run in the tracker; empty for model and data.
+        steps_per_execution: Optimizer steps in one step of the Trainer; 0 measures the first steps and chooses. Results do
+            not depend on it.
+        log_every_n_steps: Optimizer steps between two logged training losses.
+        run_name: Name of the run in the tracker; empty for model and data.
         experiment_name: Experiment in the tracker; empty for the task.
         runs: Folder for run folders and the tracking store.
         plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
@@ -50,15 +51,15 @@ class Run:
     validate_every: Count = 1
     batch_size: Count | Literal["auto"] = 64
     batch_elements: Natural = 0
-    accumulate: Count = 1
-    clip: Positive | None = None
-    decay: Literal["all", "weights"] = "weights"
+    accumulate_grad_batches: Count = 1
+    gradient_clip_val: Positive | None = None
+    weight_decay_params: Literal["all", "weights"] = "weights"
     labels_per_class: Count | None = None
     monitor: str = ""
     compile: bool = False
-    chunk: Natural = 0
-    log_every: Count = 50
-    name: str = ""
+    steps_per_execution: Natural = 0
+    log_every_n_steps: Count = 50
+    run_name: str = ""
     experiment_name: str = ""
     runs: str = "runs"
     plugin_paths: tuple[str, ...] = ()
@@ -80,9 +81,9 @@ class Trainer:
         deterministic: Use deterministic algorithms only, at some cost in speed.
         channels_last: Keep images in NHWC memory order, which is faster for convolutions.
         detect_anomaly: Say which operation made a NaN in the backward pass. Slow.
-        limit_steps: Batches of each epoch, of validation and of the test; 0 for all of them.
-        threads: CPU threads of one process; 0 leaves the choice to torch.
-        workers: Threads that gather batches ahead, for data on a disk that is slower than the training; processes where
+        limit_batches: Batches of each epoch, of validation and of the test; 0 for all of them.
+        num_threads: CPU threads of one process; 0 leaves the choice to torch.
+        num_workers: Threads that gather batches ahead, for data on a disk that is slower than the training; processes where
             reading a sample is bound by Python.
         resident: Where data in memory are kept: on the device, on the host, or on the device if they take less than half of
             its free memory.
@@ -96,26 +97,28 @@ class Trainer:
     deterministic: bool = False
     channels_last: bool = True
     detect_anomaly: bool = False
-    limit_steps: Natural = 0
-    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
-    workers: Annotated[int, Interval(ge=0, le=1024)] = 0
+    limit_batches: Natural = 0
+    num_threads: Annotated[int, Interval(ge=0, le=1024)] = 0
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] = 0
     resident: Literal["auto", "device", "host"] = "auto"
 
 
 @settings.register("checkpoint")
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """When the state of the training is kept, from which `resume` goes on. The last state of all is always kept.
+    """When the training is saved. Each interval counts on its own, 0 disables it; the end of a training is always saved.
 
     Args:
-        every: Time between two states, in `unit`; 0 for none but the last.
-        unit: Optimizer steps, epochs or minutes.
-        keep: States that are kept, the newest.
+        every_n_minutes: Minutes between two checkpoints.
+        every_n_epochs: Epochs between two checkpoints.
+        every_n_steps: Optimizer steps between two checkpoints.
+        max_to_keep: Checkpoints that are kept, the newest.
     """
 
-    every: NonNegative = 1.0
-    unit: Literal["steps", "epochs", "minutes"] = "minutes"
-    keep: Count = 3
+    every_n_minutes: NonNegative = 1.0
+    every_n_epochs: Natural = 0
+    every_n_steps: Natural = 0
+    max_to_keep: Count = 3
 
 
 @settings.register("tracking")
@@ -174,14 +177,14 @@ class UI:
         host: Address to serve them on; 0.0.0.0 shows them to other machines.
         runs: Folder of the runs.
         uri: Another store: a sqlite:/// URI, or the http(s) address of an MLflow server.
-        open: Open them in the browser.
+        open_browser: Open them in the browser.
     """
 
     port: Annotated[int, Interval(ge=1, le=65535)] = 5000
     host: str = "127.0.0.1"
     runs: str = "runs"
     uri: str = ""
-    open: bool = False
+    open_browser: bool = False
 
 
 @settings.register("sync")

@@ -124,7 +124,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
 
     def optimizer(name: str, network: torch.nn.Module) -> torch.optim.Optimizer:
         own = {**options, **config.values["networks"].get(name, {})}
-        decay = config.run.decay if own.get("weight_decay") else "all"
+        decay = config.run.weight_decay_params if own.get("weight_decay") else "all"
         groups = parameter_groups(network, own["lr"], decay)
         return GROUPS["optimizer"].build(own, params=groups)
 
@@ -143,10 +143,10 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         seed=config.run.seed,
         monitor=config.monitor,
         mode=config.metrics[config.monitor.removeprefix("val/")].better,
-        clip=config.run.clip,
-        chunk=1 if several or any(map(_sees_batches, callbacks)) else config.run.chunk,
+        clip=config.run.gradient_clip_val,
+        chunk=1 if several or any(map(_sees_batches, callbacks)) else config.run.steps_per_execution,
         memory_format=_memory_format(config),
-        log_every=config.run.log_every,
+        log_every=config.run.log_every_n_steps,
         on_nan=config.run.on_nan,
         recorder=recorder,
         metrics=_extra_metrics(config, dataset),
@@ -174,8 +174,8 @@ def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
     """
 
     def attempt(size: int) -> None:
-        brief = {"batch_size": size, "accumulate": 1, "epochs": 1, "chunk": 1}
-        short = config.changed(**brief, trainer={"limit_steps": 2}, callback={})
+        brief = {"batch_size": size, "accumulate_grad_batches": 1, "epochs": 1, "steps_per_execution": 1}
+        short = config.changed(**brief, trainer={"limit_batches": 2}, callback={})
         longest = BatchLoader(dataset.train, dataset.spec, Order(size), context=lambda: ProcessContext(torch.device("cpu")))
         few = replace(dataset, train=longest.longest(2 * size)) if longest.lengths is not None else dataset
         _train(short, few, Recorder())
@@ -185,31 +185,31 @@ def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
 
 def _fitted_batch(config: Config, dataset: Dataset, recorder: Recorder) -> Config:
     """`batch_size=auto` as numbers: those of the run's beginning, where it goes on."""
-    whole = AUTO_BATCH * config.run.accumulate
+    whole = AUTO_BATCH * config.run.accumulate_grad_batches
     if not (size := recorder.load_metadata("batch_size")):
         size, too_large = memory.largest(_attempt(config, dataset), whole)
         if not size:
             raise TrainingError("out of memory with a batch of a single sample. Try a smaller model or data.size.")
         tried = f"; {', '.join(map(str, too_large))} ran out of memory" if too_large else ""
-        print(f"batch_size=auto: batch_size={size} accumulate={whole // size}{tried}", file=sys.stderr, flush=True)
+        print(f"batch_size=auto: batch_size={size} accumulate_grad_batches={whole // size}{tried}", file=sys.stderr, flush=True)
         recorder.save_metadata("batch_size", size)
-    return config.changed(batch_size=size, accumulate=whole // size)
+    return config.changed(batch_size=size, accumulate_grad_batches=whole // size)
 
 
 def _too_large(config: Config, dataset: Dataset, said: str) -> str:
     """What to say when memory was used up: what was tried, and what fits."""
     memory.release()
-    size, accumulate = config.run.batch_size, config.run.accumulate
+    size, accumulate = config.run.batch_size, config.run.accumulate_grad_batches
     assert isinstance(size, int)
     beginning = f"out of memory with batch_size={size}{said}."
     if config.trainer.devices != 1 or config.trainer.num_nodes > 1:
-        return f"{beginning} Try: batch_size={max(1, size // 2)} accumulate={2 * accumulate}"
+        return f"{beginning} Try: batch_size={max(1, size // 2)} accumulate_grad_batches={2 * accumulate}"
     fitting, too_large = memory.largest(_attempt(config, dataset), size // 2)
     whole = size * accumulate
     tried = f" Tried: {', '.join(map(str, too_large))}." if too_large else ""
     if not fitting:
         return f"{beginning}{tried} Not even one sample fits: try a smaller model or data.size."
-    command = f"batch_size={fitting} accumulate={-(-whole // fitting)}"
+    command = f"batch_size={fitting} accumulate_grad_batches={-(-whole // fitting)}"
     return f"{beginning}{tried} What fits, with as large an optimizer step: {command}"
 
 
@@ -253,8 +253,8 @@ def _prepare(config: Config) -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
+    if config.trainer.num_threads:
+        torch.set_num_threads(config.trainer.num_threads)
 
 
 def _sees_batches(callback: Callback) -> bool:
@@ -320,9 +320,9 @@ def _batches(
     order = Order(
         size if shuffle else min(4 * size, EVALUATION_BATCH),
         batch_elements=config.run.batch_elements,
-        accumulate=config.run.accumulate if shuffle else 1,
+        accumulate=config.run.accumulate_grad_batches if shuffle else 1,
         seed=config.run.seed if shuffle else None,
-        limit=config.trainer.limit_steps,
+        limit=config.trainer.limit_batches,
         weights=learner.task.sampling_weights(split) if shuffle else None,
     )
     return BatchLoader(
@@ -332,7 +332,7 @@ def _batches(
         context=context,
         unlabeled=unlabeled,
         chunk=1 if shuffle else EVALUATION_CHUNK,
-        workers=config.trainer.workers,
+        workers=config.trainer.num_workers,
         memory_format=learner.memory_format,
         resident={"auto": None, "device": True, "host": False}[config.trainer.resident],
     )

@@ -372,7 +372,7 @@ class Learner(LightningModule):
             raise TrainingError(f"{what} {self._advice().rstrip(',')}.")
 
     def _advice(self) -> str:
-        return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if self.clip else " clip=1,")
+        return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if self.clip else " gradient_clip_val=1,")
 
     # --- saving
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = "verify-resume"
 STATES = 12
 """States that each of the two trainings leaves, about, unless the command says how often."""
-OWN = ("resume", "checkpoint.keep")
+OWN = ("resume", "checkpoint.max_to_keep")
 """Options of a training that are not the user's here."""
 
 
@@ -75,7 +75,7 @@ def verify(overrides: Sequence[str], *, kills: int, seed: int) -> int:
             raise ConfigError(f"{key}: verify-resume sets it itself. Received: {text}.", key)
     config = load(["tracking=none", *overrides])
     root = new_folder(config.changed(runs=f"{config.run.runs}/{FOLDER}"))
-    command = ["tracking=none", *_regular(config, overrides), *overrides, "checkpoint.keep=1000000"]
+    command = ["tracking=none", *_regular(config, overrides), *overrides, "checkpoint.max_to_keep=1000000"]
     try:
         with Signals():
             reference = _train([*command, f"runs={root / 'reference'}"], root / "reference")
@@ -84,7 +84,7 @@ def verify(overrides: Sequence[str], *, kills: int, seed: int) -> int:
     except _Failed as failed:
         return failed.status
     killed = _run_in(root / "killed")
-    compared = compare(reference, killed, every_state=config.checkpoint.unit != "minutes" or not _given(overrides))
+    compared = compare(reference, killed, every_state=not config.checkpoint.every_n_minutes or not _given(overrides))
     report = {"identical": not compared.difference, "seed": seed, "killed_after_seconds": moments, **vars(compared)}
     (killed / "verify.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     count = f"{len(moments)} kill{'s' * (len(moments) != 1)}"
@@ -102,7 +102,7 @@ def verify(overrides: Sequence[str], *, kills: int, seed: int) -> int:
 
 def _given(overrides: Sequence[str]) -> bool:
     """Whether the command says how often a state is kept."""
-    return any(text.startswith(("checkpoint.every=", "checkpoint.unit=")) for text in overrides)
+    return any(text.startswith("checkpoint.every_n_") for text in overrides)
 
 
 def _regular(config: Config, overrides: Sequence[str]) -> list[str]:
@@ -114,9 +114,9 @@ def _regular(config: Config, overrides: Sequence[str]) -> list[str]:
     samples = len(train) if train.labelled is None or unlabeled else int(train.labelled.sum())
     size = config.run.batch_size
     batches = math.ceil(samples / (AUTO_BATCH if isinstance(size, str) else size))
-    batches = min(batches, config.trainer.limit_steps or batches)
-    steps = math.ceil(batches / config.run.accumulate) * config.run.epochs
-    return ["checkpoint.unit=steps", f"checkpoint.every={max(1, steps // STATES)}"]
+    batches = min(batches, config.trainer.limit_batches or batches)
+    steps = math.ceil(batches / config.run.accumulate_grad_batches) * config.run.epochs
+    return ["checkpoint.every_n_minutes=0", f"checkpoint.every_n_steps={max(1, steps // STATES)}"]
 
 
 def _train(command: Sequence[str], runs: Path, *, kill_after: float | None = None) -> Path:

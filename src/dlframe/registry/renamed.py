@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 RENAMED: dict[str, dict[str, str]] = {
-    "run": {"players": "networks"},
+    "run": {
+        "accumulate": "accumulate_grad_batches",
+        "chunk": "steps_per_execution",
+        "clip": "gradient_clip_val",
+        "decay": "weight_decay_params",
+        "log_every": "log_every_n_steps",
+        "name": "run_name",
+        "players": "networks",
+    },
+    "trainer": {"limit_steps": "limit_batches", "threads": "num_threads", "workers": "num_workers"},
+    "checkpoint": {"every": "every_n_minutes", "unit": "every_n_steps", "keep": "max_to_keep"},
+    "ui": {"open": "open_browser"},
     "task.classification": {"class_weights": "class_weight", "positive": "pos_label"},
     "model.backbone": {"train": "trainable", "lr_decay": "layer_decay"},
     "model.cnn": {"hidden": "hidden_dim"},

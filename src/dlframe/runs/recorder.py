@@ -136,14 +136,12 @@ class RunRecorder(InMemoryRecorder):
         return self.weights
 
     def should_save(self, step: int, epoch: int) -> bool:
-        """Return whether a multiple of the interval was passed, also after resuming."""
-        every = self.options.every
-        if not every:
-            return False
-        if self.options.unit == "minutes":
-            return time.monotonic() - self._time >= 60 * every
-        now, last = (step, self.step) if self.options.unit == "steps" else (epoch, self._epoch)
-        return now // every > last // every
+        """Return whether an interval has passed; of steps and epochs a multiple, also after resuming."""
+        minutes, options = self.options.every_n_minutes, self.options
+        if minutes and time.monotonic() - self._time >= 60 * minutes:
+            return True
+        counts = ((options.every_n_epochs, self._epoch, epoch), (options.every_n_steps, self.step, step))
+        return any(every and now // every > last // every for every, last, now in counts)
 
     def save(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self._epoch, self._time = facts["epoch"], time.monotonic()
@@ -158,7 +156,7 @@ class RunRecorder(InMemoryRecorder):
             self._warn(error)
             return
         self._failed = False
-        for old in states(self.folder)[self.options.keep :]:
+        for old in states(self.folder)[self.options.max_to_keep :]:
             old.unlink(missing_ok=True)
 
     def _warn(self, error: CheckpointError) -> None:

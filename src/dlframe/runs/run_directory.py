@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 NOTE_VARIABLE = "DLFRAME_RUN_NOTE"
 """Environment variable: file in which a process reports its run directory to its parent."""
-FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "chunk")
+FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution")
 """Options that may change when a run is resumed; none affects the results."""
 
 

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         from dlframe.serving.model import Model
 
         model = Model(Path(run), options["plugin_paths"])
-        if threads := model.config.trainer.threads:
+        if threads := model.config.trainer.num_threads:
             import torch
 
             torch.set_num_threads(threads)  # for results bitwise identical to the run's test
