@@ -54,7 +54,7 @@ class Prodigy(Optimizer):
 
     @property
     def distance(self) -> Tensor:
-        """The present d, a scalar: Adam's learning rate, but for `lr`."""
+        """Current d, a scalar: Adam's learning rate without the factor `lr`."""
         return self._shared()["distance"]
 
     def _shared(self) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ class Prodigy(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; the closure's value, where there is one."""
+        """Take a step and return the value of the closure, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
