@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -85,16 +86,23 @@ class Request:
 
     Args:
         pool: Who reads; None for this process, when the sample is asked for.
-        where: Column and sample, for messages.
+        column: Name of the column, for messages.
+        sample: Name of the sample, for messages.
         call: Reader, item, and seed of the random numbers.
         shape: What the reader must give.
     """
 
-    def __init__(self, pool: Executor | None, where: str, call: Call, shape: tuple[int | None, ...]) -> None:
-        self.where = where
+    def __init__(self, pool: Executor | None, column: str, sample: Any, call: Call, shape: tuple[int | None, ...]) -> None:
+        self.column = column
+        self.sample = sample
         self.call = call
         self.shape = shape
         self.future = pool.submit(read_sample, *call) if pool else None
+
+    @property
+    def where(self) -> str:
+        """Column and sample, for messages: most requests need none."""
+        return f"data: '{self.column}' of sample {self.sample}"
 
     def result(self) -> np.ndarray:
         """The sample.
@@ -125,7 +133,8 @@ class Request:
 
 def read_sample(read: Callable[[Any, np.random.Generator], Any], item: Any, seed: tuple[int, ...]) -> np.ndarray:
     """One sample of a column that is read when needed."""
-    return np.asarray(read(item, np.random.default_rng(seed)))
+    # The same numbers as by the tuple itself, which NumPy takes apart integer by integer.
+    return np.asarray(read(item, np.random.default_rng(np.array(seed, np.uint32))))
 
 
 def processes(workers: int) -> ProcessPoolExecutor:
@@ -294,18 +303,16 @@ class BatchLoader:
     def _request(self, pool: Executor | None, indices: Tensor, seed: tuple[int, int]) -> dict[str, list[Request]]:
         """By column, what will give each sample."""
         asked: dict[str, list[Request]] = {}
+        chosen = indices.numpy()
+        ids, seeds = self.split.ids[chosen], [(*seed, i) for i in chosen.tolist()]
         for name, column in self.split.columns.items():
             if isinstance(column, Lazy):
                 shape = self.spec.fields[name].shape
-                asked[name] = [
-                    Request(
-                        pool,
-                        f"data: '{name}' of sample {self.split.ids[i]}",
-                        (column.read, column.items[i], (*seed, i)),
-                        shape if column.lengths is None else (int(column.lengths[i]), *shape[1:]),
-                    )
-                    for i in indices.tolist()
-                ]
+                shapes: Iterable[tuple[int | None, ...]] = itertools.repeat(shape)
+                if column.lengths is not None:
+                    shapes = ((length, *shape[1:]) for length in column.lengths[chosen].tolist())
+                samples = zip(ids, column.items[chosen], seeds, shapes, strict=False)
+                asked[name] = [Request(pool, name, which, (column.read, item, by), own) for which, item, by, own in samples]
         return asked
 
     def _batch(
