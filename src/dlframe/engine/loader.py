@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +29,10 @@ POOL_BATCHES = 16
 """Batches whose samples are sorted by length together: near enough to random, and little padding."""
 
 FEW_ELEMENTS = 256
-"""Elements of a sample below which one index gathers a ragged batch on a device faster than slices do."""
+"""Elements of a sample below which one call gathers ragged samples faster than slices do."""
+
+TOGETHER = 2048
+"""Short samples that are gathered at once, for several steps: what a call costs is as much as hundreds of copies."""
 
 
 @dataclass(frozen=True)
@@ -278,15 +282,17 @@ class BatchLoader:
         lazy = [column for column in self.split.columns.values() if isinstance(column, Lazy)]
         columns = self._on_device(context.device)
 
-        def own(batch: Tensor) -> Tensor:
-            return batch[context.rank :: context.world_size] if context.world_size > 1 else batch
+        own = plan
+        if context.world_size > 1:
+            own = [[batch[context.rank :: context.world_size] for batch in step] for step in plan]
 
-        def gather(step: list[Tensor], read: list[dict[str, list[np.ndarray]]] | None = None) -> Step:
-            parts = [self._batch(own(batch), columns, context.device, read[i] if read else {}) for i, batch in enumerate(step)]
-            return Step(parts, [*map(len, step)])
+        def gather(step: int, found: list[dict[str, Any]]) -> Step:
+            parts = [self._batch(batch, columns, context.device, part) for batch, part in zip(own[step], found, strict=True)]
+            return Step(parts, [*map(len, plan[step])])
 
+        found = enumerate(_short(own, columns, context.device))
         if not lazy:
-            yield from _ahead(gather, plan, self.workers) if self.workers else map(gather, plan)
+            yield from _ahead(gather, found, self.workers) if self.workers else itertools.starmap(gather, found)
             return
         seed = (self.order.seed or 0, context.epoch if self.order.seed is not None else 0)
         with contextlib.ExitStack() as stack:
@@ -295,10 +301,13 @@ class BatchLoader:
                 python = any(column.python for column in lazy)
                 pool = processes(self.workers) if python else ThreadPoolExecutor(self.workers)
                 stack.callback(pool.shutdown, cancel_futures=True)
-            asking = ((step, [self._request(pool, own(batch), seed) for batch in step]) for step in plan)
-            for step, asked in _queued(asking, 2 * self.workers):
-                read = [{name: [r.result() for r in requests] for name, requests in part.items()} for part in asked]
-                yield gather(step, read)
+            asking = ((step, parts, [self._request(pool, batch, seed) for batch in own[step]]) for step, parts in found)
+            for step, parts, asked in _queued(asking, 2 * self.workers):
+                for part, columns_asked in zip(parts, asked, strict=True):
+                    for name, requests in columns_asked.items():
+                        read = [request.result() for request in requests]
+                        part[name] = _joined(read, self.spec.fields[name].ragged, context.device)
+                yield gather(step, parts)
 
     def _request(self, pool: Executor | None, indices: Tensor, seed: tuple[int, int]) -> dict[str, list[Request]]:
         """By column, what will give each sample."""
@@ -315,21 +324,21 @@ class BatchLoader:
                 asked[name] = [Request(pool, name, which, (column.read, item, by), own) for which, item, by, own in samples]
         return asked
 
-    def _batch(
-        self, indices: Tensor, columns: dict[str, Any], device: torch.device, read: dict[str, list[np.ndarray]]
-    ) -> Batch:
+    def _batch(self, indices: Tensor, columns: dict[str, Any], device: torch.device, found: dict[str, Any]) -> Batch:
+        """A batch; `found` has the columns that are gathered already."""
+
         def gathered(name: str, column: Any) -> Tensor | Ragged:
-            if name in read:
-                return _joined(read[name], self.spec.fields[name].ragged, device)
+            if name in found:
+                return found[name]
             if isinstance(column, Ragged):
                 return _gathered(column, indices, device)
             return column.index_select(0, indices.to(column.device)).to(device)
 
-        found = {name: laid_out(gathered(name, column), self.memory_format) for name, column in columns.items()}
+        batch = {name: laid_out(gathered(name, column), self.memory_format) for name, column in columns.items()}
         labelled = None
         if self.split.labelled is not None and len(self.indices) == len(self.split):
             labelled = torch.from_numpy(self.split.labelled[indices.cpu().numpy()]).to(device)
-        return Batch(found, indices.to(device), self.spec, labelled)
+        return Batch(batch, indices.to(device), self.spec, labelled)
 
     def _on_device(self, device: torch.device) -> dict[str, Any]:
         """The columns as tensors, on the device where they are resident; offsets stay on the host."""
@@ -344,6 +353,51 @@ class BatchLoader:
         arrays = [column.values if isinstance(column, Ragged) else column for column in self.split.columns.values()]
         size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
         return size < torch.cuda.mem_get_info(device)[0] // 2
+
+
+class Short:
+    """A ragged column of short samples on the host, copied by Arrow: a slice of a NumPy array costs more than its copy.
+
+    Args:
+        column: NumPy arrays, which are not copied.
+    """
+
+    def __init__(self, column: Ragged) -> None:
+        import pyarrow
+
+        values = np.ascontiguousarray(column.values)
+        self.element, self.dtype = values.shape[1:], values.dtype
+        self.size = values.itemsize * math.prod(self.element)
+        buffers = [None, pyarrow.py_buffer(column.offsets.astype(np.int64) * self.size), pyarrow.py_buffer(values)]
+        self.samples = pyarrow.LargeBinaryArray.from_buffers(pyarrow.large_binary(), len(column), buffers)
+
+    def gather(self, batches: list[Tensor], device: torch.device) -> Iterator[Ragged]:
+        """The samples of each batch: parts of one array, which is gathered by one call."""
+        index = torch.cat(batches).numpy()
+        _, ends, copied = self.samples.take(index).buffers()
+        ends = np.ndarray(len(index) + 1, np.int64, ends) // self.size
+        values = torch.from_numpy(np.ndarray((ends[-1], *self.element), self.dtype, copied))
+        counts = [batch.numel() for batch in batches]
+        edges = ends[[0, *itertools.accumulate(counts)]]
+        # A batch of n samples has n + 1 offsets: the end of a batch is the start of the next, and stands in both.
+        rows = [count + 1 for count in counts]
+        batch = np.repeat(np.arange(len(batches)), rows)
+        offsets = torch.from_numpy(ends[np.arange(len(batch)) - batch] - edges[batch])
+        # Parts that count their own changes: autograd must not take a change of one batch for a change of another.
+        parts = torch.unsafe_split_with_sizes(values.to(device), (edges[1:] - edges[:-1]).tolist())
+        return map(Ragged, parts, torch.unsafe_split_with_sizes(offsets.to(device), rows))
+
+
+def _short(plan: list[list[Tensor]], columns: dict[str, Any], device: torch.device) -> Iterator[list[dict[str, Any]]]:
+    """For each step of a plan, by batch, the columns of short samples: gathered for several steps at once."""
+    short = {name: column for name, column in columns.items() if isinstance(column, Short)}
+    together = max(1, TOGETHER // max(1, sum(len(batch) for step in plan[:1] for batch in step)))
+    for start in range(0, len(plan), together):
+        steps = plan[start : start + together]
+        batches = [batch for step in steps for batch in step]
+        found = {name: column.gather(batches, device) for name, column in short.items()}
+        for step in steps:
+            yield [{name: next(parts) for name, parts in found.items()} for _ in step]
 
 
 def laid_out(column: Tensor | Ragged, memory_format: torch.memory_format) -> Tensor | Ragged:
@@ -363,12 +417,14 @@ def _tensors(column: Column, device: torch.device) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         if isinstance(column, Ragged):
+            if device.type == "cpu" and column.values.size < FEW_ELEMENTS * len(column):
+                return Short(column)
             return Ragged(torch.from_numpy(column.values).to(device), column.offsets)
         return torch.from_numpy(column).to(device)
 
 
 def _gathered(column: Ragged, indices: Tensor, device: torch.device) -> Ragged:
-    """The samples of a ragged column: views joined on the host; on a device one index where samples are short."""
+    """The samples of a ragged column: slices joined; on a device one index where samples are short."""
     chosen = indices.cpu().numpy()
     starts, ends = column.offsets[chosen], column.offsets[chosen + 1]
     offsets = np.zeros(len(chosen) + 1, np.int64)
@@ -403,8 +459,8 @@ def _queued(items: Iterator[T], ahead: int) -> Iterator[T]:
     yield from waiting
 
 
-def _ahead(gather: Callable[[list[Tensor]], Step], plan: Sequence[list[Tensor]], workers: int) -> Iterator[Step]:
-    """`map(gather, plan)`, computed by threads up to two steps each before they are asked for."""
+def _ahead(gather: Callable[..., Step], arguments: Iterator[tuple[Any, ...]], workers: int) -> Iterator[Step]:
+    """`starmap(gather, arguments)`, computed by threads up to two steps each before they are asked for."""
     with ThreadPoolExecutor(workers) as pool:
-        for future in _queued((pool.submit(gather, step) for step in plan), 2 * workers):
+        for future in _queued((pool.submit(gather, *each) for each in arguments), 2 * workers):
             yield future.result()
