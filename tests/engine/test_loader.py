@@ -246,6 +246,13 @@ def test_samples_are_read_alike_by_any_threads(workers):
     assert values(words(4, seed=0, column=lazy(noisy), epoch=1))[0] != alone[0]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_reader_may_do_without_random_numbers(workers):
+    assert values(words(seed=0, column=lazy(RAGGED.__getitem__, random=False), workers=workers)) == values(
+        words(seed=0, column=RAGGED.take(np.arange(40)))
+    )
+
+
 def test_samples_are_read_alike_by_processes():
     alone = values(words(seed=0, column=lazy(noisy, python=True)))
     assert values(words(seed=0, column=lazy(noisy, python=True), workers=2)) == alone

@@ -22,8 +22,8 @@ from dlframe.types import Batch, Column, DataError, DataSpec, Lazy, Ragged, Spli
 
 T = TypeVar("T")
 
-Call = tuple[Callable[[Any, np.random.Generator], Any], Any, tuple[int, ...]]
-"""Reader, item and seed of a sample."""
+Call = tuple[Callable[..., Any], Any, tuple[int, ...] | None]
+"""Reader, item and seed of a sample; None for a reader that takes no random numbers."""
 
 POOL_BATCHES = 16
 """Batches whose samples are sorted by length together: near enough to random, and little padding."""
@@ -92,7 +92,7 @@ class Request:
         pool: Who reads; None for this process, when the sample is asked for.
         column: Name of the column, for messages.
         sample: Name of the sample, for messages.
-        call: Reader, item, and seed of the random numbers.
+        call: Reader, item, and seed of the random numbers if any.
         shape: What the reader must give.
     """
 
@@ -135,8 +135,10 @@ class Request:
                 raise DataError(f"{self.where}: the process that read it was killed. Is the file damaged?") from None
 
 
-def read_sample(read: Callable[[Any, np.random.Generator], Any], item: Any, seed: tuple[int, ...]) -> np.ndarray:
+def read_sample(read: Callable[..., Any], item: Any, seed: tuple[int, ...] | None) -> np.ndarray:
     """One sample of a column that is read when needed."""
+    if seed is None:
+        return np.asarray(read(item))
     # The same numbers as by the tuple itself, which NumPy takes apart integer by integer.
     return np.asarray(read(item, np.random.default_rng(np.array(seed, np.uint32))))
 
@@ -313,13 +315,14 @@ class BatchLoader:
         """By column, what will give each sample."""
         asked: dict[str, list[Request]] = {}
         chosen = indices.numpy()
-        ids, seeds = self.split.ids[chosen], [(*seed, i) for i in chosen.tolist()]
+        ids = self.split.ids[chosen]
         for name, column in self.split.columns.items():
             if isinstance(column, Lazy):
                 shape = self.spec.fields[name].shape
                 shapes: Iterable[tuple[int | None, ...]] = itertools.repeat(shape)
                 if column.lengths is not None:
                     shapes = ((length, *shape[1:]) for length in column.lengths[chosen].tolist())
+                seeds = [(*seed, i) if column.random else None for i in chosen.tolist()]
                 samples = zip(ids, column.items[chosen], seeds, shapes, strict=False)
                 asked[name] = [Request(pool, name, which, (column.read, item, by), own) for which, item, by, own in samples]
         return asked
