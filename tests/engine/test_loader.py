@@ -186,6 +186,29 @@ def test_a_ragged_batch_holds_the_samples_of_its_index(width):
             assert np.array_equal(batch["tokens"].offsets.numpy(), expected.offsets)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int64", "float32"])
+@pytest.mark.parametrize("world", [1, 3])
+def test_short_samples_of_several_steps_are_gathered_apart(dtype, world):
+    """Samples may be empty, and a process may have none of the last batch."""
+    lengths = np.random.default_rng(1).integers(0, 3, 700)
+    values = np.random.default_rng(2).integers(0, 2, (lengths.sum(), 2)).astype(dtype)
+    for column in (
+        Ragged(values, np.array([0, *np.cumsum(lengths)], np.int32)),
+        Ragged(np.zeros((0, 2), dtype), np.zeros(701, np.int64)),
+    ):
+        for rank in range(world):
+            found = [batch for chunk in words(10, column=column, world=world, rank=rank) for s in chunk for batch in s.batches]
+            for batch in found:  # in place: a change of one batch is none of another
+                before = [other["tokens"].values._version for other in found if other is not batch]
+                batch["tokens"].values.logical_not_()
+                assert before == [other["tokens"].values._version for other in found if other is not batch]
+            for batch in found:
+                expected = column.take(batch.index.numpy())
+                assert batch["tokens"].values.dtype == torch.from_numpy(values).dtype
+                assert np.array_equal(batch["tokens"].values.numpy(), np.logical_not(expected.values).astype(dtype))
+                assert batch["tokens"].offsets.tolist() == expected.offsets.tolist()
+
+
 def noisy(item: int, random: np.random.Generator) -> np.ndarray:
     """A sample with numbers of its own generator."""
     return RAGGED[int(item)] + random.integers(0, 1000, LENGTHS[item])
@@ -221,6 +244,13 @@ def test_samples_are_read_alike_by_any_threads(workers):
     assert values(words(seed=0, column=lazy(noisy), epoch=1, workers=workers)) == alone
     assert values(words(seed=0, column=lazy(noisy), epoch=2)) != alone
     assert values(words(4, seed=0, column=lazy(noisy), epoch=1))[0] != alone[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_reader_may_do_without_random_numbers(workers):
+    assert values(words(seed=0, column=lazy(RAGGED.__getitem__, random=False), workers=workers)) == values(
+        words(seed=0, column=RAGGED.take(np.arange(40)))
+    )
 
 
 def test_samples_are_read_alike_by_processes():

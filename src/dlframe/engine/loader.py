@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -20,14 +22,17 @@ from dlframe.types import Batch, Column, DataError, DataSpec, Lazy, Ragged, Spli
 
 T = TypeVar("T")
 
-Call = tuple[Callable[[Any, np.random.Generator], Any], Any, tuple[int, ...]]
-"""Reader, item and seed of a sample."""
+Call = tuple[Callable[..., Any], Any, tuple[int, ...] | None]
+"""Reader, item and seed of a sample; None for a reader that takes no random numbers."""
 
 POOL_BATCHES = 16
 """Batches whose samples are sorted by length together: near enough to random, and little padding."""
 
 FEW_ELEMENTS = 256
-"""Elements of a sample below which one index gathers a ragged batch on a device faster than slices do."""
+"""Elements of a sample below which one call gathers ragged samples faster than slices do."""
+
+TOGETHER = 2048
+"""Short samples that are gathered at once, for several steps: what a call costs is as much as hundreds of copies."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +90,23 @@ class Request:
 
     Args:
         pool: Who reads; None for this process, when the sample is asked for.
-        where: Column and sample, for messages.
-        call: Reader, item, and seed of the random numbers.
+        column: Name of the column, for messages.
+        sample: Name of the sample, for messages.
+        call: Reader, item, and seed of the random numbers if any.
         shape: What the reader must give.
     """
 
-    def __init__(self, pool: Executor | None, where: str, call: Call, shape: tuple[int | None, ...]) -> None:
-        self.where = where
+    def __init__(self, pool: Executor | None, column: str, sample: Any, call: Call, shape: tuple[int | None, ...]) -> None:
+        self.column = column
+        self.sample = sample
         self.call = call
         self.shape = shape
         self.future = pool.submit(read_sample, *call) if pool else None
+
+    @property
+    def where(self) -> str:
+        """Column and sample, for messages: most requests need none."""
+        return f"data: '{self.column}' of sample {self.sample}"
 
     def result(self) -> np.ndarray:
         """The sample.
@@ -123,9 +135,12 @@ class Request:
                 raise DataError(f"{self.where}: the process that read it was killed. Is the file damaged?") from None
 
 
-def read_sample(read: Callable[[Any, np.random.Generator], Any], item: Any, seed: tuple[int, ...]) -> np.ndarray:
+def read_sample(read: Callable[..., Any], item: Any, seed: tuple[int, ...] | None) -> np.ndarray:
     """One sample of a column that is read when needed."""
-    return np.asarray(read(item, np.random.default_rng(seed)))
+    if seed is None:
+        return np.asarray(read(item))
+    # The same numbers as by the tuple itself, which NumPy takes apart integer by integer.
+    return np.asarray(read(item, np.random.default_rng(np.array(seed, np.uint32))))
 
 
 def processes(workers: int) -> ProcessPoolExecutor:
@@ -269,15 +284,17 @@ class BatchLoader:
         lazy = [column for column in self.split.columns.values() if isinstance(column, Lazy)]
         columns = self._on_device(context.device)
 
-        def own(batch: Tensor) -> Tensor:
-            return batch[context.rank :: context.world_size] if context.world_size > 1 else batch
+        own = plan
+        if context.world_size > 1:
+            own = [[batch[context.rank :: context.world_size] for batch in step] for step in plan]
 
-        def gather(step: list[Tensor], read: list[dict[str, list[np.ndarray]]] | None = None) -> Step:
-            parts = [self._batch(own(batch), columns, context.device, read[i] if read else {}) for i, batch in enumerate(step)]
-            return Step(parts, [*map(len, step)])
+        def gather(step: int, found: list[dict[str, Any]]) -> Step:
+            parts = [self._batch(batch, columns, context.device, part) for batch, part in zip(own[step], found, strict=True)]
+            return Step(parts, [*map(len, plan[step])])
 
+        found = enumerate(_short(own, columns, context.device))
         if not lazy:
-            yield from _ahead(gather, plan, self.workers) if self.workers else map(gather, plan)
+            yield from _ahead(gather, found, self.workers) if self.workers else itertools.starmap(gather, found)
             return
         seed = (self.order.seed or 0, context.epoch if self.order.seed is not None else 0)
         with contextlib.ExitStack() as stack:
@@ -286,43 +303,45 @@ class BatchLoader:
                 python = any(column.python for column in lazy)
                 pool = processes(self.workers) if python else ThreadPoolExecutor(self.workers)
                 stack.callback(pool.shutdown, cancel_futures=True)
-            asking = ((step, [self._request(pool, own(batch), seed) for batch in step]) for step in plan)
-            for step, asked in _queued(asking, 2 * self.workers):
-                read = [{name: [r.result() for r in requests] for name, requests in part.items()} for part in asked]
-                yield gather(step, read)
+            asking = ((step, parts, [self._request(pool, batch, seed) for batch in own[step]]) for step, parts in found)
+            for step, parts, asked in _queued(asking, 2 * self.workers):
+                for part, columns_asked in zip(parts, asked, strict=True):
+                    for name, requests in columns_asked.items():
+                        read = [request.result() for request in requests]
+                        part[name] = _joined(read, self.spec.fields[name].ragged, context.device)
+                yield gather(step, parts)
 
     def _request(self, pool: Executor | None, indices: Tensor, seed: tuple[int, int]) -> dict[str, list[Request]]:
         """By column, what will give each sample."""
         asked: dict[str, list[Request]] = {}
+        chosen = indices.numpy()
+        ids = self.split.ids[chosen]
         for name, column in self.split.columns.items():
             if isinstance(column, Lazy):
                 shape = self.spec.fields[name].shape
-                asked[name] = [
-                    Request(
-                        pool,
-                        f"data: '{name}' of sample {self.split.ids[i]}",
-                        (column.read, column.items[i], (*seed, i)),
-                        shape if column.lengths is None else (int(column.lengths[i]), *shape[1:]),
-                    )
-                    for i in indices.tolist()
-                ]
+                shapes: Iterable[tuple[int | None, ...]] = itertools.repeat(shape)
+                if column.lengths is not None:
+                    shapes = ((length, *shape[1:]) for length in column.lengths[chosen].tolist())
+                seeds = [(*seed, i) if column.random else None for i in chosen.tolist()]
+                samples = zip(ids, column.items[chosen], seeds, shapes, strict=False)
+                asked[name] = [Request(pool, name, which, (column.read, item, by), own) for which, item, by, own in samples]
         return asked
 
-    def _batch(
-        self, indices: Tensor, columns: dict[str, Any], device: torch.device, read: dict[str, list[np.ndarray]]
-    ) -> Batch:
+    def _batch(self, indices: Tensor, columns: dict[str, Any], device: torch.device, found: dict[str, Any]) -> Batch:
+        """A batch; `found` has the columns that are gathered already."""
+
         def gathered(name: str, column: Any) -> Tensor | Ragged:
-            if name in read:
-                return _joined(read[name], self.spec.fields[name].ragged, device)
+            if name in found:
+                return found[name]
             if isinstance(column, Ragged):
                 return _gathered(column, indices, device)
             return column.index_select(0, indices.to(column.device)).to(device)
 
-        found = {name: laid_out(gathered(name, column), self.memory_format) for name, column in columns.items()}
+        batch = {name: laid_out(gathered(name, column), self.memory_format) for name, column in columns.items()}
         labelled = None
         if self.split.labelled is not None and len(self.indices) == len(self.split):
             labelled = torch.from_numpy(self.split.labelled[indices.cpu().numpy()]).to(device)
-        return Batch(found, indices.to(device), self.spec, labelled)
+        return Batch(batch, indices.to(device), self.spec, labelled)
 
     def _on_device(self, device: torch.device) -> dict[str, Any]:
         """The columns as tensors, on the device where they are resident; offsets stay on the host."""
@@ -337,6 +356,51 @@ class BatchLoader:
         arrays = [column.values if isinstance(column, Ragged) else column for column in self.split.columns.values()]
         size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
         return size < torch.cuda.mem_get_info(device)[0] // 2
+
+
+class Short:
+    """A ragged column of short samples on the host, copied by Arrow: a slice of a NumPy array costs more than its copy.
+
+    Args:
+        column: NumPy arrays, which are not copied.
+    """
+
+    def __init__(self, column: Ragged) -> None:
+        import pyarrow
+
+        values = np.ascontiguousarray(column.values)
+        self.element, self.dtype = values.shape[1:], values.dtype
+        self.size = values.itemsize * math.prod(self.element)
+        buffers = [None, pyarrow.py_buffer(column.offsets.astype(np.int64) * self.size), pyarrow.py_buffer(values)]
+        self.samples = pyarrow.LargeBinaryArray.from_buffers(pyarrow.large_binary(), len(column), buffers)
+
+    def gather(self, batches: list[Tensor], device: torch.device) -> Iterator[Ragged]:
+        """The samples of each batch: parts of one array, which is gathered by one call."""
+        index = torch.cat(batches).numpy()
+        _, ends, copied = self.samples.take(index).buffers()
+        ends = np.ndarray(len(index) + 1, np.int64, ends) // self.size
+        values = torch.from_numpy(np.ndarray((ends[-1], *self.element), self.dtype, copied))
+        counts = [batch.numel() for batch in batches]
+        edges = ends[[0, *itertools.accumulate(counts)]]
+        # A batch of n samples has n + 1 offsets: the end of a batch is the start of the next, and stands in both.
+        rows = [count + 1 for count in counts]
+        batch = np.repeat(np.arange(len(batches)), rows)
+        offsets = torch.from_numpy(ends[np.arange(len(batch)) - batch] - edges[batch])
+        # Parts that count their own changes: autograd must not take a change of one batch for a change of another.
+        parts = torch.unsafe_split_with_sizes(values.to(device), (edges[1:] - edges[:-1]).tolist())
+        return map(Ragged, parts, torch.unsafe_split_with_sizes(offsets.to(device), rows))
+
+
+def _short(plan: list[list[Tensor]], columns: dict[str, Any], device: torch.device) -> Iterator[list[dict[str, Any]]]:
+    """For each step of a plan, by batch, the columns of short samples: gathered for several steps at once."""
+    short = {name: column for name, column in columns.items() if isinstance(column, Short)}
+    together = max(1, TOGETHER // max(1, sum(len(batch) for step in plan[:1] for batch in step)))
+    for start in range(0, len(plan), together):
+        steps = plan[start : start + together]
+        batches = [batch for step in steps for batch in step]
+        found = {name: column.gather(batches, device) for name, column in short.items()}
+        for step in steps:
+            yield [{name: next(parts) for name, parts in found.items()} for _ in step]
 
 
 def laid_out(column: Tensor | Ragged, memory_format: torch.memory_format) -> Tensor | Ragged:
@@ -356,12 +420,14 @@ def _tensors(column: Column, device: torch.device) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         if isinstance(column, Ragged):
+            if device.type == "cpu" and column.values.size < FEW_ELEMENTS * len(column):
+                return Short(column)
             return Ragged(torch.from_numpy(column.values).to(device), column.offsets)
         return torch.from_numpy(column).to(device)
 
 
 def _gathered(column: Ragged, indices: Tensor, device: torch.device) -> Ragged:
-    """The samples of a ragged column: views joined on the host; on a device one index where samples are short."""
+    """The samples of a ragged column: slices joined; on a device one index where samples are short."""
     chosen = indices.cpu().numpy()
     starts, ends = column.offsets[chosen], column.offsets[chosen + 1]
     offsets = np.zeros(len(chosen) + 1, np.int64)
@@ -396,8 +462,8 @@ def _queued(items: Iterator[T], ahead: int) -> Iterator[T]:
     yield from waiting
 
 
-def _ahead(gather: Callable[[list[Tensor]], Step], plan: Sequence[list[Tensor]], workers: int) -> Iterator[Step]:
-    """`map(gather, plan)`, computed by threads up to two steps each before they are asked for."""
+def _ahead(gather: Callable[..., Step], arguments: Iterator[tuple[Any, ...]], workers: int) -> Iterator[Step]:
+    """`starmap(gather, arguments)`, computed by threads up to two steps each before they are asked for."""
     with ThreadPoolExecutor(workers) as pool:
-        for future in _queued((pool.submit(gather, step) for step in plan), 2 * workers):
+        for future in _queued((pool.submit(gather, *each) for each in arguments), 2 * workers):
             yield future.result()

@@ -19,7 +19,7 @@ from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Lazy, Ragge
 NAMES = ("consonant", "vowel", "last vowel")
 
 
-def read_word(file: str, random: np.random.Generator) -> np.ndarray:
+def read_word(file: str) -> np.ndarray:
     """The letters of a word that lies in a file of its own."""
     return np.load(file)
 
@@ -63,7 +63,7 @@ def _split(part: list[str], vocabulary: list[str], folder: Path | None) -> Split
         for word, values in zip(part, letters, strict=True):
             np.save(folder / f"{word}.npy", values)
         files = np.array([str(folder / f"{word}.npy") for word in part])
-        column = Lazy(read_word, files, version="1", lengths=column.lengths)
+        column = Lazy(read_word, files, version="1", lengths=column.lengths, random=False)
     return Split({"letters": column, "tags": Ragged.of(tags)}, np.array(part))
 
 
