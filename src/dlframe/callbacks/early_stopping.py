@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
@@ -20,7 +21,7 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         monitor: Metric such as "val/loss"; null for the metric that selects the best epoch.
         patience: Epochs without improvement before training stops.
         min_delta: Minimum change, in the metric's unit, that counts as an improvement.
-        mode: Direction of improvement; null for that of the task's monitor, or "min" for another metric.
+        mode: Direction of improvement; null for that of the metric.
     """
 
     def __init__(
@@ -36,11 +37,12 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         super().__init__(monitor or "", mode=mode or "min", **self.options)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Use the learner's `monitor` and `mode`, unknown until now."""
+        """Use the learner's monitor and the direction of its metrics, unknown until now."""
         monitor, mode = self.asked
         if stage == "fit":
-            own = str(pl_module.monitor)
-            monitor = monitor or own
-            default = str(pl_module.mode) if monitor == own else "min"
-            super().__init__(monitor, mode=mode or default, **self.options)
+            monitor = monitor or str(pl_module.monitor)
+            # Lightning counts validations, the option epochs.
+            patience = math.ceil(self.options["patience"] / (trainer.check_val_every_n_epoch or 1))
+            mode = mode or getattr(pl_module, "directions", {}).get(monitor, "min")
+            super().__init__(monitor, mode=mode, **{**self.options, "patience": patience})
         super().setup(trainer, pl_module, stage)

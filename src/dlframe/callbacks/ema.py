@@ -40,7 +40,9 @@ class ExponentialMovingAverage(Callback):
         self._weights = {name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point()}
         resumed = self.averages
         self.averages = {
-            name: resumed[name].to(tensor) if resumed else tensor.clone() for name, tensor in self._weights.items()
+            # In float32 at least: bfloat16 would round away what a step adds.
+            name: (resumed[name] if resumed else tensor.clone()).to(tensor.device, _precise(tensor.dtype))
+            for name, tensor in self._weights.items()
         }
         self._hooks = [o.register_step_post_hook(lambda *_: self._update()) for o in trainer.optimizers[-1:]]
 
@@ -52,7 +54,8 @@ class ExponentialMovingAverage(Callback):
     def _update(self) -> None:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(list(self.averages.values()), list(self._weights.values()), self.steps)
+        weights = [weight.to(_precise(weight.dtype)) for weight in self._weights.values()]
+        get_ema_multi_avg_fn(decay)(list(self.averages.values()), weights, self.steps)
 
     @torch.no_grad()
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -73,3 +76,7 @@ class ExponentialMovingAverage(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps, self.averages = state_dict["steps"], state_dict["averages"]
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DlframeError as error:
         if os.environ.get("DLFRAME_DEBUG") == "1":
             raise
-        if is_main():
+        if is_main() or isinstance(error, ConfigError):
             print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
         return 2
     except MemoryError:

@@ -17,6 +17,17 @@ def check_machine(trainer: Trainer) -> None:
     Raises:
         ConfigError: Names the option of the trainer.
     """
+    size = os.environ.get("WORLD_SIZE", "")
+    if size.isdecimal() and int(size) > 1 and trainer.devices == trainer.num_nodes == 1:
+        raise ConfigError(
+            f"trainer.devices: torchrun started {size} processes (WORLD_SIZE), and this run takes one. "
+            f"Try: trainer=ddp trainer.devices={size}",
+            "trainer.devices",
+        )
+    if not size and "MASTER_ADDR" not in os.environ:
+        for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
+            if (rank := os.environ.get(name, "0")) != "0":
+                raise ConfigError(f"{name}={rank} is in the environment, but no launcher is (WORLD_SIZE). Try: unset {name}")
     if trainer.devices < 1 and (trainer.devices == 0 or trainer.accelerator == "cpu"):
         rule = "int >= 1 on a CPU" if trainer.accelerator == "cpu" else "int >= 1, or -1 for all"
         raise ConfigError(f"trainer.devices: must be {rule}. Received: {trainer.devices}.", "trainer.devices")

@@ -23,7 +23,7 @@ class Run:
     Args:
         seed: Seed of weights, order, augmentation and hidden labels. The split of the data does not depend on it.
         epochs: Passes over the training data.
-        validate_every: Epochs between two validations; the last epoch of a shorter run is validated all the same.
+        validate_every: Epochs between two validations; the last epoch is always validated.
         batch_size: Samples in one optimizer step over all devices, before `accumulate_grad_batches`; "auto" has
             64 times `accumulate_grad_batches` in an optimizer step, as many of them at once as fit into memory.
         batch_elements: Elements in one batch at most, padding included, of samples of varying length (tokens, audio samples);

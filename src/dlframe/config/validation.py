@@ -132,6 +132,11 @@ def _fits(config: Config) -> None:
         if monitor and monitor not in logged:
             hint = nearest(monitor, logged)
             raise ConfigError(f"{key}: must be a metric that task={task.name} logs. Received: '{monitor}'.{hint}", key)
+    for name, options in config.values["callback"].items():
+        metric = config.metrics.get(str(options.get("monitor") or config.monitor).removeprefix("val/"))
+        if metric and options.get("mode") not in (None, metric.better):
+            key = f"callback.{name}.mode"
+            raise ConfigError(f"{key}: the metric is better at its {metric.better}. Received: '{options['mode']}'.", key)
     if config.run.batch_size == "auto" and (config.trainer.devices != 1 or config.trainer.num_nodes > 1):
         raise ConfigError(
             "batch_size: auto takes one process, as several would have to agree. Try: batch_size=64", "batch_size"

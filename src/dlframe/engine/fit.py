@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import sys
@@ -27,7 +28,10 @@ from dlframe.registry import GROUPS
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import DataError, Dataset, Split, TrainingError
+from dlframe.types import ConfigError, DataError, Dataset, Split, TrainingError
+
+THREADS = torch.get_num_threads()
+"""CPU threads that torch chose."""
 
 QUIET = (
     "The '.*_dataloader' does not have many workers",
@@ -107,6 +111,9 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
         trainer.test(learner, _batches(config, dataset, dataset.test, learner, trainer), verbose=False)
         return _scored(learner)
     except Exception as error:
+        if "Expected more than 1 value per channel when training" in str(error):
+            rule = "batch norm needs more than one sample per process in each batch"
+            raise TrainingError(f"batch_size: {rule}. Received: {config.run.batch_size}. Try: batch_size=32") from error
         if not memory.ran_out(error):
             raise
         size = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
@@ -126,7 +133,11 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         own = {**options, **config.values["networks"].get(name, {})}
         decay = config.run.weight_decay_params if own.get("weight_decay") else "all"
         groups = parameter_groups(network, own["lr"], decay)
-        return GROUPS["optimizer"].build(own, params=groups)
+        optimizer = GROUPS["optimizer"].build(own, params=groups)
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        if closure and closure.default is inspect.Parameter.empty:
+            raise ConfigError(f"optimizer={own['name']}: evaluates the loss itself, by a closure, which is not supported.")
+        return optimizer
 
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:
         steps = loader.total_steps(config.run.epochs, trainer.world_size)
@@ -143,6 +154,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         seed=config.run.seed,
         monitor=config.monitor,
         mode=config.metrics[config.monitor.removeprefix("val/")].better,
+        directions={f"val/{name}": metric.better for name, metric in config.metrics.items()},
         clip=config.run.gradient_clip_val,
         chunk=1 if several or any(map(_sees_batches, callbacks)) else config.run.steps_per_execution,
         memory_format=_memory_format(config),
@@ -253,8 +265,8 @@ def _prepare(config: Config) -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
-    if config.trainer.num_threads:
-        torch.set_num_threads(config.trainer.num_threads)
+    torch.set_num_threads(config.trainer.num_threads or THREADS)
+    torch.use_deterministic_algorithms(False)  # the Trainer switches it on; a job before may have done so
 
 
 def _sees_batches(callback: Callback) -> bool:

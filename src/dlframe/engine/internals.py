@@ -44,7 +44,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 with hidden("scipy", "matplotlib", "transformers", "librosa", "onnxruntime", "pesq", "pystoi", "gammatone"):
-    import torch  # noqa: F401
+    import torch
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.strategies import FSDPStrategy
     from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
@@ -77,6 +77,24 @@ def set_epoch(trainer: Trainer, epoch: int) -> None:
 def optimizer_step_count(trainer: Trainer) -> dict[str, Any]:
     """The Trainer's own count of optimizer steps, which callbacks read, to be read and changed (Lightning 2.6)."""
     return vars(trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total)
+
+
+def unscale(trainer: Trainer, optimizer: Optimizer) -> None:
+    """Undo the scaling for float16 where the optimizer would do so within its step (torch 2.14, Lightning 2.6).
+
+    Of all others Lightning has undone it before the hook from which this is called.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        scaler.unscale_(optimizer)
+
+
+def clip_gradient(trainer: Trainer, optimizer: Optimizer, norm: float) -> torch.Tensor:
+    """Clip an optimizer's gradient to an L2 norm; the norm before. Sharded weights have a way of their own."""
+    if is_sharded(trainer):
+        return trainer.strategy.model.clip_grad_norm_(norm)  # type: ignore[union-attr,operator]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(parameters, norm)
 
 
 def call_through_wrapper(module: LightningModule, method: str, *args: Any) -> Any:

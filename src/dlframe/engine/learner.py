@@ -99,6 +99,7 @@ class Learner(LightningModule):
         seed: Seed of the augmentations, with the epoch and the rank.
         monitor: Metric that picks the best epoch: "val/accuracy".
         mode: "min" or "max".
+        directions: Direction of each metric that is logged, by name, for callbacks: {"val/f1": "max"}.
         clip: Largest L2 norm of a network's gradient.
         chunk: Optimizer steps in a chunk; 0 measures the first ones and chooses.
         memory_format: Memory order of images, and of the weights that meet them.
@@ -120,6 +121,7 @@ class Learner(LightningModule):
         seed: int = 0,
         monitor: str = "val/loss",
         mode: str = "min",
+        directions: Mapping[str, str] | None = None,
         clip: float | None = None,
         chunk: int = 0,
         memory_format: torch.memory_format = torch.channels_last,
@@ -139,6 +141,7 @@ class Learner(LightningModule):
         self.seed = seed
         self.monitor = monitor
         self.mode = mode
+        self.directions = {monitor: mode, **(directions or {})}
         self.clip = clip
         self.chunk = chunk
         self.memory_format = memory_format
@@ -149,6 +152,8 @@ class Learner(LightningModule):
         self.evaluation = Evaluation(self.task, metrics)
         self.finite = FiniteLosses(on_nan, several=False)
         self.schedulers: list[Any] = []
+        self._rates: list[float] = []
+        self._validated = False
         self._counts = type(task).counts is not Task.counts
         self._durations: list[float] = []
         self._resumed: Mapping[str, Any] | None = None
@@ -159,6 +164,9 @@ class Learner(LightningModule):
         assert self.make_scheduler, "an optimizer needs a schedule"
         optimizers = [self.make_optimizer(name, self.task.network(name)) for name in self.networks]
         self.schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
+        for scheduler in self.schedulers:
+            if isinstance(scheduler, ReduceLROnPlateau):  # it counts validations, its option epochs
+                scheduler.patience //= self.trainer.check_val_every_n_epoch or 1
         if self.device.type == "cpu":
             for optimizer in optimizers:
                 internals.skip_graph_capture_check(optimizer)
@@ -193,6 +201,8 @@ class Learner(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         resumed, self._resumed = self._resumed, None
+        if self.current_epoch + 1 == self.trainer.max_epochs:
+            self.trainer.check_val_every_n_epoch = 1  # the last epoch can be the best
         if resumed and not self.progress.position:
             training_state.restore_random(self, resumed)  # before what an epoch begins with, as it was saved before
         self.generator.manual_seed(((self.seed << 20) + self.current_epoch) * self.trainer.world_size + self.global_rank)
@@ -238,6 +248,7 @@ class Learner(LightningModule):
                 self._step(optimizer)
             if len(self.networks) > 1:
                 self.untoggle_optimizer(optimizer)
+        self._rates = [optimizer.param_groups[-1]["lr"] for optimizer in self.trainer.optimizers]
         for scheduler in self.schedulers:
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
@@ -267,11 +278,16 @@ class Learner(LightningModule):
         kept: list[int] = []
         step_loss: Any = 0
         optimizer = self.trainer.optimizers[number]
+        # A batch that is left out leaves no trace in running statistics.
+        before = [buffer.clone() for buffer in self.task.buffers()] if self.on_nan == "skip" else []
         for place, batch in enumerate(batches):
             loss = self._loss(batch, number, totals)
             if self.finite.usable(loss, number, self.progress.steps + 1):
                 # DDP averages the gradients of processes; their sum is meant.
                 self.manual_backward(loss * self.trainer.world_size if self._several else loss)
+                if self.on_nan == "skip" and not self._scaled and not math.isfinite(_gradient_norm(optimizer)):
+                    optimizer.zero_grad()  # of the batches before too: they are taken again below
+                    continue
                 step_loss = loss.detach() + step_loss
                 kept.append(place)
             elif self.on_nan == "raise":
@@ -280,6 +296,8 @@ class Learner(LightningModule):
         if skipped := len(step.batches) - len(kept):
             self.progress.skipped += skipped
             optimizer.zero_grad()
+            for buffer, old in zip(self.task.buffers(), before, strict=True):
+                buffer.copy_(old)
             if not kept:
                 return False
             # The others again, as a step of their own: what they average over is less than was thought.
@@ -310,13 +328,24 @@ class Learner(LightningModule):
             self.task.partial_fit(self._prepared(batch))
 
     def _step(self, optimizer: Any) -> None:
-        if self.clip is not None:
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            if scaler is not None:
-                scaler.unscale_(optimizer.optimizer)
-            self.clip_gradients(optimizer, self.clip, "norm")
         optimizer.step()
         optimizer.zero_grad()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient, which is whole by now: of all batches and processes, and not scaled."""
+        if self.clip is None:
+            return
+        internals.unscale(self.trainer, optimizer)
+        norm = internals.clip_gradient(self.trainer, optimizer, self.clip)
+        if self.on_nan == "raise" and not norm.is_cuda and not self._scaled and not norm.isfinite():
+            step = self.progress.steps + 1
+            what = f"the gradient norm is {norm.item():g} at step {step} (epoch {self.current_epoch + 1}), with a finite loss."
+            raise TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
+
+    @property
+    def _scaled(self) -> bool:
+        """Whether losses are scaled for float16; the scaler leaves out steps whose gradient is not finite."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def _prepared(self, batch: Batch) -> Batch:
         batch = self.task.features(batch)
@@ -415,14 +444,15 @@ class Learner(LightningModule):
         for step, losses in progress.logged:
             self.recorder.log_metrics(step, {name: value.item() for name, value in losses.items()})
         progress.logged = []
-        rates = [optimizer.param_groups[-1]["lr"] for optimizer in self.trainer.optimizers]
+        rates = self._rates
         names = ["lr"] if len(rates) == 1 else [f"lr/{name}" for name in self.networks]
         counts = {"epoch": float(self.current_epoch)} | ({"train/skipped": float(progress.skipped)} if progress.skipped else {})
         self.recorder.log_metrics(progress.steps, {**counts, **dict(zip(names, rates, strict=True))})
         for scheduler in self.schedulers:
-            if isinstance(scheduler, ReduceLROnPlateau) and self.monitor in progress.metrics:
+            if isinstance(scheduler, ReduceLROnPlateau) and self._validated:
                 value = progress.metrics[self.monitor]
                 scheduler.step(value if self.mode == "min" else -value)
+        self._validated = False
         progress.epoch += 1
         progress.position = 0
         progress.done = self.trainer.should_stop or progress.epoch >= (self.trainer.max_epochs or 0)
@@ -431,6 +461,10 @@ class Learner(LightningModule):
     # --- scoring
 
     def on_validation_epoch_start(self) -> None:
+        if self._several and not internals.is_sharded(self.trainer):
+            # Running statistics are each process's own; what is scored and saved are those of the first.
+            for buffer in self.task.buffers():
+                torch.distributed.broadcast(buffer, 0)
         self.evaluation.begin()
 
     def on_test_epoch_start(self) -> None:
@@ -450,6 +484,7 @@ class Learner(LightningModule):
         self._finish_evaluation()
         self.task.calibrate(self.evaluation.scores)
         progress.metrics = self._metrics("val")
+        self._validated = True
         self.recorder.log_metrics(progress.steps, progress.metrics)
         value = progress.metrics[self.monitor]
         better = progress.best is None or (value < progress.best if self.mode == "min" else value > progress.best)

@@ -14,6 +14,8 @@ from typing import Any
 
 def is_main() -> bool:
     """Return whether this is the main process of a run, which prints and writes."""
+    if not {"WORLD_SIZE", "MASTER_ADDR"} & os.environ.keys():
+        return True  # a rank without a launcher is left over from another program
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
 
 

@@ -99,7 +99,9 @@ def step(
         gamma: Factor of the rate at each milestone.
     """
     # torch's MultiStepLR has integer keys in its state; JSON would turn them into strings and break resuming.
-    return LambdaLR(optimizer, lambda step: gamma ** sum(step >= milestone * steps for milestone in milestones))
+    # Rounded first: 0.55 * 100 is more than 55 in floats.
+    drops = [math.ceil(round(milestone * steps, 6)) for milestone in milestones]
+    return LambdaLR(optimizer, lambda step: gamma ** sum(step >= drop for drop in drops))
 
 
 schedulers.adopt(

@@ -100,7 +100,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def weights(path: Path) -> dict[str, Tensor]:
-    """Load the weights of a checkpoint, best or latest.
+    """Load the weights of a checkpoint, best or latest; where weights are averaged, the averages, which are what is scored.
 
     Raises:
         CheckpointError: As `load`.
@@ -109,6 +109,12 @@ def weights(path: Path) -> dict[str, Tensor]:
     found = tree.get("task") if facts.get("kind") == "state" else tree
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: the checkpoint is damaged: weights are missing.")
+    callbacks = tree.get("callbacks") if facts.get("kind") == "state" else None
+    for state in callbacks.values() if isinstance(callbacks, dict) else ():
+        averages = state.get("averages") if isinstance(state, dict) and state.get("steps") else None
+        for name, average in averages.items() if isinstance(averages, dict) else ():
+            if (own := name.removeprefix("task.")) in found:
+                found[own] = average.to(found[own].dtype)
     return found
 
 
