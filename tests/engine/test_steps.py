@@ -136,10 +136,11 @@ def test_a_scaler_goes_with_any_optimizer(tmp_path, optimizer, clip):
 # --- gradients that are not finite
 
 
-@pytest.fixture
-def plugin(tmp_path) -> str:
-    (tmp_path / "own.py").write_text(PLUGIN)
-    return f"plugin_paths={tmp_path / 'own.py'}"
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory) -> str:
+    file = tmp_path_factory.mktemp("plugin") / "own.py"
+    file.write_text(PLUGIN)
+    return f"plugin_paths={file}"
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -154,23 +155,19 @@ def test_a_finite_loss_whose_gradient_is_not_is_left_out(tmp_path, plugin, accum
 
 
 def test_a_clipped_gradient_that_is_not_finite_is_named(tmp_path, plugin):
+    config = load([plugin, "model=rooted", "augmentation=[black]", "gradient_clip_val=1", "tracking=none", f"runs={tmp_path}"])
     message = r"^the gradient norm is nan at step \d+ \(epoch 1\), with a finite loss\. .*on_nan=skip"
     with pytest.raises(TrainingError, match=message):
-        options = [plugin, "model=rooted", "augmentation=[black]", "gradient_clip_val=1", "epochs=1"]
-        run(load([*options, "tracking=none", f"runs={tmp_path / 'runs'}"]))
+        run(config)
 
 
 def test_an_optimizer_that_needs_a_closure_is_refused(tmp_path, plugin):
-    with pytest.raises(
-        ConfigError, match=r"^optimizer=lbfgs: evaluates the loss itself, by a closure, which is not supported\."
-    ):
+    with pytest.raises(ConfigError, match=r"^optimizer=lbfgs: evaluates the loss itself, by a closure"):
         train(tmp_path / "runs", plugin, "optimizer=lbfgs")
 
 
 def test_batch_norm_of_a_single_value_names_the_batch_size(tmp_path):
-    with pytest.raises(
-        TrainingError, match=r"^batch_size: batch norm needs more than one sample .* Received: 1\. Try: batch_size=32$"
-    ):
+    with pytest.raises(TrainingError, match=r"^batch_size: batch norm needs more than one .* Try: batch_size=32$"):
         train(tmp_path, "model=resnet", "model.depth=18", "batch_size=1")
 
 
@@ -208,9 +205,7 @@ def test_a_metric_that_rises_is_waited_for_in_its_own_direction(tmp_path):
     stopping = ["callback=[early_stopping]", "callback.early_stopping.patience=2", "callback.early_stopping.monitor=val/f1"]
     result = train(tmp_path, "epochs=6", "optimizer.lr=1e-4", *stopping)
     assert values(result, "epoch")[-1][1] == 5
-    with pytest.raises(
-        ConfigError, match=r"^callback\.early_stopping\.mode: the metric is better at its max\. Received: 'min'\.$"
-    ):
+    with pytest.raises(ConfigError, match=r"\.mode: the metric is better at its max\. Received: 'min'\.$"):
         load(["model=mlp", *stopping, "callback.early_stopping.mode=min"])
 
 
@@ -259,7 +254,5 @@ def test_torchrun_without_devices_is_told_in_every_process(monkeypatch):
 def test_a_rank_that_is_left_over_is_told(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(
-        ConfigError, match=r"^RANK=1 is in the environment, but no launcher is \(WORLD_SIZE\)\. Try: unset RANK$"
-    ):
+    with pytest.raises(ConfigError, match=r"^RANK=1 is in the environment, but no launcher .* Try: unset RANK$"):
         load(["model=mlp"])

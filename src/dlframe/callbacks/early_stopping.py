@@ -43,6 +43,6 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
             monitor = monitor or str(pl_module.monitor)
             # Lightning counts validations, the option epochs.
             patience = math.ceil(self.options["patience"] / (trainer.check_val_every_n_epoch or 1))
-            mode = mode or getattr(pl_module, "directions", {}).get(monitor, "min")
+            mode = mode or getattr(pl_module, "directions", {monitor: pl_module.mode})[monitor]
             super().__init__(monitor, mode=mode, **{**self.options, "patience": patience})
         super().setup(trainer, pl_module, stage)
