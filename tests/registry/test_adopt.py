@@ -211,7 +211,7 @@ def test_the_example_of_the_contributing_page(read):
     page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (statement,) = re.findall(r"```python\n(optimizers\.adopt\(.*?)```", page, re.DOTALL)
     entry = read("from dlframe.registry import Probability\n" + statement)
-    assert told(entry)["lr"] == ("float > 0", 3e-4, "Learning rate, the size of every step.")
+    assert told(entry)["lr"] == ("float > 0", 3e-4, "Learning rate: the size of every step.")
     assert told(entry)["betas"][:2] == ("[float >= 0 and < 1, float >= 0 and < 1]", (0.9, 0.99))
     assert entry.left_out == ("maximize", "foreach")
 

@@ -18,6 +18,7 @@ from dlframe.config.overrides import expand, given_keys, load_options, parse, pl
 from dlframe.config.run_config import Config
 from dlframe.config.validation import check
 from dlframe.registry import GROUPS, plugins
+from dlframe.registry.renamed import translated
 from dlframe.types import ConfigError
 
 __all__ = [
@@ -95,7 +96,7 @@ def load_saved(path: Path, plugin_paths: Sequence[str] = ()) -> Config:
     values = read(path)
     plugins.discover(plugin_paths)
     try:
-        return check(values)
+        return check(translated(values))
     except ConfigError as error:
         named = values.get("plugin_paths") if not plugin_paths else None
         hint = f" The run had plugins, which are code; if you trust them: plugin_paths={named}" if named else ""

@@ -1,6 +1,9 @@
-"""Old names of options, so that an old command is answered with the new name."""
+"""Old names and values of options: a command is answered with the new one, a saved config is translated."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 RENAMED: dict[str, dict[str, str]] = {
     "run": {
@@ -52,6 +55,18 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Group, "group.entry" or the name of a set of options ("run", "trainer") -> old name -> new name."""
 
+VALUES: dict[str, dict[Any, Any]] = {
+    "on_nan": {"stop": "raise"},
+    "anneal_strategy": {"cosine": "cos"},
+    "cycle_momentum": {"keep": False, "cycle": True},
+    "decoupled_weight_decay": {"l2": False, "coupled": False, "decoupled": True},
+    "color_mode": {"grey": "grayscale"},
+}
+"""New name of an option -> old value -> new value."""
+
+TASKS = {"adversarial": "classification", "closed_form": "classification"}
+"""Tasks of earlier versions -> the task that took them over; the models brought their options with them."""
+
 
 def new_name(group: str, entry: str, option: str) -> str:
     """Return the present name of an option; empty if the option was not renamed."""
@@ -59,3 +74,32 @@ def new_name(group: str, entry: str, option: str) -> str:
         if name := RENAMED.get(owner, {}).get(option):
             return name
     return ""
+
+
+def translated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a saved config under their present names; the values of the present version unchanged."""
+    checkpoint = config.get("checkpoint")
+    if isinstance(checkpoint, Mapping) and "unit" in checkpoint and "every" in checkpoint:
+        every = {"every_n_minutes": 0, f"every_n_{checkpoint['unit']}": checkpoint["every"]}
+        config = {**config, "checkpoint": {"max_to_keep": checkpoint.get("keep", 3)} | every}
+    task = config.get("task")
+    if isinstance(task, Mapping) and (name := TASKS.get(str(task.get("name")))):
+        config = {**config, "task": {"name": name, "label_smoothing": task.get("label_smoothing", 0.0)}}
+    values = {}
+    for key, value in _renamed("", "run", config).items():
+        nested = isinstance(value, Mapping)
+        if nested and all(isinstance(part, Mapping) for part in value.values()):  # a list of components
+            value = {name: _renamed(key, str(name), part) for name, part in value.items()}
+        elif nested:
+            value = _renamed(key, str(value.get("name", key)), value)
+        values[key] = value
+    return values
+
+
+def _renamed(group: str, entry: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    renamed = {new_name(group, entry, str(key)) or key: value for key, value in options.items()}
+    for key, new in VALUES.items():
+        old = renamed.get(key)
+        if isinstance(old, str) and old in new:
+            renamed[key] = new[old]
+    return renamed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlframe.config import Config, expand
 from dlframe.registry import plugins
-from dlframe.types import Dataset, Field, Result
+from dlframe.types import ConfigError, Dataset, Field, Result
 
 
 def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
@@ -74,7 +74,10 @@ def _single(override: str) -> str:
     """Quote an override whose commas would make a grid."""
     key, _, raw = override.partition("=")
     # Untrusted: plugins stay as they are, and ranges are not expanded.
-    same = key == "plugin_paths" or ("(" not in raw and len(expand([override])) == 1)
+    try:
+        same = key == "plugin_paths" or ("(" not in raw and len(expand([override])) == 1)
+    except ConfigError:  # an old name in the overrides of an earlier version's run
+        same = True
     return override if same else f"{key}='{raw}'"
 
 
