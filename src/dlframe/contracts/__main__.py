@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     paths = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
     named = [f"--plugin={path}" for path in paths]
     # The author's own pytest settings apply, but for the pattern by which these files are found.
-    shown = ["-rs", "--tb=short", "-o", "python_files=test_*.py"]
+    # Each assertion has a sentence; tensors spelled out below it would hide the next one.
+    shown = ["-rs", "--tb=short", "--assert=plain", "-o", "python_files=test_*.py"]
     tests = ["-p", "dlframe.contracts.options", "--pyargs", "dlframe.contracts"]
     return int(pytest.main([*tests, *shown, *named, *arguments[len(paths) :]]))
 

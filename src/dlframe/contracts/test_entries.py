@@ -34,7 +34,7 @@ def test_every_exemption_names_a_contract_and_gives_a_reason():
 def test_no_plugin_is_broken(request):
     """A plugin that is named on the command line is read when the tests are collected."""
     if not request.config.getoption("plugin", []):
-        assert plugins.broken == {}, "; ".join(plugins.broken.values())
+        assert not plugins.broken, "; ".join(plugins.broken.values())
 
 
 @contract()
@@ -55,12 +55,12 @@ def test_reads_alike(entry):
     registry = GROUPS[entry.group]
     imported = registry.get(entry.name)
     if imported.factory.__init__ in (object.__init__, torch.nn.Module.__init__):
-        assert entry.parameters == {}
+        assert entry.parameters == {}, "the source has options, and the imported class has none"
         return
     read = registry.read_object(entry.name, entry.facts, imported.factory)
     assert read.parameters == entry.parameters, "the options of the imported signature are not those of the source"
-    assert list(read.parameters) == list(entry.parameters)
-    assert read.summary == entry.summary
+    assert list(read.parameters) == list(entry.parameters), "the options of the imported signature have another order"
+    assert read.summary == entry.summary, "the imported docstring is not that of the source"
 
 
 @contract()
@@ -73,12 +73,12 @@ def test_bounds(entry):
             with pytest.raises(ConfigError, match="must be given: str"):
                 entry.check({**required(entry), name: ""})
         for value in allowed:
-            assert entry.check({**required(entry), name: value})[name] == value
+            assert entry.check({**required(entry), name: value})[name] == value, f"{name}={value!r} is in range, and changed"
         for value in refused:
             with pytest.raises(ConfigError) as error:
                 entry.check({**required(entry), name: value})
             message = f"{entry.group}.{name}: must be {parameter.rule}. Received: {value!r}."
-            assert str(error.value).startswith(message)
+            assert str(error.value).startswith(message), f"the message must be: {message} Received: {error.value}"
 
 
 def as_saved(name: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -95,10 +95,14 @@ def test_round_trips(entry):
         allowed = [value for value in edges(parameter.annotation)[0] if value != "" or parameter.default is not REQUIRED]
         configs += [entry.check({**given, name: value}) for value in allowed]
     for config in configs:
-        assert entry.check(config) == config
         plain = as_saved(entry.name, config)
-        assert entry.check(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(plain))))) == config
-        assert entry.check(yaml.safe_load(yaml.safe_dump(plain, allow_unicode=True))) == config
+        forms: dict[str, Any] = {
+            "checked again": config,
+            "from a YAML file": OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(plain)))),
+            "from a run's config": yaml.safe_load(yaml.safe_dump(plain, allow_unicode=True)),
+        }
+        for how, form in forms.items():
+            assert entry.check(form) == config, f"{how}, it is another config: {config}"
 
 
 @contract("task", "model", "augmentation", "optimizer", "scheduler", "callback", "metric")
