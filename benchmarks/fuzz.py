@@ -299,6 +299,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.runs.exported_model import Predictor, read_spec
     from dlframe.storage import checkpoint, fetch
     from dlframe.storage.decoded import decoded
+    from dlframe.tracking.ui import Options as UiOptions
     from dlframe.tracking.upload_state import UploadState, pending_message
     from dlframe.tracking.uploader import read_signature
 
@@ -344,7 +345,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         return load(file.read_bytes().decode(errors="replace").split("\n"))
 
     def options(file: Path) -> object:
-        return load_options("ui", file.read_bytes().decode(errors="replace").split("\n"))
+        return load_options("ui", UiOptions, file.read_bytes().decode(errors="replace").split("\n"))
 
     def follow(file: Path) -> object:
         return [journal.read(file.parent), journal.history(file.parent), journal.ended(file.parent)]

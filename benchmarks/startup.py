@@ -38,6 +38,7 @@ COMMANDS = {
     "import torch, first optimizer": ["-c", TORCH],
     "import lightning.pytorch": ["-c", "import lightning.pytorch"],
     "--help": ["-m", "dlframe", "--help"],
+    "train --help": ["-m", "dlframe", "train", "--help"],
     "list": ["-m", "dlframe", "list"],
     "config error: modle=cnn": ["-m", "dlframe", "modle=cnn"],
     "config error: model.width=-1": ["-m", "dlframe", "model.width=-1"],

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from tests.forked import dlframe
 
+from dlframe.cli import parse
+from dlframe.cli.commands import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -29,16 +32,26 @@ def test_the_error_that_it_shows_is_the_error(tmp_path):
     assert dlframe(command, cwd=tmp_path).error == message + "\n"
 
 
-COMMANDS = re.findall(r"^python -m dlframe ([^#\n]+?) *(?:#.*)?$", README, re.MULTILINE)
-OTHERS = ("-m", "list", "show", "test", "predict", "ui", "sync", "verify-resume")
+LINES = re.findall(r"^python -m dlframe ([^#\n]+?) *(?:#.*)?$", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.split()[0] not in OTHERS])
+@pytest.mark.parametrize("line", [line for line in LINES if line.split()[0] not in COMMANDS])
 def test_every_training_command_is_a_valid_config(line, monkeypatch, tmp_path):
     from dlframe.config import load
 
     monkeypatch.chdir(tmp_path)
     load(line.split())
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_line_is_understood(line):
+    command, _ = parse(line.split())
+    assert command.name == line.split()[0] or command.name in ("train", "help")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_named(command):
+    assert f"python -m dlframe {command}" in README
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README))

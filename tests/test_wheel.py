@@ -26,6 +26,7 @@ def test_the_wheel_runs_in_an_empty_folder(tmp_path):
         archive.extractall(site)
     assert "dlframe/conf/config.yaml" in names
     assert "dlframe/py.typed" in names
+    assert "dlframe/contracts/test_models.py" in names
     assert not [name for name in names if name.startswith(("tests/", "plugins/", "benchmarks/"))]
     command = [sys.executable, "-m", "dlframe", "model=mlp", "epochs=1", "tracking=none"]
     environment = {**os.environ, "PYTHONPATH": str(site)}

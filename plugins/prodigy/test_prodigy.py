@@ -1,4 +1,4 @@
-"""What is particular to Prodigy. What every optimizer promises is tested by tests/test_contracts.py."""
+"""What is particular to Prodigy. What every optimizer promises is tested by dlframe.contracts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The verbs, and what each says to what it cannot do."""
+"""What the command line says to what it cannot do; `list`, `show`, `ui` and grids."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -15,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from dlframe.cli import main
-from dlframe.cli.commands import COMMANDS
+from dlframe.cli.commands import words
 from dlframe.config import names
-from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, plugins
 from dlframe.types import ConfigError, DataError, nearest
 
@@ -36,69 +34,75 @@ def said(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["model=nope", "--help"]])
-def test_help_names_every_run_option_and_verb(capsys, arguments):
-    code, out, error = said(capsys, *arguments)
-    assert (code, error) == (0, "")
-    assert all(f" {name}" in out for name in settings.get("run").parameters)
-    assert all(f"python -m dlframe {verb}" in out for verb in ("test", "list", "show", "ui", "-m"))
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_is_a_row_a_module_and_help(capsys, name):
-    command = COMMANDS[name]
-    assert callable(importlib.import_module(command.module).main)
-    assert f"{command.line} " in said(capsys, "--help")[1]
-    code, out, error = said(capsys, *(["help", name] if name == "-m" else [name, "--help"]))
-    assert (code, error) == (0, "")
-    assert out.startswith(f"{command.line}\n")
-    for option in settings.get(command.options).parameters.values() if command.options else ():
-        assert f"\n  {option.name}: {option.rule}; " in out
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert f"python -m dlframe {'' if name == 'train' else name}" in readme
-
-
-SHOW = "show: must be: show GROUP=NAME, or show run. Received: "
+SHOW = "show: must be GROUP=NAME, or one of run, trainer, checkpoint, tracking. Received: "
 GRID = "several values make a grid, which needs -m. Try: python -m dlframe -m"
-WORD = (
-    f"must be key=value or a command. Choose from: {', '.join(sorted(set(COMMANDS) - {'-m'}))}. See: python -m dlframe --help"
-)
-VERB = "must be key=value, after the command if there is one. See: python -m dlframe --help"
+CHOOSE = f"Choose from: {', '.join(sorted(words()))}. See: python -m dlframe --help"
+WORD = f"must be key=value or a command. {CHOOSE}"
+KEY = "must be key=value. See: python -m dlframe train --help"
+FLAG = "no such flag; options are key=value."
+TRY = "Try: python -m dlframe"
+FIRST = "a command comes first. See: python -m dlframe test --help"
 MODELS = nearest("?", names("model"))
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        # verbs and flags
+        # commands and flags
         ("nope", f"'nope': {WORD}"),
         ("tset runs/x", "'tset': must be key=value or a command. Did you mean 'test'? See: python -m dlframe --help"),
         ("''", f"'': {WORD}"),
-        ("model = cnn", f"'model': {WORD}"),
-        ("--hlep", "--hlep: no such flag. Options are key=value; flags are -m, --multirun and --help."),
-        ("--model=cnn", "--model=cnn: no such flag. Options are key=value; flags are -m, --multirun and --help."),
-        ("-m test runs/x", "-m: only for training. Received: test."),
-        ("train test", f"test: {VERB}"),
-        ("seed=1 ~model", f"~model: {VERB}"),
-        ("test", "test: requires a run directory. Try: python -m dlframe test runs/..."),
+        ("model = cnn", "'model': must be key=value or a command. Try: model=... See: python -m dlframe --help"),
+        ("--hlep", f"--hlep: {FLAG} Did you mean '--help'?"),
+        ("--version", f"--version: {FLAG} Choose from: --help, --multirun, -h, -m."),
+        ("--model=cnn", f"--model=cnn: {FLAG} Try: model=cnn"),
+        ("test runs/x --checkpoint=last", f"--checkpoint=last: {FLAG} Try: checkpoint=last"),
+        ("--epochs 3", f"--epochs: {FLAG} Try: epochs=..."),
+        ("-m=model=cnn,rnn", f"-m=model=cnn,rnn: {FLAG} Try: -m model=cnn,rnn"),
+        ("-m test runs/x", "-m: is for training only. Received: test. Try: python -m dlframe test runs/x"),
+        ("test 'a b' --multirun", "-m: is for training only. Received: test. Try: python -m dlframe test 'a b'"),
+        ("-m verify-resume kills=1", f"-m: is for training only. Received: verify-resume. {TRY} verify-resume kills=1"),
+        ("train test", f"test: {FIRST}"),
+        ("seed=1 test runs/x", f"test: {FIRST}"),
+        ("-m seed=1,2 test", f"test: {FIRST}"),
+        ("train train", "train: a command comes first. See: python -m dlframe train --help"),
+        ("seed=1 ~model", f"~model: {KEY}"),
+        ("train cnn", f"cnn: {KEY}"),
+        ("verify-resume cnn", f"cnn: {KEY}"),
+        ("verify-resume kills=1 kills=2", "kills: must be given once. Received: kills twice. Try: kills=2"),
+        ("test", "test: requires one run directory. Try: python -m dlframe test runs/..."),
+        ("test checkpoint=last", "test: requires one run directory. Try: python -m dlframe test runs/..."),
         ("test .", "test: '.' is not a run directory (no config.yaml). Runs are in runs/."),
-        ("tset --help", "'tset': must be key=value or a command. Did you mean 'test'? See: python -m dlframe --help"),
-        ("help nothing", f"'nothing': {WORD}"),
-        ("test a b", "test: options are key=value. Received: 'b'."),
-        ("test a chekpoint=b", "chekpoint: no such option. Did you mean 'checkpoint'? See: python -m dlframe show test"),
+        ("test a b", "test: requires one run directory. Received: 'a', 'b'. Try: python -m dlframe test a"),
+        ("test a chekpoint=b", "chekpoint: no such option. Did you mean 'checkpoint'? See: python -m dlframe test --help"),
+        ("test a checkpoint=b checkpoint=c", "checkpoint: must be given once. Received: checkpoint twice. Try: checkpoint=c"),
         ("ui port=abc", "port: must be int >= 1 and <= 65535. Received: 'abc'."),
         ("ui port=0", "port: must be int >= 1 and <= 65535. Received: 0."),
-        ("ui prot=1", "prot: no such option. Did you mean 'port'? See: python -m dlframe show ui"),
+        ("ui prot=1", "prot: no such option. Did you mean 'port'? See: python -m dlframe ui --help"),
+        ("ui open=true", "open: is called 'open_browser' now."),
+        ("ui 5000", "ui: options are key=value. Received: '5000'. See: python -m dlframe ui --help"),
+        ("sync uri=a uri=b", "uri: must be given once. Received: uri twice. Try: uri=b"),
         ("list modle", "list modle: no such group. Did you mean 'model'?"),
-        ("show", f"{SHOW}show"),
-        ("show model", f"{SHOW}show model"),
-        ("show model=", f"{SHOW}show model="),
-        ("show model=cnn data=digits", f"{SHOW}show model=cnn data=digits"),
-        ("show nope=cnn", f"{SHOW}show nope=cnn"),
+        ("list model=cnn", "list model=cnn: no such group. Try: python -m dlframe show model=cnn"),
+        ("show", f"{SHOW}nothing. See: python -m dlframe show --help"),
+        ("show test", f"{SHOW}test. See: python -m dlframe show --help"),
+        ("show model", f"{SHOW}model. See: python -m dlframe list model"),
+        ("show model=", f"{SHOW}model=. See: python -m dlframe list model"),
+        ("show model=cnn data=digits", f"{SHOW}model=cnn data=digits. See: python -m dlframe show --help"),
+        ("show nope=cnn", f"{SHOW}nope=cnn. See: python -m dlframe show --help"),
+        # help
+        ("help nothing", f"help: must be a command. Received: 'nothing'. {CHOOSE}"),
+        ("help tset", "help: must be a command. Received: 'tset'. Did you mean 'test'? See: python -m dlframe --help"),
+        ("--help tset", "'tset': must be key=value or a command. Did you mean 'test'? See: python -m dlframe --help"),
+        ("tset --help", "'tset': must be key=value or a command. Did you mean 'test'? See: python -m dlframe --help"),
+        ("--help --hlep", f"--hlep: {FLAG} Did you mean '--help'?"),
+        ("--help=test", f"--help=test: {FLAG} Try: --help test"),
+        ("help test runs/x", "help: must be one command. Received: test runs/x. Try: python -m dlframe help test"),
+        ("help model=cnn", "help: must be a command. Received: 'model=cnn'. Try: python -m dlframe show model=cnn"),
         ("show model=cnnn", "model=cnnn: no such model. Did you mean 'cnn'? See: python -m dlframe list model"),
         ("show trainer=gpuu", "trainer=gpuu: no such trainer. Did you mean 'gpu'? See: python -m dlframe list trainer"),
         # keys
-        ("=3", f"=3: {VERB}"),
+        ("=3", f"=3: {KEY}"),
         ("hydra.run.dir=x", "hydra.run.dir: no such option. See: python -m dlframe --help"),
         ("defaults=x", "defaults: no such option. See: python -m dlframe --help"),
         ("model@x=cnn", "model@x: no such option. Did you mean 'model'? See: python -m dlframe --help"),
@@ -244,13 +248,13 @@ def test_show_of_a_list_s_entry_gives_the_keys_that_one_types(capsys):
     assert "\n  augmentation.crop.padding: int >= 0 or null; default null\n" in said(capsys, "show", "augmentation=crop")[1]
 
 
-@pytest.mark.parametrize(("verb", "line"), [
+@pytest.mark.parametrize(("options", "line"), [
     ("run", "  epochs: int >= 1; default "),
     ("trainer", "  trainer.accelerator: one of cpu, gpu, tpu; default cpu"),
-    ("ui", "  ui.port: int >= 1 and <= 65535; default 5000"),
+    ("checkpoint", "  checkpoint.max_to_keep: int >= 1; default 3"),
 ])  # fmt: skip
-def test_show_of_what_belongs_to_no_group(capsys, verb, line):
-    assert f"\n{line}" in said(capsys, "show", verb)[1]
+def test_show_of_what_belongs_to_no_group(capsys, options, line):
+    assert f"\n{line}" in said(capsys, "show", options)[1]
 
 
 def test_show_of_a_yaml_gives_what_it_says(capsys):
@@ -300,7 +304,7 @@ def test_a_bad_job_is_told_and_the_others_run(capsys, monkeypatch):
         ("modle=cnn,rnn", "modle: no such option. Did you mean 'model'? See: python -m dlframe --help"),
         ("seed=range(0)", "seed=range(0): holds no value."),
         ("seed=[0", "seed: cannot be read as a value. Received: [0. Quote each text in a list"),
-        ("model", f"'model': {WORD}"),
+        ("model", "'model': must be key=value or a command. Try: model=... See: python -m dlframe --help"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_be_read_runs_nothing(capsys, line, message):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dlframe.config import expand, load, load_options, load_saved
 from dlframe.config.settings import settings
+from dlframe.jobs.evaluate import Options
 from dlframe.registry import GROUPS, plugins
 from dlframe.types import ConfigError
 
@@ -280,8 +281,8 @@ def test_a_saved_config_may_call_an_augmentation_anything():
 
 @pytest.mark.parametrize("path", ["it's a=b, ü.st", "'quoted'"])
 def test_the_path_of_a_checkpoint_may_hold_anything(path):
-    assert load_options("test", [f"checkpoint={path}"])["checkpoint"] == path.strip("'")
-    assert load_options("test", [])["checkpoint"] == "best"
+    assert load_options("test", Options, [f"checkpoint={path}"]).checkpoint == path.strip("'")
+    assert load_options("test", Options, []).checkpoint == "best"
 
 
 # --- anything at all

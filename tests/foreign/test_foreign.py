@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
-import torch
 from tests.conftest import dlframe
 
 from dlframe.config import load
-from dlframe.engine.fit import build_task
-from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import load_data, run
 from dlframe.jobs.verify_resume import verify
@@ -90,56 +87,6 @@ def test_a_memory_that_grows(tmp_path):
     test, table = load_data(load([*TOKENS, "tracking=none"])).test, predictions(result)
     outputs = Predictor(result.folder / "model", (str(HERE / "tokens"),)).predict(test["letters"])
     assert np.allclose(np.concatenate(outputs["probability"]).max(1), np.concatenate(table["score"]))
-
-
-@pytest.mark.parametrize("sizes", [(16, 16), (20, 12), (1, 31)])
-@pytest.mark.parametrize("kind", [BOXES, TOKENS], ids=["boxes", "tokens"])
-def test_a_step_may_be_cut(kind, sizes):
-    config = load([*kind, "tracking=none"])
-    dataset = load_data(config)
-    task = build_task(config, dataset).eval()
-    few = dataset.train.take(np.arange(32))
-
-    def gradients(cuts: tuple[int, ...]) -> dict[str, torch.Tensor]:
-        parts = np.split(np.arange(32), np.cumsum(cuts)[:-1])
-        context = ProcessContext(torch.device("cpu"))
-        loaders = [BatchLoader(few.take(part), dataset.spec, Order(32), context=lambda: context) for part in parts]
-        batches = [batch for loader in loaders for chunk in loader for step in chunk for batch in step.batches]
-        totals: dict[str, Any] = {"samples": 32}
-        for batch in batches:
-            for name, count in task.counts(batch).items():
-                totals[name] = totals.get(name, 0) + count
-        task.zero_grad()
-        for batch in batches:
-            task.loss(task.features(batch), "model", totals).backward()
-        return {name: p.grad.clone() for name, p in task.named_parameters()}
-
-    whole, cut = gradients((32,)), gradients(sizes)
-    for name, gradient in whole.items():
-        torch.testing.assert_close(cut[name], gradient, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", [BOXES, TOKENS], ids=["boxes", "tokens"])
-def test_scores_do_not_depend_on_padding_and_neighbors(kind):
-    config = load([*kind, "tracking=none"])
-    dataset = load_data(config)
-    task = build_task(config, dataset).eval()
-
-    def scored(positions: list[int], size: int) -> list[dict[str, torch.Tensor]]:
-        split = dataset.test.take(np.array(positions))
-        loader = BatchLoader(split, dataset.spec, Order(size), context=lambda: ProcessContext(torch.device("cpu")))
-        rows: dict[int, dict[str, torch.Tensor]] = {}
-        with torch.no_grad():
-            for batch in (batch for chunk in loader for step in chunk for batch in step.batches):
-                scores = task.score(task.features(batch))
-                for row, index in enumerate(batch.index.tolist()):
-                    rows[index] = {name: score[row] for name, score in scores.items()}
-        return [rows[i] for i in range(len(positions))]
-
-    together, alone = scored(list(range(12)), 12), scored(list(range(12)), 1)
-    for one, other in zip(together, alone, strict=True):
-        for name, score in one.items():
-            torch.testing.assert_close(other[name], score, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow

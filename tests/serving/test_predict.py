@@ -168,7 +168,12 @@ def test_the_bits_are_those_of_the_test_in_other_formats_and_batches(options, pi
         ((), "predict: requires a run directory and inputs. Try: python -m dlframe predict runs/... photo.png"),
         (("RUN",), "predict: requires a run directory and inputs. Try: python -m dlframe predict runs/... photo.png"),
         (("nothing", "PICTURE"), "'nothing' has no trained model (not the directory of a finished run)."),
-        (("RUN", "PICTURE", "onerror=skip"), "predict: 'onerror' is neither an option nor a file. Did you mean 'on_error'?"),
+        (
+            ("RUN", "PICTURE", "onerror=skip"),
+            "predict: 'onerror' is neither an option nor a file. Did you mean 'on_error'? "
+            "See: python -m dlframe predict --help",
+        ),
+        (("RUN", "PICTURE", "top=1", "top=2"), "top: must be given once. Received: top twice. Try: top=2"),
         (("RUN", "PICTURE", "top=0"), "top: must be int >= 1. Received: 0."),
         (("RUN", "PICTURE", "out=p.xls"), "out: must end in .parquet, .jsonl, .csv. Received: 'p.xls'."),
         (

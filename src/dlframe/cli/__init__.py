@@ -1,27 +1,28 @@
-"""Command line: arguments to a command, errors to an exit status. Imports nothing heavy before the config is checked."""
+"""The command line: which command is meant, and what to say to a mistake. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlframe.cli.commands import COMMANDS, Command
-from dlframe.cli.help import command_help, general_help
+from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
 from dlframe.runs.environment import is_main
 from dlframe.runs.signals import RunInterrupted
 from dlframe.types import ConfigError, DlframeError, nearest
 
-HELP = ("-h", "--help", "help")
-MULTIRUN = ("-m", "--multirun")
+FLAGS = {"-h": "help", "--help": "help", "-m": "-m", "--multirun": "-m"}
+"""Flag -> its command. A flag may stand anywhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command: exit status 0, 1 if a job of a grid failed, 2 for an invalid request, 130 for Ctrl-C."""
+    """Run a command; the exit status: 0, 1 if a job of a grid failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(arguments)
+        command, arguments = parse(arguments)
+        return command.load().main(arguments)
     except DlframeError as error:
         if os.environ.get("DLFRAME_DEBUG") == "1":
             raise
@@ -41,37 +42,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _run(arguments: list[str]) -> int:
-    if {"-h", "--help"} & set(arguments) or arguments[:1] == ["help"]:
-        words = [text for text in arguments if text not in HELP and "=" not in text]
-        print(command_help(_command(words)) if words else general_help(), end="")
-        return 0
+def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command that is meant, and its arguments. Whether these are right is the command's to say.
+
+    Raises:
+        ConfigError: There is no such command or flag, or a flag of another command.
+    """
     try:
         Path.cwd()
     except FileNotFoundError:
         raise ConfigError("the current folder has been removed. Try: cd ..") from None
-    is_grid = bool({*MULTIRUN} & set(arguments))
-    arguments = [text for text in arguments if text not in MULTIRUN]
-    for text in arguments:
-        if text.startswith("-"):
-            raise ConfigError(f"{text}: no such flag. Options are key=value; flags are -m, --multirun and --help.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(f"{os.fsencode(text)!r}: must be UTF-8.") from None
-    command = COMMANDS["train"]
-    if arguments and "=" not in arguments[0]:
-        command = _command(arguments[:1])
-        arguments = arguments[1:]
-    if is_grid and command.name != "train":
-        raise ConfigError(f"-m: only for training. Received: {command.name}.")
-    return (COMMANDS["-m"] if is_grid else command).run(arguments)
+    flags = {FLAGS[argument] for argument in arguments if argument in FLAGS}
+    rest = [argument for argument in arguments if argument not in FLAGS]
+    for word in rest:
+        _check_word(word)
+    name = rest.pop(0) if rest and "=" not in rest[0] else None
+    if name is not None and name not in COMMANDS:
+        hint = _as_option(name) or nearest(name, words())
+        raise ConfigError(f"{name!r}: must be key=value or a command.{hint} See: python -m dlframe --help")
+    if "-m" in flags and name == "help":
+        rest.append("-m")
+    elif "-m" in flags:
+        if name not in (None, TRAIN):
+            command = shlex.join([str(name), *rest])
+            raise ConfigError(f"-m: is for training only. Received: {name}. Try: python -m dlframe {command}")
+        name = "-m"
+    if "help" in flags and name != "help":
+        # Of a command that is typed already, only the help is wanted, whatever follows.
+        return COMMANDS["help"], [name or TRAIN] if name or rest else []
+    command = COMMANDS[name or TRAIN]
+    for word in rest if command.trains else ():
+        if word in COMMANDS:
+            raise ConfigError(f"{word}: a command comes first. See: python -m dlframe {word} --help")
+    return command, rest
 
 
-def _command(words: Sequence[str]) -> Command:
-    """The command that the first word chooses."""
-    name = "-m" if words[0] in MULTIRUN else words[0]
-    if name not in COMMANDS:
-        known = [known for known in COMMANDS if known.isidentifier() or "-" in known[1:]]
-        raise ConfigError(f"{name!r}: must be key=value or a command.{nearest(name, known)} See: python -m dlframe --help")
-    return COMMANDS[name]
+def _check_word(word: str) -> None:
+    """Refuse a flag that there is not, and what no terminal can show."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{os.fsencode(word)!r}: must be UTF-8.") from None
+    if word.startswith("-"):
+        flag, equals, value = word.partition("=")
+        option = word.lstrip("-")
+        if flag in FLAGS:
+            hint = f" Try: {flag} {value}"
+        else:
+            hint = f" Try: {option}" if equals else _as_option(option) or nearest(word, FLAGS)
+        raise ConfigError(f"{word}: no such flag; options are key=value.{hint}")
+
+
+def _as_option(word: str) -> str:
+    """How a word is typed that is the key of an option; empty where it is none."""
+    from dlframe.config.choices import known_keys
+
+    return f" Try: {word}=..." if word.split(".")[0] in known_keys() else ""

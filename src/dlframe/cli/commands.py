@@ -1,12 +1,10 @@
-"""The table of commands: each a row here, a module with `main(arguments) -> exit status`, and a set of options."""
+"""The table of commands. A command is a row here and a module that has `main`."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from dlframe.config.settings import settings
+from types import ModuleType
 
 
 @dataclass(frozen=True)
@@ -14,39 +12,39 @@ class Command:
     """A command of the command line.
 
     Attributes:
-        name: Word that chooses it; "-m" is a flag.
+        name: Word that chooses it; "-m" is a flag, which may stand anywhere.
         usage: What follows the name.
         summary: What it does.
-        module: Module that runs it, imported when it is chosen.
+        module: Module with `main`, from arguments to exit status, whose docstring is the help of the command, and, where
+            the command has options of its own, `Options`, a dataclass. Imported when the command is chosen.
+        trains: The options of a run are arguments too, and all arguments are key=value.
     """
 
     name: str
     usage: str
     summary: str
     module: str
+    trains: bool = False
 
     @property
     def line(self) -> str:
         """What one types."""
-        name = "" if self.name == "train" else self.name
+        name = "" if self.name == TRAIN else self.name
         return " ".join(filter(None, ("python -m dlframe", name, self.usage)))
 
-    @property
-    def options(self) -> str:
-        """Name of its set of options; empty if it has none of its own."""
-        name = "run" if self.name in ("train", "-m") else self.name.replace("-", "_")
-        return name if name in settings.entries else ""
+    def load(self) -> ModuleType:
+        """Import the module."""
+        return importlib.import_module(self.module)
 
-    def run(self, arguments: Sequence[str]) -> int:
-        """Run the command: its exit status."""
-        return importlib.import_module(self.module).main(arguments)
 
+TRAIN = "train"
+"""The command that may go unnamed."""
 
 COMMANDS = {
     command.name: command
     for command in (
-        Command("train", "[KEY=VALUE ...]", "train, test and save a run", "dlframe.jobs.train"),
-        Command("-m", "KEY=VALUE,VALUE ...", "run a grid: every combination of values", "dlframe.jobs.grid"),
+        Command(TRAIN, "[KEY=VALUE ...]", "train, test and save a run", "dlframe.jobs.train", trains=True),
+        Command("-m", "KEY=VALUE,VALUE ...", "run a grid: every combination of values", "dlframe.jobs.grid", trains=True),
         Command("test", "RUN [KEY=VALUE ...]", "evaluate a finished run again from its directory", "dlframe.jobs.evaluate"),
         Command("predict", "RUN INPUT ...", "predict for files, folders or arrays", "dlframe.serving.predict"),
         Command(
@@ -54,11 +52,18 @@ COMMANDS = {
             "[KEY=VALUE ...]",
             "check that killed and resumed training is bitwise identical",
             "dlframe.jobs.verify_resume",
+            trains=True,
         ),
         Command("list", "[GROUP ...]", "list components and their origin", "dlframe.inspection.listing"),
         Command("show", "GROUP=NAME", "show the options of a component: type, range, default", "dlframe.inspection.show"),
         Command("ui", "[KEY=VALUE ...]", "serve the MLflow pages of the runs in this directory", "dlframe.tracking.ui"),
         Command("sync", "[RUN ...]", "upload pending records of these runs, or of all", "dlframe.tracking.sync"),
+        Command("help", "[COMMAND]", "explain a command and its options, as COMMAND --help does", "dlframe.cli.help"),
     )
 }
 """Name -> command, in the order in which help lists them."""
+
+
+def words() -> list[str]:
+    """Return the names that are words, not flags."""
+    return [name for name in COMMANDS if not name.startswith("-")]

@@ -1,12 +1,17 @@
-"""Help, generated from the table of commands and the signatures of their options."""
+"""Command `help [COMMAND]`, generated from the table of commands, their docstrings and the signatures of their options."""
 
 from __future__ import annotations
 
+import inspect
 import textwrap
+from collections.abc import Iterator, Sequence
 
-from dlframe.cli.commands import COMMANDS, Command
-from dlframe.config.settings import settings
-from dlframe.registry import CHOICES, GROUPS
+from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
+from dlframe.config import OPTIONS, names
+from dlframe.config.settings import option_set, settings
+from dlframe.inspection.show import option_lines
+from dlframe.registry import CHOICES, GROUPS, plugins
+from dlframe.types import ConfigError, nearest
 
 EXAMPLES = """\
 Choices  {choices}
@@ -18,28 +23,69 @@ Folders  ./conf and ./plugins of the current directory are read beside the built
 """
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Explain a command: usage, what it does, its options. Without a command, list all of them.
+
+    Raises:
+        ConfigError: There is no such command.
+    """
+    if len(arguments) > 1:
+        received = " ".join(arguments)
+        raise ConfigError(f"help: must be one command. Received: {received}. Try: python -m dlframe help {arguments[0]}")
+    for name in arguments:
+        if name not in COMMANDS:
+            is_choice = name.partition("=")[0] in (*GROUPS, *CHOICES) and "=" in name
+            hint = (
+                f" Try: python -m dlframe show {name}"
+                if is_choice
+                else f"{nearest(name, words())} See: python -m dlframe --help"
+            )
+            raise ConfigError(f"help: must be a command. Received: {name!r}.{hint}")
+    print("\n".join(command_help(COMMANDS[arguments[0]])) if arguments else general_help())
+    return 0
+
+
 def general_help() -> str:
-    """Return the commands, and the kinds of keys."""
+    """Return the commands, and the kinds of keys. No module of a command is imported for it."""
     width = max(len(command.line) for command in COMMANDS.values()) + 2
     lines = [f"{command.line:<{width}}{command.summary}" for command in COMMANDS.values()]
     choices = " ".join((*GROUPS, *CHOICES))
     run = textwrap.fill(" ".join(settings.get("run").parameters), 110, subsequent_indent=" " * 9)
-    return "\n".join(["dlframe: config-driven deep learning", "", *lines, "", EXAMPLES.format(choices=choices, run=run)])
+    return "\n".join(
+        ["dlframe: config-driven deep learning", "", *lines, "", EXAMPLES.format(choices=choices, run=run)]
+    ).rstrip()
 
 
-def command_help(command: Command) -> str:
-    """Return the usage of a command and its options: type, range, default, meaning."""
-    from dlframe.inspection.show import option_lines
+def command_help(command: Command) -> Iterator[str]:
+    """Yield the lines that explain a command: usage, what it does, its options with type, range, default and meaning."""
+    module = command.load()
+    yield command.line
+    yield ""
+    yield from _prose(inspect.getdoc(module.main) or "")
+    if options := getattr(module, "Options", None):
+        yield ""
+        yield "Options"
+        yield from option_lines(option_set(command.name, options))
+    if not command.trains:
+        return
+    yield ""
+    if command.name != TRAIN:
+        yield f"All options of a run as well: python -m dlframe {TRAIN} --help"
+        return
+    plugins.discover()
+    yield "Groups"
+    for group in (*GROUPS, *CHOICES):
+        # A name is copied, so that it is never cut in two.
+        line = f"  {group:<14}{', '.join(sorted(names(group)))}"
+        yield from textwrap.wrap(line, 110, subsequent_indent=" " * 16, break_on_hyphens=False, break_long_words=False)
+    yield ""
+    yield "python -m dlframe show GROUP=NAME explains the options of one."
+    yield f"python -m dlframe show {OPTIONS[0]} (or {', '.join(OPTIONS[1:])}) explains those that belong to no component."
 
-    lines = [command.line, "", textwrap.fill(f"{command.summary[0].upper()}{command.summary[1:]}.", 100), ""]
-    if command.options:
-        lines += ["Options", *option_lines(settings.get(command.options)), ""]
-    if command.options == "run":
-        lines += [
-            f"Groups   {' '.join((*GROUPS, *CHOICES, 'checkpoint'))}",
-            "         python -m dlframe list; show model=cnn",
-            "",
-        ]
-    if command.name in ("list", "show"):
-        lines += ["  plugin_paths: plugins beside ./plugins and the installed ones", ""]
-    return "\n".join(lines)
+
+def _prose(doc: str) -> Iterator[str]:
+    """Yield a docstring without its sections, which are for callers of the function."""
+    paragraphs = [text for text in doc.split("\n\n") if text.split("\n")[0] not in ("Args:", "Returns:", "Raises:")]
+    for number, text in enumerate(paragraphs):
+        yield from [""] * (number > 0)
+        yield from textwrap.wrap(" ".join(text.split()), 110)

@@ -55,12 +55,18 @@ def known_keys() -> list[str]:
     return [*settings.get("run").parameters, *NESTED, "experiment"]
 
 
-def unknown(key: str, known: Iterable[str], verb: str = "") -> ConfigError:
-    """What to say of a key that nothing has: its new name, or the nearest."""
+def unknown(key: str, known: Iterable[str], owner: str = "") -> ConfigError:
+    """What to say of a key that nothing has: its new name, or the nearest.
+
+    Args:
+        key: As it was typed.
+        known: The keys that there are.
+        owner: The group of options, or the command, that the key is meant for; empty for a run.
+    """
     if key.split(".")[-1].startswith("_"):
         return ConfigError(f"{key}: is not supported: choose a registered entry, model=NAME.", key)
-    sought = key.split(".")[-1 if verb else 0]
-    if new := new_name("", verb or "run", sought):
+    sought = key.split(".")[-1 if owner else 0]
+    if new := new_name("", owner or "run", sought):
         return ConfigError(f"{key}: is called '{new}' now.", key)
-    see = f"show {verb}" if verb else "--help"
+    see = f"show {owner}" if owner in OPTIONS else f"{owner} --help".lstrip()
     return ConfigError(f"{key}: no such option.{nearest(sought, known)} See: python -m dlframe {see}", key)

@@ -6,13 +6,15 @@ import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from dlframe.config.choices import LISTS, NESTED, OPTIONS, known_keys, unknown
-from dlframe.config.settings import settings
+from dlframe.config.settings import option_set, settings
 from dlframe.registry import CHOICES, GROUPS, Entry, plugins
 from dlframe.registry.parameters import Parameter, parts
 from dlframe.types import ConfigError
+
+T = TypeVar("T")
 
 
 def given_keys(overrides: Sequence[str]) -> dict[str, str]:
@@ -22,7 +24,7 @@ def given_keys(overrides: Sequence[str]) -> dict[str, str]:
         key, equals, raw = text.partition("=")
         key = key.strip().lstrip("+")
         if not equals or not key:
-            raise ConfigError(f"{text}: must be key=value, after the command if there is one. See: python -m dlframe --help")
+            raise ConfigError(f"{text}: must be key=value. See: python -m dlframe train --help")
         if key.split(".")[0] not in (NESTED if "." in key else known_keys()):
             raise unknown(key, known_keys())
         if re.search(r"[\x00-\x1f\x7f-\x9f]", raw):
@@ -56,25 +58,33 @@ def parse(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     return choices, assignments
 
 
-def load_options(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The checked options of a verb other than training, from "key=value" arguments.
+def load_options(command: str, options: type[T], arguments: Sequence[str]) -> T:
+    """The checked options of a command other than training, from "key=value" arguments.
+
+    Args:
+        command: Its name, for the messages.
+        options: A dataclass: the options with their types, ranges, defaults and meanings.
+        arguments: Each names another option. Of two of one option neither is a default that the other changes, as in an
+            experiment, so that one of them is a mistake.
 
     Raises:
-        ConfigError: As `load`.
+        ConfigError: There is no such option, it is given twice, or its value is outside its range.
     """
-    entry = settings.get(verb)
+    parameters = option_set(command, options).parameters
     values: dict[str, Any] = {}
     for text in arguments:
         key, equals, raw = text.partition("=")
         if not equals:
-            raise ConfigError(f"{verb}: options are key=value. Received: {text!r}.")
-        if key not in entry.parameters:
-            raise unknown(key, entry.parameters, verb)
+            raise ConfigError(f"{command}: options are key=value. Received: {text!r}. See: python -m dlframe {command} --help")
+        if key not in parameters:
+            raise unknown(key, parameters, command)
+        if key in values:
+            raise ConfigError(f"{key}: must be given once. Received: {key} twice. Try: {text}", key)
         if key == "plugin_paths":
             values[key] = plugin_paths(raw)
         else:
-            values[key] = _text(raw) if parts(entry.parameters[key].annotation)[0] is str else _value(key, raw)
-    return {key: p.check(values.get(key, p.default), key) for key, p in entry.parameters.items()}
+            values[key] = _text(raw) if parts(parameters[key].annotation)[0] is str else _value(key, raw)
+    return options(**{key: p.check(values.get(key, p.default), key) for key, p in parameters.items()})
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

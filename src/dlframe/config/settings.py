@@ -1,4 +1,4 @@
-"""Options that belong to no entry: of a run, of its trainer and tracker, and of the verbs."""
+"""Options that belong to no component: of a run, of its trainer, its checkpoints and its tracker."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from dlframe.registry import Count, Natural, NonNegative, Positive, Registry
+from dlframe.registry import Count, Entry, Natural, NonNegative, Positive, Registry
 
 settings = Registry("settings")
 
 AUTO_BATCH = 64
 """Samples in one optimizer step with `batch_size=auto`, times `accumulate_grad_batches`."""
+
+
+def option_set(name: str, options: type) -> Entry:
+    """Return the options of a dataclass, read from its signature as those of a component are."""
+    return settings.read_object(name, {}, options)
 
 
 @settings.register("run")
@@ -131,85 +136,3 @@ class Tracking:
     """
 
     uri: str = "sqlite"
-
-
-@settings.register("test")
-@dataclass(frozen=True, kw_only=True)
-class Test:
-    """Evaluate a finished run again from its directory.
-
-    Args:
-        checkpoint: The run's "best" weights, its "last", or the path of another checkpoint.
-        plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
-    """
-
-    checkpoint: str = "best"
-    plugin_paths: tuple[str, ...] = ()
-
-
-@settings.register("predict")
-@dataclass(frozen=True, kw_only=True)
-class Predict:
-    """Predict for files, folders or arrays with the model of a run.
-
-    Args:
-        out: File for the predictions, ending in .parquet, .jsonl or .csv; empty shows the first ones in the terminal.
-        top: Of classes, how many of the most probable ones are listed.
-        every: Of a series, predict from every window instead of the last one.
-        on_error: Whether a file that cannot be read ends the prediction, or is named and left out.
-        plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
-    """
-
-    out: str = ""
-    top: Count = 1
-    every: bool = False
-    on_error: Literal["raise", "skip"] = "raise"
-    plugin_paths: tuple[str, ...] = ()
-
-
-@settings.register("ui")
-@dataclass(frozen=True, kw_only=True)
-class UI:
-    """Serve the MLflow pages of the runs in the current directory.
-
-    Args:
-        port: Port to serve them on.
-        host: Address to serve them on; 0.0.0.0 shows them to other machines.
-        runs: Folder of the runs.
-        uri: Another store: a sqlite:/// URI, or the http(s) address of an MLflow server.
-        open_browser: Open them in the browser.
-    """
-
-    port: Annotated[int, Interval(ge=1, le=65535)] = 5000
-    host: str = "127.0.0.1"
-    runs: str = "runs"
-    uri: str = ""
-    open_browser: bool = False
-
-
-@settings.register("sync")
-@dataclass(frozen=True, kw_only=True)
-class Sync:
-    """Upload pending records of these runs, or of all, to MLflow.
-
-    Args:
-        runs: Folder of the runs, all of which are delivered where none is named.
-        uri: A store outside of that folder to which runs may be delivered; without it a run may name no such SQLite file.
-    """
-
-    runs: str = "runs"
-    uri: str = ""
-
-
-@settings.register("verify_resume")
-@dataclass(frozen=True, kw_only=True)
-class VerifyResume:
-    """Check that killed and resumed training is bitwise identical.
-
-    Args:
-        kills: How often it is killed.
-        kill_seed: Seed of the moments.
-    """
-
-    kills: Count = 3
-    kill_seed: Natural = 0

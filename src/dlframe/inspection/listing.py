@@ -8,13 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlframe.config import names
-from dlframe.inspection.show import discover
+from dlframe.inspection.show import Options, discover
 from dlframe.registry import CHOICES, GROUPS, plugins
 from dlframe.types import ConfigError, nearest
 
+__all__ = ["Options", "listing", "main"]
+
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the components of groups."""
+    """List components and their origin: of these groups, or of all.
+
+    Files of `./conf` and `./plugins` are listed beside what dlframe brings; plugins that are broken are named.
+
+    Raises:
+        ConfigError: There is no such group.
+    """
     print(listing(arguments))
     return 0
 
@@ -25,11 +33,13 @@ def listing(groups: Sequence[str]) -> str:
     Raises:
         ConfigError: A group does not exist.
     """
-    groups = discover(groups)
+    groups = discover("list", groups)
     every = (*GROUPS, *CHOICES)
     for group in groups:
         if group not in every:
-            raise ConfigError(f"list {group}: no such group.{nearest(group, every)}")
+            known, equals, _ = group.partition("=")
+            hint = f" Try: python -m dlframe show {group}" if equals and known in every else nearest(group, every)
+            raise ConfigError(f"list {group}: no such group.{hint}")
     blocks = [_block(group) for group in groups or every]
     faults = [f"plugin '{name}' is left out: {fault}" for name, fault in plugins.broken.items()]
     return "\n\n".join(filter(None, [*blocks, "\n".join(faults)]))

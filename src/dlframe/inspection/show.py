@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from dlframe.config import LISTS, check_name, names, plugin_paths
+from dlframe.config import LISTS, check_name, load_options, names
 from dlframe.config.settings import settings
 from dlframe.registry import CHOICES, GROUPS, Entry, plugins
 from dlframe.registry.parameters import REQUIRED
 from dlframe.types import ConfigError
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `list` and `show`.
+
+    Args:
+        plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
+    """
+
+    plugin_paths: tuple[str, ...] = ()
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Print the options of a component, or what a YAML file holds."""
+    """Show the options of a component: type, range, default, meaning.
+
+    A YAML file (trainer=gpu, a task preset, an experiment) is printed as it is. `show run`, `show trainer`,
+    `show checkpoint` and `show tracking` explain the options that belong to no component.
+
+    Raises:
+        ConfigError: There is no such component.
+    """
     print(options(arguments))
     return 0
 
@@ -28,12 +47,15 @@ def options(arguments: Sequence[str]) -> str:
     Raises:
         ConfigError: The component does not exist.
     """
-    arguments = discover(arguments)
+    arguments = discover("show", arguments)
     group, equals, name = arguments[0].partition("=") if len(arguments) == 1 else ("", "", "")
     if group in settings.entries and not equals:
         return describe(settings.get(group), "" if group == "run" else f"{group}.")
     if group not in (*GROUPS, *CHOICES) or not name:
-        raise ConfigError(f"show: must be: show GROUP=NAME, or show run. Received: {' '.join(['show', *arguments])}")
+        received = " ".join(arguments) or "nothing"
+        see = f"list {group}" if group in (*GROUPS, *CHOICES) else "show --help"
+        rule = f"must be GROUP=NAME, or one of {', '.join(settings.entries)}"
+        raise ConfigError(f"show: {rule}. Received: {received}. See: python -m dlframe {see}")
     if name in (files := names(group)) and (group in CHOICES or name not in GROUPS[group].entries):
         text = Path(files[name]).read_text(encoding="utf-8", errors="replace").rstrip()
         return f"{group}={name}\nfrom {files[name]}\n\n{textwrap.indent(text, '  ')}"
@@ -42,11 +64,11 @@ def options(arguments: Sequence[str]) -> str:
     return describe(entry, f"{group}.{name}." if group in LISTS else f"{group}.")
 
 
-def discover(arguments: Sequence[str]) -> list[str]:
-    """Discover plugins and return the arguments except `plugin_paths`."""
-    paths = [raw for key, _, raw in (a.partition("=") for a in arguments) if key == "plugin_paths"]
-    plugins.discover(plugin_paths(paths[-1]) if paths else ())
-    return [a for a in arguments if not a.startswith("plugin_paths=")]
+def discover(command: str, arguments: Sequence[str]) -> list[str]:
+    """Discover plugins, also those of `plugin_paths`, and return the other arguments."""
+    own = [text for text in arguments if text.startswith("plugin_paths=")]
+    plugins.discover(load_options(command, Options, own).plugin_paths)
+    return [text for text in arguments if text not in own]
 
 
 def describe(entry: Entry, prefix: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlframe.config import load_options, load_saved
@@ -15,12 +16,33 @@ from dlframe.storage import checkpoint
 from dlframe.types import CheckpointError, ConfigError, DataError, Result
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `test`.
+
+    Args:
+        checkpoint: The run's "best" weights, its "last" checkpoint, or the path of another one.
+        plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
+    """
+
+    checkpoint: str = "best"
+    plugin_paths: tuple[str, ...] = ()
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Evaluate a run, and print its metrics."""
-    if not arguments:
-        raise ConfigError("test: requires a run directory. Try: python -m dlframe test runs/...")
-    options = load_options("test", arguments[1:])
-    evaluate_run(Path(arguments[0]), options["checkpoint"], options["plugin_paths"])
+    """Score a finished run again, from its directory alone: the metrics are bitwise identical to those of its end.
+
+    RUN is the run directory. The data must be those of the training: their fingerprint is compared first.
+
+    Raises:
+        DlframeError: There is no such run, or its data or checkpoint are not what they were.
+    """
+    runs = [argument for argument in arguments if "=" not in argument or Path(argument).is_dir()]
+    options = load_options("test", Options, [argument for argument in arguments if argument not in runs])
+    if len(runs) != 1:
+        received = f" Received: {', '.join(map(repr, runs))}." if runs else ""
+        raise ConfigError(f"test: requires one run directory.{received} Try: python -m dlframe test {[*runs, 'runs/...'][0]}")
+    evaluate_run(Path(runs[0]), options.checkpoint, options.plugin_paths)
     return 0
 
 

@@ -12,7 +12,14 @@ from dlframe.reports.table import Row, table
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a grid in this process."""
+    """Train every combination of several values (model=cnn,rnn seed=0,1), one run after the other in one process.
+
+    A job that fails does not stop the others. A table of all jobs ends the grid: every job with its interval and, for
+    jobs that differ only in their seed, the mean with its interval.
+
+    Raises:
+        ConfigError: The options cannot be read.
+    """
     terminal.warn_of_plugins()
     return run_grid(arguments)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe.config import Config, load
+from dlframe.config.settings import Run as Options
 from dlframe.readers.splits import drop_labels
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Tells the processes that Lightning starts which folder the run has."""
+
+__all__ = ["Options", "load_data", "main", "result_of", "run"]
 
 
 def load_data(config: Config) -> Dataset:
@@ -46,7 +49,14 @@ def load_data(config: Config) -> Dataset:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train, test and save one run."""
+    """Train a model, test it and save the run: config, checkpoints, metrics, predictions and figures, in one directory.
+
+    Options are given as key=value: a group chooses a component (model=rnn), and a dotted key sets an option of what is
+    chosen (model.width=64). `resume=auto` continues a run that was interrupted.
+
+    Raises:
+        DlframeError: The config is wrong, or the training cannot continue.
+    """
     config = load(arguments)
     terminal.warn_of_plugins()
     run(config)

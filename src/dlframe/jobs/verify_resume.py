@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config import Config, load, load_options
-from dlframe.config.settings import AUTO_BATCH, settings
+from dlframe.config.settings import AUTO_BATCH
 from dlframe.jobs.train import load_data
+from dlframe.registry import Count, Natural
 from dlframe.reports import terminal
 from dlframe.runs import journal
 from dlframe.runs.recorder import BEST, states
@@ -34,6 +35,19 @@ STATES = 12
 """States that each of the two trainings leaves, about, unless the command says how often."""
 OWN = ("resume", "checkpoint.max_to_keep")
 """Options of a training that are not the user's here."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `verify-resume`.
+
+    Args:
+        kills: How often the training is killed.
+        kill_seed: Seed of the moments.
+    """
+
+    kills: Count = 3
+    kill_seed: Natural = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +72,19 @@ class _Failed(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Verify a training; all arguments but its own are the training's."""
-    own = [text for text in arguments if text.partition("=")[0] in settings.get("verify_resume").parameters]
-    options = load_options("verify_resume", own)
+    """Check that killed and resumed training is bitwise identical: train once without interruption and once with.
+
+    The second training is killed at random moments and resumed; then checkpoints, best weights, metrics and predictions
+    of both are compared. Exit status 1 tells of a difference, which is named.
+
+    Raises:
+        DlframeError: The training is wrong, or it ended before it could be killed once.
+    """
+    names = [field.name for field in dataclasses.fields(Options)]
+    own = [argument for argument in arguments if argument.partition("=")[0] in names]
+    options = load_options("verify-resume", Options, own)
     terminal.warn_of_plugins()
-    return verify([text for text in arguments if text not in own], kills=options["kills"], seed=options["kill_seed"])
+    return verify([a for a in arguments if a not in own], kills=options.kills, seed=options.kill_seed)
 
 
 def verify(overrides: Sequence[str], *, kills: int, seed: int) -> int:

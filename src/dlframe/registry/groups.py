@@ -19,15 +19,16 @@ tasks = Registry(
         "metrics": {"loss": {"better": "min"}},
         "headline": "loss",
         "monitor": "",
+        "sample": {},
     },
 )
 models = Registry(
     "model",
     injected=("spec",),
-    facts={"inputs": ("image",), "targets": ("class",), "task": "", "networks": ("model",), "unlabeled": False},
+    facts={"inputs": ("image",), "targets": ("class",), "task": "", "networks": ("model",), "unlabeled": False, "sample": {}},
 )
-data = Registry("data", facts={"inputs": ("image",), "targets": ("class",)})
-augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("image",), "targets": ()})
+data = Registry("data", facts={"inputs": ("image",), "targets": ("class",), "sample": {}})
+augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("image",), "targets": (), "sample": {}})
 optimizers = Registry("optimizer", injected=("params",), required=("lr",))
 schedulers = Registry("scheduler", injected=("optimizer", "steps"))
 callbacks = Registry("callback")

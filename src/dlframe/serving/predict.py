@@ -8,28 +8,52 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dlframe.config import load_options
-from dlframe.config.settings import settings
+from dlframe.registry import Count
 from dlframe.types import ConfigError, nearest
 
 SHOWN = 20
 """Maximum rows in the terminal."""
 
+SEE = "See: python -m dlframe predict --help"
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `predict`.
+
+    Args:
+        out: File for the predictions, ending in .parquet, .jsonl or .csv; empty shows the first ones in the terminal.
+        top: Of classes, how many of the most probable ones are listed.
+        every: Of a series, predict from every window instead of the last one.
+        on_error: Whether a file that cannot be read ends the prediction, or is named and left out.
+        plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
+    """
+
+    out: str = ""
+    top: Count = 1
+    every: bool = False
+    on_error: Literal["raise", "skip"] = "raise"
+    plugin_paths: tuple[str, ...] = ()
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Predict, and print or write the predictions.
+    """Predict with the model of a run, and show the predictions or write them to a file.
+
+    RUN is the run directory; each INPUT is a file, a folder of files, or a file of arrays (.npy, .npz). Inputs are
+    prepared as in training.
 
     Raises:
-        DlframeError: The run has no trained model, an option is invalid, or an input is unreadable.
+        DlframeError: The run has no trained model, an option is wrong, or an input cannot be read.
     """
-    known = settings.get("predict").parameters
+    known = [field.name for field in fields(Options)]
     given = [a for a in arguments if a.partition("=")[1] and a.partition("=")[0] in known]
     run, *paths = [a for a in arguments if a not in given] or [""]
     if not run or not paths:
@@ -37,20 +61,20 @@ def main(arguments: Sequence[str]) -> int:
     for path in paths:
         if "=" in path and not Path(path).exists():
             key = path.partition("=")[0]
-            raise ConfigError(f"predict: '{key}' is neither an option nor a file.{nearest(key, known)}")
-    options = load_options("predict", given)
-    with writer(options["out"]) as write:
+            raise ConfigError(f"predict: '{key}' is neither an option nor a file.{nearest(key, known)} {SEE}")
+    options = load_options("predict", Options, given)
+    with writer(options.out) as write:
         from dlframe.serving.model import Model
 
-        model = Model(Path(run), options["plugin_paths"])
+        model = Model(Path(run), options.plugin_paths)
         if threads := model.config.trainer.num_threads:
             import torch
 
             torch.set_num_threads(threads)  # for results bitwise identical to the run's test
-        inputs = model.inputs(on_error=options["on_error"], every=options["every"])
+        inputs = model.inputs(on_error=options.on_error, every=options.every)
         count = 0
         for names, outputs in model.batches(inputs.read([Path(path) for path in paths])):
-            rows = [*_rows(names, outputs, model.spec.classes, options["top"])]
+            rows = [*_rows(names, outputs, model.spec.classes, options.top)]
             count += len(rows)
             write(rows)
     for line in inputs.assumed:
@@ -59,8 +83,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"skipped: {inputs.skipped} of {inputs.skipped + count}", file=sys.stderr)
     if not count:
         raise ConfigError(f"predict: nothing to predict in {', '.join(paths)}.")
-    if options["out"]:
-        print(f"{count:,} predictions in {options['out']}")
+    if options.out:
+        print(f"{count:,} predictions in {options.out}")
     elif count > SHOWN:
         print(f"... {count - SHOWN:,} more; write all: out=predictions.parquet")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlframe.config import load_options
@@ -19,12 +20,31 @@ UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?")
 """Control characters of untrusted text."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `sync`.
+
+    Args:
+        runs: Folder of the runs, all of which are uploaded where none is named.
+        uri: A store outside of that folder to which runs may be uploaded; without it a run may name no such SQLite file.
+    """
+
+    runs: str = "runs"
+    uri: str = ""
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Upload the pending records of the runs that are named, or of all."""
-    folders = [text for text in arguments if "=" not in text or Path(text).is_dir()]
-    options = load_options("sync", [text for text in arguments if text not in folders])
-    uri = options["uri"] and store_uri(options["uri"], options["runs"])
-    return sync([Path(folder) for folder in folders], runs=Path(options["runs"]), uri=uri)
+    """Upload pending records of these runs, or of all, to MLflow, and close runs that were interrupted.
+
+    Each RUN is a run directory. Nothing is uploaded twice. Exit status 1 tells that records still wait.
+
+    Raises:
+        DlframeError: There is no such run, or an option is wrong.
+    """
+    folders = [argument for argument in arguments if "=" not in argument or Path(argument).is_dir()]
+    options = load_options("sync", Options, [argument for argument in arguments if argument not in folders])
+    uri = options.uri and store_uri(options.uri, options.runs)
+    return sync([Path(folder) for folder in folders], runs=Path(options.runs), uri=uri)
 
 
 def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:

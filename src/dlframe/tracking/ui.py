@@ -12,7 +12,10 @@ import tempfile
 import time
 import webbrowser
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from dlframe.config import load_options
 from dlframe.runs.run_directory import artifact_root, store_uri
@@ -24,11 +27,34 @@ START_SECONDS = 90
 """Time limit for the first answer of `mlflow server`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `ui`.
+
+    Args:
+        port: Port of the pages.
+        host: Address of the pages; 0.0.0.0 shows them to other machines.
+        runs: Folder of the runs.
+        uri: Another store: a sqlite:/// URI, or the http(s) address of an MLflow server.
+        open_browser: Open the pages in the browser.
+    """
+
+    port: Annotated[int, Interval(ge=1, le=65535)] = 5000
+    host: str = "127.0.0.1"
+    runs: str = "runs"
+    uri: str = ""
+    open_browser: bool = False
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Serve the MLflow pages of a store."""
-    options = load_options("ui", arguments)
-    uri = store_uri(options["uri"], options["runs"])
-    serve(uri, artifact_root(options["runs"]), options["host"], options["port"], options["open_browser"])
+    """Serve the MLflow pages of the runs in the current directory until Ctrl-C: parameters, curves, figures, models.
+
+    Raises:
+        DlframeError: There is no store yet, the port is taken, or the server does not start.
+    """
+    options = load_options("ui", Options, arguments)
+    uri = store_uri(options.uri, options.runs)
+    serve(uri, artifact_root(options.runs), options.host, options.port, options.open_browser)
     return 0
 
 

@@ -64,7 +64,7 @@ def _composed(split: Split, images: int, seed: int) -> Split:
 
 @models.register("grid_detector", inputs=("image",), targets=("box", "class"), task="boxes")
 class GridDetector(nn.Module):
-    """For each cell of a grid: is an object's center here, where exactly, how large, which class?
+    """Anchor-free detector: says of each cell of a grid whether an object's center is there, where exactly, and which.
 
     Args:
         width: Channels of the first convolution.

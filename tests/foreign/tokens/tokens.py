@@ -93,7 +93,12 @@ class Tagger(nn.Module):
 
 
 @models.register(
-    "letter_counts", networks=(), inputs=("tokens",), targets=("class",), task="tagging", exempt={"varies": "It draws nothing."}
+    "letter_counts",
+    networks=(),
+    inputs=("tokens",),
+    targets=("class",),
+    task="tagging",
+    exempt={"varies": "It draws nothing.", "overfits": "A letter alone does not tell whether a vowel is the last one."},
 )
 class LetterCounts(nn.Module):
     """How often each letter that was seen had each tag: a memory that grows, and no gradient."""

@@ -1,0 +1,202 @@
+"""Data for contracts: a handful of real samples, from a plugin's own data set or from one that comes with a dependency."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dlframe.engine.loader import BatchLoader, Order, ProcessContext
+from dlframe.registry import GROUPS, Entry
+from dlframe.registry.parameters import REQUIRED
+from dlframe.storage import fetch
+from dlframe.types import Batch, Dataset, DataSpec, DlframeError, Field, Split, check_dataset
+
+HANDFUL = 16
+"""Samples of a split that contracts are tried on."""
+
+
+def batch_of(split: Split, spec: DataSpec) -> Batch:
+    """All samples of a split in one batch, as a task gets them from the loader: of varying length, the shortest first."""
+    loader = BatchLoader(split, spec, Order(len(split)), context=lambda: ProcessContext(torch.device("cpu")))
+    ((step,),) = loader
+    (batch,) = step.batches
+    return batch
+
+
+# --- the data set of an entry
+
+
+def suitable(entry: Entry) -> list[Dataset]:
+    """Samples that a model, a task or an augmentation takes.
+
+    Those of the data set that it declares by `sample`, of the smallest one of its own plugin that fits, or of all below
+    that fit, or of another plugin's. Where there is none, the test is skipped.
+    """
+    if declared := entry.facts["sample"]:
+        options = {name: value for name, value in declared.items() if name != "name"}
+        return [handful(build_data(GROUPS["data"].get(declared["name"]), options))]
+    foreign = [data for data in GROUPS["data"] if data.origin != "dlframe" and takes(entry, data.facts)]
+    own = [data for data in foreign if data.origin == entry.origin]
+    failed: list[str] = []
+    if found := _built(own, failed):
+        return [handful(min(found, key=lambda dataset: len(dataset.train)))]
+    if found := [data() for data in STANDARD if takes(entry, _kinds(data().spec))]:
+        return found
+    if found := _built(foreign, failed):
+        return [handful(found[0])]
+    reasons = "".join(f"; {reason}" for reason in failed)
+    kinds = " and ".join(f"{' or '.join(entry.facts[role]) or 'any'} {role}" for role in ROLES if role in entry.facts)
+    pytest.skip(
+        f"{entry.group}={entry.name} was not tried: no data set here has the {kinds} that it takes. "
+        f"Register one beside it, or name one: sample={{'name': ...}}{reasons}"
+    )
+
+
+ROLES = ("inputs", "targets")
+
+
+def takes(entry: Entry, data: Mapping[str, Any]) -> bool:
+    """Whether an entry takes the kinds of columns that a data set has: all, or of the inputs of an augmentation one."""
+    for role in ROLES:
+        taken, has = set(entry.facts.get(role, ())), set(data[role])
+        some = entry.group == "augmentation" and role == "inputs"
+        if taken and not (taken & has if some else has <= taken):
+            return False
+    return set(entry.facts.get("requires", ())) <= set(data["targets"])
+
+
+def _kinds(spec: DataSpec) -> dict[str, set[str]]:
+    return {role: {field.kind for field in getattr(spec, role).values()} for role in ROLES}
+
+
+def _built(entries: list[Entry], failed: list[str]) -> list[Dataset]:
+    """The data sets that can be built; why others cannot is added to `failed`."""
+    found = []
+    for entry in entries:
+        try:
+            found.append(_checked(entry.name))
+        except (DlframeError, pytest.skip.Exception) as error:
+            failed.append(str(error))
+    return found
+
+
+@functools.cache
+def _checked(name: str) -> Dataset:
+    return check_dataset(build_data(GROUPS["data"].get(name)))
+
+
+def build_data(entry: Entry, options: Mapping[str, Any] | None = None) -> Dataset:
+    """A data set with the options that it declares by `sample`; skips the test where it would have to be downloaded."""
+    options = {**sample_options(entry), **(options or {})}
+    absent = [name for name, p in entry.parameters.items() if p.default is REQUIRED and name not in options]
+    if absent:
+        pytest.skip(f"data={entry.name} was not tried: it needs {', '.join(absent)}, which no sample={{...}} on it gives")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        pytest.skip(f"data={entry.name} was not tried: it is not in the cache, and a test downloads nothing")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_fetch", "_open"):
+            patch.setattr(fetch, name, refuse)
+        return GROUPS["data"].build({"name": entry.name, **options})
+
+
+def sample_options(entry: Entry) -> dict[str, Any]:
+    """The options of a data set's own sample; the name of a file or folder beside its source becomes a path."""
+    if entry.origin == "dlframe" and entry.name == "image_folder":  # it cannot bring pictures
+        return {"path": str(pictures())}
+    beside = Path(entry.where.rpartition(":")[0]).parent
+    given = entry.facts["sample"].items()
+    return {name: str(beside / v) if isinstance(v, str) and v and (beside / v).exists() else v for name, v in given}
+
+
+def handful(dataset: Dataset) -> Dataset:
+    """The data set with a few samples in each split, taken evenly from all of it: classes may be in order."""
+
+    def few(split: Split) -> Split:
+        return split.take(np.unique(np.linspace(0, len(split) - 1, HANDFUL).astype(int)))
+
+    return replace(dataset, train=few(dataset.train), validation=few(dataset.validation), test=few(dataset.test))
+
+
+# --- real data that comes with a dependency
+
+
+def _dataset(name: str, inputs: np.ndarray, targets: np.ndarray, classes: tuple[str, ...] = ()) -> Dataset:
+    """Samples as all three splits, normalized by their own statistics."""
+    is_image = inputs.dtype == np.uint8
+    scaled, axes = (inputs / 255, (0, 2, 3)) if is_image else (inputs, (0, 1))
+    mean, std = (tuple(map(float, f(scaled, axes))) for f in (np.mean, np.std))
+    kind, column = ("image", "image") if is_image else ("series", "window")
+    given = Field(kind=kind, dtype=str(inputs.dtype), shape=inputs.shape[1:], mean=mean, std=std)
+    if classes:
+        target, said = "label", Field(kind="class", dtype="int64", names=classes)
+    else:
+        target, said = "future", Field(kind="value", dtype="float32", shape=targets.shape[1:])
+    split = Split({column: inputs, target: targets}, np.arange(len(inputs)))
+    return Dataset(DataSpec(name, {column: given}, {target: said}), split, split, split, "in memory", "one for all")
+
+
+@functools.cache
+def digits() -> Dataset:
+    """16 handwritten digits of every class."""
+    from sklearn.datasets import load_digits
+
+    source: Any = load_digits()
+    images = np.rint(source.data[:HANDFUL] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return _dataset("digits", images, source.target[:HANDFUL].astype(np.int64), tuple("0123456789"))
+
+
+@functools.cache
+def photographs() -> Dataset:
+    """16 pieces of two color photographs, to be told apart."""
+    from sklearn.datasets import load_sample_images
+
+    images, targets = [], []
+    for i, label in itertools.product(range(HANDFUL // 2), range(2)):
+        images.append(load_sample_images().images[label][40 * i : 40 * i + 32, 60 * i : 60 * i + 32].transpose(2, 0, 1))
+        targets.append(label)
+    return _dataset("photographs", np.array(images), np.array(targets), ("temple", "flower"))
+
+
+@functools.cache
+def prices() -> Dataset:
+    """16 windows of 60 daily closing prices of a share, and the price of the day after."""
+    package = find_spec("matplotlib")
+    assert package
+    assert package.origin
+    with np.load(Path(package.origin).parent / "mpl-data" / "sample_data" / "goog.npz") as file:
+        series = file["price_data"]["adj_close"].astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(series, 61)[::50][:HANDFUL].copy()
+    return _dataset("prices", windows[:, :60, None], windows[:, 60:])
+
+
+STANDARD = (digits, photographs, prices)
+
+
+@functools.cache
+def pictures() -> Path:
+    """Pictures in folders named for their class."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    source: Any = load_digits(n_class=2)
+    for i, (image, target) in enumerate(zip(source.images[:60], source.target, strict=False)):
+        path = root / ("test" if i % 3 == 0 else "train") / f"class {target}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15).astype(np.uint8)).save(path)
+    return root
