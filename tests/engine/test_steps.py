@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 
+from dlframe.augmentations.image import Flip
 from dlframe.config import load
 from dlframe.engine import fit
 from dlframe.jobs.evaluate import evaluate_run
@@ -16,6 +17,7 @@ from dlframe.jobs.train import load_data, run
 from dlframe.runs.journal import history
 from dlframe.runs.recorder import states
 from dlframe.storage import checkpoint
+from dlframe.tasks.classification import Classification
 from dlframe.types import ConfigError, Result, TrainingError
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -131,6 +133,27 @@ def test_precision_clipping_accumulation_and_skipping_go_together(tmp_path, opti
 @pytest.mark.parametrize("clip", ["1", "null"])
 def test_a_scaler_goes_with_any_optimizer(tmp_path, optimizer, clip):
     train(tmp_path, f"optimizer={optimizer}", f"gradient_clip_val={clip}", "trainer.limit_batches=4")
+
+
+def test_features_augmentations_and_optimizers_are_not_rounded(tmp_path, monkeypatch):
+    """Autocast is for the network alone: a product elsewhere has float32."""
+    seen: dict[str, bool] = {}
+
+    def watched(owner: type, name: str) -> None:
+        own = getattr(owner, name)
+
+        def watching(self, *arguments, **options):
+            seen[name] = torch.is_autocast_enabled("cpu")
+            return own(self, *arguments, **options)
+
+        monkeypatch.setattr(owner, name, watching)
+
+    watched(Classification, "features")
+    watched(Classification, "loss")
+    watched(Flip, "__call__")
+    watched(torch.optim.Adafactor, "step")
+    train(tmp_path, "optimizer=adafactor", "augmentation=[flip]", "trainer.precision=bf16-mixed", "trainer.limit_batches=2")
+    assert seen == {"features": False, "loss": True, "__call__": False, "step": False}
 
 
 # --- gradients that are not finite

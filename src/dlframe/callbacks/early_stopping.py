@@ -43,6 +43,7 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
             monitor = monitor or str(pl_module.monitor)
             # Lightning counts validations, the option epochs.
             patience = math.ceil(self.options["patience"] / (trainer.check_val_every_n_epoch or 1))
-            mode = mode or getattr(pl_module, "directions", {monitor: pl_module.mode})[monitor]
+            known = getattr(pl_module, "directions", {str(pl_module.monitor): str(pl_module.mode)})
+            mode = mode or known.get(monitor, "min")
             super().__init__(monitor, mode=mode, **{**self.options, "patience": patience})
         super().setup(trainer, pl_module, stage)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlframe.engine import internals
 from dlframe.tasks.base import Scores, Task
 from dlframe.types import Batch, DataError, Ragged
 
@@ -43,7 +44,9 @@ class Evaluation:
         Raises:
             DataError: A score has not one row for each sample.
         """
-        scores = self.task.score(self.task.features(batch))
+        with internals.whole_precision(batch.index.device):
+            batch = self.task.features(batch)
+        scores = self.task.score(batch)
         for name, score in scores.items():
             if len(score) != len(batch):
                 raise DataError(f"task: score '{name}' must have {len(batch)} rows, one a sample. Received: {len(score)}.")

@@ -79,6 +79,16 @@ def optimizer_step_count(trainer: Trainer) -> dict[str, Any]:
     return vars(trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total)
 
 
+def whole_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Within, no product is rounded to half precision: autocast is for the networks (Lightning 2.6).
+
+    Lightning has it around a whole step, and so around features, augmentations and the optimizers' own products.
+    """
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
 def unscale(trainer: Trainer, optimizer: Optimizer) -> None:
     """Undo the scaling for float16 where the optimizer would do so within its step (torch 2.14, Lightning 2.6).
 

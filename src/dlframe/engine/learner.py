@@ -328,7 +328,8 @@ class Learner(LightningModule):
             self.task.partial_fit(self._prepared(batch))
 
     def _step(self, optimizer: Any) -> None:
-        optimizer.step()
+        with internals.whole_precision(self.device):
+            optimizer.step()
         optimizer.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -348,9 +349,10 @@ class Learner(LightningModule):
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def _prepared(self, batch: Batch) -> Batch:
-        batch = self.task.features(batch)
-        for augment in self.augmentations:
-            batch = augment(batch, self.generator)
+        with internals.whole_precision(self.device):
+            batch = self.task.features(batch)
+            for augment in self.augmentations:
+                batch = augment(batch, self.generator)
         return batch.replace(**{name: laid_out(column, self.memory_format) for name, column in batch.columns.items()})
 
     def _choose_chunk(self, seconds: float) -> None:

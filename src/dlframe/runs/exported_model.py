@@ -174,9 +174,10 @@ class Predictor:
                 name: tensor(column.take(index) if isinstance(column, Ragged) else column[index])
                 for name, column in columns.items()
             }
+            with torch.inference_mode():  # without autocast, as in training
+                batch = self.task.features(Batch(taken, torch.from_numpy(index).to(self.device), self.spec))
             with self._inference(torch):
-                batch = Batch(taken, torch.from_numpy(index).to(self.device), self.spec)
-                outputs = self.task.predict(self.task.features(batch))
+                outputs = self.task.predict(batch)
             yield {name: on_cpu(output) for name, output in outputs.items()}
 
 
