@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dlframe.cli import main
+from dlframe.config import load
 from dlframe.registry import Entry, Option, Positive, Registry, optimizers, read_source
 from dlframe.registry import plugins as discovery
 from dlframe.types import ConfigError, RegistrationError
@@ -455,3 +456,27 @@ def test_a_plugin_adopts_in_one_statement(tmp_path, monkeypatch, capsys):
         assert built.defaults["lr"] == 1e-4
     finally:
         optimizers.entries.pop("lion_of_mine", None)
+
+
+MIXER = """
+from dlframe.registry import Count, models
+
+models.adopt(
+    "mixer",
+    "timm.models.mlp_mixer:MlpMixer",
+    "MLP-Mixer (Tolstikhin et al. 2021, arXiv:2105.01601) of timm.",
+    given={"num_classes": "spec.num_classes", "in_chans": "spec.in_channels", "img_size": "spec.image_size"},
+    omit="others",
+    patch_size=Option(Count, "Side of a patch, in pixels.", default=4),
+    num_blocks=Option(Count, "Blocks.", default=2),
+    embed_dim=Option(Count, "Features of a patch.", default=32),
+)
+""".replace("Count, models", "Count, Option, models")
+
+
+def test_a_model_of_another_package_takes_numbers_of_the_data(tmp_path):
+    (tmp_path / "mixer.py").write_text(MIXER)
+    config = load([f"plugin_paths={tmp_path / 'mixer.py'}", "model=mixer", "model.num_blocks=1"])
+    model = config.build_model(config.build("data").spec)
+    assert model(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    assert len(model.blocks) == 1

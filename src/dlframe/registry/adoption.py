@@ -176,7 +176,10 @@ class Adopted:
             values = dict(self.statement.fixed)
             for parameter, source in self.sources.items():
                 first, *attributes = source.split(".")
-                values[parameter] = functools.reduce(getattr, attributes, given[first])
+                try:
+                    values[parameter] = functools.reduce(getattr, attributes, given[first])
+                except (AttributeError, IndexError):
+                    raise self.statement.fault(f"given={{'{parameter}': '{source}'}}: these data have no such value") from None
             for name, (_, annotation, _) in self.rows.items():
                 option, value = options.get(name, Option()), given[name]
                 value = option.values[value] if option.values else value

@@ -99,6 +99,21 @@ class DataSpec:
         found = self.of_kind("class", self.targets)
         return self.targets[found[0]].names if len(found) == 1 else ()
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the only class target, as models of other packages take it."""
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the only input, an image."""
+        return self.shape[0]
+
+    @property
+    def image_size(self) -> int:
+        """Height of the only input, an image."""
+        return self.shape[-2]
+
     def of_kind(self, kind: str, among: dict[str, Field] | None = None) -> list[str]:
         """Return the columns of a kind, of all columns or of `inputs` or `targets`."""
         return [name for name, declared in (self.fields if among is None else among).items() if declared.kind == kind]
