@@ -38,7 +38,7 @@ PATIENCE = 10
 
 WORDS = rb"""
 \ ' " [ ] { } ( ) : , - * &a *a <<: !!set !!binary !!python/name:os.system ? | > --- ... %s ~ ??? null true NaN -Infinity
-1e999 -1 0 1:1:1 =cmd ${ ${name} ${oc.env:HOME} ${${name}} _target_ hydra defaults override ../ /etc/passwd /dev/zero
+1e999 -1 0 1:1:1 =cmd ${ ${run_name} ${oc.env:HOME} ${${run_name}} _target_ hydra defaults override ../ /etc/passwd /dev/zero
 \u0000 \ud800 name kind values step time uri path format facts shape dtype data_offsets __metadata__ Literal[ tuple[
 Annotated[int, lambda: *args =... @models.
 """
@@ -314,7 +314,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     package = Path(dlframe.__file__).parent
     conf = next(place for place in (package / "conf", package.parent.parent / "conf") if place.is_dir())
     yamls = [file.read_bytes() for file in sorted(conf.glob("experiment/*.yaml"))]
-    yamls.append(b"defaults:\n  - override /model: mlp\nepochs: 2\nmodel:\n  width: 8\nname: ${model.width}-x\n")
+    yamls.append(b"defaults:\n  - override /model: mlp\nepochs: 2\nmodel:\n  width: 8\nrun_name: ${model.width}-x\n")
     idx = [
         struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
         for split in (dataset.train, dataset.test)
@@ -418,9 +418,9 @@ def readers(folder: Path) -> dict[str, Reader]:
     return {
         "experiment": Reader("conf/experiment/x.yaml", yamls, lambda _: load(["experiment=x"]), {}, yaml),
         "overrides": Reader(
-            "x", [b"model=mlp\nseed=3\noptimizer.lr=0.1", b"augmentation=[flip,crop]\nname=${runs}"], overrides
+            "x", [b"model=mlp\nseed=3\noptimizer.lr=0.1", b"augmentation=[flip,crop]\nrun_name=${runs}"], overrides
         ),
-        "options": Reader("x", [b"port=5000\nopen=true", b"runs=x"], options),
+        "options": Reader("x", [b"port=5000\nopen_browser=true", b"runs=x"], options),
         "saved config": Reader("config.yaml", [config], load_saved, {}, yaml),
         "checkpoint": Reader("x.safetensors", [best, state], checkpoint.load, {}, header),
         "facts": Reader("x.safetensors", [best, state], checkpoint.read_facts, {}, header),
