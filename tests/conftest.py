@@ -48,6 +48,23 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    """Take out what the tests of a file register: those of the next file, in whatever order, find the registries as they were."""
+    from dlframe.registry import GROUPS, plugins
+
+    names = {group: {*registry.entries} for group, registry in GROUPS.items()}
+    seen, modules = {*plugins._seen}, {*sys.modules}
+    yield
+    for group, registry in GROUPS.items():
+        for name in registry.entries.keys() - names[group]:
+            del registry.entries[name]
+    plugins._seen.intersection_update({*seen, *plugins.PACKAGE.rglob("*.py")})
+    for module in {*sys.modules} - modules:
+        if module.startswith("dlframe_plugins."):
+            del sys.modules[module]
+
+
 @pytest.fixture(scope="session")
 def forking(state_home: None) -> Iterator[Server]:
     """The process that forks trainings: each is a process of its own, and torch is imported once for all of them."""

@@ -47,7 +47,7 @@ checkpoint: {every: 20, unit: steps, keep: 2}
 task: {name: adversarial, label_smoothing: 0.1, objective: hinge}
 model: {name: gan, width: 8, hidden: 16}
 data: {name: digits}
-augmentation: {erasing: {name: erasing, probability: 0.3, fill: noise}}
+augmentation: {erasing: {name: erasing, probability: 0.3, fill: noise, aspect: 4.0}}
 optimizer: {name: nadam, decay: l2}
 scheduler: {name: one_cycle, warmup: 0.2, shape: cosine, momentum: cycle}
 players: {}
@@ -63,9 +63,24 @@ def test_the_config_of_an_earlier_version_is_translated(tmp_path):
     assert config.values["task"]["label_smoothing"] == 0.1
     assert config.values["model"]["hidden_dim"] == 16
     assert (config.values["augmentation"]["erasing"]["p"], config.values["augmentation"]["erasing"]["value"]) == (0.3, "noise")
+    assert config.values["augmentation"]["erasing"]["ratio"] == (0.25, 4.0)
     assert config.values["optimizer"]["decoupled_weight_decay"] is False
     scheduler = config.values["scheduler"]
     assert [scheduler[key] for key in ("pct_start", "anneal_strategy", "cycle_momentum")] == [0.2, "cos", True]
+
+
+@pytest.mark.parametrize(("optimizer", "option", "expected"), [
+    ({"name": "muon", "second_moment": "none"}, "algo", "muon"),
+    ({"name": "madgrad", "decay": "decoupled"}, "decoupled_weight_decay", True),
+])  # fmt: skip
+def test_values_that_have_other_words_are_translated(optimizer, option, expected):
+    options = translated({"optimizer": optimizer})["optimizer"]
+    assert GROUPS["optimizer"].get(optimizer["name"]).check(options)[option] == expected
+
+
+def test_an_option_of_a_plugin_with_such_a_name_is_left_alone():
+    own = {"model": {"name": "mine", "algo": "none", "ratio": 2.0, "on_nan": "stop", "momentum": "keep"}}
+    assert translated(own) == own
 
 
 def test_a_config_of_this_version_is_not_changed():

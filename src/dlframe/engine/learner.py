@@ -93,8 +93,8 @@ class Learner(LightningModule):
         networks: The networks that the model declares, in the order in which they are updated; without any the task sees
             each batch in `partial_fit`.
         optimizer: Makes a network's optimizer.
-        scheduler: Makes the schedule of an optimizer; stepped once an optimizer step, or once an epoch with the monitored
-            value where it is a `ReduceLROnPlateau`.
+        scheduler: Makes the schedule of an optimizer; stepped once an optimizer step; a `ReduceLROnPlateau` once a
+            validation, with the monitored value.
         augmentations: Applied in order to each training batch.
         seed: Seed of the augmentations, with the epoch and the rank.
         monitor: Metric that picks the best epoch: "val/accuracy".

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dlframe.config import expand
 from dlframe.jobs.executors import Executor, Inline, Job, Outcome
+from dlframe.registry import plugins
 from dlframe.reports import terminal
 from dlframe.reports.table import Row, table
 
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: The options cannot be read.
     """
+    plugins.discover()
     terminal.warn_of_plugins()
     return run_grid(arguments)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dlframe.config import Config, load, load_options
 from dlframe.config.settings import AUTO_BATCH
 from dlframe.jobs.train import load_data
-from dlframe.registry import Count, Natural
+from dlframe.registry import Count, Natural, plugins
 from dlframe.reports import terminal
 from dlframe.runs import journal
 from dlframe.runs.recorder import BEST, states
@@ -83,6 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     names = [field.name for field in dataclasses.fields(Options)]
     own = [argument for argument in arguments if argument.partition("=")[0] in names]
     options = load_options("verify-resume", Options, own)
+    plugins.discover()
     terminal.warn_of_plugins()
     return verify([a for a in arguments if a not in own], kills=options.kills, seed=options.kill_seed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 RENAMED: dict[str, dict[str, str]] = {
@@ -55,14 +55,26 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Group, "group.entry" or the name of a set of options ("run", "trainer") -> old name -> new name."""
 
-VALUES: dict[str, dict[Any, Any]] = {
-    "on_nan": {"stop": "raise"},
-    "anneal_strategy": {"cosine": "cos"},
-    "cycle_momentum": {"keep": False, "cycle": True},
-    "decoupled_weight_decay": {"l2": False, "coupled": False, "decoupled": True},
-    "color_mode": {"grey": "grayscale"},
+
+def _words(**new: Any) -> Callable[[Any], Any]:
+    return lambda value: new.get(value, value) if isinstance(value, str) else value
+
+
+DECAY = {"decoupled_weight_decay": _words(l2=False, decoupled=True)}
+
+VALUES: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "run": {"on_nan": _words(stop="raise")},
+    "data.image_folder": {"color_mode": _words(grey="grayscale")},
+    # One number was the largest ratio of the sides, either way.
+    "augmentation.erasing": {"ratio": lambda value: [1 / value, value] if isinstance(value, float) and value > 0 else value},
+    "optimizer.adopt": DECAY,
+    "optimizer.madgrad": DECAY,
+    "optimizer.muon": {"algo": _words(none="muon")},
+    "optimizer.nadam": DECAY,
+    "optimizer.radam": DECAY,
+    "scheduler.one_cycle": {"anneal_strategy": _words(cosine="cos"), "cycle_momentum": _words(keep=False, cycle=True)},
 }
-"""New name of an option -> old value -> new value."""
+"""Owner, as in `RENAMED` -> new name of an option -> present value of an old one."""
 
 TASKS = {"adversarial": "classification", "closed_form": "classification"}
 """Tasks of earlier versions -> the task that took them over; the models brought their options with them."""
@@ -98,8 +110,7 @@ def translated(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _renamed(group: str, entry: str, options: Mapping[str, Any]) -> dict[str, Any]:
     renamed = {new_name(group, entry, str(key)) or key: value for key, value in options.items()}
-    for key, new in VALUES.items():
-        old = renamed.get(key)
-        if isinstance(old, str) and old in new:
-            renamed[key] = new[old]
+    for name, present in VALUES.get(f"{group}.{entry}" if group else entry, {}).items():
+        if name in renamed:
+            renamed[name] = present(renamed[name])
     return renamed

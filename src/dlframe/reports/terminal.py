@@ -82,7 +82,6 @@ def _single(override: str) -> str:
 
 
 def warn_of_plugins() -> None:
-    """Name the broken plugins, which are left out."""
-    plugins.discover()
+    """Name the broken plugins, which are left out, as the config's loading has found them."""
     for name, fault in plugins.broken.items():
         print(f"warning: plugin '{name}' is left out: {fault}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Learning-rate schedules, as factors of each parameter group's rate.
 
-Schedules are stepped once per optimizer step, `plateau` once per epoch. Lengths are fractions of the run, so a schedule
+Schedules are stepped once per optimizer step, `plateau` once per validation. Lengths are fractions of the run, so a schedule
 keeps its shape when the number of epochs or the batch size changes.
 """
 
@@ -109,7 +109,7 @@ schedulers.adopt(
     "torch.optim.lr_scheduler:ReduceLROnPlateau",
     """Decay of the learning rate when the monitored metric stops improving.
 
-    Stepped once per epoch with a value to minimize; a metric to maximize is negated.
+    Stepped once per validation with a value to minimize; a metric to maximize is negated.
     """,
     omit="others",
     # A relative threshold is wrong for negative values.
