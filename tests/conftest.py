@@ -50,7 +50,7 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
-    """Take out what the tests of a file register: those of the next file, in whatever order, find the registries as they were."""
+    """Take out what the tests of a file register, so that the next file finds the registries as they were."""
     from dlframe.registry import GROUPS, plugins
 
     names = {group: {*registry.entries} for group, registry in GROUPS.items()}
