@@ -122,7 +122,7 @@ def test_after_a_kill(tmp_path):
 
 def test_a_loss_that_is_not_finite_is_found_within_the_chunk(tmp_path, monkeypatch):
     own, count = Classification.loss, iter(range(10**6))
-    monkeypatch.setattr(Classification, "loss", lambda *a: own(*a) * (math.nan if next(count) == 20 else 1.0))
+    monkeypatch.setattr(Classification, "loss", lambda *a: own(*a) * (math.nan if next(count) == 21 else 1.0))
     with pytest.raises(TrainingError, match=r"^the loss is nan at step 21 \(epoch 2, learning rate [\d.e-]+\)"):
         train(tmp_path, "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=10", "steps_per_execution=8")
     (folder,) = tmp_path.iterdir()

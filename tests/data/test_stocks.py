@@ -39,8 +39,8 @@ def test_series_as_it_is():
     assert (high >= np.maximum(opening, close)).all()
     assert (low <= np.minimum(opening, close)).all()
     assert volume.min() > 1e8
-    assert dataset.test["future"][-1, -1] == np.float32(2506.850098)
-    assert {a.dtype for s in (dataset.train, dataset.test) for a in (s["window"], s["future"])} == {np.dtype("float32")}
+    assert dataset.test["future"][-1, -1] == 2506.850098
+    assert {a.dtype for s in (dataset.train, dataset.test) for a in (s["window"], s["future"])} == {np.dtype("float64")}
 
 
 def test_no_day_is_a_target_of_two_splits(tmp_path):

@@ -23,7 +23,8 @@ def batches(
 ) -> BatchLoader:
     columns = {"x": np.arange(n, dtype=np.uint8)[:, None], "y": np.arange(n) % 3}
     split = Split(columns, np.arange(n), labelled=np.arange(n) % 5 != 0)
-    order = Order(size, **{key: options.pop(key) for key in ("seed", "limit", "accumulate", "weights") if key in options})
+    own = ("seed", "limit", "accumulate", "least", "weights")
+    order = Order(size, **{key: options.pop(key) for key in own if key in options})
     return BatchLoader(split, SPEC, order, context=lambda: ProcessContext(CPU, rank, world, epoch, done), **options)
 
 
@@ -50,15 +51,34 @@ def test_a_chunk_only_groups(chunk):
 
 @pytest.mark.parametrize("n", [8, 9, 10, 11])
 def test_processes_share_every_batch(n):
+    """A process without a sample of a batch has its first one as a stand-in, which counts nothing."""
     whole = indices(batches(n))
     parts = [indices(batches(n, rank=rank, world=2)) for rank in (0, 1)]
-    assert [[batch[0::2], batch[1::2]] for batch in whole] == [list(pair) for pair in zip(*parts, strict=True)]
+    assert [[batch[0::2], batch[1::2] or batch] for batch in whole] == [list(pair) for pair in zip(*parts, strict=True)]
+    own = [[step.own for chunk in batches(n, rank=rank, world=2) for step in chunk] for rank in (0, 1)]
+    assert [a + b for (a,), (b,) in zip(*own, strict=True)] == [len(batch) for batch in whole]
 
 
-def test_a_last_training_batch_of_one_is_left_out():
-    assert [len(b) for b in indices(batches(9, seed=0))] == [4, 4]
-    assert [len(b) for b in indices(batches(1, seed=0))] == [1]
-    assert [len(b) for b in indices(batches(11, seed=0, rank=1, world=2))] == [2, 2]
+def test_no_training_sample_is_left_out():
+    assert [len(b) for b in indices(batches(9, seed=0))] == [4, 4, 1]
+    assert batches(9, seed=0).left_out() == 0
+
+
+def test_a_last_training_batch_that_is_too_small_for_batch_normalization_is_left_out():
+    assert [len(b) for b in indices(batches(9, seed=0, least=2))] == [4, 4]
+    assert [len(b) for b in indices(batches(1, seed=0, least=2))] == [1]
+    assert [len(b) for b in indices(batches(11, seed=0, rank=1, world=2, least=2))] == [2, 2]
+    assert [len(b) for b in indices(batches(9, least=2))] == [4, 4, 1]
+    assert [batches(n, seed=0, least=2).left_out(world) for n, world in ((9, 1), (11, 2), (10, 1), (1, 1))] == [1, 3, 0, 0]
+
+
+def test_a_part_of_a_split_that_is_scored_is_drawn_once_from_all_of_it():
+    few = batches(100, limit=2)
+    (first, second) = indices(few)
+    assert [*first, *second] == sorted({*first, *second})
+    assert max(second) > 50
+    assert indices(batches(100, limit=2, epoch=5)) == [first, second]
+    assert indices(batches(7, limit=2)) == [[0, 1, 2, 3], [4, 5, 6]]
 
 
 def test_unlabeled_samples_stay_out_unless_they_are_wanted():
@@ -87,7 +107,9 @@ def test_the_last_step_of_an_epoch_has_what_is_left():
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 10, 23])
 @pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("options", [{}, {"seed": 0}, {"seed": 0, "accumulate": 3}, {"seed": 0, "limit": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"seed": 0}, {"seed": 0, "accumulate": 3}, {"seed": 0, "limit": 2}, {"seed": 0, "least": 2}]
+)
 def test_the_plan_is_what_is_counted(n, world, options):
     loader = batches(n, **options)
     assert loader.steps(0, world) == len(loader.plan(0, world))

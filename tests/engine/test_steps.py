@@ -14,8 +14,9 @@ from dlframe.config import load
 from dlframe.engine import fit
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import load_data, run
-from dlframe.runs.journal import history
+from dlframe.runs.journal import history, read
 from dlframe.runs.recorder import states
+from dlframe.runs.run_directory import read_result
 from dlframe.storage import checkpoint
 from dlframe.tasks.classification import Classification
 from dlframe.types import ConfigError, Result, TrainingError
@@ -184,9 +185,56 @@ def test_a_clipped_gradient_that_is_not_finite_is_named(tmp_path, plugin):
         run(config)
 
 
+def test_a_gradient_that_is_not_finite_is_told_from_a_loss_that_is_not(tmp_path, plugin):
+    config = load([plugin, "model=rooted", "augmentation=[black]", "tracking=none", f"runs={tmp_path}"])
+    message = r"^the weights are not finite since step \d+, whose loss was finite and its gradient not\. .*on_nan=skip"
+    with pytest.raises(TrainingError, match=message):
+        run(config)
+
+
 def test_an_optimizer_that_needs_a_closure_is_refused(tmp_path, plugin):
     with pytest.raises(ConfigError, match=r"^optimizer=lbfgs: evaluates the loss itself, by a closure"):
         train(tmp_path / "runs", plugin, "optimizer=lbfgs")
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        (["batch_size=2000"], "batch_size=2000 is more than the 1,078 training samples: an epoch is one batch"),
+        (
+            ["accumulate_grad_batches=32"],
+            "accumulate_grad_batches=32 is more than the 17 batches of an epoch: an epoch is one optimizer step",
+        ),
+        (
+            ["model=resnet", "model.depth=8", "batch_size=359"],
+            "1 of 1,078 training samples left out of each epoch, others each time: "
+            "batch normalization needs 2 of a batch in each process",
+        ),
+    ],
+)
+def test_what_becomes_of_an_epoch_is_told(tmp_path, capsys, options, note):
+    result = train(tmp_path, "model.width=4", *options)
+    assert capsys.readouterr().err == f"note: {note}\n"
+    steps = {"2000": 1, "32": 1, "359": 3}[options[-1].partition("=")[2]]
+    assert values(result, "epoch") == [(steps, 0.0)]
+
+
+def test_float16_needs_a_gpu():
+    with pytest.raises(ConfigError, match=r"^trainer\.precision: a CPU has no float16 autocast\. Try: .*=bf16-mixed$"):
+        load(["trainer.precision=16-mixed"])
+
+
+def test_a_limited_run_is_marked(tmp_path, capsys):
+    result = train(tmp_path, "trainer.limit_batches=1")
+    assert result.limited == "trainer.limit_batches=1, 256 of 359 test samples"
+    assert (
+        "\nlimited run, not a result: trainer.limit_batches=1, 256 of 359 test samples\ntest accuracy"
+        in capsys.readouterr().out
+    )
+    assert read_result(result.folder).limited == result.limited
+    (start,) = [record for record in read(result.folder) if record["kind"] == "start"]
+    assert start["tags"]["limited"] == "trainer.limit_batches=1"
+    assert train(tmp_path).limited == ""
 
 
 def test_batch_norm_of_a_single_value_names_the_batch_size(tmp_path):

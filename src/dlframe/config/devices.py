@@ -38,6 +38,9 @@ def check_machine(trainer: Trainer) -> None:
             raise ConfigError("trainer.accelerator: 'gpu' needs a GPU, and this machine shows none. Try: trainer=cpu")
         if trainer.devices > gpus:
             raise ConfigError(f"trainer.devices: must be at most {gpus} here. Received: {trainer.devices}.", "trainer.devices")
+    if trainer.accelerator == "cpu" and trainer.precision == "16-mixed":
+        rule = "a CPU has no float16 autocast. Try: trainer.precision=bf16-mixed"
+        raise ConfigError(f"trainer.precision: {rule}", "trainer.precision")
     if trainer.accelerator == "tpu" and importlib.util.find_spec("torch_xla") is None:
         raise ConfigError(
             "trainer.accelerator: 'tpu' needs torch_xla on a TPU machine. Try: python -m pip install 'dlframe[tpu]'"

@@ -86,7 +86,8 @@ class Trainer:
         deterministic: Use deterministic algorithms only, at some cost in speed.
         channels_last: Keep images in NHWC memory order, which is faster for convolutions.
         detect_anomaly: Say which operation made a NaN in the backward pass. Slow.
-        limit_batches: Batches of each epoch, of validation and of the test; 0 for all of them.
+        limit_batches: Batches of each epoch, of validation and of the test, for a first try; 0 for all of them. Those that
+            are scored are drawn once, the same in every run; the result is marked as limited.
         num_threads: CPU threads of one process; 0 leaves the choice to torch.
         num_workers: Threads that gather batches ahead, for data on a disk that is slower than the training; processes where
             reading a sample is bound by Python.

@@ -95,14 +95,14 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
         inputs={
             "window": Field(
                 kind="series",
-                dtype="float32",
+                dtype="float64",
                 shape=(window, values.shape[1]),
                 names=COLUMNS[features],
                 mean=tuple(map(float, seen.mean(0))),
                 std=tuple(map(float, std)),
             )
         },
-        targets={"future": Field(kind="value", dtype="float32", shape=(horizon,))},
+        targets={"future": Field(kind="value", dtype="float64", shape=(horizon,))},
     )
     source = f"{file if path is not None else 'pip arch'}, {days[0]} to {days[-1]}"
     return Dataset(spec, train, validation, test, source, "chronological 70/10/20")
@@ -113,5 +113,4 @@ def _windows(days: list[str], values: np.ndarray, part: slice, window: int, hori
     first = np.arange(max(part.start, window), part.stop - horizon + 1)
     inputs = values[first[:, None] + np.arange(-window, 0)]
     targets = values[first[:, None] + np.arange(horizon), 0]
-    columns = {"window": inputs.astype(np.float32), "future": targets.astype(np.float32)}
-    return Split(columns, np.array(days)[first])
+    return Split({"window": inputs, "future": targets}, np.array(days)[first])

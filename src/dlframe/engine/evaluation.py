@@ -60,7 +60,9 @@ class Evaluation:
         if world_size > 1:
             scores = {name: _gathered(score, gather) for name, score in scores.items()}
             index = _of_all(index, gather)
-        order = index.argsort()
+        order = index.argsort(stable=True)
+        ordered = index[order]
+        order = order[torch.cat([ordered.new_ones(1, dtype=torch.bool), ordered.diff() > 0])]  # without stand-ins
         self.index = index[order].cpu()
         self.scores = {name: _ordered(score, order) for name, score in scores.items()}
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from dlframe.callbacks.progress_bar import Progress
 from dlframe.config import Config
@@ -87,7 +89,28 @@ def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> T
     task = config.build("task", spec=dataset.spec, model=model)
     if not restored:
         task.prepare(dataset.train)
+    if config.networks:
+        _complete(task, config.networks, dataset)
     return task
+
+
+def _complete(task: Task, networks: Sequence[str], dataset: Dataset) -> None:
+    """Pass two samples through the networks: what they make in their first forward pass is there before optimizers are.
+
+    Lazy layers learn their sizes, and layers may be made. Buffers and random numbers stay as they were.
+    """
+    few = dataset.train.take(np.arange(min(2, len(dataset.train))))
+    ((step,),) = BatchLoader(few, dataset.spec, Order(2), context=lambda: ProcessContext(task.device))
+    buffers = {name: buffer.clone() for name, buffer in task.named_buffers() if not is_lazy(buffer)}
+    with torch.random.fork_rng(devices=()):
+        batch = task.features(step.batches[0])
+        totals = {"samples": len(batch), **task.counts(batch)}
+        counts = () if type(task).counts is Task.counts else (totals,)
+        for network in networks:
+            task.loss(batch, network, *counts)
+    for name, buffer in task.named_buffers():
+        if name in buffers:
+            buffer.copy_(buffers[name])
 
 
 def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Scored:
@@ -167,9 +190,29 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
     unlabeled = config.entry("model").facts["unlabeled"]
     loader = _batches(config, dataset, dataset.train, learner, trainer, shuffle=True, unlabeled=unlabeled)
     loader.chunk = learner.chunk or 1
+    _check_size(config, loader, trainer, recorder)
     with recorder.signals.waiting():
         trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
     return learner, trainer
+
+
+def _check_size(config: Config, loader: BatchLoader, trainer: Trainer, recorder: Recorder) -> None:
+    """Refuse what leaves a process without samples; tell what becomes of a step that is longer than an epoch."""
+    samples, processes, run = len(loader.indices), trainer.world_size, config.run
+    assert isinstance(run.batch_size, int)
+    if run.batch_size < processes:
+        raise ConfigError(f"batch_size: must be at least {processes}, a sample per process. Received: {run.batch_size}.")
+    if samples < processes:
+        raise DataError(f"data: {processes} processes need at least {processes} training samples. Received: {samples}.")
+    if run.batch_size > samples:
+        recorder.tell(f"batch_size={run.batch_size} is more than the {samples:,} training samples: an epoch is one batch")
+    batches = sum(map(len, loader.plan(0, processes)))
+    if run.accumulate_grad_batches > batches > 1:
+        option = f"accumulate_grad_batches={run.accumulate_grad_batches}"
+        recorder.tell(f"{option} is more than the {batches} batches of an epoch: an epoch is one optimizer step")
+    if left := loader.left_out(processes):
+        rule = f"batch normalization needs {loader.order.least} of a batch in each process"
+        recorder.tell(f"{left} of {samples:,} training samples left out of each epoch, others each time: {rule}")
 
 
 def _check_baseline(task: Task, dataset: Dataset, headline: str) -> None:
@@ -335,6 +378,7 @@ def _batches(
         accumulate=config.run.accumulate_grad_batches if shuffle else 1,
         seed=config.run.seed if shuffle else None,
         limit=config.trainer.limit_batches,
+        least=2 if any(isinstance(module, _BatchNorm) for module in learner.task.modules()) else 1,
         weights=learner.task.sampling_weights(split) if shuffle else None,
     )
     return BatchLoader(

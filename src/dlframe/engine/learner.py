@@ -252,16 +252,34 @@ class Learner(LightningModule):
         for scheduler in self.schedulers:
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
+        if self.progress.position == 1:
+            self._check_parameters()
         if (self.progress.steps + 1) % self.log_every == 0:
             self._log_losses(self.progress.steps + 1)
+
+    def _check_parameters(self) -> None:
+        """Refuse parameters that get a gradient which no optimizer uses, and optimizers of parameters that are no more.
+
+        Optimizers are made once; a layer that is made, replaced or unfrozen later would keep its values without a word.
+        """
+        if internals.is_sharded(self.trainer):
+            return
+        named = {id(parameter): name for name, parameter in self.task.named_parameters()}
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        known = {id(parameter) for group in groups for parameter in group["params"]}
+        late = [name for place, name in named.items() if place not in known and self.task.get_parameter(name).grad is not None]
+        if late or not known <= named.keys():
+            what = f"no optimizer has {', '.join(late[:5])}" if late else "an optimizer has parameters that were replaced"
+            rule = "make, replace and unfreeze parameters in the constructor or in the first forward pass"
+            raise TrainingError(f"model: {what} (step {self.progress.steps + 1}): {rule}.")
 
     def _totals(self, step: Step) -> Totals:
         """What the losses of a step average over, over all its batches and all processes."""
         totals: Totals = {"samples": step.samples}
         if self._counts:
-            for batch in step.batches:
+            for batch, own in zip(step.batches, step.own, strict=True):
                 for name, count in self.task.counts(batch).items():
-                    totals[name] = totals.get(name, 0) + count
+                    totals[name] = totals.get(name, 0) + (count if own else 0 * count)
             if self._several:
                 names = [name for name in totals if name != "samples"]
                 sums = torch.stack([torch.as_tensor(totals[n], dtype=torch.float64, device=self.device) for n in names])
@@ -281,7 +299,7 @@ class Learner(LightningModule):
         # A batch that is left out leaves no trace in running statistics.
         before = [buffer.clone() for buffer in self.task.buffers()] if self.on_nan == "skip" else []
         for place, batch in enumerate(batches):
-            loss = self._loss(batch, number, totals)
+            loss = self._loss(batch, number, totals, step.own[place])
             if self.finite.usable(loss, number, self.progress.steps + 1):
                 # DDP averages the gradients of processes; their sum is meant.
                 self.manual_backward(loss * self.trainer.world_size if self._several else loss)
@@ -301,25 +319,26 @@ class Learner(LightningModule):
             if not kept:
                 return False
             # The others again, as a step of their own: what they average over is less than was thought.
-            shorter = Step([step.batches[i] for i in kept], [step.sizes[i] for i in kept])
+            shorter = Step(*([column[i] for i in kept] for column in (step.batches, step.sizes, step.own)))
             prepared = [batch for i, batch in enumerate(batches) if i in kept]
             return self._accumulate(shorter, prepared, number, self._totals(shorter))
         self._count_loss(number, step_loss, step.samples)
         return True
 
-    def _loss(self, batch: Batch, number: int, totals: Totals) -> Tensor:
-        """The batch's part of the loss of the whole step."""
+    def _loss(self, batch: Batch, number: int, totals: Totals, own: int) -> Tensor:
+        """The batch's part of the loss of the whole step; `own` of its samples are this process's."""
         method = "task_loss"
-        arguments = (batch, self.networks[number], totals)
+        arguments = (batch, self.networks[number], totals, own)
         if internals.is_sharded(self.trainer):
             return internals.call_through_wrapper(self, method, *arguments)
         return self.task_loss(*arguments)
 
-    def task_loss(self, batch: Batch, network: str, totals: Totals) -> Tensor:
+    def task_loss(self, batch: Batch, network: str, totals: Totals, own: int) -> Tensor:
         """The task's own, weighted; a method of the learner, for a wrapper calls it in the place of `forward`."""
         if self._counts:
-            return self.task.loss(batch, network, totals)  # type: ignore[call-arg]
-        loss, fraction = self.task.loss(batch, network), len(batch) / totals["samples"]
+            loss = self.task.loss(batch, network, totals)  # type: ignore[call-arg]
+            return loss if own else loss * 0
+        loss, fraction = self.task.loss(batch, network), own / totals["samples"]
         return loss if fraction == 1 else loss * fraction
 
     @torch.no_grad()
@@ -389,6 +408,9 @@ class Learner(LightningModule):
     def _not_finite(self, bad: BadLoss | None, norm: float | None = None) -> TrainingError:
         """What is known of a loss that is not finite."""
         bad = bad or BadLoss(0, self.progress.steps, math.nan)
+        if norm is not None and not self._finite_weights():
+            what = f"the weights are not finite since step {bad.step - 1}, whose loss was finite and its gradient not."
+            return TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
         rate = self.trainer.optimizers[bad.network].param_groups[-1]["lr"]
         network = f" of the {self.networks[bad.network]}" if len(self.networks) > 1 else ""
         gradient = "" if norm is None else f", gradient norm {norm:g}"
@@ -398,9 +420,12 @@ class Learner(LightningModule):
 
     def _check_weights(self) -> None:
         """Raise where a step with a finite loss has led to weights that are not."""
-        if self.networks and not nn.utils.get_total_norm(p.detach() for p in self.task.parameters()).isfinite():
+        if self.networks and not self._finite_weights():
             what = f"the weights are no longer finite after step {self.progress.steps} (epoch {self.current_epoch + 1})."
             raise TrainingError(f"{what} {self._advice().rstrip(',')}.")
+
+    def _finite_weights(self) -> bool:
+        return bool(nn.utils.get_total_norm(p.detach() for p in self.task.parameters()).isfinite())
 
     def _advice(self) -> str:
         return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if self.clip else " gradient_clip_val=1,")

@@ -50,13 +50,16 @@ class Step:
     """One optimizer step. Not a dataclass, which the Trainer would take apart to convert what is in it.
 
     Args:
-        batches: As this process has them.
+        batches: As this process has them. A process without samples of a batch has the batch's first as a stand-in, so that
+            all processes do the same work.
         sizes: Samples of each batch over all processes.
+        own: Samples of each batch that are this process's: 0 for a stand-in, which counts nothing.
     """
 
-    def __init__(self, batches: list[Batch], sizes: list[int]) -> None:
+    def __init__(self, batches: list[Batch], sizes: list[int], own: list[int]) -> None:
         self.batches = batches
         self.sizes = sizes
+        self.own = own
 
     @property
     def samples(self) -> int:
@@ -73,7 +76,8 @@ class Order:
         batch_elements: Elements in a batch at most, padding included, of samples of varying length; 0 for no such limit.
         accumulate: Batches in one optimizer step; the last step of an epoch may have fewer.
         seed: Shuffle, by this seed and the epoch; None keeps the order, or sorts by length.
-        limit: Batches in an epoch; 0 for all.
+        limit: Batches in an epoch; 0 for all. Without a seed, of samples drawn once for ever.
+        least: Samples that each process needs of a training batch: a last batch with fewer is left out where it is 2 or more.
         weights: (samples,) by which an epoch draws samples, with replacement; None has each of them once.
     """
 
@@ -82,6 +86,7 @@ class Order:
     accumulate: int = 1
     seed: int | None = None
     limit: int = 0
+    least: int = 1
     weights: np.ndarray | None = None
 
 
@@ -152,8 +157,7 @@ class BatchLoader:
     """An iterable of chunks, which are lists of steps.
 
     Each process takes every `world_size`-th sample of a batch, so that the global batch is the same for any number of
-    processes. A last training batch that would leave a device with fewer than two samples is left out: batch
-    normalization has no variance there. In evaluation no sample is left out and none is seen twice.
+    processes. No sample is left out, unless a last training batch is too small for batch normalization (`Order.least`).
 
     Args:
         split: The samples.
@@ -201,14 +205,29 @@ class BatchLoader:
         if order.seed is not None:
             generator.manual_seed((order.seed << 20) + epoch)
             indices = indices[self._draw(len(indices), generator)]
+        elif order.limit:
+            indices = indices[_subset(len(indices), order.limit * order.batch_size)]
         if self.lengths is not None:
             batches = self._buckets(indices, generator, world_size)
         else:
             batches = [*indices.split(order.batch_size)]
-            if order.seed is not None and len(batches) > 1 and len(batches[-1]) < 2 * world_size:
+            if len(batches) > 1 and len(batches[-1]) < self._least(world_size):
                 del batches[-1]
+        if order.limit and order.seed is None:
+            batches = [batches[i] for i in _subset(len(batches), order.limit).tolist()]
         batches = batches[: order.limit or None]
         return [batches[start : start + order.accumulate] for start in range(0, len(batches), order.accumulate)]
+
+    def _least(self, world_size: int) -> int:
+        """Samples that a last batch needs over all processes."""
+        order = self.order
+        return order.least * world_size if order.seed is not None and order.least > 1 else 1
+
+    def left_out(self, world_size: int = 1) -> int:
+        """Samples of each epoch that are left out, as a last batch would have too few."""
+        rest = len(self.indices) % self.order.batch_size
+        few = self.lengths is None and len(self.indices) > self.order.batch_size and rest < self._least(world_size)
+        return rest if few else 0
 
     def _draw(self, samples: int, generator: torch.Generator) -> Tensor:
         """The order of the samples of an epoch."""
@@ -222,7 +241,7 @@ class BatchLoader:
     def _buckets(self, indices: Tensor, generator: torch.Generator, world_size: int) -> list[Tensor]:
         """Batches of samples of about the same length: sorted within pools, then shuffled within them.
 
-        Each has a sample for every process in training, whatever the limit of elements says.
+        Each has enough samples for every process in training, whatever the limit of elements says.
         """
         assert self.lengths is not None
         shuffled = self.order.seed is not None
@@ -230,7 +249,7 @@ class BatchLoader:
         for pool in indices.split(POOL_BATCHES * self.order.batch_size if shuffled else max(1, len(indices))):
             lengths = torch.from_numpy(self.lengths[pool.numpy()])
             by_length = lengths.argsort(stable=True)
-            cut = self._cut(pool[by_length], lengths[by_length].tolist(), world_size if shuffled else 1)
+            cut = self._cut(pool[by_length], lengths[by_length].tolist(), world_size * self.order.least if shuffled else 1)
             batches += [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()] if shuffled else cut
         return batches
 
@@ -252,8 +271,7 @@ class BatchLoader:
         if self.lengths is not None:
             return len(self.plan(epoch, world_size))
         full, rest = divmod(len(self.indices), self.order.batch_size)
-        smallest = 2 * world_size if self.order.seed is not None and full else 1
-        batches = full + (rest >= smallest)
+        batches = full + (rest >= (self._least(world_size) if full else 1))
         batches = min(batches, self.order.limit) if self.order.limit else batches
         return -(-batches // self.order.accumulate)
 
@@ -286,11 +304,12 @@ class BatchLoader:
 
         own = plan
         if context.world_size > 1:
-            own = [[batch[context.rank :: context.world_size] for batch in step] for step in plan]
+            own = [[_part(batch, context) for batch in step] for step in plan]
 
         def gather(step: int, found: list[dict[str, Any]]) -> Step:
             parts = [self._batch(batch, columns, context.device, part) for batch, part in zip(own[step], found, strict=True)]
-            return Step(parts, [*map(len, plan[step])])
+            sizes = [*map(len, plan[step])]
+            return Step(parts, sizes, [_of_rank(size, context) for size in sizes])
 
         found = enumerate(_short(own, columns, context.device))
         if not lazy:
@@ -356,6 +375,23 @@ class BatchLoader:
         arrays = [column.values if isinstance(column, Ragged) else column for column in self.split.columns.values()]
         size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
         return size < torch.cuda.mem_get_info(device)[0] // 2
+
+
+def _subset(samples: int, size: int) -> Tensor:
+    """Ascending places of `size` samples at most, the same in every run."""
+    if size >= samples:
+        return torch.arange(samples)
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(0))[:size].sort().values
+
+
+def _part(batch: Tensor, context: ProcessContext) -> Tensor:
+    """The samples of a process; the first one as a stand-in for none."""
+    return batch[context.rank :: context.world_size] if context.rank < len(batch) else batch[:1]
+
+
+def _of_rank(size: int, context: ProcessContext) -> int:
+    """How many of a batch's samples belong to a process."""
+    return len(range(context.rank, size, context.world_size))
 
 
 class Short:

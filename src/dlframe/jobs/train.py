@@ -155,6 +155,9 @@ def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder) -
 
 def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset]:
     """The result, and the data that it describes: where batches were limited, the test samples that were scored."""
+    limited, samples = "", f"{len(scored.index):,} of {len(dataset.test):,} test samples"
+    if config.trainer.limit_batches:
+        limited = f"trainer.limit_batches={config.trainer.limit_batches}, {samples}"
     if len(scored.index) < len(dataset.test):
         dataset = replace(dataset, test=dataset.test.take(scored.index))
     task, headline, metrics = scored.task, config.headline, config.metrics
@@ -166,6 +169,7 @@ def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | N
         baseline=task.baseline(dataset),
         samples=len(dataset.test),
         declared=metrics,
+        limited=limited,
     )
     return result, dataset
 

@@ -30,11 +30,12 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         text = f"FAILED {row.failure}"
         if result := row.result:
-            groups.setdefault(row.group, []).append(result)
+            if not result.limited:
+                groups.setdefault(row.group, []).append(result)
             name, baseline = result.baseline
             read = result.metric(result.headline)
             text = f"{result.headline} {read.with_interval(result.interval)}, {name} {read.text(baseline[result.headline])}, "
-            text += f"{result.seconds:.1f} s, {result.folder}"
+            text += f"{result.seconds:.1f} s, {result.folder}" + (f"; limited: {result.limited}" if result.limited else "")
         lines.append(f"{row.title:<{width}}  {text}")
     for group, results in groups.items():
         if len(results) > 1 and group != "-" and len({result.headline for result in results}) == 1:

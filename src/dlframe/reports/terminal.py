@@ -21,7 +21,9 @@ def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool
     return (
         f"{config.values['model']['name']} on {spec.name}: {sizes} samples to train, validate, test; "
         f"{_fields(spec.inputs)}, {_fields(spec.targets)}; split {dataset.splits}; {dataset.source}; "
-        f"data {dataset.fingerprint}; on {device}" + (f"; {'resumes' if again else 'in'} {folder}" if folder else "")
+        f"data {dataset.fingerprint}; on {device}"
+        + (f"; limited to {trainer.limit_batches} batches of each split" if trainer.limit_batches else "")
+        + (f"; {'resumes' if again else 'in'} {folder}" if folder else "")
     )
 
 
@@ -50,7 +52,8 @@ def summary(result: Result) -> str:
     name, baseline = result.baseline
     read = result.metric(metric)
     low, high = read.text(interval.low).removesuffix(" %"), read.text(interval.high)
-    lines = [
+    lines = [f"limited run, not a result: {result.limited}"] if result.limited else []
+    lines += [
         f"test {metric} {read.text(interval.value)} (95 % interval {low} to {high}, {result.samples:,} samples); "
         f"{name} {read.text(baseline[metric])}; {result.seconds:.1f} s"
     ]

@@ -53,6 +53,9 @@ class Recorder:
         """Return the checkpoint to resume from; None to start."""
         return None
 
+    def tell(self, note: str) -> None:
+        """Print a note on how the training differs from what one may expect."""
+
     def save_metadata(self, name: str, value: int) -> None:
         """Save a value for processes that resume the run."""
 
@@ -163,6 +166,9 @@ class RunRecorder(InMemoryRecorder):
         if not self._failed:
             print(f"warning: {error} Training continues; earlier checkpoints are valid.", file=sys.stderr, flush=True)
         self._failed = True
+
+    def tell(self, note: str) -> None:
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
     def save_metadata(self, name: str, value: int) -> None:
         self.journal.write("note", name=name, value=value)

@@ -116,6 +116,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
             "data.fingerprint": dataset.fingerprint,
             "data.source": dataset.source,
             "run.folder": str(folder.resolve()),
+            **({"limited": f"trainer.limit_batches={limit}"} if (limit := config.trainer.limit_batches) else {}),
             **({"mlflow.source.git.commit": surroundings["git"]["commit"]} if surroundings["git"] else {}),
         },
         uri=uri,
@@ -216,7 +217,7 @@ def _is_plain(result: Result) -> bool:
     name, baseline = result.baseline
     numbers = [*result.metrics.values(), *vars(result.interval).values(), *baseline.values(), result.samples, result.seconds]
     numbers += [bound for metric in result.declared.values() for bound in (metric.low, metric.high)]
-    names = [result.headline, name, *result.metrics, *baseline, *result.overrides]
+    names = [result.headline, result.limited, name, *result.metrics, *baseline, *result.overrides]
     names += [*result.declared, *(metric.unit for metric in result.declared.values())]
     return (
         all(type(number) in (int, float) for number in numbers)
@@ -237,6 +238,7 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
         "declared": {name: _finite(vars(metric)) for name, metric in result.declared.items()},
         "seconds": result.seconds,
         "overrides": result.overrides,
+        "limited": result.limited,
     }
     with _replacing(folder / RESULT) as unfinished:
         unfinished.write_text(json.dumps(values, indent=1), encoding="utf-8")

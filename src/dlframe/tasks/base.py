@@ -23,10 +23,14 @@ Totals = dict[str, Any]
 
 
 class Normalizer(nn.Module):
-    """Normalization per image channel (first axis) or feature (last axis)."""
+    """Normalization per image channel (first axis) or feature (last axis), in double precision if the values are.
+
+    Single precision cannot tell 200000001 from its neighbors: a large mean is subtracted before values are rounded.
+    """
 
     mean: Tensor
     std: Tensor
+    exact: Tensor
 
     def __init__(self, field: Field) -> None:
         super().__init__()
@@ -34,8 +38,14 @@ class Normalizer(nn.Module):
         for name in ("mean", "std"):
             values = torch.tensor(getattr(field, name)).view(-1, *[1] * trailing)
             self.register_buffer(name, values, persistent=False)
+        # The bits of mean and std: integers stay as they are when a module is converted to half precision.
+        exact = torch.tensor([field.mean, field.std], dtype=torch.float64).view(torch.int64)
+        self.register_buffer("exact", exact.view(2, -1, *[1] * trailing), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
+        if values.dtype == torch.float64:
+            mean, std = self.exact.view(torch.float64)
+            return ((values - mean) / std).to(self.mean.dtype)
         return (values.to(self.mean.dtype) - self.mean) / self.std
 
 
@@ -73,12 +83,14 @@ class Task(nn.Module, ABC):
         """Convert a batch for augmentations and the model, deterministically.
 
         Images become floats in [0, 1]; floats become double if the task is, else single: half precision is for the
-        network only.
+        network only. A column that is declared float64 keeps it, until `normalize` or a loss has subtracted what is large.
         """
         dtype = torch.promote_types(self._place.dtype, torch.float32)
         changed: dict[str, Tensor | Ragged] = {}
         for name, column in batch.columns.items():
             values = column.values if isinstance(column, Ragged) else column
+            if name in self.spec.fields and self.spec.fields[name].dtype == "float64":
+                continue
             if values.dtype == torch.uint8 and name in self.spec.inputs and self.spec.inputs[name].kind == "image":
                 values = values.to(dtype).div_(255)
             elif values.is_floating_point() and values.dtype != dtype:

@@ -18,6 +18,9 @@ from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Split
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SMALLEST = 1e-6
+"""Standard deviation below which a window is constant, in units of the training windows: of sums that are rounded."""
+
 LOSSES = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.huber_loss}
 
 
@@ -40,38 +43,51 @@ class Forecasting(Task):
     The model maps (window - last) / std to (future - last) / std, with the last value and the standard deviation of the
     window. Inputs are then stationary under drift, as of prices (the last value subtracted as in Zeng et al. 2022, arXiv
     2205.13504; the scale as in RevIN, Kim et al. 2022). Values may be zero or negative, unlike with logarithms. A model
-    that returns 0 is the naive forecast.
+    that returns 0 is the naive forecast. A constant window has no scale: it has the median one of the training windows.
+    Values stay in double precision until the last one is subtracted. The forecast of a series in other units, or plus a
+    constant, is therefore the same in those units.
 
     Args:
         loss: Loss in standard deviations of the window: mse, mae, or huber (Huber 1964: mse up to an error of 1, mae
             beyond), which is robust to jumps after a nearly constant window.
     """
 
+    flat_unit: Tensor
+
     def __init__(self, spec: DataSpec, model: nn.Module, *, loss: Literal["mse", "mae", "huber"] = "huber") -> None:
         super().__init__(spec, model)
         self.criterion = LOSSES[loss]
+        self.register_buffer("flat_unit", torch.ones(spec.input.shape[1:]))
+
+    def prepare(self, train: Split) -> None:
+        """Take the median scale of the training windows, by feature, for constant windows."""
+        stds = train[next(iter(self.spec.inputs))].std(1)  # (samples, features)
+        known = [std[std > 0] for std in stds.T]
+        self.flat_unit.copy_(torch.tensor([np.median(std) if len(std) else 1.0 for std in known]))
 
     def forecast(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return change (batch, horizon), last value and unit (batch, 1)."""
+        """Return change (batch, horizon), last value and unit (batch, 1), in double precision."""
+        inputs = inputs.double()
         last = inputs[:, -1:]
         changes = inputs - last
         std = changes.std(1, correction=0, keepdim=True)
-        unit = torch.where(std > 0, std, 1)  # a constant window has no scale
-        return self.model((changes / unit).to(self._place.dtype)).float(), last[:, :, 0].float(), unit[:, :, 0].float()
+        unit = torch.where(std > SMALLEST * self.flat_unit, std, self.flat_unit.double())
+        return self.model((changes / unit).to(self._place.dtype)).double(), last[:, :, 0], unit[:, :, 0]
 
     def loss(self, batch: Batch, network: str) -> Tensor:
         """Return the loss of the change, in standard deviations of the window."""
         change, last, unit = self.forecast(batch.inputs)
-        return self.criterion(change, (batch.targets - last) / unit)
+        return self.criterion(change, (batch.targets.double() - last) / unit)
 
     def score(self, batch: Batch) -> Scores:
         """Return prediction, target (batch, horizon), last value, loss (batch,)."""
         change, last, unit = self.forecast(batch.inputs)
+        target = batch.targets.double()
         return {
             "prediction": last + change * unit,
-            "target": batch.targets.float(),
+            "target": target,
             "last": last.squeeze(1),
-            "loss": self.criterion(change, (batch.targets - last) / unit, reduction="none").mean(1),
+            "loss": self.criterion(change, (target - last) / unit, reduction="none").mean(1),
         }
 
     def metrics(self, scores: Scores) -> dict[str, float]:
@@ -81,7 +97,7 @@ class Forecasting(Task):
         return {**errors, "loss": scores["loss"].mean().item()}
 
     def outputs(self) -> dict[str, Field]:
-        return {"prediction": Field(kind="value", dtype="float32", shape=self.spec.target.shape)}
+        return {"prediction": Field(kind="value", dtype="float64", shape=self.spec.target.shape)}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return future values (batch, horizon) in the data's units."""
@@ -91,8 +107,8 @@ class Forecasting(Task):
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """Predict the last value of each test window for every step (naive forecast)."""
         (window,), (future,) = self.spec.inputs, self.spec.targets
-        target = dataset.test[future]
-        prediction = np.broadcast_to(dataset.test[window][:, -1, :1], target.shape)
+        target = dataset.test[future].astype(np.float64)
+        prediction = np.broadcast_to(dataset.test[window][:, -1, :1].astype(np.float64), target.shape)
         return "naive forecast", {name: error(prediction, target) for name, error in ERRORS.items()}
 
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:

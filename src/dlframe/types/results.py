@@ -73,6 +73,8 @@ class Result:
         declared: Metadata of each metric.
         seconds: Wall time of the run.
         overrides: Overrides of the command line.
+        limited: What limits the run to a part of the data, and the part of the test samples; empty for a whole run. A limited
+            run has no place in a comparison.
     """
 
     folder: Path | None
@@ -84,6 +86,7 @@ class Result:
     declared: dict[str, Metric]
     seconds: float = 0.0
     overrides: tuple[str, ...] = ()
+    limited: str = ""
 
     def metric(self, name: str) -> Metric:
         """Return the metadata of a metric."""
