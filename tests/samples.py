@@ -19,8 +19,8 @@ def image_spec(
 
 def series_spec(name: str, shape: tuple[int, ...], horizon: int) -> DataSpec:
     """Windows of a series ("window") and the values that follow ("future")."""
-    window = Field(kind="series", dtype="float32", shape=shape)
-    return DataSpec(name, {"window": window}, {"future": Field(kind="value", dtype="float32", shape=(horizon,))})
+    window = Field(kind="series", dtype="float64", shape=shape)
+    return DataSpec(name, {"window": window}, {"future": Field(kind="value", dtype="float64", shape=(horizon,))})
 
 
 def batch_of(split: Split, spec: DataSpec, count: int | None = None) -> Batch:

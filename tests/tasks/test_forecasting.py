@@ -1,7 +1,9 @@
 import math
+from pathlib import Path
 
 import matplotlib.cbook
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_absolute_percentage_error, root_mean_squared_error
@@ -9,9 +11,12 @@ from tests.samples import batch_of, series_spec
 from torch import nn
 from torch.nn import functional
 
+from dlframe.config import load
+from dlframe.jobs.train import run
 from dlframe.registry import models, plugins, tasks
 from dlframe.statistics.intervals import bootstrap
-from dlframe.types import Batch, Dataset, Split
+from dlframe.tasks.base import Normalizer
+from dlframe.types import Batch, Dataset, Field, Split
 
 plugins.discover()
 ERRORS = ("rmse", "mae", "mape")
@@ -19,7 +24,7 @@ ERRORS = ("rmse", "mae", "mape")
 
 def windows(series: np.ndarray, horizon: int, window: int = 30) -> Dataset:
     """All windows of a series, as every split."""
-    cut = np.lib.stride_tricks.sliding_window_view(series.astype(np.float32), window + horizon)
+    cut = np.lib.stride_tricks.sliding_window_view(series.astype(np.float64), window + horizon)
     split = Split({"window": cut[:, :window, None].copy(), "future": cut[:, window:].copy()}, np.arange(len(cut)))
     return Dataset(series_spec("prices", (window, 1), horizon), split, split, split, "in memory", "one for all")
 
@@ -172,3 +177,59 @@ def test_a_cycle_is_learnt():
         task.loss(whole(dataset), "model").backward()
         optimizer.step()
     assert task.metrics(scored(task, dataset))["rmse"] < task.baseline(dataset)[1]["rmse"] / 20
+
+
+SERIES_MODELS = sorted(model.name for model in models if model.facts["targets"] == ("value",))
+
+
+@pytest.fixture(scope="module")
+def walk() -> np.ndarray:
+    """A random walk that stands still for a while, as a thinly traded price does."""
+    steps = np.random.default_rng(0).integers(-3, 4, 300)
+    steps[100:130] = steps[270:285] = 0
+    return 200 + steps.cumsum()
+
+
+def trained(folder: Path, model: str, series: list[str]) -> tuple[np.ndarray, dict[str, float]]:
+    """Predictions and metrics of a short training on a file of prices."""
+    folder.mkdir()
+    days = np.datetime64("2020-01-01") + np.arange(len(series))
+    rows = [f"{day},{value}" for day, value in zip(days, series, strict=True)]
+    (folder / "prices.csv").write_text("\n".join(["date,close", *rows]) + "\n")
+    options = [f"model={model}", "data=sp500", f"data.path={folder / 'prices.csv'}", "data.window=10", "epochs=2"]
+    result = run(load(["task=forecasting", *options, "tracking=none", f"runs={folder}"]))
+    table = pyarrow.parquet.read_table(result.folder / "predictions.parquet")
+    return np.array(table["prediction"].to_pylist()).ravel(), result.metrics
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("model", SERIES_MODELS)
+def test_forecasts_do_not_depend_on_the_unit_or_the_level(tmp_path, walk, model):
+    """Cents, basis points, wei; a level at which single precision cannot tell neighbors apart."""
+    expected, metrics = trained(tmp_path / "euros", model, [str(value) for value in walk])
+    assert np.std(expected) > 1
+    for name, unit, level in (("cents", 100, 0), ("wei", 10**18, 0), ("bitcoin", 1e-9, 0), ("large", 1, 200_000_000)):
+        found, its = trained(tmp_path / name, model, [str(level + unit * value) for value in walk.tolist()])
+        np.testing.assert_allclose((found - level) / unit, expected, atol=1e-3)
+        assert its["rmse"] / unit == pytest.approx(metrics["rmse"], rel=1e-4)
+        assert its["loss"] == pytest.approx(metrics["loss"], rel=1e-4)
+        if not level:
+            assert its["mape"] == pytest.approx(metrics["mape"], rel=1e-4)
+
+
+def test_large_values_keep_their_neighbors():
+    """200,000,001 and so on: the naive forecast is wrong by 1 each time."""
+    dataset = windows(np.arange(200_000_001, 200_000_101), 1)
+    task = tasks.build({"name": "forecasting"}, spec=dataset.spec, model=NoChange(1))
+    scores = scored(task, dataset)
+    assert task.metrics(scores)["rmse"] == 1
+    assert scores["target"][0] == 200_000_031
+    assert task.baseline(dataset)[1]["rmse"] == 1
+
+
+def test_a_large_mean_is_subtracted_in_double_precision():
+    """Also where the weights have half precision."""
+    field = Field(kind="number", dtype="float64", shape=(2,), mean=(2e8, 1.0), std=(1.0, 2.0))
+    normalizer = Normalizer(field).to(torch.bfloat16)
+    values = torch.tensor([[200_000_001.0, 3.0]], dtype=torch.float64)
+    assert normalizer(values).tolist() == [[1.0, 1.0]]
