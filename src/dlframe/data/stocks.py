@@ -10,7 +10,7 @@ from dlframe.readers.series import read_prices
 from dlframe.readers.splits import chronological_split
 from dlframe.registry import Count, data
 from dlframe.storage.fetch import Package, expanded, members
-from dlframe.types import DataError, Dataset, DataSpec, Field, Split
+from dlframe.types import DataError, Dataset, DataSpec, Field, Split, printable
 
 ARCH = Package(
     "pip",
@@ -91,7 +91,7 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
     seen = values[parts[0]]
     std = np.where(seen.std(0) > 0, seen.std(0), 1)
     spec = DataSpec(
-        name,
+        name if path is None else printable(file.name.partition(".")[0]) or name,
         inputs={
             "window": Field(
                 kind="series",

@@ -73,7 +73,13 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
             raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
-    dataset = load_data(config)
+    try:
+        dataset = load_data(config)
+    except DataError as error:
+        path = Path(str(config.values["data"].get("path") or "/"))
+        if path.is_absolute() or path.exists():
+            raise
+        raise DataError(f"{error}. data.path is relative to the folder in which the run was started: test it there") from None
     run_directory.check_data(folder, dataset)
     print(terminal.header(config, dataset, None), flush=True)
     from dlframe.engine.fit import evaluate
