@@ -234,9 +234,8 @@ finite = st.floats(allow_nan=False)
 def test_a_result_is_read_back(metrics: dict[str, float], seconds: float, samples: int, overrides: list[str]) -> None:
     folder = Path(tempfile.mkdtemp(dir="."))
     headline = min(metrics)
-    result = Result(
-        folder, headline, metrics, Estimate(0.5, 0.1, 0.9), ("mean", metrics), samples, {}, seconds, tuple(overrides)
-    )
+    interval, notes = Estimate(0.5, 0.1, 0.9, 13, 500), ["a note"]
+    result = Result(folder, headline, metrics, interval, ("mean", metrics), samples, {}, seconds, tuple(overrides), notes)
     with_journal = journal.Journal(folder)
     write_result(result, folder, with_journal)
     with_journal.close()

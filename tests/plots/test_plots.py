@@ -139,8 +139,12 @@ def test_forecast_shows_the_last_step_ahead_and_each_error():
     assert upper.get_title(loc="left") == "ink, 2 steps ahead"
     assert upper.get_ylabel() == "mean grey"
     assert upper.lines[0].get_ydata().tolist() == target[:, 1].tolist()
-    rmse = np.sqrt(np.mean((values[:-2] - values[2:]) ** 2))
-    assert [line.get_label() for line in upper.lines] == ["truth", f"baseline, RMSE {rmse:.4g}", "forecast, RMSE 0.5"]
+    last, whole = (np.sqrt(np.mean((naive[:, steps] - target[:, steps]) ** 2)) for steps in (1, slice(None)))
+    assert [line.get_label() for line in upper.lines] == [
+        "truth",
+        f"baseline, RMSE of all steps {whole:.4g}, of this one {last:.4g}",
+        "forecast, RMSE of all steps 0.5, of this one 0.5",
+    ]
     assert lower.lines[1].get_ydata() == pytest.approx(0.5)
     assert lower.get_xlabel() == "date"
 
@@ -148,6 +152,7 @@ def test_forecast_shows_the_last_step_ahead_and_each_error():
 def test_forecast_takes_one_value_a_sample(tmp_path):
     figure = plots.forecast([1.0, 2.0, 4.0], [1.0, 2.0, 3.0], [1.0, 1.0, 2.0])
     assert figure.axes[0].get_title(loc="left") == "one step ahead"
+    assert figure.axes[0].lines[2].get_label() == "forecast, RMSE 0.5774"
     assert size(figure, tmp_path / "forecast.png") == (1080, 624)
 
 

@@ -1,12 +1,31 @@
-"""Where the files of runs are."""
+"""Where the files of runs are, and what a result keeps."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from dlframe.runs.run_directory import store_uri
+from dlframe.runs.journal import Journal
+from dlframe.runs.run_directory import read_result, store_uri, write_result
+from dlframe.types import Estimate, Metric, Result
 
 
 def test_the_store_is_in_the_folder_of_runs():
     assert store_uri("sqlite", "a b") == f"sqlite:///{Path.cwd() / 'a b' / 'mlflow.db'}"
     assert store_uri("http://host:5000", "runs") == "http://host:5000"
+
+
+def test_a_result_keeps_undefined_resamples_and_notes_and_an_older_one_has_none(tmp_path):
+    metric, metrics = Metric(better="max", low=0.0, high=1.0, unit="fraction"), {"f1": 0.5}
+    estimate = metric.clipped(Estimate(0.5, -0.1, 0.8, 13, 500))
+    assert estimate == Estimate(0.5, 0.0, 0.8, 13, 500)
+    result = Result(tmp_path, "f1", metrics, estimate, ("base rate", {"f1": 0.1}), 60, {"f1": metric}, notes=["a note"])
+    journal = Journal(tmp_path)
+    write_result(result, tmp_path, journal)
+    journal.close()
+    assert read_result(tmp_path) == Result(**{**vars(result), "overrides": []})
+    values = json.loads((tmp_path / "result.json").read_text())
+    del values["notes"], values["interval"]["undefined"], values["interval"]["resamples"]
+    (tmp_path / "result.json").write_text(json.dumps(values))
+    older = read_result(tmp_path)
+    assert (older.notes, older.interval) == ([], Estimate(0.5, 0.0, 0.8))

@@ -25,6 +25,8 @@ def test_reliability_agrees_with_scikit_learn_on_a_naive_bayes_classifier():
 def test_bins_are_closed_above_and_empty_ones_are_nan():
     points = reliability([0.0, 0.5, 0.51, 1.0], [0, 1, 0, 1], bins=4)
     assert points.count.tolist() == [1, 1, 1, 1]
+    points = reliability(np.float32([0.35, 0.4, 0.41]), [1, 0, 1])
+    assert points.count[5:7].tolist() == [2, 1]
     points = reliability([0.9, 0.8], [True, False], bins=2)
     assert points.count.tolist() == [0, 2]
     assert np.isnan([points.accuracy[0], points.confidence[0]]).all()

@@ -8,7 +8,7 @@ import pytest
 from scipy import signal, stats
 from sklearn.datasets import load_iris
 
-from dlframe.statistics.intervals import bootstrap, mean_interval, wilson
+from dlframe.statistics.intervals import Interval, bootstrap, mean_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,15 @@ def test_bootstrap_agrees_with_scipy_on_paired_samples():
     theirs = stats.bootstrap(
         (flowers[:, 0], flowers[:, 2]), correlation, paired=True, vectorized=False, method="percentile", rng=0
     )
-    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.005)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.005)
 
 
 def test_bootstrap_is_the_same_for_the_same_seed_and_narrower_for_a_lower_level():
     widths = load_iris().data[:, 1]
     first, second = bootstrap(np.mean, widths), bootstrap(np.mean, widths)
     assert first == second != bootstrap(np.mean, widths, seed=1)
-    low, high = bootstrap(np.mean, widths, level=0.5)
-    assert first[0] < low < high < first[1]
+    narrow = bootstrap(np.mean, widths, level=0.5)
+    assert first.low < narrow.low < narrow.high < first.high
 
 
 def test_blocks_hold_the_mean_of_a_dependent_series_where_single_samples_seldom_do():
@@ -85,28 +85,34 @@ def test_blocks_hold_the_mean_of_a_dependent_series_where_single_samples_seldom_
     held = {1: 0, 40: 0}
     for series in signal.lfilter([1], [1, -0.8], noise):
         for block in held:
-            low, high = bootstrap(np.mean, series, block=block, resamples=200)
-            held[block] += low <= 0 <= high
+            interval = bootstrap(np.mean, series, block=block, resamples=200)
+            held[block] += interval.low <= 0 <= interval.high
     assert held[40] >= 85
     assert held[1] <= 60
 
 
 def test_bootstrap_says_nothing_where_fewer_than_two_blocks_fit():
-    assert all(map(math.isnan, bootstrap(np.mean, [3.0])))
-    assert all(map(math.isnan, bootstrap(np.mean, [1.0, 2.0, 3.0], block=2)))
+    for interval in (bootstrap(np.mean, [3.0]), bootstrap(np.mean, [1.0, 2.0, 3.0], block=2)):
+        assert math.isnan(interval.low)
+        assert math.isnan(interval.high)
+        assert (interval.undefined, interval.resamples) == (0, 0)
 
 
 def test_bootstrap_of_equal_samples_is_a_point():
-    assert bootstrap(np.mean, [2.0, 2.0, 2.0]) == (2.0, 2.0)
+    assert bootstrap(np.mean, [2.0, 2.0, 2.0]) == Interval(2.0, 2.0, 0, 2000)
 
 
 def test_bootstrap_leaves_out_resamples_where_the_statistic_is_undefined():
     def recall(target, prediction):
         return (target * prediction).sum() / target.sum() if target.any() else math.nan
 
-    low, high = bootstrap(recall, [1, 0, 0, 1], [1, 1, 0, 0])
-    assert (low, high) == (0, 1)
-    assert all(map(math.isnan, bootstrap(recall, [0, 0], [1, 1])))
+    interval = bootstrap(recall, [1, 0, 0, 1], [1, 1, 0, 0])
+    assert (interval.low, interval.high) == (0, 1)
+    assert interval.undefined / interval.resamples == pytest.approx(1 / 16, abs=0.02)  # neither of two in four draws of four
+    never = bootstrap(recall, [0, 0], [1, 1], resamples=50)
+    assert math.isnan(never.low)
+    assert math.isnan(never.high)
+    assert (never.undefined, never.resamples) == (50, 50)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from tests.samples import batch_of, image_spec
 from torch import nn
 from torch.nn import functional
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dlframe.data.digits import digits
 from dlframe.registry import plugins, tasks
@@ -249,7 +250,10 @@ def test_focal_loss():
 def test_undefined_probabilities_are_no_class():
     scores = {**SCORES, "probability": PROBABILITY.clone()}
     scores["probability"][3] = math.nan
-    assert all(math.isnan(value) for value in build().metrics(scores).values())
+    task = build()
+    assert all(math.isnan(value) for value in task.metrics(scores).values())
+    assert math.isnan(task.interval("f1", scores).low)
+    assert task.figures(scores, digits()) == {}
 
 
 def test_the_interval_of_groups_is_wider():
@@ -263,3 +267,70 @@ def test_the_interval_of_groups_is_wider():
     assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high), abs=2e-3)
     alone, copied = task.interval("loss", scores), task.interval("loss", copies, np.repeat(np.arange(100), 5))
     assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.15)
+
+
+# --- against independent references
+
+
+@pytest.mark.parametrize("average", ["macro", "weighted"])
+def test_f1_precision_and_recall_are_scikit_learns_in_small_cases(average):
+    """Classes absent from targets, predictions or both: a macro average is over those of either, and 0 / 0 is 0."""
+    task = build(image_spec("four", (1, 8, 8), ("a", "b", "c", "d"), mean=(0.5,), std=(0.25,)), average=average)
+    random = np.random.default_rng(0)
+    for count in [1, 2, 3, 5, 8] * 20:
+        target, prediction = torch.from_numpy(random.integers(0, 4, (2, count)))
+        scores = {"target": target, "probability": functional.one_hot(prediction, 4).float(), "loss": torch.zeros(count)}
+        found = task.metrics(scores)
+        for name, reference in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
+            expected = reference(target, prediction, average=average, zero_division=0)
+            assert found[name] == pytest.approx(expected, abs=1e-6), (name, target, prediction)
+
+
+def shown_in_the_figure(task, scores) -> str:
+    return task.figures(scores, digits())["reliability"].axes[0].get_title(loc="left")
+
+
+def test_the_calibration_error_is_torchmetrics():
+    data = digits()
+    task = build(data.spec)
+    with torch.no_grad():
+        scores = task.score(first(data.test, 200))
+    error = task.metrics(scores)["calibration_error"]
+    expected = multiclass_calibration_error(scores["probability"], scores["target"], 10, n_bins=15)
+    assert error == pytest.approx(expected.item(), abs=1e-6)
+    assert shown_in_the_figure(task, scores) == f"expected calibration error {error:.3f}"
+
+
+def test_the_calibration_error_is_of_the_prediction_under_a_threshold():
+    """From 0.3 on it is fraud, with a confidence of 0.3, 0.35 and 0.4 that the other class exceeds."""
+    task = build(FRAUD, threshold="f1")
+    task.calibrate(VALIDATION)
+    assert task.cutoff.item() == pytest.approx(0.3)
+    # Of 0.1 and 0.2, the confidence is that of "fine", 0.9 and 0.8. Bins of 1/15 hold 0.35 and 0.4, and 0.9 and 0.9.
+    by_hand = abs(2 - 0.9 - 0.9) + abs(1 - 0.8) + abs(1 - 0.3) + abs(1 - 0.35 - 0.4) + abs(1 - 0.6) + abs(0 - 0.7)
+    error = task.metrics(VALIDATION)["calibration_error"]
+    assert error == pytest.approx(by_hand / 8)
+    title = shown_in_the_figure(task, VALIDATION)
+    assert title == f"expected calibration error {error:.3f}"
+    argmax = multiclass_calibration_error(VALIDATION["probability"], VALIDATION["target"], 2, n_bins=15).item()
+    assert abs(error - argmax) > 0.05
+    assert task.notes(VALIDATION) == [
+        "the prediction is 'fraud' from a probability of 0.3 on; metrics of metric=[...] do not see this threshold"
+    ]
+
+
+def test_undefined_resamples_are_counted():
+    """The recall of a class that one of four samples has: undefined in (3/4)^4 of the resamples."""
+    task = build(FRAUD, average="positive", headline="recall")
+    estimate = task.interval("recall", two_classes([0, 0, 0, 1], [0.1, 0.2, 0.3, 0.9]))
+    assert (estimate.value, estimate.low, estimate.high, estimate.resamples) == (1, 1, 1, 500)
+    assert estimate.undefined / 500 == pytest.approx(0.75**4, abs=0.06)
+
+
+def test_classes_without_a_sample_are_named():
+    task = build()
+    assert task.notes(SCORES) == []
+    scores = {**SCORES, "target": torch.tensor([0, 0, 0, 0, 0])}
+    assert task.notes(scores) == ["2 of 3 classes have no test sample: b, c"]
+    hidden = build(image_spec("three", (1, 8, 8), ("a", "b\n\x1b[2J", "c"), mean=(0.5,), std=(0.25,)))
+    assert hidden.notes(scores) == ["2 of 3 classes have no test sample: b\\n\\x1b[2J, c"]

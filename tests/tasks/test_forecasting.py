@@ -90,7 +90,31 @@ def test_mape_leaves_out_targets_of_zero():
     scores = {"prediction": torch.tensor([[1.0, 3.0], [5.0, 2.0]]), "target": torch.tensor([[0.0, 2.0], [4.0, 0.0]])}
     scores |= {"loss": torch.zeros(2)}
     assert task.metrics(scores)["mape"] == pytest.approx(100 * (0.5 + 0.25) / 2)
+    assert task.notes(scores) == ["mape is over the 2 of 4 targets that are not 0"]
     assert math.isnan(task.metrics({**scores, "target": torch.zeros(2, 2)})["mape"])
+    assert task.notes({**scores, "target": torch.ones(2, 2)}) == []
+
+
+def test_one_target_of_60_is_zero():
+    """The 59 others tell the MAPE; a resample with none but zeros is undefined, and counted."""
+    task = build(prices())
+    target = torch.arange(60.0)[:, None]
+    scores = {"prediction": target + 1, "target": target, "last": target[:, 0], "loss": torch.zeros(60)}
+    assert task.metrics(scores)["mape"] == pytest.approx(100 * np.mean(1 / np.arange(1, 60)))
+    assert task.notes(scores) == ["mape is over the 59 of 60 targets that are not 0"]
+    few = {name: values[:8].clone() for name, values in scores.items()}
+    few["target"][:7] = 0
+    estimate = task.interval("mape", few)
+    assert estimate.low == estimate.high == estimate.value == pytest.approx(100 / 7)
+    # The one nonzero target is in none of 4 blocks of 2, on a circle of 8.
+    assert estimate.undefined / estimate.resamples == pytest.approx((6 / 8) ** 4, abs=0.04)
+
+
+def test_undefined_predictions_have_no_error():
+    task = build(prices())
+    scores = {name: torch.full((9, 1), math.nan) for name in ("prediction", "target", "loss")}
+    assert all(math.isnan(value) for value in task.metrics(scores).values())
+    assert math.isnan(task.interval("rmse", scores).low)
 
 
 def test_the_price_scale_does_not_matter():
@@ -147,8 +171,8 @@ def test_the_interval_holds_the_value_and_draws_blocks(metric):
     assert estimate.value == task.metrics(scores)[metric]
     assert estimate.low < estimate.value < estimate.high
     if metric == "mae":  # errors of overlapping windows are alike: as if independent, they would promise too much
-        low, high = bootstrap(np.mean, (scores["prediction"] - scores["target"]).abs().numpy())
-        assert estimate.high - estimate.low > 1.2 * (high - low)
+        alone = bootstrap(np.mean, (scores["prediction"] - scores["target"]).abs().numpy())
+        assert estimate.high - estimate.low > 1.2 * (alone.high - alone.low)
 
 
 def test_table_and_figure():

@@ -91,6 +91,9 @@ def check_numbers(entry: Any, task: Any, data: Any, scores: dict[str, Any]) -> N
     for name, metric in declared(entry.facts["metrics"]).items():
         within = math.isnan(metrics[name]) or metric.low - ROUNDING <= metrics[name] <= metric.high + ROUNDING
         assert within, f"'{name}' must be in its range, {metric.low} to {metric.high}. Received: {metrics[name]}"
+    notes = task.notes(scores)
+    printable = isinstance(notes, list) and all(isinstance(note, str) and note.isprintable() for note in notes)
+    assert printable, f"notes() must give a list of lines of printable text. Received: {notes}"
     name, baseline = task.baseline(data)
     headline = entry.facts["headline"]
     assert name, "the baseline must have a name"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from dlframe.engine import internals
 from dlframe.tasks.base import Scores, Task
@@ -70,10 +74,74 @@ class Evaluation:
         """The metrics of the split that was scored last: the task's, and the further ones."""
         found = self.task.metrics(self.scores)
         for name, (metric, seen) in self.extra.items():
-            metric.reset()
-            metric.update(*(self.scores[score] for score in seen))
-            found[name] = float(metric.compute())
+            found[name] = computed(metric, self.scores, seen)
         return found
+
+
+UNDEFINED = re.compile("meaningless|undefined|NaN values|at least two samples")
+"""What a warning or an error of torchmetrics says of an undefined value."""
+ROUNDING = 1e-6
+"""Error of a probability in single precision."""
+
+
+def computed(metric: Any, scores: Scores, names: Sequence[str]) -> float:
+    """Compute a metric from the scores that it names; NaN if it is undefined, or a score is NaN.
+
+    What is undefined torchmetrics gives as 0 or 1 with a warning, or as an error. Probabilities of which one exceeds 1, be it
+    by a rounding error, it takes for logits: those named "probability" are clamped. Values (samples,) and (samples, n) are
+    given in double precision, for it subtracts sums of squares.
+
+    Args:
+        metric: A metric of torchmetrics, or another object with `reset`, `update` and `compute`.
+        scores: Of a whole split, in every process.
+        names: Which of the scores `update` takes.
+
+    Raises:
+        DataError: A probability is outside [0, 1].
+    """
+    seen = [_prepared(name, scores[name]) for name in names]
+    if any(_has_nan(score) for score in seen):
+        return math.nan
+    for part in metric.modules() if isinstance(metric, Metric) else ():
+        if isinstance(part, Metric):
+            part.distributed_available_fn = lambda: False  # each process has the samples of all
+    with internals.recorded_warnings() as caught:
+        try:
+            metric.reset()
+            metric.update(*seen)
+            value = float(metric.compute())
+        except ValueError as error:
+            if not UNDEFINED.search(str(error)):
+                raise
+            value = math.nan
+    for warning in caught:
+        if UNDEFINED.search(str(warning.message)):
+            value = math.nan
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return value
+
+
+def _prepared(name: str, score: Any) -> Any:
+    """Return a score as a metric sees it; the task's own is unchanged."""
+    values = score.values if isinstance(score, Ragged) else score
+    if not values.is_floating_point() or not values.numel():
+        return score
+    if name == "probability":
+        outside = values[(values < 0) | (values > 1)]
+        if not outside.numel():
+            return score
+        if ((outside < -ROUNDING) | (outside > 1 + ROUNDING)).any():
+            raise DataError(f"task: score 'probability' must be within [0, 1]. Received: {outside[0]:g}.")
+        values = values.clamp(0, 1)
+    elif values.ndim <= 2:
+        values = values.double()
+    return score.like(values) if isinstance(score, Ragged) else values
+
+
+def _has_nan(score: Any) -> bool:
+    values = score.values if isinstance(score, Ragged) else score
+    return bool(values.is_floating_point() and values.isnan().any())
 
 
 def _joined(parts: list[Any]) -> Tensor | Ragged:

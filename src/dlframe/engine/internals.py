@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError
@@ -49,6 +50,7 @@ with hidden("scipy", "matplotlib", "transformers", "librosa", "onnxruntime", "pe
     from lightning.pytorch.strategies import FSDPStrategy
     from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
     from torch.optim import Optimizer
+    from torchmetrics.utilities.prints import rank_zero_only
 
 
 def skip_graph_capture_check(optimizer: Optimizer) -> None:
@@ -144,3 +146,18 @@ def own_optimizer_state(trainer: Trainer, optimizer: Optimizer, state: dict[str,
         return state
     named = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, strategy.model)
     return FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, optimizer, named)
+
+
+@contextmanager
+def recorded_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """Within, all warnings are recorded, those of torchmetrics in every process (torchmetrics 1.9).
+
+    By itself it warns in the first one only, and all processes must compute the same metrics.
+    """
+    rank, rank_zero_only.rank = rank_zero_only.rank, 0  # type: ignore[attr-defined]
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
+    finally:
+        rank_zero_only.rank = rank  # type: ignore[attr-defined]

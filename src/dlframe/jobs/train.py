@@ -170,6 +170,7 @@ def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | N
         samples=len(dataset.test),
         declared=metrics,
         limited=limited,
+        notes=task.notes(scored.scores),
     )
     return result, dataset
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from dlframe.plots.style import BLUE, ORANGE, label, style
+from dlframe.statistics.errors import rmse
 
 
 @style
@@ -37,8 +38,10 @@ def forecast(
     upper.plot(x, truth[:, -1], color="black", lw=1.6, label="truth")
     for values, color, name in ((naive, ORANGE, "baseline"), (model, BLUE, "forecast")):
         error = values[:, -1] - truth[:, -1]
-        rmse = np.sqrt(np.mean(error**2))
-        upper.plot(x, values[:, -1], color=color, lw=1.1, label=f"{name}, RMSE {rmse:.4g}")
+        pooled = f"RMSE {rmse(values, truth):.4g}"
+        if horizon > 1:
+            pooled = f"RMSE of all steps {rmse(values, truth):.4g}, of this one {rmse(values[:, -1], truth[:, -1]):.4g}"
+        upper.plot(x, values[:, -1], color=color, lw=1.1, label=f"{name}, {pooled}")
         lower.plot(x, error, color=color, lw=0.9)
     lower.axhline(0, color="black", lw=0.8)
     upper.legend()

@@ -52,13 +52,15 @@ def summary(result: Result) -> str:
     name, baseline = result.baseline
     read = result.metric(metric)
     low, high = read.text(interval.low).removesuffix(" %"), read.text(interval.high)
+    left_out = f"{interval.left_out}, " if interval.left_out else ""
     lines = [f"limited run, not a result: {result.limited}"] if result.limited else []
     lines += [
-        f"test {metric} {read.text(interval.value)} (95 % interval {low} to {high}, {result.samples:,} samples); "
+        f"test {metric} {read.text(interval.value)} (95 % interval {low} to {high}, {left_out}{result.samples:,} samples); "
         f"{name} {read.text(baseline[metric])}; {result.seconds:.1f} s"
     ]
     others = [f"{key} {result.metric(key).text(value)}" for key, value in result.metrics.items() if key != metric]
     lines += [f"     {', '.join(others)}"] if others else []
+    lines += [f"     {note}" for note in result.notes]
     if result.folder:
         folder = shlex.quote(str(result.folder))
         plugins = [shlex.quote(text) for text in result.overrides if text.startswith("plugin_paths=")]

@@ -218,9 +218,12 @@ def _is_plain(result: Result) -> bool:
     numbers = [*result.metrics.values(), *vars(result.interval).values(), *baseline.values(), result.samples, result.seconds]
     numbers += [bound for metric in result.declared.values() for bound in (metric.low, metric.high)]
     names = [result.headline, result.limited, name, *result.metrics, *baseline, *result.overrides]
-    names += [*result.declared, *(metric.unit for metric in result.declared.values())]
+    names += [*result.notes, *result.declared, *(metric.unit for metric in result.declared.values())]
+    counts = (result.interval.undefined, result.interval.resamples)
     return (
-        all(type(number) in (int, float) for number in numbers)
+        isinstance(result.notes, list)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and all(type(number) in (int, float) for number in numbers)
         and all(isinstance(text, str) and text.isprintable() for text in names)
         and result.headline in result.metrics
         and result.headline in baseline
@@ -239,6 +242,7 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
         "seconds": result.seconds,
         "overrides": result.overrides,
         "limited": result.limited,
+        "notes": result.notes,
     }
     with _replacing(folder / RESULT) as unfinished:
         unfinished.write_text(json.dumps(values, indent=1), encoding="utf-8")

@@ -36,13 +36,15 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Re
     Raises:
         ValueError: No samples, different lengths, or a confidence outside [0, 1] or NaN.
     """
-    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    given, correct = np.asarray(confidence), np.asarray(correct, dtype=float)
+    confidence = given.astype(float)
     if not len(confidence) or confidence.shape != correct.shape:
         shapes = f"{confidence.shape} and {correct.shape}"
         raise ValueError(f"calibration requires one confidence and one outcome per sample. Received: shapes {shapes}")
     if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():
         raise ValueError("a confidence must be within [0, 1]")  # a float32 softmax may exceed 1 by a rounding error
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    # In the precision given: 0.4 of single precision is a bound of 15 bins, but in double precision exceeds it.
+    place = np.clip(np.ceil(given * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty bin
         mean = np.bincount(place, confidence, bins) / count

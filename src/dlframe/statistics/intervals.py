@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,6 +59,23 @@ def wilson_of_groups(correct: ArrayLike, groups: ArrayLike, level: float = 0.95)
     return max(0.0, center - half), min(1.0, center + half)
 
 
+@dataclass(frozen=True)
+class Interval:
+    """Bootstrap interval.
+
+    Attributes:
+        low: Lower bound.
+        high: Upper bound.
+        undefined: Number of resamples without a value, which are left out.
+        resamples: Number of all resamples.
+    """
+
+    low: float
+    high: float
+    undefined: int = 0
+    resamples: int = 0
+
+
 def bootstrap(
     statistic: Callable[..., float],
     *arrays: ArrayLike,
@@ -66,7 +84,7 @@ def bootstrap(
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
-) -> tuple[float, float]:
+) -> Interval:
     """Return the percentile bootstrap interval of `statistic(*arrays)`.
 
     Dependent neighbors, as in a time series, are drawn in blocks of `block` consecutive samples (Künsch 1989), on a circle
@@ -76,7 +94,7 @@ def bootstrap(
     92 % of 500 trials.
 
     Args:
-        statistic: Function from arrays like `arrays` to a number. Resamples with NaN are ignored.
+        statistic: Function from arrays like `arrays` to a number; NaN where it is undefined.
         *arrays: Arrays (samples, ...); a resample takes the same samples of all.
         block: Length of the blocks in samples.
         groups: (samples,) names; samples of a group are drawn together (cluster bootstrap, Field and Welsh 2007). Not with
@@ -86,7 +104,8 @@ def bootstrap(
         seed: Seed of the resampling.
 
     Returns:
-        Interval; (NaN, NaN) with fewer than two blocks or groups.
+        Interval over the resamples whose statistic is defined, and the number of the others. Bounds are NaN without any, or
+        with fewer than two blocks or groups.
 
     Raises:
         ValueError: No samples, arrays of different lengths, or a NaN among the samples.
@@ -100,7 +119,7 @@ def bootstrap(
         raise ValueError("a bootstrap requires samples without NaN")
     members = _members(groups, n)
     if n < 2 * block or len(members) == 1:
-        return math.nan, math.nan
+        return Interval(math.nan, math.nan)
     random = np.random.default_rng(seed)
     draws = np.empty(resamples)
     for draw in range(resamples):
@@ -110,11 +129,12 @@ def bootstrap(
             starts = random.integers(0, n, math.ceil(n / block))
             index = (starts[:, None] + np.arange(block)).ravel()[:n] % n
         draws[draw] = statistic(*(column[index] for column in columns))
-    draws = draws[~np.isnan(draws)]
-    if not len(draws):
-        return math.nan, math.nan
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    defined = draws[~np.isnan(draws)]
+    undefined = resamples - len(defined)
+    if not len(defined):
+        return Interval(math.nan, math.nan, undefined, resamples)
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), undefined, resamples)
 
 
 def _members(groups: ArrayLike | None, n: int) -> list[np.ndarray]:

@@ -164,11 +164,18 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with its 95 % interval over samples or `groups`."""
+        """Return `metric` with its 95 % interval over samples or `groups`.
+
+        `Estimate.of(value, bootstrap(...))` tells how many resamples are undefined.
+        """
 
     @abstractmethod
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         """Return the predictions by column: target, prediction, score."""
+
+    def notes(self, scores: Scores) -> list[str]:
+        """Return sentences for the summary, such as on samples that a metric leaves out."""
+        return []
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
         """Return figures of the test split by name, including those of the model."""

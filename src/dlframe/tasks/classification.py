@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.classification import (
-    multiclass_calibration_error,
     multiclass_f1_score,
     multiclass_precision,
     multiclass_recall,
 )
 
 from dlframe.registry import Fraction, NonNegative, Positive, tasks
+from dlframe.statistics.calibration import expected_calibration_error
 from dlframe.statistics.intervals import bootstrap, wilson, wilson_of_groups
 from dlframe.tasks.base import Scores, Task, Totals
 from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate, Field, Split, nearest
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 class Classification(Task):
     """Classification of each sample, trained by cross-entropy.
 
-    The calibration error is the expected one over 15 bins of confidence (Guo et al. 2017, arXiv 1706.04599). A model
+    The calibration error is the expected one over 15 bins of the predicted class's probability (Guo et al. 2017, arXiv
+    1706.04599). Macro averages of F1, precision and recall are over the classes of the targets or predictions; a class of
+    which one is 0 / 0 counts as 0, as by scikit-learn's zero_division=0. That of average=positive is NaN then. A model
     without networks implements `partial_fit(inputs, targets)`. A model with several implements `loss(inputs, network,
     supervised, fraction)`: `supervised(logits)` is the loss of this task, `fraction` the samples of the batch divided by
     those of the optimizer step.
@@ -215,8 +217,12 @@ class Classification(Task):
         return {
             **self._of_classes(self.classes(probability), target),
             "loss": scores["loss"].double().mean().item(),
-            "calibration_error": multiclass_calibration_error(probability, target, probability.shape[1], n_bins=15).item(),
+            "calibration_error": self._calibration_error(probability, target),
         }
+
+    def _calibration_error(self, probability: Tensor, target: Tensor) -> float:
+        right = self.classes(probability) == target
+        return expected_calibration_error(self._confidence(probability).numpy(), right.numpy())
 
     def _of_classes(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         """Compute the metrics of predicted classes."""
@@ -261,7 +267,25 @@ class Classification(Task):
             chosen = torch.from_numpy(sample)
             return self.metrics({name: values[chosen] for name, values in scores.items()})[metric]
 
-        return Estimate(value, *bootstrap(statistic, rows, groups=groups, resamples=500))
+        return Estimate.of(value, bootstrap(statistic, rows, groups=groups, resamples=500))
+
+    def notes(self, scores: Scores) -> list[str]:
+        """Tell the threshold, and the classes without a sample."""
+        notes = []
+        if self.threshold != "argmax":
+            rule = f"the prediction is '{self._shown(self.positive)}' from a probability of {self.cutoff.item():.4g} on"
+            notes.append(f"{rule}; metrics of metric=[...] do not see this threshold")
+        counts = scores["target"].bincount(minlength=len(self.spec.classes))
+        absent = [index for index, count in enumerate(counts.tolist()) if not count]
+        if absent:
+            names = ", ".join(map(self._shown, absent[:5])) + (", ..." if len(absent) > 5 else "")
+            notes.append(f"{len(absent):,} of {len(counts):,} classes have no test sample: {names}")
+        return notes
+
+    def _shown(self, index: int) -> str:
+        """Return the name of a class as printable text."""
+        name = self.spec.classes[index]
+        return name if name.isprintable() else ascii(name)[1:-1]
 
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         probability = scores["probability"]
@@ -279,6 +303,8 @@ class Classification(Task):
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
         from dlframe import plots
 
+        if scores["probability"].isnan().any():
+            return super().figures(scores, dataset)
         target = scores["target"].numpy()
         prediction, confidence = (f(scores["probability"]).numpy() for f in (self.classes, self._confidence))
         matrix = np.zeros((len(self.spec.classes),) * 2, dtype=int)

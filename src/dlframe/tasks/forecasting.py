@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlframe.registry import tasks
+from dlframe.statistics.errors import mae, mape, rmse
 from dlframe.statistics.intervals import bootstrap
 from dlframe.tasks.base import Scores, Task
 from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Split
@@ -91,7 +92,10 @@ class Forecasting(Task):
         }
 
     def metrics(self, scores: Scores) -> dict[str, float]:
-        """Compute mean loss, RMSE and MAE in the data's units, MAPE in percent."""
+        """Compute mean loss, RMSE and MAE in the data's units, MAPE in percent.
+
+        RMSE, MAE and MAPE are over windows and steps, the MAPE over nonzero targets.
+        """
         prediction, target = scores["prediction"].numpy(), scores["target"].numpy()
         errors = {name: error(prediction, target) for name, error in ERRORS.items()}
         return {**errors, "loss": scores["loss"].mean().item()}
@@ -119,8 +123,16 @@ class Forecasting(Task):
         """
         block = max(scores["target"].shape[1], round(len(scores["target"]) ** (1 / 3)))
         names, statistic = (("prediction", "target"), ERRORS[metric]) if metric in ERRORS else ((metric,), np.mean)
-        low, high = bootstrap(statistic, *(scores[name].numpy() for name in names), block=block)
-        return Estimate(self.metrics(scores)[metric], low, high)
+        value, arrays = self.metrics(scores)[metric], [scores[name].numpy() for name in names]
+        if any(np.isnan(array).any() for array in arrays):
+            return Estimate(value, math.nan, math.nan)
+        return Estimate.of(value, bootstrap(statistic, *arrays, block=block))
+
+    def notes(self, scores: Scores) -> list[str]:
+        """Count the targets that the MAPE leaves out."""
+        target = scores["target"]
+        count, nonzero = target.numel(), int(target.count_nonzero())
+        return [f"mape is over the {nonzero:,} of {count:,} targets that are not 0"] if nonzero < count else []
 
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         """Return target, prediction and, as score, the mean absolute error."""
@@ -138,22 +150,6 @@ class Forecasting(Task):
         target, prediction, last = (scores[name].numpy() for name in ("target", "prediction", "last"))
         last = np.broadcast_to(last[:, None], target.shape)
         return {"forecast": plots.forecast(target, prediction, last, title=self.spec.name)}
-
-
-def rmse(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Return the root mean squared error over windows and steps."""
-    return float(np.sqrt(np.square(prediction - target).mean()))
-
-
-def mae(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Return the mean absolute error over windows and steps."""
-    return float(np.abs(prediction - target).mean())
-
-
-def mape(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Return the MAPE over nonzero targets; NaN without any."""
-    known = target != 0
-    return float(100 * np.abs((prediction - target)[known] / target[known]).mean()) if known.any() else math.nan
 
 
 ERRORS = {"rmse": rmse, "mae": mae, "mape": mape}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,17 +33,21 @@ class Metric:
         return f"{value:.4g} {self.unit}".rstrip() if self.unit != "%" else f"{value:.3f} %"
 
     def with_interval(self, estimate: Estimate) -> str:
-        """Format a value and its interval: "98.89 % (97.17 to 99.57 %)"."""
+        """Format a value and its interval: "98.89 % (97.17 to 99.57 %)".
+
+        Undefined resamples are told, as in "98.89 % (97.17 to 99.57 %, 13 of 500 resamples undefined)".
+        """
         if math.isnan(estimate.low) or math.isnan(estimate.high):
-            return self.text(estimate.value)
+            return self.text(estimate.value) + (f" ({estimate.left_out})" if estimate.left_out else "")
         low, high = self.text(estimate.low), self.text(estimate.high)
         unit = high.partition(" ")[2]
-        return f"{self.text(estimate.value)} ({low.removesuffix(unit).rstrip()} to {high})"
+        left_out = f", {estimate.left_out}" if estimate.left_out else ""
+        return f"{self.text(estimate.value)} ({low.removesuffix(unit).rstrip()} to {high}{left_out})"
 
     def clipped(self, estimate: Estimate) -> Estimate:
         """Return the estimate with its interval clipped to the range of the metric."""
         low, high = (min(max(bound, self.low), self.high) for bound in (estimate.low, estimate.high))
-        return Estimate(estimate.value, low, high)
+        return replace(estimate, low=low, high=high)
 
 
 UNDECLARED = Metric(better="min")
@@ -52,11 +56,31 @@ UNDECLARED = Metric(better="min")
 
 @dataclass
 class Estimate:
-    """Number with its 95 % interval; NaN bounds if undefined."""
+    """Number with its 95 % interval; NaN bounds if undefined.
+
+    Attributes:
+        value: The number.
+        low: Lower bound.
+        high: Upper bound.
+        undefined: Number of resamples of a bootstrap without a value, which the interval leaves out.
+        resamples: Number of all resamples; 0 without a bootstrap.
+    """
 
     value: float
     low: float
     high: float
+    undefined: int = 0
+    resamples: int = 0
+
+    @classmethod
+    def of(cls, value: float, interval: Any) -> Estimate:
+        """Return a number with the interval that `dlframe.statistics.intervals.bootstrap` gives."""
+        return cls(value, interval.low, interval.high, interval.undefined, interval.resamples)
+
+    @property
+    def left_out(self) -> str:
+        """What the interval leaves out: "13 of 500 resamples undefined"; empty for nothing."""
+        return f"{self.undefined:,} of {self.resamples:,} resamples undefined" if self.undefined else ""
 
 
 @dataclass
@@ -75,6 +99,7 @@ class Result:
         overrides: Overrides of the command line.
         limited: What limits the run to a part of the data, and the part of the test samples; empty for a whole run. A limited
             run has no place in a comparison.
+        notes: Sentences on the metrics, such as what one of them leaves out.
     """
 
     folder: Path | None
@@ -87,6 +112,7 @@ class Result:
     seconds: float = 0.0
     overrides: tuple[str, ...] = ()
     limited: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def metric(self, name: str) -> Metric:
         """Return the metadata of a metric."""

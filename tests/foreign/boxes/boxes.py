@@ -165,7 +165,7 @@ class Boxes(Task):
             return self.metrics(parts)[metric]
 
         rows = np.arange(len(scores["found"]))
-        return Estimate(self.metrics(scores)[metric], *bootstrap(statistic, rows, groups=groups, resamples=50))
+        return Estimate.of(self.metrics(scores)[metric], bootstrap(statistic, rows, groups=groups, resamples=50))
 
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         return {

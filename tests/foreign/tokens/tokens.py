@@ -164,8 +164,8 @@ class Tagging(Task):
         right = (scores["probability"].values.argmax(1) == scores["target"].values).numpy().astype(float)
         lengths = scores["target"].lengths.numpy()
         sums = np.add.reduceat(right, scores["target"].offsets.numpy()[:-1])
-        low, high = bootstrap(lambda s, n: s.sum() / n.sum(), sums, lengths, groups=groups, resamples=500)
-        return Estimate(self.metrics(scores)[metric], low, high)
+        interval = bootstrap(lambda s, n: s.sum() / n.sum(), sums, lengths, groups=groups, resamples=500)
+        return Estimate.of(self.metrics(scores)[metric], interval)
 
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         return {

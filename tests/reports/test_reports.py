@@ -1,0 +1,43 @@
+"""What the last lines of a run and the table of a sweep say of undefined values."""
+
+from __future__ import annotations
+
+import math
+
+from dlframe.reports.table import Row, table
+from dlframe.reports.terminal import summary
+from dlframe.types import Estimate, Metric, Result
+
+FRACTION = Metric(better="max", low=0.0, high=1.0, unit="fraction")
+
+
+def result(interval: Estimate, notes: tuple[str, ...] = ()) -> Result:
+    metrics = {"f1": interval.value, "kappa": math.nan}
+    declared = {"f1": FRACTION, "kappa": Metric(better="max", low=-1.0, high=1.0)}
+    return Result(None, "f1", metrics, interval, ("base rate", {"f1": 0.1}), 60, declared, 1.0, notes=[*notes])
+
+
+def test_the_summary_tells_undefined_resamples_metrics_and_notes():
+    lines = summary(
+        result(Estimate(0.5, 0.2, 0.8, 13, 500), ("mape is over the 59 of 60 targets that are not 0",))
+    ).splitlines()
+    assert lines == [
+        "test f1 50.00 % (95 % interval 20.00 to 80.00 %, 13 of 500 resamples undefined, 60 samples); base rate 10.00 %; 1.0 s",
+        "     kappa undefined",
+        "     mape is over the 59 of 60 targets that are not 0",
+    ]
+    assert summary(result(Estimate(0.5, 0.2, 0.8, 0, 500))).splitlines() == [
+        "test f1 50.00 % (95 % interval 20.00 to 80.00 %, 60 samples); base rate 10.00 %; 1.0 s",
+        "     kappa undefined",
+    ]
+
+
+def test_the_table_of_a_sweep_tells_undefined_resamples():
+    def line(*interval: float) -> str:
+        return table([Row("seed=0", "", result(Estimate(*interval)))]).splitlines()[-1]  # type: ignore[arg-type]
+
+    rest = "base rate 10.00 %, 1.0 s, None"
+    assert line(0.5, 0.2, 0.8, 13, 500) == f"seed=0  f1 50.00 % (20.00 to 80.00 %, 13 of 500 resamples undefined), {rest}"
+    assert line(0.5, 0.2, 0.8, 0, 500) == f"seed=0  f1 50.00 % (20.00 to 80.00 %), {rest}"
+    never = (math.nan, math.nan, math.nan, 500, 500)
+    assert line(*never) == f"seed=0  f1 undefined (500 of 500 resamples undefined), {rest}"
