@@ -319,7 +319,7 @@ class Learner(LightningModule):
             if not kept:
                 return False
             # The others again, as a step of their own: what they average over is less than was thought.
-            shorter = Step(*([column[i] for i in kept] for column in (step.batches, step.sizes, step.own)))
+            shorter = step.of(kept)
             prepared = [batch for i, batch in enumerate(batches) if i in kept]
             return self._accumulate(shorter, prepared, number, self._totals(shorter))
         self._count_loss(number, step_loss, step.samples)

@@ -58,7 +58,7 @@ class Forecasting(Task):
     def __init__(self, spec: DataSpec, model: nn.Module, *, loss: Literal["mse", "mae", "huber"] = "huber") -> None:
         super().__init__(spec, model)
         self.criterion = LOSSES[loss]
-        self.register_buffer("flat_unit", torch.ones(spec.input.shape[1:]))
+        self.register_buffer("flat_unit", torch.ones(spec.shape[1]))
 
     def prepare(self, train: Split) -> None:
         """Take the median scale of the training windows, by feature, for constant windows."""
