@@ -141,9 +141,22 @@ def test_weights_that_are_not_finite_are_neither_kept_nor_scored(tmp_path, monke
         return torch.ones((), requires_grad=True)
 
     monkeypatch.setattr(Classification, "loss", ruin)
-    with pytest.raises(TrainingError, match=r"^the weights are no longer finite after step 17 \(epoch 1\)\."):
+    with pytest.raises(TrainingError, match=r"^weights or buffers are no longer finite after step 17 \(epoch 1\)\."):
         train(tmp_path)
     assert [state for folder in tmp_path.iterdir() for state in states(folder)] == []
+
+
+def test_buffers_are_looked_at_for_nan(tmp_path, monkeypatch):
+    """Running statistics do not show in a loss of training."""
+    own = Classification.loss
+
+    def ruin(self, batch, *rest):
+        next(m for m in self.modules() if isinstance(m, nn.BatchNorm2d)).running_mean.fill_(math.nan)
+        return own(self, batch, *rest)
+
+    monkeypatch.setattr(Classification, "loss", ruin)
+    with pytest.raises(TrainingError, match=r"^weights or buffers are no longer finite after step 2 \(epoch 1\)\."):
+        train(tmp_path / "nan", "model=resnet", "model.depth=8", "trainer.limit_batches=2")
 
 
 def test_a_model_without_gradients_learns_by_what_it_sees(tmp_path):

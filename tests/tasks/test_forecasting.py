@@ -152,6 +152,22 @@ def test_the_loss_is_in_standard_deviations_of_the_window(name, function):
     assert task.metrics(scored(task, dataset))["loss"] == pytest.approx(loss.item())
 
 
+def test_double_precision_is_not_rounded():
+    """Loss, gradient, scores and predictions are double."""
+    dataset = prices()
+    task = build(dataset).double()
+    batch = task.features(whole(dataset))
+    loss = task.loss(batch, "model")
+    loss.backward()
+    window, future = batch.inputs[:, :, 0], batch.targets
+    std = window.std(1, correction=0, keepdim=True)
+    change = task.model((batch.inputs - batch.inputs[:, -1:]) / std[:, :, None])
+    expected = functional.huber_loss(change, (future - window[:, -1:]) / std)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    assert {score.dtype for score in scored(task, dataset).values()} == {torch.float64}
+    assert predicted(task, batch).dtype == torch.float64
+
+
 def test_only_the_first_feature_is_forecast():
     dataset = prices()
     one = whole(dataset).inputs

@@ -409,7 +409,7 @@ class Learner(LightningModule):
         """What is known of a loss that is not finite."""
         bad = bad or BadLoss(0, self.progress.steps, math.nan)
         if norm is not None and not self._finite_weights():
-            what = f"the weights are not finite since step {bad.step - 1}, whose loss was finite and its gradient not."
+            what = f"weights or buffers are not finite since step {bad.step - 1}, whose loss was finite."
             return TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
         rate = self.trainer.optimizers[bad.network].param_groups[-1]["lr"]
         network = f" of the {self.networks[bad.network]}" if len(self.networks) > 1 else ""
@@ -421,11 +421,14 @@ class Learner(LightningModule):
     def _check_weights(self) -> None:
         """Raise where a step with a finite loss has led to weights that are not."""
         if self.networks and not self._finite_weights():
-            what = f"the weights are no longer finite after step {self.progress.steps} (epoch {self.current_epoch + 1})."
+            what = f"weights or buffers are no longer finite after step {self.progress.steps} (epoch {self.current_epoch + 1})."
             raise TrainingError(f"{what} {self._advice().rstrip(',')}.")
 
     def _finite_weights(self) -> bool:
-        return bool(nn.utils.get_total_norm(p.detach() for p in self.task.parameters()).isfinite())
+        """Whether all weights are finite, and no buffer has a NaN; infinite values of a buffer may be a mask."""
+        buffers = [buffer.isnan().any() for buffer in self.task.buffers() if buffer.is_floating_point()]
+        norm = nn.utils.get_total_norm(p.detach() for p in self.task.parameters())
+        return bool(norm.isfinite()) and not (buffers and bool(torch.stack(buffers).any()))
 
     def _advice(self) -> str:
         return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if self.clip else " gradient_clip_val=1,")
