@@ -23,14 +23,15 @@ Totals = dict[str, Any]
 
 
 class Normalizer(nn.Module):
-    """Normalization per image channel (first axis) or feature (last axis), in double precision if the values are.
+    """Normalization per image channel (first axis) or feature (last axis).
 
-    Single precision cannot tell 200000001 from its neighbors: a large mean is subtracted before values are rounded.
+    Of a column that is declared float64, in double precision: a large mean is subtracted before values are rounded, since
+    single precision cannot tell 200000001 from its neighbors.
     """
 
     mean: Tensor
     std: Tensor
-    exact: Tensor
+    exact: Tensor | None
 
     def __init__(self, field: Field) -> None:
         super().__init__()
@@ -38,14 +39,16 @@ class Normalizer(nn.Module):
         for name in ("mean", "std"):
             values = torch.tensor(getattr(field, name)).view(-1, *[1] * trailing)
             self.register_buffer(name, values, persistent=False)
-        # The bits of mean and std: integers stay as they are when a module is converted to half precision.
-        exact = torch.tensor([field.mean, field.std], dtype=torch.float64).view(torch.int64)
-        self.register_buffer("exact", exact.view(2, -1, *[1] * trailing), persistent=False)
+        exact = None
+        if field.dtype == "float64":
+            # The bits of mean and std: integers stay as they are when a module is converted to half precision.
+            exact = torch.tensor([field.mean, field.std], dtype=torch.float64).view(torch.int64)
+        self.register_buffer("exact", exact, persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.float64:
+        if self.exact is not None:
             mean, std = self.exact.view(torch.float64)
-            return ((values - mean) / std).to(self.mean.dtype)
+            return ((values.double() - mean) / std).to(self.mean.dtype)
         return (values.to(self.mean.dtype) - self.mean) / self.std
 
 
