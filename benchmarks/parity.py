@@ -8,7 +8,8 @@ between dlframe and the loop after the last step, over all weights, buffers and 
 value of its tensor.
 
 The loop starts from the same network and sees the same samples in the same order. All else is written out below; the update is
-torch.optim's. One fact is dlframe's: an average keeps at most (1 + step) / (10 + step) of itself.
+torch.optim's. Two facts are dlframe's: mean and std of images are float32 numbers in any precision, and an average keeps at
+most (1 + step) / (10 + step) of itself.
 
 float64 shows the method: what is left is the order of sums. In float32 rounding grows with the steps, since Adam divides even
 the smallest gradient by its own size. "last bit" is how far the loop ends from itself if its initial weights are moved to the
@@ -226,9 +227,7 @@ def loss_of_part(model: Any, network: str, dataset: Dataset, columns: State, par
     fraction = len(part) / len(step)
     if "future" in rows:
         return fraction * huber(model, rows["window"], rows["future"])
-    mean, std = (
-        torch.tensor(values, dtype=dtype).view(-1, 1, 1) for values in (dataset.spec.input.mean, dataset.spec.input.std)
-    )
+    mean, std = (torch.tensor(values).to(dtype).view(-1, 1, 1) for values in (dataset.spec.input.mean, dataset.spec.input.std))
     images = (rows["image"].to(dtype) / 255 - mean) / std
     if network == "model":
         logits, adversarial = model(images), 0.0
