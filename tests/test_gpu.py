@@ -100,6 +100,22 @@ def test_a_run_on_a_gpu_goes_on_bit_for_bit(tmp_path, more):
         assert evaluate_run(again.folder).metrics == pytest.approx(again.metrics, abs=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "radam", "lion", "adafactor"])
+@pytest.mark.parametrize("model", ["mlp", "gan"])
+def test_precision_clipping_accumulation_and_skipping_go_together(tmp_path, precision, optimizer, model):
+    options = [f"model={model}", f"optimizer={optimizer}", f"trainer.precision={precision}", "trainer.limit_batches=4"]
+    result = train(tmp_path, *options, "epochs=2", "gradient_clip_val=1", "accumulate_grad_batches=2", "on_nan=skip")
+    assert all(tensor.isfinite().all() for tensor in last_state(result.folder)["task"].values())
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true"])
+def test_averages_are_single_precision(tmp_path, precision):
+    result = train(tmp_path, "epochs=2", "callback=[ema]", f"trainer.precision={precision}")
+    (ema,) = (state for state in last_state(result.folder)["callbacks"].values() if "averages" in state)
+    assert {tensor.dtype for tensor in ema["averages"].values() if tensor.is_floating_point()} == {torch.float32}
+
+
 def test_after_a_kill(tmp_path):
     command = [
         sys.executable,
