@@ -235,7 +235,7 @@ def test_a_result_is_read_back(metrics: dict[str, float], seconds: float, sample
     folder = Path(tempfile.mkdtemp(dir="."))
     headline = min(metrics)
     interval, notes = Estimate(0.5, 0.1, 0.9, 13, 500), ["a note"]
-    result = Result(folder, headline, metrics, interval, ("mean", metrics), samples, {}, seconds, tuple(overrides), notes)
+    result = Result(folder, headline, metrics, interval, ("mean", metrics), samples, {}, seconds, tuple(overrides), notes=notes)
     with_journal = journal.Journal(folder)
     write_result(result, folder, with_journal)
     with_journal.close()
