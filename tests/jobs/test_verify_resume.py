@@ -229,5 +229,5 @@ def test_a_plugin_with_a_hidden_counter_is_found_out(tmp_path):
 def test_a_training_that_fails_says_so_itself(tmp_path):
     done = dlframe("verify-resume", "model=mlp", "optimizer=sgd", "optimizer.lr=1e30", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the loss is ")
+    assert done.stderr.startswith("error: weights or buffers are not finite since step 1, whose loss was finite.")
     assert done.stdout == ""
