@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
+import html
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Interval
 
 from dlframe.config import load_options
 from dlframe.runs.run_directory import artifact_root, store_uri
-from dlframe.tracking.store import QUIET, address, connection_error, reachable
+from dlframe.tracking.store import address, reachable
 from dlframe.tracking.trusted_stores import sqlite_file
 from dlframe.types import TrackingError
-
-START_SECONDS = 90
-"""Time limit for the first answer of `mlflow server`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,47 +62,60 @@ def serve(uri: str, root: str, host: str = "127.0.0.1", port: int = 5000, open_b
     For a running server, only the link is printed.
 
     Raises:
-        TrackingError: There is no store yet, the port is taken, or the server does not start.
+        TrackingError: There is no store yet, the port is taken, or MLflow cannot open the store.
     """
     if uri.startswith(("http://", "https://")):
         reachable(uri)
-        show(address(uri), open_browser)
+        show(f"{address(uri)}/{latest_experiment(partial(ask, address(uri)))}", open_browser)
         return
     database = sqlite_file(uri)
     if database and not database.exists():
         raise TrackingError(f"tracking.uri: no store at {database} yet. Create one by a run: python -m dlframe model=cnn")
-    if not free(host, port):
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with listen(host, port) as listening:
+            from dlframe.tracking.pages import Gate, mlflow_application, server
+
+            try:
+                app = mlflow_application(uri, root)
+            except Exception as error:
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise TrackingError(f"tracking.uri: MLflow cannot open {address(uri)}: {reason}") from None
+            gate = Gate(app, host, port)
+            here = (
+                f"http://{f'[{host}]' if ':' in host else host}:{port}" if not gate.any_address else f"http://127.0.0.1:{port}"
+            )
+            asking = app.test_client()
+            fragment = latest_experiment(lambda what, request: asking.post(f"/api/2.0/mlflow/{what}", json=request).json)
+            pages = server(gate, listening, host, port)
+            show(f"{here}/?token={gate.token}{fragment}", open_browser, "(Ctrl-C stops the server)")
+            if gate.any_address:
+                print(f"host: {host} lets in other machines that have the token, over an unencrypted connection", flush=True)
+            pages.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a port.
+
+    Raises:
+        TrackingError: The port is taken.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        if error.errno != errno.EADDRINUSE:
+            raise TrackingError(f"host, port: {host}:{port} cannot be used: {error.strerror or error}") from None
         other = next((p for p in range(port + 1, min(port + 100, 65536)) if free(host, p)), "...")
-        raise TrackingError(f"port: {port} on {host} is taken. Try: python -m dlframe ui port={other}")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    command += ["--host", host, "--port", str(port)]
-    command += ["--default-artifact-root", root] if root else []
-    environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with tempfile.TemporaryFile() as output:
-        server = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches this process only, which then ends the server's group
-        )
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            here = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-            deadline = time.monotonic() + START_SECONDS
-            while connection_error(here, 1):
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise TrackingError(f"mlflow server did not start: {last_line(output)}")
-                time.sleep(0.1)
-            show(here, open_browser, "(Ctrl-C stops the server)")
-            if server.wait():
-                raise TrackingError(f"mlflow server ended: {last_line(output)}")
-        except KeyboardInterrupt:
-            pass
-        finally:
-            end(server)
-            signal.signal(signal.SIGTERM, previous)
+        raise TrackingError(f"port: {port} on {host} is taken. Try: python -m dlframe ui port={other}") from None
+    return listening
 
 
 def free(host: str, port: int) -> bool:
@@ -118,40 +129,24 @@ def free(host: str, port: int) -> bool:
     return True
 
 
-def end(server: subprocess.Popen[bytes]) -> None:
-    """End a server and its child processes."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, number)
-            server.wait(10)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    server.wait()
-
-
-def last_line(output: Any) -> str:
-    """Return the last non-empty line."""
-    output.seek(0)
-    lines = output.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "no output"
-
-
-def show(server: str, open_browser: bool, note: str = "") -> None:
-    """Print, and optionally open, the link to the latest run's experiment."""
-    link = f"{server}/{latest_experiment(server)}"
+def show(link: str, open_browser: bool, note: str = "") -> None:
+    """Print, and optionally open, a link."""
     print(f"MLflow: {link} {note}".rstrip(), flush=True)
     if open_browser:
-        webbrowser.open(link)
+        # The link in a private file: other accounts can read the arguments of the browser's process.
+        handle, name = tempfile.mkstemp(prefix="dlframe-ui-", suffix=".html")
+        atexit.register(Path(name).unlink, missing_ok=True)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(link)}">')
+        webbrowser.open(Path(name).as_uri() if "?token=" in link else link)
 
 
-def latest_experiment(server: str) -> str:
+def latest_experiment(ask: Callable[[str, dict[str, Any]], Any]) -> str:
     """Return the URL fragment of the charts of the latest run's experiment."""
-    found = ask(server, "experiments/search", {"max_results": 1000})
+    found = ask("experiments/search", {"max_results": 1000})
     identifiers = [experiment["experiment_id"] for experiment in found.get("experiments", [])]
     newest = {"experiment_ids": identifiers, "order_by": ["attributes.start_time DESC"], "max_results": 1}
-    runs = ask(server, "runs/search", newest).get("runs", [])
+    runs = ask("runs/search", newest).get("runs", [])
     identifier = runs[0]["info"]["experiment_id"] if runs else identifiers[0]
     # MLflow opens in its mode for language models; this is the page of training runs.
     return f"#/experiments/{identifier}/runs?workflowType=machine_learning&compareRunsMode=CHART"
