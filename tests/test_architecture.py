@@ -25,9 +25,9 @@ MODULES = {"dlframe." + name.removesuffix(".py").replace("/", ".").removesuffix(
 LAYERS = (
     "types",
     "statistics",
+    "storage",
     "registry",
     "config",
-    "storage",
     "readers",
     "plots",
     ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks", "metrics"),

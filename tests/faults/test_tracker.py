@@ -66,8 +66,9 @@ class Trainer:
         """Steps from `first` to `last`, without `last`, and a figure."""
         for step in range(first, last):
             self.journal.metrics(step, {"train/loss": step / 3, "val/loss": -float(step)})
-        (self.folder / f"{first}.png").write_bytes(b"png")
-        self.journal.write("artifact", path=f"{first}.png", to="figures")
+        (self.folder / "figures").mkdir(exist_ok=True)
+        (self.folder / "figures" / f"{first}.png").write_bytes(b"png")
+        self.journal.write("artifact", path=f"figures/{first}.png", to="figures")
 
     def end(self) -> None:
         self.journal.write("end", status="FINISHED", message="")

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from dlframe.runs.journal import Journal
-from dlframe.runs.run_directory import read_result, store_uri, write_result
+from dlframe.runs.run_directory import read_result, write_result
 from dlframe.types import Estimate, Metric, Result
-
-
-def test_the_store_is_in_the_folder_of_runs():
-    assert store_uri("sqlite", "a b") == f"sqlite:///{Path.cwd() / 'a b' / 'mlflow.db'}"
-    assert store_uri("http://host:5000", "runs") == "http://host:5000"
 
 
 def test_a_result_keeps_undefined_resamples_and_notes_and_an_older_one_has_none(tmp_path):

@@ -23,6 +23,7 @@ from tests.conftest import until
 
 from dlframe.cli import main
 from dlframe.runs.journal import Journal
+from dlframe.storage.known import remember, store_uri
 from dlframe.tracking import Tracker, UploadState, reachable, upload
 from dlframe.tracking.sync import close_interrupted_runs
 from dlframe.tracking.tracker import QUIET
@@ -93,7 +94,7 @@ def test_everything_arrives(store: str, tmp_path: Path, monkeypatch: pytest.Monk
     (run / "figures" / "curve.png").write_bytes(b"png")
     journal.write("artifact", path="figures/curve.png", to="figures")
     (run / "model").mkdir()
-    (run / "model" / "weights").write_bytes(b"1234")
+    (run / "model" / "weights.safetensors").write_bytes(b"1234567\0{")
     sides = {
         "inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}],
         "outputs": [{"name": "probabilities", "dtype": "float32", "shape": [-1, 10]}],
@@ -120,7 +121,7 @@ def test_everything_arrives(store: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "dlframe.runs.exported_model", stub)
     mlflow.set_tracking_uri(store)
     model = mlflow.pyfunc.load_model(f"runs:/{seen.run.info.run_id}/model")
-    assert model.predict(np.zeros((2, 1, 8, 8), np.uint8)).shape == (2, 4)
+    assert model.predict(np.zeros((2, 1, 8, 8), np.uint8)).shape == (2, 9)
     with pytest.raises(mlflow.MlflowException, match="uint8"):
         model.predict(np.zeros((2, 1, 8, 8)))
 
@@ -129,7 +130,7 @@ class Weights:
     """A model with as many classes as there are bytes in its file."""
 
     def __init__(self, folder: Path) -> None:
-        self.classes = len((folder / "weights").read_bytes())
+        self.classes = len((folder / "weights.safetensors").read_bytes())
 
     def predict(self, inputs: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         return np.zeros((len(inputs), self.classes), np.float32)
@@ -256,7 +257,7 @@ def test_a_run_that_was_deleted_is_delivered_as_a_new_one(store: str, tmp_path: 
 def test_what_mlflow_will_never_take_is_said_and_the_rest_delivered(store: str, tmp_path: Path) -> None:
     run = tmp_path / "refused"
     journal = begin(run, store)
-    journal.write("artifact", path="nothing.png", to="")
+    journal.write("artifact", path="result.json", to="")
     journal.metrics(1, {"loss": 1.0, "/bad//name": 1.0})
     journal.metrics(2, {"loss": 0.5})
     journal.write("end", status="FINISHED", message="")
@@ -340,10 +341,10 @@ def test_sync_uploads_pending_records(store: str, tmp_path: Path, capsys: pytest
 
 def test_sync_says_what_was_refused(store: str, capsys: pytest.CaptureFixture) -> None:
     run = runs_of(store, "refusing", "run") / "run"
-    Journal(run).write("artifact", path="nothing.png", to="")
+    Journal(run).write("artifact", path="result.json", to="")
     assert main(["sync", str(run), f"uri={store}"]) == 0
     said, count = capsys.readouterr().out.splitlines()
-    assert said == f"MLflow rejected 1 record of {run / 'journal.jsonl'}: {run / 'nothing.png'} does not exist"
+    assert said == f"MLflow rejected 1 record of {run / 'journal.jsonl'}: {run / 'result.json'} does not exist"
     assert count == "uploaded: 1 run"
 
 
@@ -412,6 +413,7 @@ def test_a_store_that_a_stranger_names_is_refused(
     monkeypatch.chdir(run.parent)
     assert main(["sync", str(run)]) == 1
     said = capsys.readouterr().out.splitlines()[0]
+    uri = store_uri(uri)
     assert said == (
         f"{run}: tracking store {uri} is not trusted. If you trust it: python -m dlframe sync {run} uri={shlex.quote(uri)}"
     )
@@ -439,14 +441,14 @@ def test_artifacts_of_a_stranger_stay_in_the_folder_of_runs(tmp_path: Path) -> N
     uri = f"sqlite:///{tmp_path}/downloads/mlflow.db"
     outside = tmp_path / "home"
     run = stranger(tmp_path, uri, artifact_root=str(outside))
-    assert f"(artifacts would go to {outside.as_uri()}/classification, which is not in {run.parent})" in upload(run)
-    MlflowClient(uri).create_experiment("classification", outside.as_uri())
-    (run / "profile").write_text("alias")
-    Journal(run).write("artifact", path="profile", to="")
-    assert f"(artifacts would go to {outside.as_uri()}/" in upload(run)
+    assert upload(run) == ""
+    MlflowClient(uri).create_experiment("theirs", outside.as_uri())
+    second = stranger(tmp_path / "second", uri, experiment="theirs")
+    (second / "result.json").write_text("{}")
+    Journal(second).write("artifact", path="result.json", to="")
+    said = upload(second, uri=uri)
+    assert f": artifacts stay in the run directory: '{outside.as_uri()}/" in said, "also where the user names the store"
     assert not outside.exists()
-    assert upload(run, uri=uri) == "", "a store that the user names may"
-    assert list(outside.glob("**/profile"))
 
 
 def test_a_run_that_a_stranger_claims_is_not_written_to(store: str, tmp_path: Path) -> None:
@@ -500,6 +502,9 @@ def test_a_run_whose_processes_are_gone_is_closed_at_the_next_start(store: str, 
     assert subprocess.run([sys.executable, "-c", script, str(runs / "killed")]).returncode == -signal.SIGKILL
     assert UploadState.load(runs / "killed").status == "RUNNING"
     begin(runs / "never delivered", store, artifact_root="").metrics(1, {"loss": 1.0})
+    for name in ("never delivered", "elsewhere", "alive", "damaged"):
+        remember(run=runs / name, store=store)
+    begin(runs / "not ours", store).metrics(1, {"loss": 1.0})
     begin(runs / "elsewhere", store, artifact_root="", host="another machine")
     alive = begin(runs / "alive", store, artifact_root="")
     begin(runs / "stranger's", "http://127.0.0.1:9", artifact_root="")
@@ -519,7 +524,7 @@ def test_a_run_whose_processes_are_gone_is_closed_at_the_next_start(store: str, 
     assert f"{runs}/killed: uploaded, KILLED" in log
     assert f"{runs}/damaged/tracking.json is damaged" in log
     assert "stranger's" not in log
-    assert not any((runs / name / "tracking.json").exists() for name in ("elsewhere", "alive", "stranger's"))
+    assert not any((runs / name / "tracking.json").exists() for name in ("elsewhere", "alive", "stranger's", "not ours"))
     alive.close()
 
 
@@ -642,8 +647,9 @@ def test_a_server_that_is_killed_and_started_again_gets_everything(servers: Call
             server.kill()
         if step == 2000:
             until(lambda: UploadState.load(run).error == "Connection refused")
-            (run / "figure.png").write_bytes(b"png")
-            journal.write("artifact", path="figure.png", to="figures")
+            (run / "figures").mkdir()
+            (run / "figures" / "figure.png").write_bytes(b"png")
+            journal.write("artifact", path="figures/figure.png", to="figures")
             servers()
     journal.write("end", status="FINISHED", message="")
     assert tracker.wait(60) == ""

@@ -16,7 +16,7 @@ from dlframe.config.choices import LISTS, OPTIONS, check_name, folders, names
 from dlframe.config.compose import assign, compose, resolved
 from dlframe.config.overrides import expand, given_keys, load_options, parse, plugin_paths
 from dlframe.config.run_config import Config
-from dlframe.config.validation import check
+from dlframe.config.validation import check, check_places
 from dlframe.registry import GROUPS, plugins
 from dlframe.registry.renamed import translated
 from dlframe.types import ConfigError
@@ -75,6 +75,7 @@ def load(overrides: Sequence[str]) -> Config:
         for key, value in assignments.items():
             assign(values, key, value)
         config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
+        check_places(config, _packaged_store(choices.get("tracking")))
     except ConfigError as error:
         if error.key not in assignments and (place := locations.get(error.key)):
             raise ConfigError(f"{place}: {error}", error.key) from None
@@ -82,6 +83,14 @@ def load(overrides: Sequence[str]) -> Config:
     plugins.preload((group, config.values[group]["name"]) for group in GROUPS if group not in LISTS)
     plugins.preload((group, options["name"]) for group in LISTS for options in config.values[group].values())
     return config
+
+
+def _packaged_store(choice: str | None) -> str:
+    """The store of dlframe's own file of this name, which was typed: `tracking=server`."""
+    from dlframe.config.yaml_files import read
+
+    file = plugins.PACKAGED_CONF / "tracking" / f"{choice}.yaml"
+    return str(read(file).get("uri", "")) if choice in names("tracking") and file.is_file() else ""
 
 
 @_alone

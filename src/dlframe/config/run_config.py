@@ -25,6 +25,11 @@ class Config:
     values: dict[str, Any]
     overrides: tuple[str, ...] = ()
 
+    @property
+    def typed(self) -> set[str]:
+        """The keys whose values were typed: one that refers to another option may have its value from a file."""
+        return {text.partition("=")[0] for text in self.overrides if "${" not in text}
+
     @cached_property
     def run(self) -> Run:
         """Options of the run that belong to no group."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, known_keys, names, unknown
@@ -11,6 +13,7 @@ from dlframe.config.devices import check_machine
 from dlframe.config.run_config import Config
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, Entry
+from dlframe.storage.known import is_known, sqlite_file, store_uri
 from dlframe.types import ConfigError, nearest
 
 
@@ -110,6 +113,41 @@ def _check_no_secret(uri: str) -> None:
     if (":" in user and scheme != "sqlite") or re.search(r"[?&;#][^=]*(pass|pwd|token|secret|key|auth|cred)", rest):
         told = "from its own environment or file (PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
         raise ConfigError(f"{rule} A database's driver reads the password {told}.", "tracking.uri")
+
+
+def check_places(config: Config, packaged: str) -> None:
+    """Refuse a store or a folder that only a file names: known ones and those in the current folder count.
+
+    Args:
+        config: A composed config.
+        packaged: The store of a file of dlframe that was typed.
+
+    Raises:
+        ConfigError: A place is neither typed, nor known, nor in the current folder.
+    """
+    uri, runs, resume, typed = config.tracking.uri, config.run.runs, config.run.resume, config.typed
+    database = sqlite_file(store_uri(uri))
+    known = {
+        "tracking.uri": uri in ("sqlite", "none", "", packaged)
+        or is_known(store=store_uri(uri))
+        or bool(database and _is_here(database)),
+        "runs": runs == settings.get("run").parameters["runs"].default or _is_here(Path(runs)) or is_known(runs=runs),
+        "resume": resume in ("none", "auto", "") or is_known(run=resume),
+    }
+    for key, value in {"tracking.uri": uri, "runs": runs, "resume": resume}.items():
+        if not known[key] and key not in typed:
+            command = shlex.join(["python", "-m", "dlframe", *config.overrides, f"{key}={value}"])
+            where = "one that you have used" if key == "resume" else "one that you have used, or one in the current folder"
+            what = {"tracking.uri": "store", "runs": "folder of runs", "resume": "run"}[key]
+            raise ConfigError(f"{key}: of a file must be a {what} that you know: {where}. If you trust it: {command}", key)
+
+
+def _is_here(path: Path) -> bool:
+    """Return whether a path, without its links, is in the current folder."""
+    try:
+        return path.resolve().is_relative_to(Path.cwd().resolve())
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def _fits(config: Config) -> None:

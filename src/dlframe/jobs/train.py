@@ -18,7 +18,8 @@ from dlframe.runs.environment import is_main
 from dlframe.runs.journal import NO_ROOM, Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
-from dlframe.types import DataError, Dataset, Result, check_dataset
+from dlframe.storage.known import remember, store_uri
+from dlframe.types import DataError, Dataset, Result, check_dataset, printable
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -123,6 +124,8 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
         run_directory.check_data(before, dataset)
         run_directory.warn_of_versions(before)
     folder = before or run_directory.new_folder(config)
+    if failed := remember(run=folder) or remember(runs=folder.parent):
+        print(f"warning: {printable(failed)}; resume=auto will not find this run", file=sys.stderr)
     journal = Journal(folder)
     os.environ[FOLDER_VARIABLE] = str(folder)
     if note := os.environ.pop(run_directory.NOTE_VARIABLE, ""):
@@ -179,9 +182,11 @@ def _tracking_uri(config: Config) -> str:
     """The store's address, checked to answer; empty for none."""
     if config.tracking.uri == "none":
         return ""
-    uri = run_directory.store_uri(config.tracking.uri, config.run.runs)
+    uri = store_uri(config.tracking.uri, config.run.runs)
     if is_main():
         from dlframe.tracking import reachable
 
         reachable(uri)
+        if "tracking.uri" in config.typed:
+            remember(store=uri)
     return uri

@@ -25,6 +25,9 @@ from dlframe.types import Batch, ConfigError, DataError, DataSpec, DlframeError,
 if TYPE_CHECKING:
     from dlframe.tasks.base import Task
 
+FILES = ("config.yaml", "spec.json", "signature.json", "weights.safetensors")
+"""Files of an exported model, all of which are data."""
+
 FORMAT = 2
 """Format of an exported model; 1 had one input and one target."""
 

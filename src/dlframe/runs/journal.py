@@ -21,6 +21,7 @@ except ImportError:  # Windows: running and killed runs are indistinguishable
     fcntl = None
 
 FILE = "journal.jsonl"
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 LOCK_SECONDS = 1.0
 """Time that a new journal waits for the lock, which `being_written` holds briefly."""
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
@@ -48,7 +49,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / FILE
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK, 0o644)
         self._release = weakref.finalize(self, os.close, self.descriptor)
         self._waiting = bytearray()
         self._warned = False

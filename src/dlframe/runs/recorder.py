@@ -178,8 +178,9 @@ class RunRecorder(InMemoryRecorder):
 
     def latest_checkpoint(self) -> Path | None:
         """Return the latest valid checkpoint; warn about damaged ones."""
-        for unfinished in (self.folder / FOLDER).glob(".*"):
-            unfinished.unlink(missing_ok=True)  # of a process killed while writing
+        for name in (".state-*.part", ".best.*.part"):
+            for unfinished in (self.folder / FOLDER).glob(name):
+                unfinished.unlink(missing_ok=True)  # of a process killed while writing
         for path in states(self.folder):
             try:
                 _, facts = checkpoint.load(path)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
+import sys
 from pathlib import Path
 from typing import Any
 
 from dlframe.config import Config, load_saved
 from dlframe.runs import journal
-from dlframe.runs.run_directory import FREE, flat, identity, title
-from dlframe.types import ConfigError, nearest
+from dlframe.runs.run_directory import FREE, check_links, flat, identity, title
+from dlframe.storage.known import is_known
+from dlframe.types import ConfigError, nearest, printable
 
 
 def find(config: Config) -> Path | None:
@@ -27,7 +29,12 @@ def find(config: Config) -> Path | None:
                 folder: _beginning(folder) for folder in Path(config.run.runs).glob(f"{glob.escape(title(config))}-*")
             }
             same = [(start["time"], folder) for folder, start in beginnings.items() if start.get("identity") == wanted]
-            return max(same)[1] if same else None
+            own = [(time, folder) for time, folder in same if is_known(run=folder)]
+            if same and not own:
+                name = printable(str(max(same)[1]))
+                note = f"note: {name} has this config, but was not started by you in this place. To continue it: resume={name}"
+                print(note, file=sys.stderr, flush=True)
+            return _checked(max(own)[1]) if own else None
     folder = Path(config.run.resume)
     start = _beginning(folder)
     if not start:
@@ -36,6 +43,11 @@ def find(config: Config) -> Path | None:
         raise ConfigError(f"resume: must be auto, none or a run directory. Received: '{folder}'.{hint}", "resume")
     if start.get("identity") != wanted:
         raise ConfigError(f"resume: {folder} has another config: {_difference(config, folder)}.", "resume")
+    return _checked(folder)
+
+
+def _checked(folder: Path) -> Path:
+    check_links(folder)
     return folder
 
 

@@ -20,12 +20,17 @@ from dlframe.config import Config
 from dlframe.runs import environment, exported_model
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
-from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result, declared
+from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result, declared, printable
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
 
 RESULT = "result.json"
+MODEL = "model"
+FILES = ("config.yaml", "overrides.txt", "environment.json", "data.json", "changes.diff", "predictions.parquet", RESULT)
+FIGURE = re.compile(r"(figures)/\w[\w .+=-]*\.png")
+LARGEST = 2**36
+"""Bytes of a file that is uploaded: of weights 16 billion numbers."""
 NOTE_VARIABLE = "DLFRAME_RUN_NOTE"
 """Environment variable: file in which a process reports its run directory to its parent."""
 FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution")
@@ -39,12 +44,33 @@ def check_writable(runs: str) -> None:
         raise ConfigError(f"runs: must be a writable folder. Received: {runs!r}.")
 
 
-def store_uri(uri: str, runs: str) -> str:
-    """Return the URI of the tracking store; "sqlite" is a file in `runs`."""
-    return f"sqlite:///{(Path(runs) / 'mlflow.db').resolve()}" if uri in ("", "sqlite") else uri
+def artifact_folder(path: Any) -> str:
+    """Return the folder in the store for an artifact of a run: "figures", or empty for its root.
+
+    Raises:
+        ValueError: A run writes no such artifact.
+    """
+    if isinstance(path, str):
+        if path in FILES:
+            return ""
+        if found := FIGURE.fullmatch(path):
+            return found[1]
+    raise ValueError(f"a run writes no artifact of this name. Received: {path!r}")
 
 
-def artifact_root(runs: str) -> str:
+def check_links(folder: Path) -> None:
+    """Check that a run directory holds no links, which writing in it would follow.
+
+    Raises:
+        ConfigError: It does.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(path := os.path.join(place, name)):
+                raise ConfigError(f"resume: {folder} must hold no links. Received: {printable(path)}. Remove it.", "resume")
+
+
+def artifact_root(runs: str | Path) -> str:
     """Where a store in the folder of runs keeps its artifacts."""
     return str((Path(runs) / "artifacts").resolve())
 
@@ -120,10 +146,9 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
             **({"mlflow.source.git.commit": surroundings["git"]["commit"]} if surroundings["git"] else {}),
         },
         uri=uri,
-        artifact_root=artifact_root(config.run.runs),
     )
     for name in files:
-        journal.write("artifact", path=name, to="")
+        journal.write("artifact", path=name, to=artifact_folder(name))
 
 
 def identity(values: Mapping[str, Any]) -> str:
@@ -189,8 +214,8 @@ def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, fold
     for name, figure in drawn.items():
         plots.save(figure, folder / "figures" / f"{name}.png")
         journal.write("artifact", path=f"figures/{name}.png", to="figures")
-    exported_model.export(config, dataset.spec, task, folder / BEST, folder / "model")
-    journal.write("model", path="model")
+    exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
+    journal.write("model", path=MODEL)
 
 
 def read_result(folder: Path) -> Result:

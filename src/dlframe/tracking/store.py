@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dlframe.tracking.trusted_stores import sqlite_file
+from dlframe.runs.run_directory import artifact_root
+from dlframe.storage.known import is_known, sqlite_file, store_uri
 from dlframe.types import TrackingError
 
 QUIET = {
@@ -18,8 +20,24 @@ QUIET = {
     # The upload process retries by itself; MLflow's retries would block a batch for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    # A server must not choose who else gets a file, or the user's token.
+    "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
 }
-"""Environment of processes that import MLflow: no telemetry, no log output."""
+"""Environment of processes that import MLflow: no telemetry, no log output, no third parties."""
+
+
+def check_store(folder: Path, uri: str, *, allowed: str = "") -> None:
+    """Raise unless a run may be uploaded to a store: a known one, that of its folder of runs, or the one it was started with.
+
+    Raises:
+        TrackingError: The store is none of these, and only the run names it.
+    """
+    own = uri in (allowed, store_uri("sqlite", folder.resolve().parent))
+    if not own and not is_known(store=uri) and not is_known(run=folder, store=uri):
+        command = f"python -m dlframe sync {shlex.quote(str(folder))} uri={shlex.quote(uri)}"
+        raise TrackingError(f"{folder}: tracking store {uri} is not trusted. If you trust it: {command}")
 
 
 def address(uri: str) -> str:
@@ -28,12 +46,12 @@ def address(uri: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
 
-def artifact_location(root: str | None, experiment: str) -> str | None:
-    """Return the URI of an experiment's folder in `root`; None for any."""
-    if not root:
+def artifact_location(uri: str, runs: Path, experiment: str) -> str | None:
+    """Return the URI of a new experiment's folder: in the folder of runs; None for a server, which has its own."""
+    if uri.startswith(("http://", "https://")):
         return None
     name = re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "experiment"
-    return f"{root.rstrip('/')}/{name}" if "://" in root else (Path(root).absolute() / name).as_uri()
+    return Path(artifact_root(runs), name).as_uri()
 
 
 def reachable(uri: str, timeout_seconds: float = 3) -> None:
@@ -67,10 +85,14 @@ def connection_error(uri: str, timeout_seconds: float) -> str:
     """Return why no MLflow server answers at `uri`; empty if one does."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
-    from urllib.request import urlopen
+    from urllib.request import HTTPRedirectHandler, build_opener
+
+    class Stay(HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            """Follow no redirect: it is told as an error."""
 
     try:
-        with urlopen(f"{address(uri)}/health", timeout=timeout_seconds) as answer:
+        with build_opener(Stay).open(f"{address(uri)}/health", timeout=timeout_seconds) as answer:
             return "" if answer.read(100).strip() == b"OK" else "something else answers there"
     except HTTPError as error:
         # A proxy may want the credentials that MLflow will send.

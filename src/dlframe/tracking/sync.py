@@ -9,10 +9,9 @@ from pathlib import Path
 
 from dlframe.config import load_options
 from dlframe.runs import journal
-from dlframe.runs.run_directory import store_uri
-from dlframe.tracking.store import reachable
+from dlframe.storage.known import is_known, store_uri
+from dlframe.tracking.store import check_store, reachable
 from dlframe.tracking.tracker import upload
-from dlframe.tracking.trusted_stores import check_store
 from dlframe.tracking.upload_state import UploadState, beginning, has_pending
 from dlframe.types import ConfigError, TrackingError
 
@@ -84,13 +83,15 @@ def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
 
 
 def close_interrupted_runs(folder: Path, uri: str) -> Iterator[str]:
-    """Upload and close interrupted runs; yield a message for each."""
+    """Upload and close interrupted runs of this user; yield a message for each."""
     for other in _run_folders(folder.parent):
         try:
-            if other == folder or not has_pending(other) or journal.being_written(other) or _elsewhere(other):
+            if other == folder or not has_pending(other) or not is_known(run=other, store=uri):
+                continue
+            if journal.being_written(other) or _elsewhere(other):
                 continue
             if (start := beginning(other)) and start["uri"] == uri:
-                yield _line(other, upload(other, uri=uri))
+                yield _line(other, upload(other))
         except Exception as error:
             yield f"{other}: {type(error).__name__}: {error}"
 

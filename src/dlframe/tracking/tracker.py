@@ -11,9 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dlframe.runs import journal
-from dlframe.tracking.store import QUIET
-from dlframe.tracking.trusted_stores import check_store, is_trusted, remember
-from dlframe.tracking.upload_state import beginning, has_pending, pending_message
+from dlframe.storage.known import remember
+from dlframe.tracking.store import QUIET, check_store
+from dlframe.tracking.upload_state import LOCK, LOG, beginning, has_pending, pending_message
 from dlframe.types import TrackingError
 
 
@@ -28,8 +28,9 @@ class Tracker:
     def start(cls, folder: Path) -> Tracker:
         """Start the upload process, after writing the journal's "start"."""
         if start := beginning(folder):
-            remember(folder, start["uri"])
-        with (folder / "tracking.log").open("ab") as log:
+            remember(run=folder, store=start["uri"])
+            remember(runs=folder.resolve().parent)
+        with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dlframe.tracking", str(folder)],
                 stdin=subprocess.PIPE,
@@ -65,7 +66,7 @@ class Tracker:
 
 def lock(folder: Path) -> FileLock:
     """Return the lock of the process that uploads a run."""
-    return FileLock(folder / ".tracking.lock")
+    return FileLock(folder / LOCK)
 
 
 def upload(folder: Path, *, uri: str = "") -> str:
@@ -92,7 +93,7 @@ def upload(folder: Path, *, uri: str = "") -> str:
 
     try:
         with lock(folder).acquire(timeout=0):
-            uploader = Uploader(folder, confined=not is_trusted(start["uri"], allowed=uri))
+            uploader = Uploader(folder)
             uploader.try_upload(close=not journal.being_written(folder))
     except Timeout:
         return f"{folder}: another process is uploading this run"

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from dlframe.config import load_options
-from dlframe.runs.run_directory import artifact_root, store_uri
+from dlframe.runs.run_directory import artifact_root
+from dlframe.storage.known import sqlite_file, store_uri
 from dlframe.tracking.store import address, reachable
-from dlframe.tracking.trusted_stores import sqlite_file
 from dlframe.types import TrackingError
 
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.runs import journal
+from dlframe.storage.known import store_uri
 from dlframe.types import TrackingError
 
 FILE = "tracking.json"
+LOCK = ".tracking.lock"
+LOG = "tracking.log"
 
 
 @dataclass
@@ -51,6 +54,9 @@ class UploadState:
             TrackingError: The file is damaged.
         """
         path = folder / FILE
+        for written in (path, path.with_suffix(".new"), folder / LOCK, folder / LOG):
+            if written.is_symlink():
+                raise TrackingError(f"{written} must not be a link. Remove it")
         try:
             state = cls(**json.loads(path.read_text(encoding="utf-8")))
             if state.is_sound():
@@ -80,13 +86,13 @@ class UploadState:
 def beginning(folder: Path) -> dict[str, Any] | None:
     """Return the journal's last "start" with a store; None for an untracked run."""
     starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and store_of(record)]
-    return starts[-1] if starts else None
+    return {**starts[-1], "uri": store_of(starts[-1])} if starts else None
 
 
 def store_of(start: dict[str, Any]) -> str:
-    """Return the store of a "start"; empty without one."""
+    """Return the store of a "start", as it will be opened; empty without one."""
     uri = start.get("uri")
-    return uri if isinstance(uri, str) else ""
+    return store_uri(uri) if isinstance(uri, str) and uri else ""
 
 
 def has_pending(folder: Path) -> bool:

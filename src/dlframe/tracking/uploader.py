@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import os
 import platform
 import re
 import sys
-import tempfile
 import time
 import traceback
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,15 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils import rest_utils
-from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import verify_rest_response
-from mlflow.utils.uri import is_local_uri
 
 from dlframe import __version__
-from dlframe.runs import journal
+from dlframe.runs import exported_model, journal
+from dlframe.runs.run_directory import MODEL, artifact_folder
+from dlframe.storage.known import sqlite_file
+from dlframe.tracking.artifacts import RejectedRecord, destination, opened, put
 from dlframe.tracking.store import artifact_location
-from dlframe.tracking.trusted_stores import sqlite_file
 from dlframe.tracking.upload_state import UploadState, beginning
-from dlframe.types import TrackingError
 
 Record = dict[str, Any]
 
@@ -45,12 +45,10 @@ TAGS_PER_CALL = 100
 KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
 RECORD_TAG = "dlframe.record"
+LARGEST_ANSWER = 2**26
+"""Bytes of a server's answer."""
 FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 """MLflow's error codes that a retry does not change."""
-
-
-class RejectedRecord(Exception):
-    """Record that MLflow will never accept, with the reason."""
 
 
 class Uploader:
@@ -62,14 +60,12 @@ class Uploader:
     Args:
         folder: Run directory.
         live: Whether the run continues: set it to RUNNING if an earlier process closed it as KILLED. A run that is not
-            live may be untrusted: a new experiment then stores artifacts in the directory of runs.
-        confined: Whether the store is untrusted too: artifacts are then written in the directory of runs only.
+            live may be untrusted.
     """
 
-    def __init__(self, folder: Path, *, live: bool = False, confined: bool = False) -> None:
+    def __init__(self, folder: Path, *, live: bool = False) -> None:
         self.folder = folder
         self.live = live
-        self.confined = confined
         self.state = UploadState.load(folder)
         self.client: MlflowClient | None = None
         self.earlier: dict[tuple[str, int], float] = {}
@@ -164,9 +160,7 @@ class Uploader:
         name = start["experiment"]
         found = client.get_experiment_by_name(name)
         if not found:
-            location = artifact_location(start.get("artifact_root"), name)
-            if not self.live:
-                check_location(location or "", self.folder.parent)
+            location = artifact_location(self.state.uri, self.folder.resolve().parent, str(name))
             try:
                 return client.create_experiment(name, location)
             except MlflowException as error:
@@ -245,7 +239,6 @@ class Uploader:
             first = {name: tags[name] for name in ("mlflow.user", KEY_TAG)}
             run = found[0] if found else client.create_run(state.experiment_id, record["time"], first, record["run_name"])
             state.run_id = run.info.run_id
-        self._confine(run.info.artifact_uri)
         state.status = "RUNNING"
         self._tags(client, tags)
         texts = {clean(name): str(value) for name, value in record["parameters"].items()}
@@ -253,7 +246,9 @@ class Uploader:
         for i in range(0, len(new), PARAMETERS_PER_CALL):
             client.log_batch(state.run_id, params=new[i : i + PARAMETERS_PER_CALL])
         if any(len(text) > PARAMETER_LENGTH for text in texts.values()):
-            client.log_dict(state.run_id, record["parameters"], "parameters.json")
+            text = json.dumps(record["parameters"], indent=1).encode()
+            with self._refusals(record):
+                put(self._place(run.info.artifact_uri), "parameters.json", text)
         state.offset = end
         self.earlier = self._before_resume()
 
@@ -263,41 +258,50 @@ class Uploader:
             client.log_batch(self.state.run_id, tags=rows[i : i + TAGS_PER_CALL])
 
     def _artifact(self, client: MlflowClient, record: Record, end: int) -> None:
-        self._confine(client.get_run(self.state.run_id).info.artifact_uri if self.confined else "")
-        path, target = inside(self.folder, record.get("path")), record.get("to") or None
-        if target and (not isinstance(target, str) or {"", ".", ".."} & set(target.split("/")) or "\\" in target):
-            raise RejectedRecord(f"an artifact must have a relative target without '..'. Received: {target!r}")
-        if path.is_dir():
-            client.log_artifacts(self.state.run_id, str(path), target)
-        else:
-            client.log_artifact(self.state.run_id, str(path), target)
+        path, target = record.get("path"), record.get("to")
+        try:
+            if target != artifact_folder(path):
+                raise ValueError(f"{path!r} has its place in a store. Received: {target!r}")
+        except ValueError as error:
+            raise RejectedRecord(str(error)) from None
+        with opened(self.folder, str(path)) as file:
+            put(self._place(client.get_run(self.state.run_id).info.artifact_uri), str(path), file)
 
     def _model(self, client: MlflowClient, record: Record, end: int) -> None:
-        """Log the model folder as a pyfunc model, without pickle."""
-        source = inside(self.folder, record.get("path"))
+        """Log the model folder as a pyfunc model.
+
+        What MLflow will run is dlframe's own loader, named here; what comes from the folder are files of data.
+        """
+        names = self._model_files(record.get("path"))
         try:
-            signature = read_signature(source / "signature.json")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RejectedRecord(f"{source / 'signature.json'}: {error}") from None
+            with opened(self.folder, f"{MODEL}/signature.json") as file:
+                signature = read_signature(file.read(2**20))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RejectedRecord(f"{self.folder / MODEL / 'signature.json'}: {error}") from None
         run_id = self.state.run_id
+        self._place(client.get_run(run_id).info.artifact_uri)
         experiment = self.state.experiment_id
         query = f"source_run_id = '{run_id}' AND tags.`{RECORD_TAG}` = '{end}'"
         found = client.search_logged_models([experiment], query)
         model = found[0] if found else client.create_logged_model(experiment, "model", run_id, {RECORD_TAG: str(end)})
         if model.status == LoggedModelStatus.READY:
             return
-        self._confine(model.artifact_location)
+        try:
+            place = self._place(model.artifact_location)
+        except RejectedRecord:
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+            raise
         described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
         described.signature = signature
         # pyfunc.save_model does the same, but scans every installed package for seconds.
         pyfunc.add_to_model(described, "dlframe.runs.exported_model", data="data", python_env="python_env.yaml")
         environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
-        with tempfile.TemporaryDirectory() as scratch:
-            described.save(str(Path(scratch, "MLmodel")))
-            Path(scratch, "python_env.yaml").write_text(json.dumps(environment))
-            Path(scratch, "requirements.txt").write_text(f"dlframe=={__version__}\nmlflow=={mlflow.__version__}\n")
-            client.log_model_artifacts(model.model_id, scratch)
-        client.log_model_artifacts(model.model_id, str(source), "data")
+        put(place, "MLmodel", described.to_yaml().encode())
+        put(place, "python_env.yaml", json.dumps(environment).encode())
+        put(place, "requirements.txt", f"dlframe=={__version__}\nmlflow=={mlflow.__version__}\n".encode())
+        for name in names:
+            with opened(self.folder, f"{MODEL}/{name}") as file:
+                put(place, f"data/{name}", file)
         outputs = client.get_run(run_id).outputs
         if model.model_id not in [o.model_id for o in (outputs.model_outputs if outputs else [])]:
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -315,13 +319,35 @@ class Uploader:
         # MLflow rejects every request for a deleted run.
         return error.error_code in FINAL and not of_a_proxy and not self._removed(client)
 
-    def _confine(self, location: str | None) -> None:
-        if self.confined:
-            check_location(location or "", self.folder.parent)
+    def _model_files(self, path: Any) -> list[str]:
+        """Return the files of the model folder; `RejectedRecord` where one is none that a run exports."""
+        folder = self.folder / MODEL
+        if path != MODEL or folder.is_symlink() or not folder.is_dir():
+            raise RejectedRecord(f"a run exports its model to {folder}, a folder. Received: {path!r}")
+        names = sorted(os.listdir(folder))
+        if other := next((name for name in names if name not in exported_model.FILES), None):
+            raise RejectedRecord(f"{folder / other} is not a file of an exported model: {', '.join(exported_model.FILES)}")
+        if "weights.safetensors" in names:
+            with opened(self.folder, f"{MODEL}/weights.safetensors") as file:
+                header = file.read(9)
+            if header[8:] != b"{":
+                raise RejectedRecord(f"{folder / 'weights.safetensors'} is not in the format of safetensors")
+        return names
+
+    def _place(self, location: str | None) -> str | Path:
+        return destination(location, self.state.uri, self.folder.resolve().parent)
+
+    @contextlib.contextmanager
+    def _refusals(self, record: Record) -> Iterator[None]:
+        """Count a refused upload, and go on."""
+        try:
+            yield
+        except RejectedRecord as error:
+            self._refuse(record, error)
 
     def _refuse(self, record: Record, error: Exception) -> None:
         self.state.refused += 1
-        self.state.reason = reason(error)
+        self.state.reason = str(error)[:300] if isinstance(error, RejectedRecord) else reason(error)
         self._log(f"rejected {record['kind']}: {error}")
 
     def _done(self, record: Record, end: int) -> None:
@@ -335,6 +361,22 @@ class Uploader:
                 print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
 
 
+def whole_answer(method: str, url: str, *arguments: Any, **options: Any) -> Any:
+    """Return an answer of MLflow's server, of limited size. A redirect is an error: the user has typed the address."""
+    answer = ask(method, url, *arguments, **{**options, "allow_redirects": False, "stream": True})
+    if 300 <= answer.status_code < 400:
+        answer.close()
+        raise MlflowException(f"the server redirects to another address: {answer.headers.get('Location', '')[:200]!r}")
+    content = bytearray()
+    for part in answer.iter_content(2**16):
+        content += part
+        if len(content) > LARGEST_ANSWER:
+            answer.close()
+            raise MlflowException(f"the server's answer has more than {LARGEST_ANSWER:,} bytes")
+    answer._content = bytes(content)
+    return answer
+
+
 def verify_not_empty(response: Any, endpoint: str, expected_status: int = 200) -> Any:
     """Verify a response as MLflow does, but reject an empty one.
 
@@ -346,33 +388,8 @@ def verify_not_empty(response: Any, endpoint: str, expected_status: int = 200) -
 
 
 rest_utils.verify_rest_response = verify_not_empty
-
-
-def check_location(uri: str, runs: Path) -> None:
-    """Raise unless local artifacts go to the directory of runs.
-
-    Raises:
-        TrackingError: The location is local and elsewhere.
-    """
-    if uri and is_local_uri(uri) and not Path(local_file_uri_to_path(uri)).resolve().is_relative_to(runs.resolve()):
-        raise TrackingError(f"artifacts would go to {uri}, which is not in {runs}")
-
-
-def inside(folder: Path, text: Any) -> Path:
-    """Return the file or folder of a record in the run directory.
-
-    Raises:
-        RejectedRecord: The path does not exist, or leads out of the run directory, by name or by a link.
-    """
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise RejectedRecord(f"an artifact must be named. Received: {text!r}")
-    root, path = folder.resolve(), folder / text
-    for place in (path, *path.rglob("*")):
-        if not place.resolve().is_relative_to(root):
-            raise RejectedRecord(f"{str(place)!r} leads out of the run directory")
-        if not place.is_dir() and not place.is_file():
-            raise RejectedRecord(f"{place} does not exist" if not place.exists() else f"{place} is not a file")
-    return path
+ask = rest_utils._get_http_response_with_retries
+rest_utils._get_http_response_with_retries = whole_answer
 
 
 def clean(name: str) -> str:
@@ -404,12 +421,12 @@ def reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def read_signature(path: Path) -> ModelSignature:
+def read_signature(content: bytes) -> ModelSignature:
     """Read MLflow's signature; a single input has no name, to accept arrays.
 
     {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}], "outputs": ...}
     """
-    sides = json.loads(path.read_text(encoding="utf-8"))
+    sides = json.loads(content)
     inputs, outputs = sides["inputs"], sides["outputs"]
     if not all(re.fullmatch(r"\w+", column["dtype"]) for column in (*inputs, *outputs)):
         raise ValueError("a dtype must be a name")  # NumPy also parses comma-separated dtypes
