@@ -1,17 +1,28 @@
-"""dlframe: config-driven deep-learning training with a plugin registry.
+"""Config-driven deep learning with a plugin registry.
 
 model = dlframe.load("runs/cnn-digits-...")     # a trained model: .predict(...), .metrics, .config, .task
 result = dlframe.run("model=cnn", "epochs=3")   # train, test and save a run
 config = dlframe.check("model=cnn")             # a checked config; nothing is built
 """
 
-from __future__ import annotations
+import os
+import sys
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+# `python -m dlframe`: Python has put the current folder first. It is dropped, unless dlframe itself lies in it, before anything
+# else is imported: even `from __future__ import` reads a file.
+if (
+    sys.argv[:1] == ["-m"]
+    and sys.orig_argv[-len(sys.argv)].removeprefix("-m").partition(".")[0] == "dlframe"
+    and not sys.flags.safe_path
+    and sys.path[0] != os.path.dirname(os.path.dirname(__file__))
+):
+    del sys.path[0]
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from dlframe.config import Config
     from dlframe.serving.model import Model
     from dlframe.types import Result
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run: str | Path, *, plugin_paths: Sequence[str] = ()) -> Model:
+def load(run: "str | Path", *, plugin_paths: "Sequence[str]" = ()) -> "Model":
     """The trained model of a run.
 
     Args:
@@ -29,12 +40,14 @@ def load(run: str | Path, *, plugin_paths: Sequence[str] = ()) -> Model:
     Raises:
         DlframeError: There is no finished run, a file is damaged, or a plugin is missing.
     """
+    from pathlib import Path
+
     from dlframe.serving.model import Model
 
     return Model(Path(run), plugin_paths)
 
 
-def run(*overrides: str) -> Result:
+def run(*overrides: str) -> "Result":
     """Train, test and save a run, as `python -m dlframe OVERRIDES` does.
 
     Args:
@@ -49,7 +62,7 @@ def run(*overrides: str) -> Result:
     return train(load_config(overrides))
 
 
-def check(*overrides: str) -> Config:
+def check(*overrides: str) -> "Config":
     """The checked config of a run; nothing is built, and torch is not imported.
 
     Raises:

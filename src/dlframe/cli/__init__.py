@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
-from dlframe.runs.environment import is_main
+from dlframe.runs.environment import is_main, leave_current_folder
 from dlframe.runs.signals import RunInterrupted
-from dlframe.types import ConfigError, DlframeError, nearest
+from dlframe.types import ConfigError, DlframeError, nearest, printable, say
 
 FLAGS = {"-h": "help", "--help": "help", "-m": "-m", "--multirun": "-m"}
 """Flag -> its command. A flag may stand anywhere."""
@@ -19,27 +21,44 @@ FLAGS = {"-h": "help", "--help": "help", "-m": "-m", "--multirun": "-m"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 if a job of a grid failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if arguments is None:  # a process of its own
+            arguments = sys.argv[1:]
+            _begin()
         command, arguments = parse(arguments)
         return command.load().main(arguments)
     except DlframeError as error:
         if os.environ.get("DLFRAME_DEBUG") == "1":
             raise
         if is_main() or isinstance(error, ConfigError):
-            print("error:", str(error).replace("\n", "\\n"), file=sys.stderr)
+            say(f"error: {error}", error=True)
         return 2
     except MemoryError:
-        print("error: out of memory. Try smaller data, such as data.size, or a machine with more.", file=sys.stderr)
+        say("error: out of memory. Try smaller data, such as data.size, or a machine with more.", error=True)
         return 2
     except RunInterrupted as stopped:
         return 128 + stopped.number
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", error=True)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+
+
+def _begin() -> None:
+    """Prepare the process of a command."""
+    leave_current_folder()
+    warnings.formatwarning = lambda message, category, filename, lineno, line=None: (
+        f"{printable(f'{filename}:{lineno}: {category.__name__}: {message}')}\n"
+    )
+    sys.excepthook = _tell_of_bug
+
+
+def _tell_of_bug(*error: Any) -> None:
+    import traceback
+
+    say(*"".join(traceback.format_exception(*error)).splitlines(), error=True)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:

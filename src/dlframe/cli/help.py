@@ -11,7 +11,7 @@ from dlframe.config import OPTIONS, names
 from dlframe.config.settings import option_set, settings
 from dlframe.inspection.show import option_lines
 from dlframe.registry import CHOICES, GROUPS, plugins
-from dlframe.types import ConfigError, nearest
+from dlframe.types import ConfigError, nearest, say
 
 EXAMPLES = """\
 Choices  {choices}
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
                 else f"{nearest(name, words())} See: python -m dlframe --help"
             )
             raise ConfigError(f"help: must be a command. Received: {name!r}.{hint}")
-    print("\n".join(command_help(COMMANDS[arguments[0]])) if arguments else general_help())
+    say(*(command_help(COMMANDS[arguments[0]]) if arguments else general_help().split("\n")))
     return 0
 
 

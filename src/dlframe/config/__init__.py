@@ -102,7 +102,7 @@ def load_saved(path: Path, plugin_paths: Sequence[str] = ()) -> Config:
     """
     from dlframe.config.yaml_files import read
 
-    values = read(path)
+    values = read(path, inside=path.parent)
     plugins.discover(plugin_paths)
     try:
         return check(translated(values))

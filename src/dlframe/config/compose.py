@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, folders, names
 from dlframe.config.overrides import chosen_names
@@ -13,6 +14,9 @@ from dlframe.config.settings import settings
 from dlframe.registry import CHOICES, GROUPS, Registry
 from dlframe.registry.parameters import REQUIRED
 from dlframe.types import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from hydra.core.plugins import Plugins
 
 
 def compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, Any]:
@@ -27,7 +31,6 @@ def compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, 
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.plugins import Plugins
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -35,8 +38,9 @@ def compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, 
     from dlframe.config import yaml_files
 
     _store_entries()
-    Plugins.instance().register(yaml_files.YamlFolder)
-    Plugins.instance().register(yaml_files.SearchPath)
+    plugins = _hydra_plugins()
+    plugins.register(yaml_files.YamlFolder)
+    plugins.register(yaml_files.SearchPath)
     yaml_files.SearchPath.folders = folders()
     yaml_files.YamlFolder.locations = locations
     overrides = [f"{group}={_quoted(value)}" for group, value in choices.items() if group not in LISTS]
@@ -61,6 +65,20 @@ def compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, 
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
     values |= _chosen_lists(values, choices)
     return {key: value for key, value in values.items() if value is not None or key not in NESTED}
+
+
+def _hydra_plugins() -> Plugins:
+    """Hydra's own plugins, without a search of the import path, where it would run any folder named hydra_plugins."""
+    from hydra.core.plugins import Plugins
+
+    name = "hydra_plugins"
+    before = {name: sys.modules[name]} if name in sys.modules else {}
+    sys.modules[name] = None  # type: ignore[assignment]  # an import fails
+    try:
+        return Plugins.instance()
+    finally:
+        del sys.modules[name]
+        sys.modules.update(before)
 
 
 def _store_entries() -> None:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlframe.registry import GROUPS
-from dlframe.types import ConfigError, printable
+from dlframe.types import ConfigError, printable, read_text
 
 WHOLE = ("", "experiment", "task")
 """Groups whose files speak of the whole config, whether or not they say `# @package _global_`."""
@@ -37,7 +37,7 @@ LONGEST = 10_000
 """Characters of a value."""
 
 
-def read(file: Path, package: str = "", locations: dict[str, str] | None = None) -> dict[Any, Any]:
+def read(file: Path, package: str = "", locations: dict[str, str] | None = None, inside: Path | None = None) -> dict[Any, Any]:
     """Read a file: its content, {} of an empty one.
 
     Args:
@@ -45,6 +45,7 @@ def read(file: Path, package: str = "", locations: dict[str, str] | None = None)
         package: Dotted key below which its content is placed.
         locations: Takes "file:line" of each dotted key, and of each group that a defaults list chooses from. Of several
             files the one read last counts.
+        inside: Folder of a run, see `opened`.
 
     Raises:
         ConfigError: It is no UTF-8, no YAML or no mapping, too large, gives a key twice, speaks of Hydra itself, or holds an
@@ -52,7 +53,7 @@ def read(file: Path, package: str = "", locations: dict[str, str] | None = None)
     """
     locations = {} if locations is None else locations
     try:
-        if (root := yaml.compose(text := _text(file), Loader=_Loader)) is None:
+        if (root := yaml.compose(text := _text(file, inside), Loader=_Loader)) is None:
             return {}
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{file}: must hold keys with values. Received: a {root.id}.")
@@ -81,14 +82,11 @@ def read(file: Path, package: str = "", locations: dict[str, str] | None = None)
     return content
 
 
-def _text(file: Path) -> str:
-    if file.exists() and not file.is_file():  # a pipe would never end
-        raise ConfigError(f"{file}: must be a file.")
-    with file.open("rb") as stream:
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ConfigError(f"{file}: must have at most {LARGEST:,} bytes.")
-    return content.decode()
+def _text(file: Path, inside: Path | None = None, errors: str = "strict") -> str:
+    try:
+        return read_text(file, LARGEST, inside, errors)
+    except OSError as error:
+        raise ConfigError(str(error) if error.errno is None else f"{file}: cannot be read: {error.strerror}.") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -177,7 +175,7 @@ class YamlFolder(ConfigSource):
         if group in GROUPS and group != "task" and name in GROUPS[group].entries:
             raise ConfigError(f"{file}: would hide {group}={name}, which is registered. Give the file another name.")
         try:
-            header = self._get_header_dict(file.read_text(encoding="utf-8", errors="replace"))
+            header = self._get_header_dict(_text(file, errors="replace"))
         except ValueError as error:
             raise ConfigError(f"{file}: {error}.") from None
         if header["package"] is None and group in WHOLE:

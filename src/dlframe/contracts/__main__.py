@@ -6,6 +6,9 @@ import itertools
 import sys
 from collections.abc import Sequence
 
+from dlframe.runs.environment import leave_current_folder
+from dlframe.types import say
+
 USAGE = """\
 python -m dlframe.contracts [PATH ...] [options of pytest]
 
@@ -17,12 +20,13 @@ folders that are named. `-k NAME` chooses among them. What could not be tried is
 def main(arguments: Sequence[str]) -> int:
     """Run the contract tests; the exit status, 0 where all that was tried holds."""
     if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
+        say(*USAGE.splitlines())
         return 0
+    leave_current_folder()
     try:
         import pytest
     except ImportError:
-        print("error: the contract tests need pytest. Try: python -m pip install 'dlframe[test]'", file=sys.stderr)
+        say("error: the contract tests need pytest. Try: python -m pip install 'dlframe[test]'", error=True)
         return 2
     paths = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
     named = [f"--plugin={path}" for path in paths]

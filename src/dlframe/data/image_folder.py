@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from dlframe.readers.splits import by_groups, image_set, statistics, stratified
 from dlframe.registry import Count, data
 from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import expanded
-from dlframe.types import PARTS, DataError, Dataset, nearest, printable
+from dlframe.types import PARTS, DataError, Dataset, nearest, printable, say
 
 SPELLINGS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
@@ -72,7 +71,7 @@ def image_folder(
     dataset, skipped = decoded(name, key, build, partial(_stored, str(folder)))
     if skipped:
         named = "; ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
-        print(f"image_folder: skipped {len(skipped)} of {len(files)} files: {named}", file=sys.stderr)
+        say(f"image_folder: skipped {len(skipped)} of {len(files)} files: {named}", error=True)
     return dataset
 
 
@@ -216,7 +215,7 @@ class Reading:
             rows = self.path.read_bytes()[: THREADS * SLOT]
             files = [rows[i : i + SLOT].rstrip(b"\0") for i in range(0, len(rows), SLOT)]
             named = ", ".join(sorted({_printable(os.fsdecode(file)) for file in files if file}))
-            print(f"image_folder: the last process was killed while reading {named}", file=sys.stderr)
+            say(f"image_folder: the last process was killed while reading {named}", error=True)
         self.map = np.memmap(self.path, np.uint8, "w+", shape=(THREADS, SLOT))
         return self
 
@@ -247,7 +246,7 @@ def _decode(
     """Decode all files into the cached arrays of their splits."""
     from PIL import Image
 
-    print(f"Decoding {sum(map(len, listing.values())):,} images of {root} (once)", file=sys.stderr, flush=True)
+    say(f"Decoding {sum(map(len, listing.values())):,} images of {root} (once)", error=True)
     skipped: list[str] = []
     top = root.resolve()
     with warnings.catch_warnings(), Reading(folder.with_suffix(".reading")) as reading, ThreadPoolExecutor(THREADS) as pool:

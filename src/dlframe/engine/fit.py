@@ -30,7 +30,7 @@ from dlframe.registry import GROUPS
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import ConfigError, DataError, Dataset, Split, TrainingError
+from dlframe.types import ConfigError, DataError, Dataset, Split, TrainingError, say
 
 THREADS = torch.get_num_threads()
 """CPU threads that torch chose."""
@@ -246,7 +246,7 @@ def _fitted_batch(config: Config, dataset: Dataset, recorder: Recorder) -> Confi
         if not size:
             raise TrainingError("out of memory with a batch of a single sample. Try a smaller model or data.size.")
         tried = f"; {', '.join(map(str, too_large))} ran out of memory" if too_large else ""
-        print(f"batch_size=auto: batch_size={size} accumulate_grad_batches={whole // size}{tried}", file=sys.stderr, flush=True)
+        say(f"batch_size=auto: batch_size={size} accumulate_grad_batches={whole // size}{tried}", error=True)
         recorder.save_metadata("batch_size", size)
     return config.changed(batch_size=size, accumulate_grad_batches=whole // size)
 

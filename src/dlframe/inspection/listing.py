@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlframe.config import names
-from dlframe.inspection.show import Options, discover
+from dlframe.inspection.show import LARGEST, Options, discover
 from dlframe.registry import CHOICES, GROUPS, plugins
-from dlframe.types import ConfigError, nearest
+from dlframe.types import ConfigError, nearest, printable, read_text, say
 
 __all__ = ["Options", "listing", "main"]
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: There is no such group.
     """
-    print(listing(arguments))
+    say(*listing(arguments).split("\n"))
     return 0
 
 
@@ -41,7 +41,7 @@ def listing(groups: Sequence[str]) -> str:
             hint = f" Try: python -m dlframe show {group}" if equals and known in every else nearest(group, every)
             raise ConfigError(f"list {group}: no such group.{hint}")
     blocks = [_block(group) for group in groups or every]
-    faults = [f"plugin '{name}' is left out: {fault}" for name, fault in plugins.broken.items()]
+    faults = [printable(f"plugin '{name}' is left out: {fault}") for name, fault in plugins.broken.items()]
     return "\n\n".join(filter(None, [*blocks, "\n".join(faults)]))
 
 
@@ -61,10 +61,13 @@ def _block(group: str) -> str:
         f"  {name:<{width}}{textwrap.shorten(summary, room, placeholder=' ...'):<{room}}  {origin}"
         for name, summary, origin in sorted(rows)
     ]
-    return "\n".join([group, *lines])
+    return "\n".join([group, *map(printable, lines)])
 
 
 def _first_comment(path: Path) -> str:
     """Return the first comment of a YAML file that is not a Hydra directive."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    try:
+        lines = read_text(path, LARGEST, errors="replace").splitlines()
+    except OSError:
+        return ""  # told where it is chosen
     return next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")

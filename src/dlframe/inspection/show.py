@@ -11,7 +11,10 @@ from dlframe.config import LISTS, check_name, load_options, names
 from dlframe.config.settings import settings
 from dlframe.registry import CHOICES, GROUPS, Entry, plugins
 from dlframe.registry.parameters import REQUIRED
-from dlframe.types import ConfigError
+from dlframe.types import ConfigError, printable, read_text, say
+
+LARGEST = 2**18
+"""Bytes of a YAML file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: There is no such component.
     """
-    print(options(arguments))
+    say(*options(arguments).split("\n"))
     return 0
 
 
@@ -57,8 +60,12 @@ def options(arguments: Sequence[str]) -> str:
         rule = f"must be GROUP=NAME, or one of {', '.join(settings.entries)}"
         raise ConfigError(f"show: {rule}. Received: {received}. See: python -m dlframe {see}")
     if name in (files := names(group)) and (group in CHOICES or name not in GROUPS[group].entries):
-        text = Path(files[name]).read_text(encoding="utf-8", errors="replace").rstrip()
-        return f"{group}={name}\nfrom {files[name]}\n\n{textwrap.indent(text, '  ')}"
+        try:
+            text = read_text(files[name], LARGEST, errors="replace").rstrip()
+        except OSError as error:
+            raise ConfigError(f"show: {error}") from None
+        lines = [f"{group}={name}", f"from {files[name]}", "", *(f"  {line}".rstrip() for line in text.splitlines())]
+        return "\n".join(map(printable, lines))
     check_name(group, name, files if group in CHOICES else {**files, **GROUPS[group].entries})
     entry = GROUPS[group].get(name)
     return describe(entry, f"{group}.{name}." if group in LISTS else f"{group}.")
@@ -84,7 +91,7 @@ def describe(entry: Entry, prefix: str) -> str:
     if entry.left_out:
         text = f"Parameters of {entry.target} without an option: {', '.join(entry.left_out)}."
         lines += ["", *textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="  ")]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def option_lines(entry: Entry, prefix: str = "") -> Iterator[str]:

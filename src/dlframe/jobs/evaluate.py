@@ -13,7 +13,7 @@ from dlframe.reports import terminal
 from dlframe.runs import run_directory
 from dlframe.runs.recorder import BEST, read_metadata, states
 from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError, ConfigError, DataError, Result
+from dlframe.types import CheckpointError, ConfigError, DataError, Result, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +61,17 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"test: '{folder}' is not a run directory (no config.yaml). Runs are in runs/.")
     config = load_saved(folder / "config.yaml", plugin_paths)
-    if config.run.batch_size == "auto":
-        config = config.changed(batch_size=read_metadata(folder, "batch_size") or 1)
     path = _weights_file(folder, weights)
-    own, model = checkpoint.read_facts(path).get("model"), config.values["model"]["name"]
+    own, model = (
+        checkpoint.read_facts(path, folder if path.is_relative_to(folder) else None).get("model"),
+        config.values["model"]["name"],
+    )
     if own != model:
         raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
     try:
-        overrides = tuple((folder / "overrides.txt").read_text(encoding="utf-8").splitlines())
+        if config.run.batch_size == "auto":
+            config = config.changed(batch_size=read_metadata(folder, "batch_size") or 1)
+        overrides = tuple(run_directory.read_file(folder, "overrides.txt").splitlines())
         if not all(text.isprintable() and "=" in text for text in overrides):
             raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
@@ -81,13 +84,13 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
             raise
         raise DataError(f"{error}. data.path is relative to the folder in which the run was started: test it there") from None
     run_directory.check_data(folder, dataset)
-    print(terminal.header(config, dataset, None), flush=True)
+    say(terminal.header(config, dataset, None))
     from dlframe.engine.fit import evaluate
 
     result, _ = result_of(config, dataset, evaluate(config, dataset, path), folder)
     result.seconds = time.perf_counter() - started
     result.overrides = overrides
-    print(terminal.summary(result), flush=True)
+    say(*terminal.summary(result).split("\n"))
     return result
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import traceback
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dlframe.config import Config, load
+from dlframe.runs.environment import python
 from dlframe.runs.journal import ended
 from dlframe.runs.run_directory import NOTE_VARIABLE, read_result
-from dlframe.types import DlframeError, Result
+from dlframe.types import DlframeError, Result, read_text, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -81,7 +81,7 @@ class Inline:
         except DlframeError as error:
             return Outcome(job, None, str(error))
         except Exception as error:
-            traceback.print_exc()
+            say(*traceback.format_exc().splitlines(), error=True)
             return Outcome(job, None, f"{type(error).__name__}: {error}")
 
     def close(self) -> list[str]:
@@ -95,10 +95,10 @@ class Processes:
         with tempfile.TemporaryDirectory() as folder:
             note = Path(folder) / "run"
             environment = {**os.environ, NOTE_VARIABLE: str(note)}
-            command = [sys.executable, "-m", "dlframe", *job.overrides]
+            command = python("-m", "dlframe", *job.overrides)
             done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
-            print(done.stderr, end="", file=sys.stderr, flush=True)
-            run = Path(note.read_text(encoding="utf-8")) if note.is_file() else None
+            say(*done.stderr.splitlines(), error=True)
+            run = Path(read_text(note, 2**16)) if note.is_file() else None
         try:
             if run and done.returncode == 0 and ended(run) == "FINISHED":
                 return Outcome(job, read_result(run))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from dlframe.config import expand
@@ -10,6 +9,7 @@ from dlframe.jobs.executors import Executor, Inline, Job, Outcome
 from dlframe.registry import plugins
 from dlframe.reports import terminal
 from dlframe.reports.table import Row, table
+from dlframe.types import say
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,13 +40,13 @@ def run_grid(overrides: Sequence[str], executor: Executor | None = None) -> int:
     jobs = jobs_of(overrides)
     outcomes: list[Outcome] = []
     for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {job.title}", flush=True)
+        say(f"[{number}/{len(jobs)}] {job.title}")
         outcomes.append(executor.submit(job))
         if failure := outcomes[-1].failure:
-            print(f"failed: {failure}", file=sys.stderr, flush=True)
+            say(f"failed: {failure}", error=True)
     for late in executor.close():
-        print(late, file=sys.stderr)
-    print(table([Row(o.job.title, o.job.group, o.result, o.failure) for o in outcomes]))
+        say(late, error=True)
+    say(*table([Row(o.job.title, o.job.group, o.result, o.failure) for o in outcomes]).split("\n"))
     return int(any(outcome.failure for outcome in outcomes))
 
 

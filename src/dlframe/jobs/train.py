@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from dlframe.runs.journal import NO_ROOM, Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
-from dlframe.types import DataError, Dataset, Result, check_dataset, printable
+from dlframe.types import DataError, Dataset, Result, check_dataset, say
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -97,7 +96,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
             status = "FINISHED"
         except (KeyboardInterrupt, RunInterrupted):
             status, message = "KILLED", "interrupted"
-            print(terminal.stopped(config, recorder.step), file=sys.stderr, flush=True)
+            say(terminal.stopped(config, recorder.step), error=True)
             raise
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
@@ -110,11 +109,11 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
             recorder.write_best()
             recorder.journal.write("end", status=status, message=message)
             if lost := recorder.journal.close():
-                print(f"warning: {lost}", file=sys.stderr)
+                say(f"warning: {lost}", error=True)
             if tracker and pending is not None:
                 pending.append(tracker)
             elif tracker and (late := tracker.wait()):
-                print(late, file=sys.stderr)
+                say(late, error=True)
     return _summarized(result, pending)
 
 
@@ -125,12 +124,12 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
         run_directory.warn_of_versions(before)
     folder = before or run_directory.new_folder(config)
     if failed := remember(run=folder) or remember(runs=folder.parent):
-        print(f"warning: {printable(failed)}; resume=auto will not find this run", file=sys.stderr)
+        say(f"warning: {failed}; resume=auto will not find this run", error=True)
     journal = Journal(folder)
     os.environ[FOLDER_VARIABLE] = str(folder)
     if note := os.environ.pop(run_directory.NOTE_VARIABLE, ""):
         Path(note).write_text(str(folder.resolve()), encoding="utf-8")
-    print(terminal.header(config, dataset, folder, again=bool(before)), flush=True)
+    say(terminal.header(config, dataset, folder, again=bool(before)))
     run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
     return RunRecorder(config, folder, journal, signals)
 
@@ -138,7 +137,7 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
 def _summarized(result: Result, pending: list[Tracker] | None) -> Result:
     """The result, also in the terminal, unless it is one of a grid's."""
     if pending is None:
-        print(terminal.summary(result), flush=True)
+        say(*terminal.summary(result).split("\n"))
     return result
 
 

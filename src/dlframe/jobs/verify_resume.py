@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +20,12 @@ from dlframe.jobs.train import load_data
 from dlframe.registry import Count, Natural, plugins
 from dlframe.reports import terminal
 from dlframe.runs import journal
+from dlframe.runs.environment import python
 from dlframe.runs.recorder import BEST, states
-from dlframe.runs.run_directory import RESULT, new_folder
+from dlframe.runs.run_directory import RESULT, new_folder, read_file
 from dlframe.runs.signals import Signals
 from dlframe.storage import checkpoint
-from dlframe.types import ConfigError, DlframeError
+from dlframe.types import ConfigError, DlframeError, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,7 +111,7 @@ def verify(overrides: Sequence[str], *, kills: int, seed: int) -> int:
     try:
         with Signals():
             reference = _train([*command, f"runs={root / 'reference'}"], root / "reference")
-            print(f"without kills: {reference}", flush=True)
+            say(f"without kills: {reference}")
             moments = _interrupted(command, root / "killed", reference, kills, random.Random(seed))
     except _Failed as failed:
         return failed.status
@@ -121,14 +121,14 @@ def verify(overrides: Sequence[str], *, kills: int, seed: int) -> int:
     (killed / "verify.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     count = f"{len(moments)} kill{'s' * (len(moments) != 1)}"
     if compared.difference:
-        print(f"different: {compared.difference}, with {count}")
-        print("What decides how a training goes on must be in the state: an entry that counts gives its count by state_dict().")
-        print(f"kept {root}")
+        say(f"different: {compared.difference}, with {count}")
+        say("What decides how a training goes on must be in the state: an entry that counts gives its count by state_dict().")
+        say(f"kept {root}")
         return 1
     for path in (*states(reference), *states(killed)):
         path.unlink()
-    print(f"identical: {count}, {compared.states} states, weights, metrics, predictions")
-    print(f"run  {killed}")
+    say(f"identical: {count}, {compared.states} states, weights, metrics, predictions")
+    say(f"run  {killed}")
     return 0
 
 
@@ -163,7 +163,7 @@ def _train(command: Sequence[str], runs: Path, *, kill_after: float | None = Non
     with log.open("ab") as output:
         said = log.stat().st_size
         # A session of its own, so that a kill takes all processes of a distributed training.
-        process = subprocess.Popen([sys.executable, "-m", "dlframe", *command], stdout=output, start_new_session=True)
+        process = subprocess.Popen(python("-m", "dlframe", *command), stdout=output, start_new_session=True)
     try:
         while process.poll() is None and log.stat().st_size == said:
             time.sleep(0.01)
@@ -196,7 +196,7 @@ def _interrupted(command: Sequence[str], runs: Path, reference: Path, kills: int
             _train(command, runs, kill_after=moment)
         except TimeoutError:
             moments.append(moment)
-            print(f"kill {len(moments)}: {moment:.2f} s after the first line, from step {step} to {_step(runs)}", flush=True)
+            say(f"kill {len(moments)}: {moment:.2f} s after the first line, from step {step} to {_step(runs)}")
         else:
             break
     else:
@@ -264,7 +264,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    values = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    values = json.loads(read_file(folder, RESULT))
     return {name: value for name, value in values.items() if name not in ("seconds", "overrides")}
 
 

@@ -83,7 +83,7 @@ def _tolerate(name: str, read: Callable[[], None]) -> None:
 
 def _read_path(path: Path) -> None:
     """Read a plugin: a Python file, or a folder of files except tests."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # resolve() fails at a loop of links
     folder, files = path.parent, [path]
     parents: list[tuple[str, Path | None]] = [("dlframe_plugins", None)]
     package = "dlframe_plugins." + re.sub(r"\W", "_", str(path))

@@ -17,7 +17,7 @@ from annotated_types import Interval
 
 from dlframe.registry import parameters
 from dlframe.registry.parameters import REQUIRED, TYPES, Option
-from dlframe.types import RegistrationError
+from dlframe.types import RegistrationError, read_bytes
 
 ALIASES = {name: value for name, value in vars(parameters).items() if typing.get_origin(value) is Annotated}
 """Importable types such as `Count` and `Fraction`."""
@@ -113,6 +113,10 @@ class Call:
         return positional, values
 
 
+LARGEST = 2**21
+"""Bytes of a Python file."""
+
+
 class Source:
     """Parsed Python file.
 
@@ -128,7 +132,7 @@ class Source:
     def __init__(self, path: Path, only: str = "") -> None:
         self.path = path
         try:
-            self.text = path.read_bytes()
+            self.text = read_bytes(path, LARGEST)
             self.tree = (outline(self.text, only) if only else None) or ast.parse(self.text)
         except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
             line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlframe.statistics.intervals import mean_interval
-from dlframe.types import Estimate, Result
+from dlframe.types import Estimate, Result, printable
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,4 @@ def table(rows: Sequence[Row]) -> str:
             mean = Estimate(*mean_interval([result.metrics[metric] for result in results]))
             interval = read.with_interval(read.clipped(mean))
             lines.append(f"{group:<{width}}  {metric} {interval}, mean of {len(results)} seeds")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from dlframe.config import Config, expand
 from dlframe.registry import plugins
-from dlframe.types import ConfigError, Dataset, Field, Result
+from dlframe.types import ConfigError, Dataset, Field, Result, printable, say
 
 
 def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
@@ -72,7 +71,7 @@ def summary(result: Result) -> str:
             "     python -m dlframe ui"
             + (f" runs={runs}" if (runs := shlex.quote(str(result.folder.parent))) != "runs" else ""),
         ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _single(override: str) -> str:
@@ -89,4 +88,4 @@ def _single(override: str) -> str:
 def warn_of_plugins() -> None:
     """Name the broken plugins, which are left out, as the config's loading has found them."""
     for name, fault in plugins.broken.items():
-        print(f"warning: plugin '{name}' is left out: {fault}", file=sys.stderr)
+        say(f"warning: plugin '{name}' is left out: {fault}", error=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,42 @@ def is_main() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
 
 
-def describe(*, changed: bool) -> dict[str, Any]:
+SAFE = {"PYTHONSAFEPATH": "1"}
+"""Environment in which Python and its children do not import from the current folder."""
+
+
+def python(*arguments: str) -> list[str]:
+    """Return a command of this interpreter that imports nothing from the current folder."""
+    return [sys.executable, *([] if _lives_here() else ["-P"]), *arguments]
+
+
+def leave_current_folder() -> None:
+    """Keep this process, which is that of a command, and its children from taking files of the current folder for code."""
+    if not _lives_here():
+        os.environ.update(SAFE)
+    if os.path.lexists("matplotlibrc"):
+        # matplotlib would read it when imported, as a part of torchmetrics too.
+        here = os.getcwd()
+        os.chdir(os.path.dirname(__file__))
+        try:
+            importlib.import_module("dlframe.plots")
+        finally:
+            os.chdir(here)
+
+
+def _lives_here() -> bool:
+    """Return whether dlframe itself is in the current folder, not installed."""
+    try:
+        return Path(__file__).parents[2] == Path.cwd()
+    except FileNotFoundError:  # the current folder has been removed
+        return False
+
+
+def describe(*, changed: bool | None) -> dict[str, Any]:
     """Return package versions, machine and git state.
 
     Args:
-        changed: Whether tracked files differ from the commit, see `changes`.
+        changed: Whether tracked files differ from the commit, see `changes`; None if unknown.
     """
     return {
         "python": sys.version.split()[0],
@@ -52,7 +85,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def git(changed: bool) -> dict[str, Any]:
+def git(changed: bool | None) -> dict[str, Any]:
     """Return commit, branch and `changed`; empty outside a repository."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
@@ -60,23 +93,59 @@ def git(changed: bool) -> dict[str, Any]:
     return {"commit": commit, "branch": _git("rev-parse", "--abbrev-ref", "HEAD"), "changed": changed}
 
 
-def changes() -> str:
-    """Return the diff of tracked files against the commit."""
-    # The repository's configuration must not run programs.
-    return _git("-c", "core.fsmonitor=false", "diff", "--no-ext-diff", "--no-textconv", "HEAD")
+def changes() -> str | None:
+    """Return the diff of tracked files against the commit; None if git cannot tell.
+
+    The configuration of a repository can name programs: filters, monitors, hooks, transports. git therefore works in an empty
+    repository of its own with the commit, index, objects and files of this one, and only the user's configuration counts.
+    """
+    found = _git("rev-parse", "--path-format=absolute", "--git-path", "objects", "--git-path", "index", "HEAD")
+    if not found:
+        return ""
+    objects, index, commit = found.splitlines()
+    # Not --show-toplevel, which the configuration decides.
+    top = next((path for path in (Path.cwd(), *Path.cwd().parents) if (path / ".git").exists()), None)
+    if not top:
+        return None
+    lines = re.findall(KEPT, _git("config", "--local", "--get-regexp", r"^core\.") or "", re.MULTILINE)
+    lines = [f"{key} = {value}" for key, value in [("repositoryFormatVersion", 1), *lines]]
+    lines += ["[extensions]", "objectFormat = sha256"] if len(commit) == 64 else []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "refs").mkdir()
+        Path(folder, "HEAD").write_text(commit, encoding="utf-8")
+        Path(folder, "config").write_text("\n".join(["[core]", *lines, ""]), encoding="utf-8")
+        places = {"GIT_DIR": folder, "GIT_WORK_TREE": str(top), "GIT_OBJECT_DIRECTORY": objects, "GIT_INDEX_FILE": index}
+        return _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=all", "HEAD", **places)
 
 
-def _git(*arguments: str) -> str:
+KEPT = r"^core\.(autocrlf|eol|filemode|ignorecase|symlinks) (true|false|input|lf|crlf|native)$"
+"""What counts of a repository's configuration: how its files are on this disk."""
+
+
+def _git(*arguments: str, **environment: str) -> str | None:
+    """Return what git prints; None if it fails."""
+    options = (
+        "--no-pager",
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        f"core.hooksPath={os.devnull}",
+        "-c",
+        "safe.bareRepository=explicit",
+    )
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
-            ["git", *arguments],
+            ["git", *options, *arguments],
             cwd=Path.cwd(),
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=10,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

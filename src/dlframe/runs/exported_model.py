@@ -20,7 +20,7 @@ from dlframe.readers.arrays import columns_of, converted
 from dlframe.registry import GROUPS
 from dlframe.runs.recorder import read_metadata
 from dlframe.storage import checkpoint
-from dlframe.types import Batch, ConfigError, DataError, DataSpec, DlframeError, Field, Ragged
+from dlframe.types import Batch, ConfigError, DataError, DataSpec, DlframeError, Field, Ragged, opened, read_text
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Task
@@ -44,8 +44,9 @@ Columns = dict[str, Any]
 def export(config: Config, spec: DataSpec, task: Task, weights: Path, folder: Path) -> None:
     """Write config, spec, weights and signature of a model."""
     folder.mkdir(exist_ok=True)
-    shutil.copy(folder.parent / "config.yaml", folder)
-    shutil.copy(weights, folder / "weights.safetensors")
+    for source, name in ((folder.parent / "config.yaml", "config.yaml"), (weights, "weights.safetensors")):
+        with opened(source, inside=folder.parent) as file, (folder / name).open("wb") as copy:
+            shutil.copyfileobj(file, copy)
     size = config.run.batch_size
     batch = size if isinstance(size, int) else read_metadata(folder.parent, "batch_size") or BATCH
     described = {"format": FORMAT, "plugins": _plugins(config), "batch": min(4 * batch, BATCH), **dataclasses.asdict(spec)}
@@ -101,7 +102,7 @@ class Predictor:
             )
             raise ConfigError(f"{error}{needs}", error.key) from None
         weights = folder / "weights.safetensors"
-        tensors, _ = checkpoint.load(weights)
+        tensors, _ = checkpoint.load(weights, folder)
         try:
             model = self.config.build_model(self.spec, restored=True)
             self.task: Task = self.config.build("task", spec=self.spec, model=model).eval()
@@ -230,7 +231,7 @@ def read_spec(path: Path) -> DataSpec:
 
 def _read_description(path: Path) -> Description:
     try:
-        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        given: dict[str, Any] = json.loads(read_text(path, 2**24, inside=path.parent))
         if given.pop("format", 1) != FORMAT:
             raise DataError(
                 f"{path}: exported by another version of dlframe, in another format. Train the model again: its "

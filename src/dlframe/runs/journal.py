@@ -6,14 +6,13 @@ import errno
 import json
 import math
 import os
-import sys
 import time
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlframe.types import ConfigError
+from dlframe.types import ConfigError, opened, say
 
 try:
     import fcntl
@@ -22,6 +21,8 @@ except ImportError:  # Windows: running and killed runs are indistinguishable
 
 FILE = "journal.jsonl"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+LARGEST, LONGEST = 2**31, 2**22
+"""Bytes of a journal, and of a line, that are read."""
 LOCK_SECONDS = 1.0
 """Time that a new journal waits for the lock, which `being_written` holds briefly."""
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
@@ -124,7 +125,7 @@ class Journal:
             if not self._warned:
                 self._warned = True
                 room = "the journal continues in memory until there is space"
-                print(f"warning: {self.path}: {error.strerror}; {room}", file=sys.stderr, flush=True)
+                say(f"warning: {self.path}: {error.strerror}; {room}", error=True)
             return 0
 
 
@@ -186,16 +187,21 @@ def ended(folder: Path) -> str:
 
 
 def follow(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield complete records from `offset` on, with that of the next one."""
+    """Yield complete records from `offset` on, with that of the next one. A line that is too long ends the journal.
+
+    Raises:
+        OSError: The journal is a link, a pipe, a device, or too large.
+    """
+    path = Path(folder) / FILE
     try:
-        file = (Path(folder) / FILE).open("rb")
+        file = opened(path, inside=Path(folder))
     except FileNotFoundError:
         return
     with file:
+        if os.fstat(file.fileno()).st_size > LARGEST:
+            raise OSError(f"{path}: must have at most {LARGEST:,} bytes.")
         file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
+        while (line := file.readline(LONGEST)).endswith(b"\n"):
             offset += len(line)
             if record := _record(line):
                 yield record, offset
@@ -206,7 +212,7 @@ def being_written(folder: Path) -> bool:
     if not fcntl:
         return False
     try:
-        with (Path(folder) / FILE).open("rb") as file:
+        with opened(Path(folder) / FILE, inside=Path(folder)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

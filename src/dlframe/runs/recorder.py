@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from dlframe.config import Config
 from dlframe.runs.journal import Journal, read
 from dlframe.runs.signals import Signals
 from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError
+from dlframe.types import CheckpointError, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,11 +163,11 @@ class RunRecorder(InMemoryRecorder):
 
     def _warn(self, error: CheckpointError) -> None:
         if not self._failed:
-            print(f"warning: {error} Training continues; earlier checkpoints are valid.", file=sys.stderr, flush=True)
+            say(f"warning: {error} Training continues; earlier checkpoints are valid.", error=True)
         self._failed = True
 
     def tell(self, note: str) -> None:
-        print(f"note: {note}", file=sys.stderr, flush=True)
+        say(f"note: {note}", error=True)
 
     def save_metadata(self, name: str, value: int) -> None:
         self.journal.write("note", name=name, value=value)
@@ -183,21 +182,21 @@ class RunRecorder(InMemoryRecorder):
                 unfinished.unlink(missing_ok=True)  # of a process killed while writing
         for path in states(self.folder):
             try:
-                _, facts = checkpoint.load(path)
+                _, facts = checkpoint.load(path, self.folder)
                 self._check_best(path, facts["best"])
             except CheckpointError as error:
-                print(f"warning: {error} Using an earlier checkpoint, if any.", file=sys.stderr, flush=True)
+                say(f"warning: {error} Using an earlier checkpoint, if any.", error=True)
                 continue
             self._best = facts["best"]
             self.step, self._epoch, self._time = facts["step"], facts["epoch"], time.monotonic()
             self.started -= facts["seconds"]
-            print(f"resumed from step {self.step:,}, epoch {self._epoch + 1}", flush=True)
+            say(f"resumed from step {self.step:,}, epoch {self._epoch + 1}")
             return path
         return None
 
     def _check_best(self, path: Path, best: Mapping[str, Any] | None) -> None:
         """Raise `CheckpointError` if the best weights of a checkpoint are missing."""
-        if best and checkpoint.load(self.folder / BEST)[1]["step"] < best["step"]:
+        if best and checkpoint.load(self.folder / BEST, self.folder)[1]["step"] < best["step"]:
             raise CheckpointError(f"{path}: requires newer weights than {BEST.name} has.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from dlframe.config import Config, load_saved
 from dlframe.runs import journal
 from dlframe.runs.run_directory import FREE, check_links, flat, identity, title
 from dlframe.storage.known import is_known
-from dlframe.types import ConfigError, nearest, printable
+from dlframe.types import ConfigError, nearest, say
 
 
 def find(config: Config) -> Path | None:
@@ -31,9 +30,9 @@ def find(config: Config) -> Path | None:
             same = [(start["time"], folder) for folder, start in beginnings.items() if start.get("identity") == wanted]
             own = [(time, folder) for time, folder in same if is_known(run=folder)]
             if same and not own:
-                name = printable(str(max(same)[1]))
+                name = max(same)[1]
                 note = f"note: {name} has this config, but was not started by you in this place. To continue it: resume={name}"
-                print(note, file=sys.stderr, flush=True)
+                say(note, error=True)
             return _checked(max(own)[1]) if own else None
     folder = Path(config.run.resume)
     start = _beginning(folder)

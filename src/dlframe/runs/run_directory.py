@@ -9,7 +9,6 @@ import math
 import os
 import platform
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,7 +19,7 @@ from dlframe.config import Config
 from dlframe.runs import environment, exported_model
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
-from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result, declared, printable
+from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result, declared, printable, read_text, say
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
@@ -35,6 +34,20 @@ NOTE_VARIABLE = "DLFRAME_RUN_NOTE"
 """Environment variable: file in which a process reports its run directory to its parent."""
 FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution")
 """Options that may change when a run is resumed; none affects the results."""
+
+
+LIMITS = {"data.json": 2**24}
+"""Bytes of a text file that is read; data.json names all classes."""
+
+
+def read_file(folder: Path, name: str) -> str:
+    """Read a text file of a run, which may be somebody else's: links, pipes, devices and large files are refused.
+
+    Raises:
+        OSError: There is no such file.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return read_text(folder / name, LIMITS.get(name, 2**20), inside=folder)
 
 
 def check_writable(runs: str) -> None:
@@ -104,7 +117,9 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     import yaml
 
     changes = environment.changes()
-    surroundings = environment.describe(changed=bool(changes))
+    if changes is None:
+        say("note: git cannot tell what is changed in the repository: the run has no changes.diff", error=True)
+    surroundings = environment.describe(changed=None if changes is None else bool(changes))
     spec = dataset.spec
     facts = {
         "name": spec.name,
@@ -127,7 +142,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     if changes:
         files["changes.diff"] = changes
     for name, content in files.items():
-        if not (folder / name).exists():
+        if not os.path.lexists(folder / name):
             (folder / name).write_text(content, encoding="utf-8")
     journal.write(
         "start",
@@ -164,7 +179,7 @@ def check_data(folder: Path, dataset: Dataset) -> None:
         DataError: The data have changed, or data.json is damaged.
     """
     try:
-        fingerprint = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
+        fingerprint = json.loads(read_file(folder, "data.json"))["fingerprint"]
         if not re.fullmatch(r"[0-9a-f]{12}", fingerprint):
             raise ValueError("invalid fingerprint")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -179,13 +194,13 @@ def check_data(folder: Path, dataset: Dataset) -> None:
 def warn_of_versions(folder: Path) -> None:
     """Warn about package versions that changed since the start of the run."""
     try:
-        before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["packages"]
+        before = json.loads(read_file(folder, "environment.json"))["packages"]
         now = environment.versions()
-        changed = [f"{name} {before[name]} to {now[name]}" for name in sorted(before) if before[name] != now.get(name)]
+        changed = [f"{name} {before[name]} to {now.get(name)}" for name in sorted(before) if before[name] != now.get(name)]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if changed:
-        print(f"warning: package versions changed; results may differ: {'; '.join(changed)}", file=sys.stderr)
+        say(f"warning: package versions changed; results may differ: {'; '.join(changed)}", error=True)
 
 
 def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
@@ -225,7 +240,7 @@ def read_result(folder: Path) -> Result:
         DataError: The folder has no valid result.
     """
     try:
-        values = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        values = json.loads(read_file(folder, RESULT))
         (baseline,) = values.pop("baseline").items()
         interval = Estimate(**values.pop("interval"))
         read = declared(values.pop("declared"))

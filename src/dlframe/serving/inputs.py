@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from dlframe.readers.arrays import columns_of, converted, load_arrays
 from dlframe.readers.images import FORMATS, header_of, read_image
 from dlframe.readers.series import read_series
-from dlframe.types import DataError, DataSpec, Field, nearest, printable
+from dlframe.types import DataError, DataSpec, Field, nearest, printable, say
 
 ARRAYS = (".npy", ".npz")
 TABLES = (".csv", ".csv.gz", ".parquet")
@@ -85,7 +84,7 @@ class Inputs:
                     if self.on_error == "raise":
                         raise DataError(f"{told} Skip such files: on_error=skip") from None
                     self.skipped += 1
-                    print(f"skipped: {told.removeprefix('predict: ')}", file=sys.stderr)
+                    say(f"skipped: {told.removeprefix('predict: ')}", error=True)
 
     def _samples(self, file: Path) -> Iterator[Sample]:
         if not file.is_file():  # pipes block forever

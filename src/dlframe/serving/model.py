@@ -14,7 +14,7 @@ from dlframe.config import Config
 from dlframe.runs.exported_model import Predictor
 from dlframe.runs.run_directory import read_result
 from dlframe.serving.inputs import Inputs, Sample
-from dlframe.types import ConfigError, DataError, DataSpec, Metric, Ragged
+from dlframe.types import ConfigError, DataError, DataSpec, Metric, Ragged, opened
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Task
@@ -37,6 +37,10 @@ class Model:
             if (run / "config.yaml").is_file():
                 raise ConfigError(f"'{run}' has no trained model yet: the run has not ended. Resume it: resume={run}")
             raise ConfigError(f"'{run}' has no trained model (not the directory of a finished run).")
+        try:
+            opened(folder / "spec.json", inside=run).close()
+        except OSError as error:
+            raise DataError(str(error)) from None
         self.run = folder.parent
         self.predictor = Predictor(folder, tuple(plugin_paths), device="auto")
 

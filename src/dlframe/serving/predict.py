@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -16,7 +15,7 @@ import numpy as np
 
 from dlframe.config import load_options
 from dlframe.registry import Count
-from dlframe.types import ConfigError, nearest
+from dlframe.types import ConfigError, nearest, say
 
 SHOWN = 20
 """Maximum rows in the terminal."""
@@ -77,16 +76,15 @@ def main(arguments: Sequence[str]) -> int:
             rows = [*_rows(names, outputs, model.spec.classes, options.top)]
             count += len(rows)
             write(rows)
-    for line in inputs.assumed:
-        print(line, file=sys.stderr)
+    say(*inputs.assumed, error=True)
     if inputs.skipped:
-        print(f"skipped: {inputs.skipped} of {inputs.skipped + count}", file=sys.stderr)
+        say(f"skipped: {inputs.skipped} of {inputs.skipped + count}", error=True)
     if not count:
         raise ConfigError(f"predict: nothing to predict in {', '.join(paths)}.")
     if options.out:
-        print(f"{count:,} predictions in {options.out}")
+        say(f"{count:,} predictions in {options.out}")
     elif count > SHOWN:
-        print(f"... {count - SHOWN:,} more; write all: out=predictions.parquet")
+        say(f"... {count - SHOWN:,} more; write all: out=predictions.parquet")
     return 0
 
 
@@ -165,9 +163,9 @@ class _Terminal:
             return
         widths = {key: max(len(key), *(len(row[key]) for row in texts)) for key in texts[0]}
         if not self.shown:
-            print("  ".join(f"{key:<{width}}" for key, width in widths.items()).rstrip())
+            say("  ".join(f"{key:<{width}}" for key, width in widths.items()).rstrip())
         for row in texts:
-            print("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip())
+            say("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip())
         self.shown += len(texts)
 
 

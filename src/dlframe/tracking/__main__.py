@@ -9,10 +9,12 @@ import threading
 import time
 from pathlib import Path
 
+from dlframe.runs.environment import leave_current_folder
 from dlframe.tracking.store import QUIET
 from dlframe.tracking.sync import close_interrupted_runs
 from dlframe.tracking.tracker import lock
 from dlframe.tracking.upload_state import beginning
+from dlframe.types import say
 
 INTERVAL_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0
@@ -72,11 +74,12 @@ def sweep(folder: Path) -> None:
     """Close interrupted runs in the same directory, in a thread."""
     if start := beginning(folder):
         for line in close_interrupted_runs(folder, start["uri"]):
-            print(time.strftime("%Y-%m-%d %H:%M:%S"), line, file=sys.stderr, flush=True)
+            say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", error=True)
 
 
 def main() -> None:
     os.environ.update(QUIET)
+    leave_current_folder()
     status = 0 if follow(Path(sys.argv[1])) else 1
     os._exit(status)  # the run waits, and freeing the modules of MLflow takes longer than uploading
 

@@ -11,7 +11,6 @@ import io
 import os
 import re
 import shutil
-import stat
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +24,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 
 from dlframe.runs.run_directory import LARGEST, artifact_root
 from dlframe.storage.known import is_known
-from dlframe.types import printable
+from dlframe.types import files, printable
 
 ADDRESS = re.compile(r"(https?)://([\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?(/[^\\?#\s]*)?", re.ASCII | re.IGNORECASE)
 """An address that every parser reads alike: no user, no query, no backslash."""
@@ -110,24 +109,14 @@ def opened(folder: Path, name: str) -> BinaryIO:
     Raises:
         RejectedRecord: There is none, or it is too large.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-    *above, last = name.split("/")
-    places = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)]
     try:
-        for part in above:
-            places.append(os.open(part, flags | os.O_DIRECTORY, dir_fd=places[-1]))
-        descriptor = os.open(last, flags, dir_fd=places[-1])
+        file = files.opened(folder / name, inside=folder)
     except OSError as error:
-        if error.errno not in NOT_A_FILE:
+        if error.errno and error.errno not in NOT_A_FILE:
             raise  # trouble of the disk, which may pass
         what = "does not exist" if error.errno == errno.ENOENT else "is not a file of the run directory"
         raise RejectedRecord(f"{folder / name} {what}") from None
-    finally:
-        for place in places:
-            os.close(place)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
-        os.close(descriptor)
-        fault = f"has more than {LARGEST:,} bytes" if stat.S_ISREG(status.st_mode) else "is not a file of the run directory"
-        raise RejectedRecord(f"{folder / name} {fault}")
-    return open(descriptor, "rb")
+    if os.fstat(file.fileno()).st_size > LARGEST:
+        file.close()
+        raise RejectedRecord(f"{folder / name} has more than {LARGEST:,} bytes")
+    return file

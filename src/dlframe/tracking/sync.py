@@ -13,10 +13,7 @@ from dlframe.storage.known import is_known, store_uri
 from dlframe.tracking.store import check_store, reachable
 from dlframe.tracking.tracker import upload
 from dlframe.tracking.upload_state import UploadState, beginning, has_pending
-from dlframe.types import ConfigError, TrackingError
-
-UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?")
-"""Control characters of untrusted text."""
+from dlframe.types import ConfigError, TrackingError, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +74,8 @@ def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
         except (TrackingError, OSError) as error:
             said, owed = str(error), True
         uploaded, pending = uploaded + (not owed), pending + owed
-        print(_line(folder, said).translate(UNPRINTABLE), flush=True)
-    print(f"uploaded: {_count(uploaded)}" + (f"; pending: {_count(pending)}" if pending else ""))
+        say(_line(folder, said))
+    say(f"uploaded: {_count(uploaded)}" + (f"; pending: {_count(pending)}" if pending else ""))
     return int(pending > 0)
 
 

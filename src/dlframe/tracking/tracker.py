@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from dlframe.runs import journal
+from dlframe.runs.environment import python
 from dlframe.storage.known import remember
 from dlframe.tracking.store import QUIET, check_store
 from dlframe.tracking.upload_state import LOCK, LOG, beginning, has_pending, pending_message
@@ -32,7 +32,7 @@ class Tracker:
             remember(runs=folder.resolve().parent)
         with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "dlframe.tracking", str(folder)],
+                python("-m", "dlframe.tracking", str(folder)),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -22,7 +22,7 @@ from dlframe.config import load_options
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import sqlite_file, store_uri
 from dlframe.tracking.store import address, reachable
-from dlframe.types import TrackingError
+from dlframe.types import TrackingError, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def serve(uri: str, root: str, host: str = "127.0.0.1", port: int = 5000, open_b
             pages = server(gate, listening, host, port)
             show(f"{here}/?token={gate.token}{fragment}", open_browser, "(Ctrl-C stops the server)")
             if gate.any_address:
-                print(f"host: {host} lets in other machines that have the token, over an unencrypted connection", flush=True)
+                say(f"host: {host} lets in other machines that have the token, over an unencrypted connection")
             pages.serve_forever()
     except KeyboardInterrupt:
         pass
@@ -131,7 +131,7 @@ def free(host: str, port: int) -> bool:
 
 def show(link: str, open_browser: bool, note: str = "") -> None:
     """Print, and optionally open, a link."""
-    print(f"MLflow: {link} {note}".rstrip(), flush=True)
+    say(f"MLflow: {link} {note}".rstrip())
     if open_browser:
         # The link in a private file: other accounts can read the arguments of the browser's process.
         handle, name = tempfile.mkstemp(prefix="dlframe-ui-", suffix=".html")

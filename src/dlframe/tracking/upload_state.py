@@ -12,7 +12,7 @@ from typing import Any
 
 from dlframe.runs import journal
 from dlframe.storage.known import store_uri
-from dlframe.types import TrackingError
+from dlframe.types import TrackingError, read_text
 
 FILE = "tracking.json"
 LOCK = ".tracking.lock"
@@ -58,7 +58,7 @@ class UploadState:
             if written.is_symlink():
                 raise TrackingError(f"{written} must not be a link. Remove it")
         try:
-            state = cls(**json.loads(path.read_text(encoding="utf-8")))
+            state = cls(**json.loads(read_text(path, 2**20, inside=folder)))
             if state.is_sound():
                 return state
         except FileNotFoundError:

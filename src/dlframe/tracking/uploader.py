@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import re
-import sys
 import time
 import traceback
 import uuid
@@ -34,6 +33,7 @@ from dlframe.storage.known import sqlite_file
 from dlframe.tracking.artifacts import RejectedRecord, destination, opened, put
 from dlframe.tracking.store import artifact_location
 from dlframe.tracking.upload_state import UploadState, beginning
+from dlframe.types import say
 
 Record = dict[str, Any]
 
@@ -358,7 +358,7 @@ class Uploader:
     def _log(self, text: str) -> None:
         if self.live:
             with contextlib.suppress(OSError):  # a full disk
-                print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr, flush=True)
+                say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", error=True)
 
 
 def whole_answer(method: str, url: str, *arguments: Any, **options: Any) -> Any:

@@ -13,7 +13,9 @@ from dlframe.types.errors import (
     nearest,
     printable,
 )
+from dlframe.types.files import opened, read_bytes, read_text
 from dlframe.types.results import Estimate, Metric, Result, declared
+from dlframe.types.terminal import say
 
 __all__ = [
     "PARTS",
@@ -38,6 +40,10 @@ __all__ = [
     "check_dataset",
     "declared",
     "nearest",
+    "opened",
     "printable",
+    "read_bytes",
+    "read_text",
+    "say",
     "taken",
 ]

@@ -6,6 +6,9 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
+ESCAPED = {"Cc", "Cs", "Zl", "Zp", "LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Unicode categories: control characters, lone surrogates, separators of lines; directions: embeddings, overrides, isolates."""
+
 
 class DlframeError(Exception):
     """Error that the user can fix: key, rule, received value, fix."""
@@ -43,8 +46,8 @@ class TrackingError(DlframeError):
 
 
 def printable(text: str) -> str:
-    """Escape control characters and those that change the writing direction."""
-    hidden = {c for c in text if unicodedata.category(c) == "Cc" or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"}
+    """Escape control characters, line breaks, lone surrogates and what changes the writing direction."""
+    hidden = {c for c in set(text) if ESCAPED & {unicodedata.category(c), unicodedata.bidirectional(c)}}
     return "".join(repr(c)[1:-1] if c in hidden else c for c in text) if hidden else text
 
 
