@@ -58,7 +58,9 @@ def run(*overrides: str) -> "Result":
     """
     from dlframe.config import load as load_config
     from dlframe.jobs.train import run as train
+    from dlframe.storage.private import keep_kernels_private
 
+    keep_kernels_private()  # before a plugin imports torch
     return train(load_config(overrides))
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.security.hostile import Server
 
 from dlframe.registry import plugins
@@ -72,3 +77,38 @@ def written(user: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+NOBODY = 65534
+"""The uid of another account."""
+
+needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can act as another account")
+
+
+@pytest.fixture
+def home(user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home and working folder of the user; DLFRAME_DATA is not set."""
+    monkeypatch.setenv("HOME", str(user))
+    monkeypatch.delenv("DLFRAME_DATA", raising=False)
+    return user
+
+
+def photos(folder: Path, per_class: int = 5, side: int = 8) -> Path:
+    """Two classes of small pictures, of which nobody else may see any."""
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for number in range(per_class):
+            picture = rng.integers(0, 255, (side, side), dtype=np.uint8)
+            Image.fromarray(picture).save(folder / label / f"{number}.png")
+            (folder / label / f"{number}.png").chmod(0o600)
+    folder.chmod(0o700)
+    return folder
+
+
+def in_little_memory(code: str, gigabytes: float, seconds: float = 60) -> str:
+    """What Python code prints in a process of its own that may have so much memory, with torch or without."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({int(gigabytes * 1e9)},) * 2)\n"
+    command = [sys.executable, "-c", limit + code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    return done.stdout + done.stderr

@@ -13,6 +13,7 @@ from typing import Any
 from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
 from dlframe.runs.environment import is_main, leave_current_folder
 from dlframe.runs.signals import RunInterrupted
+from dlframe.storage.private import keep_kernels_private
 from dlframe.types import ConfigError, DlframeError, nearest, printable, say
 
 FLAGS = {"-h": "help", "--help": "help", "-m": "-m", "--multirun": "-m"}
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arguments = sys.argv[1:]
             _begin()
         command, arguments = parse(arguments)
+        if command.trains:
+            keep_kernels_private()  # before a plugin imports torch
         return command.load().main(arguments)
     except DlframeError as error:
         if os.environ.get("DLFRAME_DEBUG") == "1":

@@ -175,8 +175,10 @@ class YamlFolder(ConfigSource):
         if group in GROUPS and group != "task" and name in GROUPS[group].entries:
             raise ConfigError(f"{file}: would hide {group}={name}, which is registered. Give the file another name.")
         try:
-            header = self._get_header_dict(_text(file, errors="replace"))
-        except ValueError as error:
+            header = self._get_header_dict(_text(file))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file}: must be UTF-8. Received: byte {error.object[error.start]:#04x}.") from None
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{file}: {error}.") from None
         if header["package"] is None and group in WHOLE:
             header["package"] = "_global_"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,12 @@ Samples = list[tuple[Path, str]]
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 """Number of decoding threads."""
+
+ALWAYS = 2**28
+"""Bytes that decoded images may take in any case."""
+
+GROWTH = 1000
+"""Otherwise, their bytes at most, relative to the files: a photo grows a hundredfold at most, a bomb ten thousandfold."""
 
 SLOT = 4096
 """Bytes per path."""
@@ -259,6 +266,7 @@ def _decode(
         parts, splits = _split(root, listing, pattern)
         classes = sorted({label for _, label in parts["train"]})
         facts: dict[str, Any] = {"classes": classes, "splits": splits, "skipped": skipped}
+        _check_budget([file for samples in parts.values() for file, _ in samples], image_size, color_mode, folder)
         for part, samples in parts.items():
             shape = (len(samples), 3 if color_mode == "rgb" else 1, image_size, image_size)
             inputs = _room(folder / f"{part}-inputs.npy", shape)
@@ -285,6 +293,18 @@ def _decode(
                 groups = np.array([_group(root, file, pattern) for file, _ in samples], np.str_)
                 np.save(folder / f"{part}-groups.npy", groups, allow_pickle=False)
     return facts
+
+
+def _check_budget(files: Sequence[Path], image_size: int, color_mode: str, folder: Path) -> None:
+    """Raise if the decoded images take more than the disk has, or far more than their files."""
+    status = [file.stat() for file in files if file.is_file()]
+    stored = sum(min(s.st_size, 512 * getattr(s, "st_blocks", s.st_size)) for s in status)  # a hole takes no block
+    size = len(files) * (3 if color_mode == "rgb" else 1) * image_size**2
+    told = f"data.image_size: {len(files):,} images of {image_size} x {image_size} pixels take {size / 1e9:.3g} GB"
+    if size > (free := shutil.disk_usage(folder).free):
+        raise DataError(f"{told}, of which the disk of {folder.parent} has {free / 1e9:.3g}. Try: DLFRAME_DATA=FOLDER")
+    if size > max(ALWAYS, GROWTH * stored):
+        raise DataError(f"{told}, more than {GROWTH} times their files ({stored / 1e6:.3g} MB). Try: data.image_size=64")
 
 
 def _room(file: Path, shape: tuple[int, ...]) -> np.memmap:

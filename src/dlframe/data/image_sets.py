@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import struct
 import tarfile
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from dlframe.readers.splits import image_set, image_spec, statistics, store, stratified
 from dlframe.registry import data
 from dlframe.storage.decoded import cache_key, decoded
-from dlframe.storage.fetch import BROKEN, Package, cache, content, download, expanded, members
+from dlframe.storage.fetch import BROKEN, Package, content, download, expanded, members
+from dlframe.storage.private import cache
 from dlframe.types import DataError, Dataset, Split, check_dataset
 
-LARGEST = 2**30
-"""Maximum bytes of an unpacked file; the largest has 154 million."""
+LARGEST = 2**28
+"""Maximum bytes of the files of a set, unpacked; the largest has 184 million."""
+
+SAMPLES = 10**6
+"""Maximum samples of a file."""
+
+SHEET = (10240, 1024)
+"""Maximum sides of a sheet of images, in any order."""
 
 Where = Literal["any", "official", "package"]
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -59,11 +68,12 @@ def read_idx(files: Sequence[Path]) -> Arrays:
 def _idx(path: Path, dimensions: int) -> np.ndarray:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            whole = content(file, path, LARGEST)
-        magic, *shape = struct.unpack_from(f">{1 + dimensions}I", whole)
-        if magic != 0x0800 + dimensions:
-            raise ValueError(f"its magic number is {magic:#06x}, not {0x0800 + dimensions:#06x}")
-        return np.frombuffer(whole, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+            magic, *shape = struct.unpack_from(f">{1 + dimensions}I", file.read(4 + 4 * dimensions))
+            if magic != 0x0800 + dimensions:
+                raise ValueError(f"its magic number is {magic:#06x}, not {0x0800 + dimensions:#06x}")
+            if (size := math.prod(shape)) > LARGEST or shape[0] > SAMPLES:
+                raise ValueError(f"its header says {' x '.join(map(str, shape))} bytes")
+            return np.frombuffer(content(file, path, max(1, size)), np.uint8).reshape(shape)
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise DataError(f"{path} is not an IDX file of {dimensions} dimensions: {error}") from None
 
@@ -74,7 +84,7 @@ def read_cifar(files: Sequence[Path], *, train: tuple[str, ...], test: str, labe
     The Python version is a pickle and not supported. One file is the archive, several are its members.
     """
     try:
-        contents = _contents(files) if len(files) > 1 else _unpacked(files[0])
+        contents = _contents(files) if len(files) > 1 else _unpacked(files[0], (*train, test))
         parts = []
         for names in (train, (test,)):
             records = np.frombuffer(b"".join(contents[name] for name in names), np.uint8)
@@ -94,11 +104,35 @@ def _contents(files: Sequence[Path]) -> dict[str, bytes]:
     return contents
 
 
-def _unpacked(archive: Path) -> dict[str, bytes]:
-    """Return the batches of an archive by name; the last of duplicates counts."""
-    with tarfile.open(archive, mode="r|*") as tar:
-        batches = ((Path(m.name).name, tar.extractfile(m)) for m in tar if m.isreg() and m.name.endswith(".bin"))
-        return {name: content(file, f"{archive}: {name}", LARGEST) for name, file in batches if file}
+def _unpacked(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the files `names` of a .tar.gz archive, which is unpacked up to the last of them."""
+    contents: dict[str, bytes] = {}
+    with gzip.open(archive) as packed, tarfile.open(fileobj=cast(Any, _Limited(packed, archive)), mode="r|") as tar:
+        for info in tar:
+            name = Path(info.name).name
+            if info.isreg() and name in names and (file := tar.extractfile(info)):
+                contents[name] = file.read()
+            if len(contents) == len(names):
+                break
+    return contents
+
+
+class _Limited:
+    """Readable stream of at most `LARGEST` bytes."""
+
+    def __init__(self, stream: gzip.GzipFile, name: Path) -> None:
+        self.stream, self.name, self.left = stream, name, LARGEST
+
+    def read(self, size: int) -> bytes:
+        self.left -= len(chunk := self.stream.read(size))
+        if self.left < 0:
+            raise DataError(f"{self.name}: holds more than {LARGEST / 1e9:.3g} GB")
+        return chunk
+
+
+def _labels(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return content(opened, file, SAMPLES)
 
 
 def read_cifar_png(files: Sequence[Path]) -> Arrays:
@@ -106,9 +140,14 @@ def read_cifar_png(files: Sequence[Path]) -> Arrays:
     from PIL import Image
 
     try:
-        sheets = [Image.open(file, formats=["PNG"]).convert("RGB") for file in files[:6]]
+        sheets = []
+        for file in files[:6]:
+            with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["PNG"]) as sheet:
+                if tuple(sorted(sheet.size, reverse=True)) > SHEET or min(sheet.size) > SHEET[1]:
+                    raise ValueError(f"{file.name} has {sheet.width} x {sheet.height} pixels")
+                sheets.append(sheet.convert("RGB"))
         images = [np.asarray(sheet).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2) for sheet in sheets]
-        train, test = (np.array(json.loads(file.read_text()), np.int64) for file in files[6:])
+        train, test = (np.array(json.loads(_labels(file)), np.int64) for file in files[6:])
         return np.concatenate(images[:5]), train, images[5], test
     except Exception as error:  # A damaged file can raise any error in Pillow's decoders.
         raise DataError(f"{files[0].parent}: not CIFAR as PNG sheets: {error}") from None
@@ -304,6 +343,9 @@ def _given(name: str, folder: Path) -> tuple[list[Path], Source]:
     for source in sources:
         files = [folder / file for file in source.files]
         if all(file.is_file() for file in files):
+            for file in files:
+                if not file.resolve().is_relative_to(folder.resolve()):
+                    raise DataError(f"data.path: {file} is a link out of {folder}. Replace the link by the file")
             return files, source
     forms = " or ".join(", ".join(source.files) for source in sources)
     raise DataError(f"data.path: must have the files of {name}: {forms}. Received: {folder}")
@@ -332,6 +374,9 @@ def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
 def _store(name: str, arrays: Arrays, source: str, folder: Path) -> dict[str, Any]:
     """Write the three splits as arrays that later runs map."""
     inputs, labels, test_inputs, test_labels = arrays
+    for part, of in ((inputs, labels), (test_inputs, test_labels)):
+        if len(part) != len(of):
+            raise DataError(f"{name}: must have a label per image. Received: {len(part):,} images, {len(of):,} labels")
     official = Split({"image": inputs, "label": labels.astype(np.int64)}, np.arange(len(labels)))
     test = Split({"image": test_inputs, "label": test_labels.astype(np.int64)}, np.arange(len(test_labels)))
     classes = SETS[name][0]

@@ -16,7 +16,7 @@ from dlframe.engine import internals  # isort: skip  # before torch and Lightnin
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
@@ -30,7 +30,7 @@ from dlframe.registry import GROUPS
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import ConfigError, DataError, Dataset, Split, TrainingError, say
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, DlframeError, Split, TrainingError, say
 
 THREADS = torch.get_num_threads()
 """CPU threads that torch chose."""
@@ -149,6 +149,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
     task = build_task(config, dataset)
     _check_baseline(task, dataset, config.headline)
     if config.run.compile:
+        internals.check_kernels()
         task.model.compile()
     options = config.values["optimizer"]
 
@@ -290,6 +291,7 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
     _prepare(config)
     tensors = checkpoint.weights(path)
     try:
+        _check_sizes(config, dataset, tensors, path)
         task = build_task(config, dataset, restored=True)
         checkpoint.restore(task, tensors, path)
         learner = Learner(task, networks=(), memory_format=_memory_format(config), metrics=_extra_metrics(config, dataset))
@@ -300,6 +302,26 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
             raise
         raise TrainingError(f"{path}: the model of this run does not fit into memory.") from error
     return _scored(learner)
+
+
+SPARE = 2**24
+"""Elements that a model may have beside those that are saved, such as masks."""
+
+
+def _check_sizes(config: Config, dataset: Dataset, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Build the model of a run without memory; refuse one that is too large for its checkpoint: both may be a stranger's."""
+    try:
+        with torch.device("meta"):
+            task = config.build("task", spec=dataset.spec, model=config.build_model(dataset.spec, restored=True))
+        own = [tensor for tensor in (*task.parameters(), *task.buffers()) if not is_lazy(tensor)]
+    except DlframeError:
+        raise
+    except Exception:  # To compute with its numbers, a model needs memory.
+        return
+    size, saved = (sum(t.numel() for t in each) for each in (own, (t for t in tensors.values() if hasattr(t, "numel"))))
+    if size > 2 * saved + SPARE:
+        checkpoint.check(task, tensors, path)
+        raise CheckpointError(f"{path}: does not match the model: must have {size:,} numbers. Received: {saved:,}.")
 
 
 def _prepare(config: Config) -> None:
@@ -346,7 +368,7 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
 def _strategy(config: Config, learner: Learner) -> str | Strategy:
     match config.trainer.strategy:
         case "ddp":
-            return DDPStrategy(find_unused_parameters=len(learner.networks) > 1)
+            return internals.LocalDDP(find_unused_parameters=len(learner.networks) > 1)
         case "fsdp":
             return internals.ManualFSDP(state_dict_type="full")
     return "auto"

@@ -8,15 +8,24 @@ several times slower.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
+import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core import imports as probes
+
+from dlframe.storage.private import is_safe, keep_kernels_private
+from dlframe.types import ConfigError
 
 
 @contextmanager
@@ -40,6 +49,8 @@ def hidden(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+keep_kernels_private()
+
 # Read by the GNU OpenMP library when torch loads it.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -47,7 +58,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 with hidden("scipy", "matplotlib", "transformers", "librosa", "onnxruntime", "pesq", "pystoi", "gammatone"):
     import torch
     from lightning.pytorch import LightningModule, Trainer
-    from lightning.pytorch.strategies import FSDPStrategy
+    from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
     from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
     from torch.optim import Optimizer
     from torchmetrics.utilities.prints import rank_zero_only
@@ -115,7 +126,73 @@ def call_through_wrapper(module: LightningModule, method: str, *args: Any) -> An
     return strategy._forward_redirection(strategy.model, module, method, *args)
 
 
-class ManualFSDP(FSDPStrategy):
+def check_kernels() -> None:
+    """Refuse torch's own folder of compiled code, in use where torch was imported before dlframe, if others can write to it.
+
+    Raises:
+        ConfigError: They can.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
+
+    if (folder := cache_dir()) == os.path.abspath(default_cache_dir()) and not is_safe(Path(folder)):
+        rule = "others can write to torch's folder of compiled code"
+        raise ConfigError(f"compile: {rule}. Received: {folder}. Try: TORCHINDUCTOR_CACHE_DIR=FOLDER")
+
+
+MEETING = "DLFRAME_MEETING"
+"""Tells the processes of one machine the file by which they find one another."""
+
+
+@functools.cache
+def _meeting() -> str:
+    """Return that file, in a folder of this user's only; empty where another program has started the processes."""
+    if "LOCAL_RANK" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="dlframe-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ[MEETING] = os.path.join(folder, "store")
+    return os.environ.get(MEETING, "")
+
+
+class Local:
+    """Strategy whose processes, on one machine, are not reachable from others (Lightning 2.6, torch 2.14).
+
+    By default they meet at a port of all interfaces, where anybody can write what they read.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _meeting()
+
+    def _get_process_group_backend(self) -> str:
+        backend = super()._get_process_group_backend()  # type: ignore[misc]
+        strategy: Any = self
+        if strategy.num_nodes == 1 and _meeting() and not torch.distributed.is_initialized():
+            loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+            for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if loopback else ():
+                os.environ.setdefault(variable, loopback[0])
+            torch.distributed.init_process_group(
+                backend,
+                store=torch.distributed.FileStore(_meeting(), strategy.world_size),
+                rank=strategy.global_rank,
+                world_size=strategy.world_size,
+                timeout=strategy._timeout,
+                device_id=None if strategy.root_device.type == "cpu" else strategy.root_device,
+            )
+            if backend == "nccl":
+                atexit.register(_leave)
+        return backend
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+class LocalDDP(Local, DDPStrategy):
+    """DDP on loopback where there is one machine."""
+
+
+class ManualFSDP(Local, FSDPStrategy):
     """FSDP for a learner that steps by itself: a backward pass may not lie within the wrapper's forward pass.
 
     So the step is not called through the wrapper; the learner calls the loss through it.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlframe.registry import Count, Positive, models
+from dlframe.storage import pickles
 from dlframe.storage.checkpoint import restore
 from dlframe.storage.fetch import Package, member
 from dlframe.types import CheckpointError, ConfigError, DataSpec, nearest
@@ -210,9 +211,10 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         _check_form(path)
+        pickles.check(path)
         with warnings.catch_warnings(action="ignore"):  # torch warns about the pickle version before refusing.
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except (pickle.UnpicklingError, pickles.Refused):
         raise CheckpointError(f"{path}: is damaged, or a pickle of other objects than tensors, which could run code.") from None
     except CheckpointError:
         raise

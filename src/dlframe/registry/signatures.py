@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import re
 import textwrap
 import typing
@@ -21,6 +22,12 @@ from dlframe.types import RegistrationError, read_bytes
 
 ALIASES = {name: value for name, value in vars(parameters).items() if typing.get_origin(value) is Annotated}
 """Importable types such as `Count` and `Fraction`."""
+
+LARGEST = 2**20
+"""Maximum bytes of a file."""
+
+LONGEST = 1000
+"""Maximum parts of a type, with aliases written out: aliases of aliases could stand for 2^50 parts."""
 
 ARGUMENTS = r"^Args:\n((?:[ \t]+.*\n?|\n)+)"
 """Section on parameters of a Google-style docstring."""
@@ -111,10 +118,6 @@ class Call:
                 kind = "a literal" if stated else "a type, or Option(type, meaning, default=...)"
                 raise RegistrationError(f"{self.where}: '{keyword.arg}' must be {kind}: {error}") from None
         return positional, values
-
-
-LARGEST = 2**21
-"""Bytes of a Python file."""
 
 
 class Source:
@@ -276,30 +279,33 @@ def literal(node: ast.AST, scope: dict[str, Any]) -> Any:
         raise ValueError(f"'{ast.unparse(node)}' is not a literal") from None
 
 
-def resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
-    """Return the type of an annotation's syntax, without running code."""
+def resolve(node: ast.AST, scope: dict[str, Any], parts: Iterator[int] | None = None) -> Any:
+    """Return the type of an annotation's syntax, without running code; `parts` counts its parts."""
+    parts = parts or itertools.count()
+    if next(parts) > LONGEST:
+        raise ValueError(f"it has more than {LONGEST:,} parts")
     match node:
         case ast.Constant(value=None):
             return None
         case ast.Constant(value=str(text)):
-            return resolve(ast.parse(text, mode="eval").body, scope)
+            return resolve(ast.parse(text, mode="eval").body, scope, parts)
         case ast.Name(id=name) if name in scope:
             value = scope[name]
-            return resolve(value, scope) if isinstance(value, ast.AST) else value
+            return resolve(value, scope, parts) if isinstance(value, ast.AST) else value
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return typing.Union[resolve(left, scope), resolve(right, scope)]  # noqa: UP007
+            return typing.Union[resolve(left, scope, parts), resolve(right, scope, parts)]  # noqa: UP007
         case ast.Subscript(value=ast.Name(id=kind) | ast.Attribute(attr=kind), slice=inner):
             items = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
             if kind == "Literal":
                 return Literal[tuple(literal(item, {}) for item in items)]
             if kind == "Union":
-                return typing.Union[tuple(resolve(item, scope) for item in items)]  # noqa: UP007
+                return typing.Union[tuple(resolve(item, scope, parts) for item in items)]  # noqa: UP007
             if kind == "Optional":
-                return typing.Union[resolve(inner, scope), None]  # noqa: UP007
+                return typing.Union[resolve(inner, scope, parts), None]  # noqa: UP007
             if kind == "Annotated":
-                return Annotated[(resolve(items[0], scope), *(interval(item) for item in items[1:]))]
+                return Annotated[(resolve(items[0], scope, parts), *(interval(item) for item in items[1:]))]
             if kind in ("tuple", "list", "Tuple", "List") and items:
-                inside = [... if isinstance(i, ast.Constant) and i.value is ... else resolve(i, scope) for i in items]
+                inside = [... if isinstance(i, ast.Constant) and i.value is ... else resolve(i, scope, parts) for i in items]
                 return list[inside[0]] if kind in ("list", "List") else tuple[tuple(inside)]
     raise ValueError(f"'{ast.unparse(node)}' is not int, float, str, bool, Literal, Annotated or a list of these")
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FORMAT = "dlframe 1"
 """Format of a checkpoint, stored in its metadata."""
 
+LONGEST = 2**24
+"""Maximum characters of the tree: its objects take more memory than its text."""
+
 KIND = "~"
 """Key of a JSON object that represents another type."""
 
@@ -100,6 +103,8 @@ def load(path: Path, inside: Path | None = None) -> tuple[dict[str, Any], dict[s
     if metadata.get("sha256") != _checksum(tensors, metadata):
         raise CheckpointError(f"{path}: the checkpoint is damaged: the checksum does not match.")
     try:
+        if len(metadata["tree"]) > LONGEST:
+            raise ValueError(f"its tree has more than {LONGEST:,} characters")
         if not isinstance(tree := _unpacked(json.loads(metadata["tree"]), tensors), dict):
             raise ValueError("the tree is not a dict")
         return tree, facts
@@ -132,6 +137,16 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
     Raises:
         CheckpointError: The tensors do not match the model; names the first difference.
     """
+    check(module, tensors, path)
+    module.load_state_dict(tensors)
+
+
+def check(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names and shapes of `tensors` with those of `module`, which may be on the device "meta".
+
+    Raises:
+        CheckpointError: The tensors do not match the model; names the first difference.
+    """
     own = module.state_dict()
     for name in sorted(own.keys() ^ tensors.keys()):
         side = "missing" if name in own else "unexpected"
@@ -145,7 +160,6 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
             raise CheckpointError(
                 f"{path}: does not match the model: '{name}' must have shape {shapes[0]}. Received: {shapes[1]}."
             )
-    module.load_state_dict(tensors)
 
 
 def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -183,8 +197,8 @@ def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def _unpacked(node: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Invert `_packed`."""
+def _unpacked(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """Invert `_packed`. Each tensor is taken once, so that the tree needs at most twice the memory of the file."""
     import torch
 
     if isinstance(node, list):
@@ -195,14 +209,14 @@ def _unpacked(node: Any, tensors: Mapping[str, Tensor]) -> Any:
         case None:
             return {key: _unpacked(value, tensors) for key, value in node.items()}
         case "tensor":
-            tensor = tensors[node["name"]]
-            return (
-                torch.empty_strided(tensor.shape, node["strides"], dtype=tensor.dtype).copy_(tensor)
-                if "strides" in node
-                else tensor
-            )
+            tensor = tensors.pop(node["name"])
+            if "strides" not in node:
+                return tensor
+            if sum((side - 1) * stride for side, stride in zip(tensor.shape, node["strides"], strict=True)) >= tensor.numel():
+                raise ValueError(f"the strides of '{node['name']}' need more memory than its elements")
+            return torch.empty_strided(tensor.shape, node["strides"], dtype=tensor.dtype).copy_(tensor)
         case "array":
-            return tensors[node["name"]].numpy()
+            return tensors.pop(node["name"]).numpy()
         case "tuple":
             return tuple(_unpacked(item, tensors) for item in node["items"])
         case "dict":

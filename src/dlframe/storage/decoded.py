@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dlframe.storage.fetch import cache, locked, scratch
+from dlframe.storage.fetch import locked, scratch
+from dlframe.storage.private import cache, is_safe, private
 from dlframe.types import DataError
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ Facts = dict[str, Any]
 
 
 def decoded(name: str, key: str, build: Callable[[Path], Facts], read: Callable[[Arrays, Facts], T]) -> T:
-    """Return `read` of the cached arrays, which `build` writes once per key.
+    """Return `read` of the cached arrays, which `build` writes once per key, for this user only.
 
     Args:
         name: Folder in the cache.
@@ -39,6 +40,7 @@ def decoded(name: str, key: str, build: Callable[[Path], Facts], read: Callable[
     if (found := _read(folder, key, read)) is not None:
         return found
     with locked(folder):
+        private(folder.parent)
         if (found := _read(folder, key, read)) is not None:
             return found
         try:
@@ -46,6 +48,8 @@ def decoded(name: str, key: str, build: Callable[[Path], Facts], read: Callable[
                 facts = build(unfinished)
                 content = {"key": key, "facts": facts, "arrays": [f.stem for f in unfinished.glob("*.npy")]}
                 (unfinished / "facts.json").write_text(json.dumps(content), encoding="utf-8")
+                for file in unfinished.iterdir():
+                    file.chmod(0o600)
                 shutil.rmtree(folder, ignore_errors=True)
                 unfinished.rename(folder)
         except OSError as error:
@@ -65,13 +69,15 @@ def cache_key(files: Iterable[Path], *options: object) -> str:
 
 
 def _read(folder: Path, key: str, read: Callable[[Arrays, Facts], T]) -> T | None:
-    """Read the folder for `key`; None if missing, damaged or of another key."""
+    """Read the folder for `key`; None if missing, damaged, of another key, or writable by others."""
+    if not all(map(is_safe, (folder.parent, folder, folder / "facts.json"))):
+        return None
     try:
         stored = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if stored["key"] != key:
             return None
         # Use the names in the folder: names in the metadata could lead out of it.
-        files = {file.stem: file for file in folder.glob("*.npy") if file.is_file() and not file.is_symlink()}
+        files = {file.stem: file for file in folder.glob("*.npy") if is_safe(file)}
         # Copy-on-write: torch warns about read-only arrays; the file stays unchanged.
         arrays: Arrays = {name: np.lib.format.open_memmap(files[name], mode="c") for name in stored["arrays"]}
         return read(arrays, stored["facts"])

