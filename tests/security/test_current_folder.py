@@ -261,6 +261,8 @@ def test_what_the_user_names_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [["-c", SCRIPT], ["-m", "dlframe"]])
 def test_a_current_folder_that_is_gone(form: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
     code = f"import os, sys; os.rmdir(os.getcwd()); os.execv(sys.executable, [sys.executable, *{form!r}, 'list'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, check=False, capture_output=True, text=True)
     assert done.stderr == "error: the current folder has been removed. Try: cd ..\n"

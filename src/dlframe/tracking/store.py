@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import is_known, sqlite_file, store_uri
 from dlframe.types import TrackingError
+from dlframe.types.files import opened
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -77,7 +78,7 @@ def reachable(uri: str, timeout_seconds: float = 3) -> None:
 
 def is_sqlite(path: Path) -> bool:
     """Return whether a file is an SQLite database or empty."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(15) in (b"", b"SQLite format 3")
 
 
