@@ -58,7 +58,8 @@ def registered() -> Iterator[None]:
     yield
     for group, registry in GROUPS.items():
         for name in registry.entries.keys() - names[group]:
-            del registry.entries[name]
+            if registry.entries[name].origin != "dlframe":
+                del registry.entries[name]
     plugins._seen.intersection_update({*seen, *plugins.PACKAGE.rglob("*.py")})
     for module in {*sys.modules} - modules:
         if module.startswith("dlframe_plugins."):

@@ -113,6 +113,17 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(cell) for cell in itertools.product(*axes)]
 
 
+def sweep_of(key: str, raw: str) -> Any:
+    """Hydra's reading of an override that stands for several values, or for an interval of them; None for another."""
+    try:
+        override = _parser().parse_override(f"{key}={raw}")
+    except Exception:
+        if _is_text(key):
+            return None
+        raise _unreadable(key, raw) from None
+    return override if override.is_sweep_override() else None
+
+
 def chosen_names(group: str, value: Any) -> list[Any]:
     """The names that a list of entries is chosen by."""
     names = [] if value is None else value if isinstance(value, list) else [value]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dlframe.config.choices import LISTS
+from dlframe.config.choices import LISTS, OPTIONS
 from dlframe.config.settings import Checkpoint, Run, Tracking, Trainer, settings
 from dlframe.registry import GROUPS, Entry
+from dlframe.registry.parameters import Parameter
 from dlframe.types import DataSpec, Metric, declared
 
 
@@ -73,6 +74,11 @@ class Config:
     def headline(self) -> str:
         """The metric that heads the table."""
         return self.values["task"].get("headline") or self.entry("task").facts["headline"]
+
+    def options(self) -> dict[str, Parameter]:
+        """The options of the run, the trainer, ..., that belong to no component, by key."""
+        own = settings.get("run").parameters
+        return own | {f"{group}.{name}": p for group in OPTIONS for name, p in settings.get(group).parameters.items()}
 
     def entry(self, group: str) -> Entry:
         """The chosen entry of a group that holds one."""

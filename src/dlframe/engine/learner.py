@@ -516,6 +516,7 @@ class Learner(LightningModule):
         progress.metrics = self._metrics("val")
         self._validated = True
         self.recorder.log_metrics(progress.steps, progress.metrics)
+        self.recorder.validated(self.current_epoch + 1, progress.metrics)
         value = progress.metrics[self.monitor]
         better = progress.best is None or (value < progress.best if self.mode == "min" else value > progress.best)
         if math.isfinite(value) and better:

@@ -15,10 +15,10 @@ from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
 from dlframe.runs.environment import is_main
 from dlframe.runs.journal import NO_ROOM, Journal, ended
-from dlframe.runs.recorder import BEST, Recorder, RunRecorder
+from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
-from dlframe.types import DataError, Dataset, Result, check_dataset, say
+from dlframe.types import DataError, Dataset, Result, RunPruned, check_dataset, say
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -63,12 +63,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
+def run(config: Config, *, pending: list[Tracker] | None = None, watch: Watch | None = None) -> Result:
     """Train, test, keep everything; or go on with a run that was stopped, where `config.run.resume` says so.
 
     Args:
         config: What to run.
         pending: Takes the tracker, to be waited for later, and keeps the last lines from the terminal: for a grid.
+        watch: Sees the metrics of each validation; may end the run by `RunPruned`.
 
     Raises:
         DlframeError: Something that the user can mend.
@@ -84,7 +85,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
         if not is_main():
             exit_with_parent()
             return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Recorder(signals))
-        recorder = _begin(config, dataset, folder, tracking_uri, signals)
+        recorder = _begin(config, dataset, folder, tracking_uri, signals, watch)
         tracker = None
         status, message = "FAILED", ""
         try:
@@ -97,6 +98,9 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
         except (KeyboardInterrupt, RunInterrupted):
             status, message = "KILLED", "interrupted"
             say(terminal.stopped(config, recorder.step), error=True)
+            raise
+        except RunPruned as error:
+            status, message = "KILLED", str(error)
             raise
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
@@ -117,7 +121,9 @@ def run(config: Config, *, pending: list[Tracker] | None = None) -> Result:
     return _summarized(result, pending)
 
 
-def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: str, signals: Signals) -> RunRecorder:
+def _begin(
+    config: Config, dataset: Dataset, before: Path | None, tracking_uri: str, signals: Signals, watch: Watch | None
+) -> RunRecorder:
     """A new run in a folder of its own, or the one that is in the folder `before` again."""
     if before:
         run_directory.check_data(before, dataset)
@@ -131,7 +137,7 @@ def _begin(config: Config, dataset: Dataset, before: Path | None, tracking_uri: 
         Path(note).write_text(str(folder.resolve()), encoding="utf-8")
     say(terminal.header(config, dataset, folder, again=bool(before)))
     run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
-    return RunRecorder(config, folder, journal, signals)
+    return RunRecorder(config, folder, journal, signals, watch)
 
 
 def _summarized(result: Result, pending: list[Tracker] | None) -> Result:

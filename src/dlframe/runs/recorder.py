@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,10 @@ FOLDER = "checkpoints"
 BEST = Path(FOLDER, "best.safetensors")
 
 
+Watch = Callable[[int, Mapping[str, float]], None]
+"""Sees epochs done, and the metrics of the validation after them."""
+
+
 class Recorder:
     """Base class for run recorders, which records nothing.
 
@@ -33,6 +37,9 @@ class Recorder:
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the values of metrics at an optimizer step."""
+
+    def validated(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of the validation after `epoch` epochs."""
 
     def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Save the weights of the best epoch so far."""
@@ -92,10 +99,12 @@ class RunRecorder(InMemoryRecorder):
         folder: Run directory.
         journal: Journal of the run.
         signals: Signals of the process.
+        watch: Sees the metrics of each validation; may end the run by `RunPruned`.
     """
 
-    def __init__(self, config: Config, folder: Path, journal: Journal, signals: Signals) -> None:
+    def __init__(self, config: Config, folder: Path, journal: Journal, signals: Signals, watch: Watch | None = None) -> None:
         super().__init__(signals)
+        self.watch = watch
         self.folder = folder
         self.journal = journal
         self.options = config.checkpoint
@@ -116,6 +125,10 @@ class RunRecorder(InMemoryRecorder):
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self.journal.metrics(step, metrics)
+
+    def validated(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        if self.watch:
+            self.watch(epoch, metrics)
 
     def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         super().save_best(weights, facts)

@@ -45,6 +45,10 @@ class TrackingError(DlframeError):
     """Tracking store that does not answer or is not trusted."""
 
 
+class RunPruned(DlframeError):
+    """A run that a search has ended early, as others do better."""
+
+
 def printable(text: str) -> str:
     """Escape control characters, line breaks, lone surrogates and what changes the writing direction."""
     hidden = {c for c in set(text) if ESCAPED & {unicodedata.category(c), unicodedata.bidirectional(c)}}

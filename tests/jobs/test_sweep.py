@@ -1,0 +1,162 @@
+"""A search that is stopped, killed, continued and shared: nothing is lost, and nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from tests.conftest import dlframe, until
+
+from dlframe.cli import main
+from dlframe.jobs.space import space_of
+from dlframe.jobs.study import Study, read_manifest
+from dlframe.runs.journal import history
+from dlframe.types import ConfigError
+
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+SPACE = ["model.width=choice(4,8)", "optimizer.lr=tag(log,interval(1e-3,1e-1))"]
+SWEEP = ["sweep", "model=mlp", "epochs=2", "tracking=none", "name=try", *SPACE]
+
+
+def study(folder: Path) -> Study:
+    return Study(folder, read_manifest(folder))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.width=interval(0.1,2)"], r"^model\.width: must be int >= 1: bounds must be integers\. Received: 0\.1 to 2\.$"),
+        (["model.widht=choice(1,2)"], r"^model\.widht: 'cnn' has no such option\. Did you mean 'width'\?"),
+        (["model.dropout=interval(0,2)"], r"^model\.dropout: must be float >= 0 and < 1\. Received: 2\.0\.$"),
+        (["model.width=choice(4,-1)"], r"^model\.width: must be int >= 1\. Received: -1\.$"),
+        (["optimizer.lr=choice(a,b)"], r"^optimizer\.lr: must be float > 0\. Received: 'a'\.$"),
+        (["optimizer.lr=tag(log,interval(0,1))"], r"^optimizer\.lr: a logarithmic scale needs a lower bound above 0"),
+        (
+            ["optimizer.lr=interval(2,1)"],
+            r"^optimizer\.lr: the lower bound must be at most the upper one\. Received: 2 to 1\.$",
+        ),
+        (["model.norm=interval(1,2)"], r"^model\.norm: .* takes no interval\. Try: model\.norm=choice\(\.\.\.\)$"),
+        (["model=cnn,nope"], r"^model=nope: no such model\."),
+        (["batch_size=range(5,5)"], r"^batch_size: must have a value"),
+        (["model.width=tag(hey,interval(1,2))"], r"^model\.width: a tag must be log\. Received: hey\.$"),
+        (["model=cnn"], r"^sweep: no option varies\."),
+        (["model=mlp,cnn", "model.patch_size=choice(1,2)"], r"^model\.patch_size: 'mlp' has no such option\."),
+    ],
+)
+def test_a_space_is_checked_before_the_first_trial(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        space_of(overrides)
+
+
+def test_an_option_of_one_model_varies_with_that_model_only():
+    space = space_of(["model=mlp,vit", "model.patch_size=choice(1,2)", "model.depth=range(1,4)", "seed=1"])
+    sampled = [space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=s)).ask()) for s in range(20)]
+    for overrides in sampled:
+        keys = {text.partition("=")[0] for text in overrides}
+        assert ("model.patch_size" in keys) == ("model=vit" in overrides)
+        assert "model.depth" in keys
+    assert {text for o in sampled for text in o if "depth" in text} == {f"model.depth={i}" for i in (1, 2, 3)}
+    assert space.fixed == ("seed=1",)
+    assert space.points() == 3 + 2 * 3
+
+
+def test_a_sweep_goes_on_towards_its_total(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SWEEP, "trials=2"]) == 0
+    first = [trial.params for trial in study(tmp_path / "runs/sweeps/try").trials()]
+    assert main([*SWEEP, "trials=4"]) == 0
+    trials = study(tmp_path / "runs/sweeps/try").trials()
+    assert [trial.params for trial in trials[:2]] == first
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    for trial in trials:
+        assert trial.value == max(value for _, value in history(Path(trial.user_attrs["run"]))["val/accuracy"])
+    whole = capsys.readouterr().out
+    assert re.search(r"^\[4/4\] trial 3: model\.width=\d optimizer\.lr=[\d.]+: [\d.]+, best [\d.]+ \(trial \d\)", whole, re.M)
+    assert main([*(text for text in SWEEP if text != "name=try"), "trials=4", "name=again"]) == 0
+    again = study(tmp_path / "runs/sweeps/again").trials()
+    assert [(t.params, t.value) for t in again] == [(t.params, t.value) for t in trials], "stopping changes the choices"
+
+
+def test_the_best_trial_is_exported_to_the_same_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main([*SWEEP, "trials=2"])
+    best = study(tmp_path / "runs/sweeps/try").best()
+    for view in ("status", "best", "importance"):
+        assert main(["sweep", view, "try"]) == 0
+    assert main(["sweep", "export", "try"]) == 0
+    written = yaml.safe_load((tmp_path / "conf/experiment/try.yaml").read_text())
+    assert written["optimizer"]["lr"] == best.params["optimizer.lr"]
+    assert main(["experiment=try", "run_name=exported"]) == 0
+    (folder,) = (tmp_path / "runs").glob("exported-*")
+    assert history(folder)["val/accuracy"] == history(Path(best.user_attrs["run"]))["val/accuracy"]
+
+
+def test_another_space_under_one_name_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main([*SWEEP, "trials=1"])
+    capsys.readouterr()
+    assert main([*SWEEP, "trials=1", "model.depth=choice(1,2)"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: sweep: 'try' has another manifest: space was model.width=4,8; optimizer.lr from")
+    assert "extend=true" in told
+    assert main([*SWEEP, "trials=2", "model.depth=choice(1,2)", "extend=true"]) == 0
+    assert len(study(tmp_path / "runs/sweeps/try").trials()) == 2
+
+
+def test_a_trial_that_fails_is_noted_and_the_sweep_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["sweep", "model=mlp", "epochs=1", "tracking=none", "optimizer=sgd", "search.sampler=grid", "name=grid"]
+    assert main([*options, "optimizer.lr=choice(0.01,1e30)"]) == 1
+    trials = study(tmp_path / "runs/sweeps/grid").trials()
+    assert sorted(trial.state.name for trial in trials) == ["COMPLETE", "FAIL"]
+    (failed,) = (trial for trial in trials if trial.state.name == "FAIL")
+    assert failed.user_attrs["failure"].startswith("weights or buffers are not finite")
+
+
+def test_bad_trials_are_ended_early(tmp_path, monkeypatch, capsys):
+    """Every later trial whose rate is hopeless is below the median at its first look."""
+    monkeypatch.chdir(tmp_path)
+    options = ["sweep", "model=mlp", "epochs=4", "tracking=none", "search.sampler=grid", "search.pruner=median", "name=pruned"]
+    main([*options, "search.warmup_trials=1", "search.warmup_epochs=0", "optimizer.lr=choice(0.01,0.011,1e-7,1e-8)"])
+    trials = study(tmp_path / "runs/sweeps/pruned").trials()
+    for trial in trials:
+        hopeless = float(trial.params["optimizer.lr"]) < 1e-3
+        assert trial.state.name != "PRUNED" or hopeless
+    pruned = [trial for trial in trials if trial.state.name == "PRUNED"]
+    assert pruned
+    assert all(len(trial.intermediate_values) < 4 for trial in pruned)
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_a_kill_loses_no_trial(tmp_path, victim):
+    """A trial in flight continues from its checkpoint; finished ones are not run again."""
+    slow = ["epochs=60", "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20", "model.depth=4"]
+    options = [*SWEEP, *slow, "trials=3", *(["workers=2"] if victim == "worker" else [])]
+    command = [sys.executable, "-m", "dlframe", *options]
+    folder = tmp_path / "runs/sweeps/try"
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until(lambda: [*tmp_path.glob("runs/try-0000-*/checkpoints/state-*")], 120)
+    if victim == "driver":
+        process.kill()
+        process.communicate()
+        done = dlframe(*options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    else:
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        said, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+        assert "was killed (signal 9); started again" in said
+    trials = study(folder).trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
+    assert len([*tmp_path.glob("runs/try-*")]) == 3, "a trial was begun anew"
+    runs = [trial.user_attrs["run"] for trial in trials]
+    assert all(len(history(tmp_path / run)["val/accuracy"]) == 60 for run in runs)
