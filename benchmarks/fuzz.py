@@ -291,18 +291,50 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
     from dlframe.data.stocks import COLUMNS
+    from dlframe.jobs.space import space_of
+    from dlframe.jobs.study import read_manifest
     from dlframe.models import backbone
     from dlframe.readers.images import read_image
     from dlframe.readers.series import read_prices
     from dlframe.registry import read_source
     from dlframe.runs import journal, run_directory
     from dlframe.runs.exported_model import Predictor, read_spec
-    from dlframe.storage import checkpoint, fetch
+    from dlframe.storage import checkpoint, fetch, known
     from dlframe.storage.decoded import decoded
+    from dlframe.tracking.artifacts import RejectedRecord, destination
     from dlframe.tracking.ui import Options as UiOptions
     from dlframe.tracking.upload_state import UploadState, pending_message
     from dlframe.tracking.uploader import read_signature
 
+    def shown(file: Path) -> str:
+        return file.read_bytes().decode(errors="replace")
+
+    def signature(file: Path) -> object:
+        return read_signature(file.read_bytes())
+
+    def location(file: Path) -> None:
+        """Wherever a store says that artifacts are, they go to the server or to the folder of runs."""
+        with contextlib.suppress(RejectedRecord):
+            place = destination(shown(file), "http://127.0.0.1:5000", Path("/runs"))
+            assert str(place).startswith(("http://127.0.0.1:5000", "/runs/artifacts/")), place
+
+    def known_list(file: Path) -> None:
+        os.environ["XDG_STATE_HOME"] = str(file.parent.parent)
+        assert not known.is_known(store="http://never.typed")
+
+    locations = [
+        b"mlflow-artifacts:/1/2/artifacts",
+        b"http://127.0.0.1:5000/api/x",
+        b"file:///runs/artifacts/1",
+        b"/runs/artifacts/x",
+    ]
+    manifest = (
+        b'{"fixed": ["model=mlp"], "space": ["x"], "monitor": "val/accuracy", "better": "max", "search": {}, "trials": 3}'
+    )
+    spaces = [
+        b"model=mlp\noptimizer.lr=tag(log,interval(1e-4,1e-1))",
+        b"model=mlp,cnn\nmodel.width=range(2,9)\nseed=choice(1,2)",
+    ]
     run = sample_run(folder)
     model = {file.name: file.read_bytes() for file in (run / "model").iterdir()}
     config = (run / "config.yaml").read_bytes()
@@ -433,7 +465,13 @@ def readers(folder: Path) -> dict[str, Reader]:
             "data.json", [told], lambda file: run_directory.check_data(file.parent, dataset), {}, (in_json,)
         ),
         "spec": Reader("spec.json", [model["spec.json"]], read_spec, {}, (in_json,)),
-        "signature": Reader("signature.json", [model["signature.json"]], read_signature, {}, (in_json,), of_mlflow),
+        "signature": Reader("signature.json", [model["signature.json"]], signature, {}, (in_json,), of_mlflow),
+        "artifact location": Reader("x", locations, location, right=False),
+        "list of what is known": Reader(
+            "dlframe/known.jsonl", [b'{"run": "/x"}\n{"store": "http://x"}\n'], known_list, right=False
+        ),
+        "manifest of a sweep": Reader("x/manifest.json", [manifest], lambda file: read_manifest(file.parent), {}, (in_json,)),
+        "space of a sweep": Reader("x", spaces, lambda file: space_of(shown(file).split("\n"))),
         "model's spec": Reader("spec.json", [model["spec.json"]], model_of, model, (in_json,)),
         "model's config": Reader("config.yaml", [model["config.yaml"]], model_of, model, yaml),
         "model's weights": Reader("weights.safetensors", [model["weights.safetensors"]], model_of, model, header),
@@ -443,7 +481,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "idx labels": Reader(idx_names[1], [idx[1]], stored, {**rest, idx_names[0]: idx[0]}),
         "idx, packed": Reader(f"{idx_names[0]}.gz", [packed[f"{idx_names[0]}.gz"]], stored, packed, (squeezed,)),
         "cifar": Reader(names[0], [batch], batches, dict.fromkeys((*names, "test_batch.bin"), batch)),
-        "cifar, packed": Reader("x.tgz", tars, lambda file: cifar([file]), {}, (squeezed,)),
+        "cifar, packed": Reader("x.tgz", tars[:1], lambda file: cifar([file]), {}, (squeezed,)),
         "cifar sheet": Reader("s1.png", [sheet], png_sheets, {**sheets, **labels}),
         "cifar labels": Reader("train.json", [labels["train.json"]], png_sheets, {**sheets, **labels}, (in_json,)),
         "prices": Reader("x.csv", [prices], lambda file: read_prices(file, COLUMNS["ohlcv"])),

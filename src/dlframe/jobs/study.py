@@ -193,7 +193,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         known = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
         raise ConfigError(f"sweep: no sweep '{folder.name}' in {folder.parent}.{nearest(folder.name, known)}") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{folder / MANIFEST}: is damaged: {error}") from None
     return manifest
 
