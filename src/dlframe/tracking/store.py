@@ -82,19 +82,33 @@ def is_sqlite(path: Path) -> bool:
         return file.read(15) in (b"", b"SQLite format 3")
 
 
+def answer_of(url: str, body: bytes | None = None, timeout_seconds: float = 30) -> bytes:
+    """Return a server's answer, of at most 64 MiB; a redirect, which would lead to another server, is an error.
+
+    Raises:
+        OSError: There is none.
+    """
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+    class Stay(HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            """Follow none."""
+
+    request = Request(url, body, {"Content-Type": "application/json"} if body else {})
+    with build_opener(Stay).open(request, timeout=timeout_seconds) as answer:
+        if len(found := answer.read(2**26 + 1)) > 2**26:
+            raise OSError("the answer has more than 64 MiB")
+        return found
+
+
 def connection_error(uri: str, timeout_seconds: float) -> str:
     """Return why no MLflow server answers at `uri`; empty if one does."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
-    from urllib.request import HTTPRedirectHandler, build_opener
-
-    class Stay(HTTPRedirectHandler):
-        def redirect_request(self, *_: object) -> None:
-            """Follow no redirect: it is told as an error."""
 
     try:
-        with build_opener(Stay).open(f"{address(uri)}/health", timeout=timeout_seconds) as answer:
-            return "" if answer.read(100).strip() == b"OK" else "something else answers there"
+        found = answer_of(f"{address(uri)}/health", timeout_seconds=timeout_seconds)
+        return "" if found.strip() == b"OK" else "something else answers there"
     except HTTPError as error:
         # A proxy may want the credentials that MLflow will send.
         return "" if error.code in (401, 403) else f"it answers {error.code} {error.reason}"

@@ -21,7 +21,7 @@ from annotated_types import Interval
 from dlframe.config import load_options
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import sqlite_file, store_uri
-from dlframe.tracking.store import address, reachable
+from dlframe.tracking.store import address, answer_of, reachable
 from dlframe.types import TrackingError, say
 
 
@@ -66,7 +66,12 @@ def serve(uri: str, root: str, host: str = "127.0.0.1", port: int = 5000, open_b
     """
     if uri.startswith(("http://", "https://")):
         reachable(uri)
-        show(f"{address(uri)}/{latest_experiment(partial(ask, address(uri)))}", open_browser)
+        try:
+            fragment = latest_experiment(partial(ask, address(uri)))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            reason = str(error) or type(error).__name__
+            raise TrackingError(f"tracking.uri: {address(uri)} answers unlike an MLflow server: {reason}") from None
+        show(f"{address(uri)}/{fragment}", open_browser)
         return
     database = sqlite_file(uri)
     if database and not database.exists():
@@ -154,8 +159,4 @@ def latest_experiment(ask: Callable[[str, dict[str, Any]], Any]) -> str:
 
 def ask(server: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
     """Call MLflow's REST API."""
-    from urllib.request import Request, urlopen
-
-    url, body = f"{server}/api/2.0/mlflow/{what}", json.dumps(request).encode()
-    with urlopen(Request(url, body, {"Content-Type": "application/json"}), timeout=30) as answer:
-        return json.load(answer)
+    return json.loads(answer_of(f"{server}/api/2.0/mlflow/{what}", json.dumps(request).encode()))
