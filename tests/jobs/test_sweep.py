@@ -56,6 +56,29 @@ def test_a_space_is_checked_before_the_first_trial(overrides, message):
         space_of(overrides)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=cnn"], "sweep: no option varies."),
+        (["seed=1,2", "trials=0"], "trials: must be int >= 1. Received: 0."),
+        (["seed=1,2", "search.sampler=nope"], "search.sampler: must be one of tpe, random,"),
+        (["seed=1,2", "search.x=1"], "search.x: no such option. Choose from: search.max_failures,"),
+        (["seed=1,2", "name=../x"], "name: must be letters, digits and . _ = + -. Received: '../x'."),
+        (["optimizer.lr=interval(1,2)", "search.sampler=grid"], "search.sampler: 'grid' needs choices and ranges."),
+        (["seed=1,2", "monitor=val/nope"], "monitor: must be a metric that task=classification logs."),
+        (["statsu", "x"], "sweep: must be key=value or a view. Did you mean 'status'?"),
+        (["status"], "sweep status: requires the name of a sweep. In runs: none."),
+        (["best", "nope"], "sweep: no sweep 'nope' in runs/sweeps."),
+        (["status", "../x"], "name: must be letters"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_written(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_an_option_of_one_model_varies_with_that_model_only():
     space = space_of(["model=mlp,vit", "model.patch_size=choice(1,2)", "model.depth=range(1,4)", "seed=1"])
     sampled = [space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=s)).ask()) for s in range(20)]

@@ -66,6 +66,10 @@ def command_help(command: Command) -> Iterator[str]:
         yield ""
         yield "Options"
         yield from option_lines(option_set(command.name, options))
+    for prefix, options in getattr(module, "SECTIONS", {}).items():
+        yield ""
+        yield f"Options {prefix}*"
+        yield from option_lines(option_set(prefix, options))
     if not command.trains:
         return
     yield ""

@@ -58,7 +58,7 @@ def parse(given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     return choices, assignments
 
 
-def load_options(command: str, options: type[T], arguments: Sequence[str]) -> T:
+def load_options(command: str, options: type[T], arguments: Sequence[str], prefix: str = "") -> T:
     """The checked options of a command other than training, from "key=value" arguments.
 
     Args:
@@ -66,11 +66,12 @@ def load_options(command: str, options: type[T], arguments: Sequence[str]) -> T:
         options: A dataclass: the options with their types, ranges, defaults and meanings.
         arguments: Each names another option. Of two of one option neither is a default that the other changes, as in an
             experiment, so that one of them is a mistake.
+        prefix: Beginning of all keys, such as "search.".
 
     Raises:
         ConfigError: There is no such option, it is given twice, or its value is outside its range.
     """
-    parameters = option_set(command, options).parameters
+    parameters = {prefix + name: p for name, p in option_set(prefix or command, options).parameters.items()}
     values: dict[str, Any] = {}
     for text in arguments:
         key, equals, raw = text.partition("=")
@@ -84,7 +85,7 @@ def load_options(command: str, options: type[T], arguments: Sequence[str]) -> T:
             values[key] = plugin_paths(raw)
         else:
             values[key] = _text(raw) if parts(parameters[key].annotation)[0] is str else _value(key, raw)
-    return options(**{key: p.check(values.get(key, p.default), key) for key, p in parameters.items()})
+    return options(**{p.name: p.check(values.get(key, p.default), key) for key, p in parameters.items()})
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Space of a search: the options that vary, in Hydra's grammar, checked against the registry before the first trial."""
+"""What a search chooses from, and how: options that vary, in Hydra's grammar, checked before the first trial."""
 
 from __future__ import annotations
 
@@ -6,16 +6,42 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from annotated_types import Interval
 
 from dlframe.config import LISTS, load
 from dlframe.config.overrides import given_keys, parse, plugin_paths, sweep_of
-from dlframe.registry import CHOICES, GROUPS, plugins
+from dlframe.registry import CHOICES, GROUPS, Natural, plugins
 from dlframe.registry.parameters import Parameter, parts
 from dlframe.types import ConfigError
 
 COMBINATIONS = 64
 """Largest number of combinations of components, each of which is checked by composing its config."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How a sweep chooses its trials.
+
+    Args:
+        sampler: Choice of the next point: tree-structured Parzen estimator (tpe; Bergstra et al. 2011), at random, from a
+            low-discrepancy sequence (qmc), by a Gaussian process (gp), by covariance matrix adaptation (cmaes), by a genetic
+            algorithm (nsga2), or every point once (grid).
+        pruner: Trials that are ended early: none, those worse than the median of the others at the same epoch (median), all
+            but a fraction at each rung (halving; Jamieson and Talwalkar 2016; hyperband: Li et al. 2018).
+        warmup_epochs: Epochs in which no trial is ended.
+        warmup_trials: Trials before any is ended, and before tpe, gp and cmaes leave random points.
+        seed: Seed of the sampler.
+        max_failures: Failed trials after which the sweep stops.
+    """
+
+    sampler: Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "grid"] = "tpe"
+    pruner: Literal["none", "median", "halving", "hyperband"] = "none"
+    warmup_epochs: Natural = 3
+    warmup_trials: Natural = 10
+    seed: Annotated[int, Interval(ge=0, le=2147483647)] = 0
+    max_failures: Natural = 10
 
 
 class Trial(Protocol):

@@ -8,16 +8,15 @@ import re
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import optuna
-from annotated_types import Interval
 from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dlframe.registry import Natural
+from dlframe.jobs.space import Search
 from dlframe.types import ConfigError, DataError, nearest, read_bytes, read_text
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -26,30 +25,6 @@ MANIFEST = "manifest.json"
 LARGEST = 2**31
 """Bytes of Optuna's journal, of some million trials."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """How a sweep chooses its trials.
-
-    Args:
-        sampler: Choice of the next point: tree-structured Parzen estimator (tpe; Bergstra et al. 2011), at random, from a
-            low-discrepancy sequence (qmc), by a Gaussian process (gp), by covariance matrix adaptation (cmaes), by a genetic
-            algorithm (nsga2), or every point once (grid).
-        pruner: Trials that are ended early: none, those worse than the median of the others at the same epoch (median), all
-            but a fraction at each rung (halving; Jamieson and Talwalkar 2016; hyperband: Li et al. 2018).
-        warmup_epochs: Epochs in which no trial is ended.
-        warmup_trials: Trials before any is ended, and before tpe, gp and cmaes leave random points.
-        seed: Seed of the sampler.
-        max_failures: Failed trials after which the sweep stops.
-    """
-
-    sampler: Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "grid"] = "tpe"
-    pruner: Literal["none", "median", "halving", "hyperband"] = "none"
-    warmup_epochs: Natural = 3
-    warmup_trials: Natural = 10
-    seed: Annotated[int, Interval(ge=0, le=2147483647)] = 0
-    max_failures: Natural = 10
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config import Config, load, load_options
-from dlframe.jobs.space import Space, space_of
+from dlframe.jobs.space import Search, Space, space_of
 from dlframe.registry import Count
 from dlframe.runs.environment import python
 from dlframe.runs.journal import history
@@ -55,6 +55,10 @@ class Options:
     extend: bool = False
 
 
+SECTIONS = {"search.": Search}
+"""Further options, by the beginning of their keys."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Search for the best options: `model.width=choice(16,32)`, `optimizer.lr=tag(log,interval(1e-4,1e-1))`, `trials=50`.
 
@@ -68,12 +72,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     if arguments and "=" not in arguments[0]:
         return _look(arguments)
-    from dlframe.jobs.study import Manifest, Search, Study, check_name
+    from dlframe.jobs.study import Manifest, Study, check_name
 
     own = {field.name for field in fields(Options)}
     options = load_options("sweep", Options, [text for text in arguments if text.partition("=")[0] in own])
-    given = [text.removeprefix("search.") for text in arguments if text.startswith("search.")]
-    search = load_options("search", Search, given)
+    search = load_options("sweep", Search, [text for text in arguments if text.startswith("search.")], "search.")
     space = space_of([t for t in arguments if t.partition("=")[0] not in own and not t.startswith("search.")])
     if search.sampler == "grid" and not space.points():
         raise ConfigError("search.sampler: 'grid' needs choices and ranges. Received an interval. Try: search.sampler=tpe")
