@@ -224,7 +224,7 @@ def reads(tree: ast.AST) -> Iterator[str]:
             called = ast.unparse(node.func)
             if called.endswith((".read_text", ".read_bytes")):
                 yield f"line {node.lineno}: {called}"
-            of_path = called.endswith(".open") and called not in ("os.open", "webbrowser.open")
+            of_path = called.endswith(".open") and called not in ("os.open", "webbrowser.open", "build_opener(Stay).open")
             if of_path or called in ("open", "io.open", "gzip.open", "os.open"):
                 mode = ast.unparse(node.args[0 if of_path else 1]) if len(node.args) > (0 if of_path else 1) else ""
                 if not any(word in mode for word in ("w", "a", "x", "O_APPEND")):
