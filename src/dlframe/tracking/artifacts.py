@@ -26,7 +26,7 @@ from dlframe.runs.run_directory import LARGEST, artifact_root
 from dlframe.storage.known import is_known
 from dlframe.types import files, printable
 
-ADDRESS = re.compile(r"(https?)://([\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?(/[^\\?#\s]*)?", re.ASCII | re.IGNORECASE)
+ADDRESS = re.compile(r"(https?)://([\w.-]+|\[[\da-f:.]+\])(?::([1-9]\d{0,4}))?(/[^\\?#\s]*)?", re.ASCII | re.IGNORECASE)
 """An address that every parser reads alike: no user, no query, no backslash."""
 
 NOT_A_FILE = {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EACCES, errno.ENAMETOOLONG}
