@@ -281,9 +281,7 @@ def step_loss(task: Any, parts: list[Batch], network: str) -> Tensor:
     for part in parts:
         for name, count in task.counts(part).items():
             totals[name] = totals.get(name, 0) + count
-    if type(task).counts is not Task.counts:
-        return torch.stack([task.loss(part, network, totals) for part in parts]).sum()
-    return torch.stack([task.loss(part, network) * (len(part) / totals["samples"]) for part in parts]).sum()
+    return torch.stack([task.loss_part(part, network, totals) for part in parts]).sum()
 
 
 # --- comparison

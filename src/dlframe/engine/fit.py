@@ -105,9 +105,8 @@ def _complete(task: Task, networks: Sequence[str], dataset: Dataset) -> None:
     with torch.random.fork_rng(devices=()):
         batch = task.features(step.batches[0])
         totals = {"samples": len(batch), **task.counts(batch)}
-        counts = () if type(task).counts is Task.counts else (totals,)
         for network in networks:
-            task.loss(batch, network, *counts)
+            task.loss_part(batch, network, totals)
     for name, buffer in task.named_buffers():
         if name in buffers:
             buffer.copy_(buffers[name])
@@ -191,13 +190,13 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
     unlabeled = config.entry("model").facts["unlabeled"]
     loader = _batches(config, dataset, dataset.train, learner, trainer, shuffle=True, unlabeled=unlabeled)
     loader.chunk = learner.chunk or 1
-    _check_size(config, loader, trainer, recorder)
+    _check_batches(config, loader, trainer, recorder)
     with recorder.signals.waiting():
         trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
     return learner, trainer
 
 
-def _check_size(config: Config, loader: BatchLoader, trainer: Trainer, recorder: Recorder) -> None:
+def _check_batches(config: Config, loader: BatchLoader, trainer: Trainer, recorder: Recorder) -> None:
     """Refuse what leaves a process without samples; tell what becomes of a step that is longer than an epoch."""
     samples, processes, run = len(loader.indices), trainer.world_size, config.run
     assert isinstance(run.batch_size, int)
@@ -207,7 +206,7 @@ def _check_size(config: Config, loader: BatchLoader, trainer: Trainer, recorder:
         raise DataError(f"data: {processes} processes need at least {processes} training samples. Received: {samples}.")
     if run.batch_size > samples:
         recorder.tell(f"batch_size={run.batch_size} is more than the {samples:,} training samples: an epoch is one batch")
-    batches = sum(map(len, loader.plan(0, processes)))
+    batches = sum(map(len, loader.plan(0, processes))) if run.accumulate_grad_batches > 1 else 0
     if run.accumulate_grad_batches > batches > 1:
         option = f"accumulate_grad_batches={run.accumulate_grad_batches}"
         recorder.tell(f"{option} is more than the {batches} batches of an epoch: an epoch is one optimizer step")
@@ -291,7 +290,7 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
     _prepare(config)
     tensors = checkpoint.weights(path)
     try:
-        _check_sizes(config, dataset, tensors, path)
+        _check_model_size(config, dataset, tensors, path)
         task = build_task(config, dataset, restored=True)
         checkpoint.restore(task, tensors, path)
         learner = Learner(task, networks=(), memory_format=_memory_format(config), metrics=_extra_metrics(config, dataset))
@@ -308,7 +307,7 @@ SPARE = 2**24
 """Elements that a model may have beside those that are saved, such as masks."""
 
 
-def _check_sizes(config: Config, dataset: Dataset, tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _check_model_size(config: Config, dataset: Dataset, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Build the model of a run without memory; refuse one that is too large for its checkpoint: both may be a stranger's."""
     try:
         with torch.device("meta"):

@@ -154,7 +154,6 @@ class Learner(LightningModule):
         self.schedulers: list[Any] = []
         self._rates: list[float] = []
         self._validated = False
-        self._counts = type(task).counts is not Task.counts
         self._durations: list[float] = []
         self._resumed: Mapping[str, Any] | None = None
         self._several = False
@@ -264,11 +263,11 @@ class Learner(LightningModule):
         """
         if internals.is_sharded(self.trainer):
             return
-        named = {id(parameter): name for name, parameter in self.task.named_parameters()}
+        parameters = dict(self.task.named_parameters())
         groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
         known = {id(parameter) for group in groups for parameter in group["params"]}
-        late = [name for place, name in named.items() if place not in known and self.task.get_parameter(name).grad is not None]
-        if late or not known <= named.keys():
+        late = [name for name, p in parameters.items() if p.grad is not None and id(p) not in known]
+        if late or not known <= set(map(id, parameters.values())):
             what = f"no optimizer has {', '.join(late[:5])}" if late else "an optimizer has parameters that were replaced"
             rule = "make, replace and unfreeze parameters in the constructor or in the first forward pass"
             raise TrainingError(f"model: {what} (step {self.progress.steps + 1}): {rule}.")
@@ -276,7 +275,7 @@ class Learner(LightningModule):
     def _totals(self, step: Step) -> Totals:
         """What the losses of a step average over, over all its batches and all processes."""
         totals: Totals = {"samples": step.samples}
-        if self._counts:
+        if self.task.has_counts:
             for batch, own in zip(step.batches, step.own, strict=True):
                 for name, count in self.task.counts(batch).items():
                     totals[name] = totals.get(name, 0) + (count if own else 0 * count)
@@ -334,12 +333,8 @@ class Learner(LightningModule):
         return self.task_loss(*arguments)
 
     def task_loss(self, batch: Batch, network: str, totals: Totals, own: int) -> Tensor:
-        """The task's own, weighted; a method of the learner, for a wrapper calls it in the place of `forward`."""
-        if self._counts:
-            loss = self.task.loss(batch, network, totals)  # type: ignore[call-arg]
-            return loss if own else loss * 0
-        loss, fraction = self.task.loss(batch, network), own / totals["samples"]
-        return loss if fraction == 1 else loss * fraction
+        """`Task.loss_part`; a method of the learner, since a wrapper calls it in place of `forward`."""
+        return self.task.loss_part(batch, network, totals, own)
 
     @torch.no_grad()
     def _partial_fit(self, step: Step) -> None:

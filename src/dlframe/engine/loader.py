@@ -81,7 +81,7 @@ class Order:
         batch_elements: Elements in a batch at most, padding included, of samples of varying length; 0 for no such limit.
         accumulate: Batches in one optimizer step; the last step of an epoch may have fewer.
         seed: Shuffle, by this seed and the epoch; None keeps the order, or sorts by length.
-        limit: Batches in an epoch; 0 for all. Without a seed, of samples drawn once for ever.
+        limit: Batches in an epoch; 0 for all. Without a seed, of a fixed random subset of the samples.
         least: Samples that each process needs of a training batch: a last batch with fewer is left out where it is 2 or more.
         weights: (samples,) by which an epoch draws samples, with replacement; None has each of them once.
     """

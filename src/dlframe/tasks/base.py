@@ -90,9 +90,10 @@ class Task(nn.Module, ABC):
         """
         dtype = torch.promote_types(self._place.dtype, torch.float32)
         changed: dict[str, Tensor | Ragged] = {}
+        fields = self.spec.fields
         for name, column in batch.columns.items():
             values = column.values if isinstance(column, Ragged) else column
-            if name in self.spec.fields and self.spec.fields[name].dtype == "float64":
+            if name in fields and fields[name].dtype == "float64":
                 continue
             if values.dtype == torch.uint8 and name in self.spec.inputs and self.spec.inputs[name].kind == "image":
                 values = values.to(dtype).div_(255)
@@ -140,6 +141,27 @@ class Task(nn.Module, ABC):
     def loss(self, batch: Batch, network: str) -> Tensor:
         """Return the scalar that a network minimizes."""
         raise NotImplementedError
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether `counts` is overridden."""
+        return type(self).counts is not Task.counts
+
+    def loss_part(self, batch: Batch, network: str, totals: Totals, samples: int | None = None) -> Tensor:
+        """Return the part of a batch in the loss of an optimizer step.
+
+        Args:
+            batch: One of the batches of the step.
+            network: Network that minimizes the loss.
+            totals: Sums over the step: "samples", and those of `counts`.
+            samples: Number of samples that count; None for all, 0 for a batch that must not contribute.
+        """
+        samples = len(batch) if samples is None else samples
+        if self.has_counts:
+            loss = self.loss(batch, network, totals)  # type: ignore[call-arg]
+            return loss if samples else loss * 0
+        loss, fraction = self.loss(batch, network), samples / totals["samples"]
+        return loss if fraction == 1 else loss * fraction
 
     def partial_fit(self, batch: Batch) -> None:
         """Learn from a batch without gradients, into buffers."""
