@@ -81,44 +81,48 @@ def matthews(spec: DataSpec) -> Metric:
     return Matthews(len(spec.classes))
 
 
-class AUROC(MulticlassAUROC):
+class DefinedClasses(Metric):
+    """Mixin for a one-vs-rest metric of torchmetrics: the mean over the classes for which it is defined.
+
+    Args:
+        num_classes: Number of classes.
+        average: "macro", or "weighted" by the samples of each class.
+    """
+
+    num_classes: int
+    target: list[Tensor]
+
+    def __init__(self, num_classes: int, average: str) -> None:
+        super().__init__(num_classes, average="none")  # type: ignore[call-arg]  # of the metric
+        self.weighted = average == "weighted"
+
+    def defined(self, counts: Tensor) -> Tensor:
+        """Return which classes have a value, from the number of targets (classes,)."""
+        return counts > 0
+
+    def compute(self) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the classes that are left out
+            values = super().compute()
+        counts = dim_zero_cat(self.target).bincount(minlength=self.num_classes)
+        return _mean(values, counts, self.defined(counts), self.weighted)
+
+
+class AUROC(DefinedClasses, MulticlassAUROC):
     """AUROC, averaged over the classes of which it is defined.
 
     torchmetrics 1.9 averages in 0 for a class that no target, or every one, has.
     """
 
-    target: list[Tensor]
-
-    def __init__(self, num_classes: int, average: str) -> None:
-        super().__init__(num_classes, average="none")
-        self.weighted = average == "weighted"
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the classes that are left out
-            values = super().compute()
-        counts = dim_zero_cat(self.target).bincount(minlength=self.num_classes)
-        return _mean(values, counts, (counts > 0) & (counts < counts.sum()), self.weighted)
+    def defined(self, counts: Tensor) -> Tensor:
+        return (counts > 0) & (counts < counts.sum())
 
 
-class AveragePrecision(MulticlassAveragePrecision):
+class AveragePrecision(DefinedClasses, MulticlassAveragePrecision):
     """Average precision, averaged over the classes of the targets.
 
     torchmetrics 1.9 averages in 0 for absent classes if all targets are of the first class.
     """
-
-    target: list[Tensor]
-
-    def __init__(self, num_classes: int, average: str) -> None:
-        super().__init__(num_classes, average="none")
-        self.weighted = average == "weighted"
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the classes that are left out
-            values = super().compute()
-        counts = dim_zero_cat(self.target).bincount(minlength=self.num_classes)
-        return _mean(values, counts, counts > 0, self.weighted)
 
 
 class BalancedAccuracy(MulticlassAccuracy):
