@@ -95,17 +95,8 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     axes = []
     for key, raw in given.items():
         text = f"{key}={raw}"
-        if key == "plugin_paths":
-            axes.append([text])
-            continue
-        try:
-            override = _parser().parse_override(text)
-        except Exception:
-            if _is_text(key):
-                axes.append([text])
-                continue
-            raise _unreadable(key, raw) from None
-        if not override.is_sweep_override():
+        override = None if key == "plugin_paths" else sweep_of(key, raw)
+        if not override:
             axes.append([text])
             continue
         axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])

@@ -127,11 +127,11 @@ class Space:
     def points(self) -> int:
         """Return the number of points; 0 if it is infinite."""
         total = 0
-        for combination, keys in self.applies.items():
+        for keys in self.applies.values():
             sizes = [_points(axis) for axis in self.axes if axis.key in keys]
             if 0 in sizes:
                 return 0
-            total += math.prod(sizes) if combination is not None else 0
+            total += math.prod(sizes)
         return total
 
 

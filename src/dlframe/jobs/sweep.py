@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 WORKER = "DLFRAME_SWEEP_WORKER"
 """Environment variable of a process that a sweep has started."""
 RESTARTS = 3
-"""How often the place of a worker that was killed is filled again."""
+"""Restarts of killed workers, per worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,9 +288,10 @@ def _summarize(study: Study) -> int:
     said += [f"{counts[state]} {word}" for state, word in others if counts[state]]
     say(", ".join(said))
     if best := study.best():
-        overrides = " ".join([*study.manifest.fixed, *best.user_attrs["overrides"]])
+        overrides = shlex.join([*study.manifest.fixed, *best.user_attrs["overrides"]])
         say(f"best trial {best.number}: {study.manifest.monitor} {best.value:.4g}: {' '.join(best.user_attrs['overrides'])}")
-        say(f"     the best of {counts[TrialState.COMPLETE]} is good by chance too: train it with seeds that it has not seen")
+        complete = counts[TrialState.COMPLETE]
+        say(f"     the best value of {complete} trials is too good on average: train it with new seeds")
         say(f"run  {best.user_attrs['run']}")
         say(f"next python -m dlframe -m {overrides} seed=1001,1002,1003", f"     python -m dlframe sweep export {study.name}")
     return int(bool(counts[TrialState.FAIL]) or not best)
@@ -375,10 +377,10 @@ def _export(study: Study) -> int:
     for key in LISTS:
         if key in choices:
             values[key] = {name: values.get(key, {}).get(name, {}) for name in choices.pop(key)}
-    defaults = [f"override /{group}: {name}" for group, name in choices.items()]
+    defaults = [{f"override /{group}": name} for group, name in choices.items()]
     path = Path("conf") / "experiment" / f"{study.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"defaults": [dict([line.split(": ", 1)]) for line in defaults] + ["_self_"], **values}
+    document = {"defaults": [*defaults, "_self_"], **values}
     head = f"# @package _global_\n# Trial {best.number} of the sweep {study.name}: {study.manifest.monitor} {best.value:.6g}\n"
     path.write_text(head + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     say(f"written: {path}", f"next python -m dlframe experiment={study.name}")
