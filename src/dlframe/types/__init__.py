@@ -16,6 +16,7 @@ from dlframe.types.errors import (
 )
 from dlframe.types.files import opened, read_bytes, read_text
 from dlframe.types.results import Estimate, Metric, Result, declared
+from dlframe.types.studies import Objective, TrialRecord
 from dlframe.types.terminal import say
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Field",
     "Lazy",
     "Metric",
+    "Objective",
     "Ragged",
     "RegistrationError",
     "Result",
@@ -39,6 +41,7 @@ __all__ = [
     "Split",
     "TrackingError",
     "TrainingError",
+    "TrialRecord",
     "check_dataset",
     "declared",
     "nearest",
