@@ -291,8 +291,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
     from dlframe.data.stocks import COLUMNS
-    from dlframe.jobs.space import space_of
-    from dlframe.jobs.study import read_manifest
+    from dlframe.studies.space import space_of
+    from dlframe.studies.study import read_manifest
     from dlframe.models import backbone
     from dlframe.readers.images import read_image
     from dlframe.readers.series import read_prices

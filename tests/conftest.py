@@ -51,12 +51,12 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
     """Take out what the tests of a file register, so that the next file finds the registries as they were."""
-    from dlframe.registry import GROUPS, plugins
+    from dlframe.registry import REGISTRIES, plugins
 
-    names = {group: {*registry.entries} for group, registry in GROUPS.items()}
+    names = {group: {*registry.entries} for group, registry in REGISTRIES.items()}
     seen, modules = {*plugins._seen}, {*sys.modules}
     yield
-    for group, registry in GROUPS.items():
+    for group, registry in REGISTRIES.items():
         for name in registry.entries.keys() - names[group]:
             if registry.entries[name].origin != "dlframe":
                 del registry.entries[name]

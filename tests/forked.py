@@ -24,7 +24,7 @@ LIMIT = 120
 """Seconds that a command may take."""
 
 MODULES = (
-    *("dlframe.cli.help", "dlframe.inspection.listing", "dlframe.jobs.grid", "dlframe.registry.plugins"),
+    *("dlframe.cli.help", "dlframe.inspection.listing", "dlframe.studies.grid", "dlframe.registry.plugins"),
     *("dlframe.data.digits", "dlframe.data.image_folder", "dlframe.storage.checkpoint"),
     *("PIL.Image", "hydra", "numpy", "pandas", "sklearn.datasets", "sklearn.model_selection", "scipy.stats"),
 )

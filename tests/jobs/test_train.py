@@ -205,16 +205,17 @@ def test_two_processes_reach_the_accuracy_of_one(tmp_path, launcher):
 
 
 def test_a_grid_goes_on_after_a_failure(tmp_path, forking):
-    training = forking.start(["-m", "model=mlp,nope", "seed=range(2)", "epochs=1", "tracking=none"], tmp_path)
+    options = ["model=mlp", "optimizer=sgd", "epochs=1", "tracking=none"]
+    training = forking.start(["-m", *options, "optimizer.lr=0.1,1e30", "seed=range(2)"], tmp_path)
     assert training.status() == 1
     said = training.said()
     rows = said[said.index("\njob ") :].strip().splitlines()[1:]
     assert [row.split()[:3] for row in rows] == [
-        ["model=mlp", "seed=0", "accuracy"],
-        ["model=mlp", "seed=1", "accuracy"],
-        ["model=nope", "seed=0", "FAILED"],
-        ["model=nope", "seed=1", "FAILED"],
-        ["model=mlp", "accuracy", rows[-1].split()[2]],
+        ["optimizer.lr=0.1", "seed=0", "accuracy"],
+        ["optimizer.lr=0.1", "seed=1", "accuracy"],
+        ["optimizer.lr=1e+30", "seed=0", "FAILED"],
+        ["optimizer.lr=1e+30", "seed=1", "FAILED"],
+        ["optimizer.lr=0.1", "accuracy", rows[-1].split()[2]],
     ]
     values = [float(row.split()[3]) for row in rows[:2]]
     assert float(rows[-1].split()[2]) == pytest.approx(np.mean(values), abs=0.011)

@@ -308,7 +308,7 @@ def test_a_name_can_be_typed_on_the_command_line(registry, name):
 
 
 def test_facts_that_are_not_stated_have_their_defaults(registry):
-    assert registry.get("net").facts == {"exempt": {}, "inputs": ("image",)}
+    assert registry.get("net").facts == {"exempt": {}, "search": {}, "inputs": ("image",)}
 
 
 def test_a_class_typed_at_a_prompt_is_registered(registry):

@@ -44,9 +44,13 @@ COMMANDS = {
     command.name: command
     for command in (
         Command(TRAIN, "[KEY=VALUE ...]", "train, test and save a run", "dlframe.jobs.train", trains=True),
-        Command("-m", "KEY=VALUE,VALUE ...", "run a grid: every combination of values", "dlframe.jobs.grid", trains=True),
+        Command("-m", "KEY=VALUE,VALUE ...", "run a grid: every combination of values", "dlframe.studies.grid", trains=True),
         Command(
-            "sweep", "KEY=choice(A,B) ...", "search for the best options; can be continued", "dlframe.jobs.sweep", trains=True
+            "sweep",
+            "KEY=choice(A,B) ...",
+            "search for the best options; can be continued",
+            "dlframe.studies.sweep",
+            trains=True,
         ),
         Command("test", "RUN [KEY=VALUE ...]", "evaluate a finished run again from its directory", "dlframe.jobs.evaluate"),
         Command("predict", "RUN INPUT ...", "predict for files, folders or arrays", "dlframe.serving.predict"),

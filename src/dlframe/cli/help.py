@@ -10,7 +10,7 @@ from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
 from dlframe.config import OPTIONS, names
 from dlframe.config.settings import option_set, settings
 from dlframe.inspection.show import option_lines
-from dlframe.registry import CHOICES, GROUPS, plugins
+from dlframe.registry import CHOICES, GROUPS, REGISTRIES, STUDY_CHOICES, plugins
 from dlframe.types import ConfigError, nearest, say
 
 EXAMPLES = """\
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"help: must be one command. Received: {received}. Try: python -m dlframe help {arguments[0]}")
     for name in arguments:
         if name not in COMMANDS:
-            is_choice = name.partition("=")[0] in (*GROUPS, *CHOICES) and "=" in name
+            is_choice = name.partition("=")[0] in (*REGISTRIES, *CHOICES, *STUDY_CHOICES) and "=" in name
             hint = (
                 f" Try: python -m dlframe show {name}"
                 if is_choice

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.config.settings import settings
-from dlframe.registry import GROUPS, plugins
+from dlframe.registry import GROUPS, REGISTRIES, plugins
 from dlframe.registry.renamed import new_name
 from dlframe.types import ConfigError, nearest
 
@@ -35,8 +35,8 @@ def names(group: str, *, files_only: bool = False) -> dict[str, str]:
         return found
     if group == "task":  # a preset comes before a class of its name
         return {entry.name: entry.origin for entry in GROUPS[group]} | found
-    if group in GROUPS:
-        found |= {entry.name: entry.origin for entry in GROUPS[group]}
+    if group in REGISTRIES:
+        found |= {entry.name: entry.origin for entry in REGISTRIES[group]}
     return found
 
 

@@ -72,6 +72,12 @@ def load_options(command: str, options: type[T], arguments: Sequence[str], prefi
         ConfigError: There is no such option, it is given twice, or its value is outside its range.
     """
     parameters = {prefix + name: p for name, p in option_set(prefix or command, options).parameters.items()}
+    values = typed_values(command, parameters, arguments)
+    return options(**{key.removeprefix(prefix): value for key, value in values.items()})
+
+
+def typed_values(command: str, parameters: Mapping[str, Parameter], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the checked value of each parameter from "key=value" arguments, see `load_options`."""
     values: dict[str, Any] = {}
     for text in arguments:
         key, equals, raw = text.partition("=")
@@ -85,7 +91,7 @@ def load_options(command: str, options: type[T], arguments: Sequence[str], prefi
             values[key] = plugin_paths(raw)
         else:
             values[key] = _text(raw) if parts(parameters[key].annotation)[0] is str else _value(key, raw)
-    return options(**{p.name: p.check(values.get(key, p.default), key) for key, p in parameters.items()})
+    return {key: p.check(values.get(key, p.default), key) for key, p in parameters.items()}
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -16,7 +16,7 @@ from dlframe.contracts.edges import edges
 from dlframe.contracts.samples import batch_of, digits, suitable, takes
 from dlframe.engine.evaluation import Evaluation
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
-from dlframe.registry import GROUPS, Entry
+from dlframe.registry import GROUPS, REGISTRIES, Entry
 from dlframe.registry.parameters import REQUIRED
 from dlframe.tasks.base import Scores, Task
 from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Ragged, Split
@@ -33,7 +33,7 @@ def required(entry: Entry) -> dict[str, Any]:
 def build(entry: Entry, *, seed: int = 0, options: Mapping[str, Any] | None = None, **injected: Any) -> Any:
     """An entry with its defaults, or with `options`."""
     torch.manual_seed(seed)
-    return GROUPS[entry.group].build({"name": entry.name, **required(entry), **(options or {})}, **injected)
+    return REGISTRIES[entry.group].build({"name": entry.name, **required(entry), **(options or {})}, **injected)
 
 
 def injected(entry: Entry) -> dict[str, Any]:
@@ -42,7 +42,11 @@ def injected(entry: Entry) -> dict[str, Any]:
         return {"params": groups_of(small_model())}
     if entry.group == "scheduler":
         return {"optimizer": torch.optim.SGD(small_model().parameters(), lr=0.1), "steps": 10}
-    if entry.group == "callback":
+    if entry.group == "sampler":
+        return {"seed": 0, "number": 0}
+    if entry.group == "pruner":
+        return {"epochs": 30}
+    if entry.group in ("callback", "executor"):
         return {}
     if entry.group == "metric":
         return {"spec": suitable(tasks_for_metric(entry)[0])[0].spec}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dlframe.registry import GROUPS, Entry, plugins
+from dlframe.registry import REGISTRIES, Entry, plugins
 from dlframe.types import DlframeError
 
 CONTRACTS: set[str] = set()
@@ -21,7 +21,7 @@ def contract(*groups: str) -> Callable[[Any], Any]:
 
     def decorate(test: Any) -> Any:
         CONTRACTS.add(_name(test))
-        test.groups = groups or tuple(GROUPS)
+        test.groups = groups or tuple(REGISTRIES)
         return test
 
     return decorate
@@ -61,7 +61,7 @@ def plugin_entries(paths: tuple[str, ...]) -> list[Entry]:
 
 def every_entry() -> list[Entry]:
     """All that is registered."""
-    return [entry for registry in GROUPS.values() for entry in registry]
+    return [entry for registry in REGISTRIES.values() for entry in registry]
 
 
 def _is_in(entry: Entry, places: list[Path]) -> bool:

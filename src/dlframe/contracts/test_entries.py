@@ -16,7 +16,7 @@ from dlframe.contracts.building import Trial, as_task, build, equal, injected, r
 from dlframe.contracts.edges import edges
 from dlframe.contracts.samples import batch_of, suitable
 from dlframe.contracts.selection import contract, every_entry
-from dlframe.registry import GROUPS, plugins
+from dlframe.registry import REGISTRIES, plugins
 from dlframe.registry.parameters import REQUIRED
 from dlframe.types import ConfigError
 
@@ -52,7 +52,7 @@ def test_documented(entry):
 def test_reads_alike(entry):
     """Reading the source without running it gives what the imported object says."""
     entry.load()
-    registry = GROUPS[entry.group]
+    registry = REGISTRIES[entry.group]
     imported = registry.get(entry.name)
     if imported.factory.__init__ in (object.__init__, torch.nn.Module.__init__):
         assert entry.parameters == {}, "the source has options, and the imported class has none"
@@ -105,12 +105,12 @@ def test_round_trips(entry):
             assert entry.check(form) == config, f"{how}, it is another config: {config}"
 
 
-@contract("task", "model", "augmentation", "optimizer", "scheduler", "callback", "metric")
+@contract("task", "model", "augmentation", "optimizer", "scheduler", "callback", "metric", "sampler", "pruner", "executor")
 def test_builds(entry):
     """It is built from the config that a run saves; data sets are so by contracts of their own."""
     plain = as_saved(entry.name, entry.check(required(entry)))
     saved = yaml.safe_load(yaml.safe_dump(plain, allow_unicode=True))
-    assert GROUPS[entry.group].build(saved, **injected(entry)) is not None, "it was built to None"
+    assert REGISTRIES[entry.group].build(saved, **injected(entry)) is not None, "it was built to None"
 
 
 @contract("model", "augmentation")

@@ -147,6 +147,8 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
 def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner, Trainer]:
     task = build_task(config, dataset)
     _check_baseline(task, dataset, config.headline)
+    if recorder.load_metadata("parameters") is None:
+        recorder.save_metadata("parameters", sum(p.numel() for p in task.model.parameters() if p.requires_grad))
     if config.run.compile:
         internals.check_kernels()
         task.model.compile()

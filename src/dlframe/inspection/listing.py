@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlframe.config import names
 from dlframe.inspection.show import LARGEST, Options, discover
-from dlframe.registry import CHOICES, GROUPS, plugins
+from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, plugins
 from dlframe.types import ConfigError, nearest, printable, read_text, say
 
 __all__ = ["Options", "listing", "main"]
@@ -34,7 +34,7 @@ def listing(groups: Sequence[str]) -> str:
         ConfigError: A group does not exist.
     """
     groups = discover("list", groups)
-    every = (*GROUPS, *CHOICES)
+    every = (*REGISTRIES, *CHOICES, *STUDY_CHOICES)
     for group in groups:
         if group not in every:
             known, equals, _ = group.partition("=")
@@ -46,7 +46,7 @@ def listing(groups: Sequence[str]) -> str:
 
 
 def _block(group: str) -> str:
-    rows = [(e.name, e.summary, e.origin) for e in GROUPS.get(group, ())]
+    rows = [(e.name, e.summary, e.origin) for e in REGISTRIES.get(group, ())]
     taken = {name for name, _, _ in rows}
     for name, path in names(group).items():
         if name not in taken or path.endswith(".yaml"):

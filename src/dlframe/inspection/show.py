@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlframe.config import LISTS, check_name, load_options, names
 from dlframe.config.settings import settings
-from dlframe.registry import CHOICES, GROUPS, Entry, plugins
+from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, Entry, plugins
 from dlframe.registry.parameters import REQUIRED
 from dlframe.types import ConfigError, printable, read_text, say
 
@@ -54,20 +54,21 @@ def options(arguments: Sequence[str]) -> str:
     group, equals, name = arguments[0].partition("=") if len(arguments) == 1 else ("", "", "")
     if group in settings.entries and not equals:
         return describe(settings.get(group), "" if group == "run" else f"{group}.")
-    if group not in (*GROUPS, *CHOICES) or not name:
+    files_only = (*CHOICES, *STUDY_CHOICES)
+    if group not in (*REGISTRIES, *files_only) or not name:
         received = " ".join(arguments) or "nothing"
-        see = f"list {group}" if group in (*GROUPS, *CHOICES) else "show --help"
+        see = f"list {group}" if group in (*REGISTRIES, *files_only) else "show --help"
         rule = f"must be GROUP=NAME, or one of {', '.join(settings.entries)}"
         raise ConfigError(f"show: {rule}. Received: {received}. See: python -m dlframe {see}")
-    if name in (files := names(group)) and (group in CHOICES or name not in GROUPS[group].entries):
+    if name in (files := names(group)) and (group in files_only or name not in REGISTRIES[group].entries):
         try:
             text = read_text(files[name], LARGEST, errors="replace").rstrip()
         except OSError as error:
             raise ConfigError(f"show: {error}") from None
         lines = [f"{group}={name}", f"from {files[name]}", "", *(f"  {line}".rstrip() for line in text.splitlines())]
         return "\n".join(map(printable, lines))
-    check_name(group, name, files if group in CHOICES else {**files, **GROUPS[group].entries})
-    entry = GROUPS[group].get(name)
+    check_name(group, name, files if group in files_only else {**files, **REGISTRIES[group].entries})
+    entry = REGISTRIES[group].get(name)
     return describe(entry, f"{group}.{name}." if group in LISTS else f"{group}.")
 
 
@@ -79,7 +80,7 @@ def discover(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def describe(entry: Entry, prefix: str) -> str:
-    head = f"{entry.group}={entry.name}" if prefix and entry.group in GROUPS else entry.name
+    head = f"{entry.group}={entry.name}" if prefix and entry.group in REGISTRIES else entry.name
     lines = [
         f"{head}: {entry.summary}",
         f"from {entry.origin}, {Path(entry.where).name}{entry.target and f', {entry.target}'}",

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
     from dlframe.tracking import Tracker
 
-FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
-"""Tells the processes that Lightning starts which folder the run has."""
-
 __all__ = ["Options", "load_data", "main", "result_of", "run"]
 
 
@@ -59,33 +56,40 @@ def main(arguments: Sequence[str]) -> int:
     """
     config = load(arguments)
     terminal.warn_of_plugins()
-    run(config)
+    folder = os.environ.get(run_directory.FOLDER_VARIABLE) if is_main() else None
+    run(config, folder=Path(folder) if folder else None)
     return 0
 
 
-def run(config: Config, *, pending: list[Tracker] | None = None, watch: Watch | None = None) -> Result:
+def run(
+    config: Config, *, pending: list[Tracker] | None = None, watch: Watch | None = None, folder: Path | None = None
+) -> Result:
     """Train, test, keep everything; or go on with a run that was stopped, where `config.run.resume` says so.
 
     Args:
         config: What to run.
         pending: Takes the tracker, to be waited for later, and keeps the last lines from the terminal: for a grid.
         watch: Sees the metrics of each validation; may end the run by `RunPruned`.
+        folder: Folder of the run, which goes on where there is one in it; None for what `config.run.resume` says.
 
     Raises:
         DlframeError: Something that the user can mend.
         RunInterrupted: Ctrl-C or SIGTERM. The state of the training is saved.
     """
     run_directory.check_writable(config.run.runs)
-    folder = resume.find(config) if is_main() else None
-    if folder and ended(folder) == "FINISHED" and (folder / run_directory.RESULT).is_file():
-        return _summarized(run_directory.read_result(folder), pending)
+    before = None
+    if is_main():
+        before = resume.at(config, folder) if folder else resume.find(config)
+    if before and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
+        return _summarized(run_directory.read_result(before), pending)
     tracking_uri = _tracking_uri(config)
     dataset = load_data(config)
     with Signals() as signals:
         if not is_main():
             exit_with_parent()
-            return _train(config, dataset, Path(os.environ.get(FOLDER_VARIABLE, "")), Recorder(signals))
-        recorder = _begin(config, dataset, folder, tracking_uri, signals, watch)
+            return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
+        folder = before or run_directory.new_folder(config, folder)
+        recorder = _begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before))
         tracker = None
         status, message = "FAILED", ""
         try:
@@ -109,7 +113,7 @@ def run(config: Config, *, pending: list[Tracker] | None = None, watch: Watch | 
                 raise DataError(f"{told}. Make room; {terminal.stopped(config, recorder.step)}") from error
             raise
         finally:
-            del os.environ[FOLDER_VARIABLE]
+            os.environ.pop(run_directory.FOLDER_VARIABLE, None)
             recorder.write_best()
             recorder.journal.write("end", status=status, message=message)
             if lost := recorder.journal.close():
@@ -122,20 +126,17 @@ def run(config: Config, *, pending: list[Tracker] | None = None, watch: Watch | 
 
 
 def _begin(
-    config: Config, dataset: Dataset, before: Path | None, tracking_uri: str, signals: Signals, watch: Watch | None
+    config: Config, dataset: Dataset, folder: Path, tracking_uri: str, signals: Signals, watch: Watch | None, *, again: bool
 ) -> RunRecorder:
-    """A new run in a folder of its own, or the one that is in the folder `before` again."""
-    if before:
-        run_directory.check_data(before, dataset)
-        run_directory.warn_of_versions(before)
-    folder = before or run_directory.new_folder(config)
+    """A new run in its folder, or the one that is there again."""
+    if again:
+        run_directory.check_data(folder, dataset)
+        run_directory.warn_of_versions(folder)
     if failed := remember(run=folder) or remember(runs=folder.parent):
         say(f"warning: {failed}; resume=auto will not find this run", error=True)
     journal = Journal(folder)
-    os.environ[FOLDER_VARIABLE] = str(folder)
-    if note := os.environ.pop(run_directory.NOTE_VARIABLE, ""):
-        Path(note).write_text(str(folder.resolve()), encoding="utf-8")
-    say(terminal.header(config, dataset, folder, again=bool(before)))
+    os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
+    say(terminal.header(config, dataset, folder, again=again))
     run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
     return RunRecorder(config, folder, journal, signals, watch)
 

@@ -96,7 +96,7 @@ class Registry:
         self.group = group
         self.injected = injected
         self.required = required
-        self.facts = {"exempt": {}, **(facts or {})}
+        self.facts = {"exempt": {}, "search": {}, **(facts or {})}
         self.entries: dict[str, Entry] = {}
 
     def __iter__(self) -> Iterator[Entry]:
@@ -105,7 +105,8 @@ class Registry:
     def register(self, name: str, **facts: Any) -> Callable[[Any], Any]:
         """Decorator that registers a class or function as `name`.
 
-        `exempt={"overfits": "reason"}` declares a contract test that does not apply.
+        `exempt={"overfits": "reason"}` declares a contract test that does not apply; `search={"width": "choice(16,32)"}` says
+        what a sweep searches if it is given no space.
         """
 
         def decorate(factory: Any) -> Any:

@@ -38,8 +38,14 @@ metrics = Registry(
     facts={"scores": (), "better": "max", "low": -math.inf, "high": math.inf, "unit": ""},
 )
 
+samplers = Registry("sampler", injected=("seed", "number"), facts={"objectives": "one", "exhaustive": False})
+pruners = Registry("pruner", injected=("epochs",))
+executors = Registry("executor")
+
 CHOICES = ("trainer", "tracking", "experiment")
-"""Groups that hold only YAML files."""
+"""Groups of a run that hold only YAML files."""
+STUDY_CHOICES = ("search",)
+"""Groups of a study that hold only YAML files."""
 
 _VARIABLES: dict[str, Registry] = {
     "tasks": tasks,
@@ -50,9 +56,16 @@ _VARIABLES: dict[str, Registry] = {
     "schedulers": schedulers,
     "callbacks": callbacks,
     "metrics": metrics,
+    "samplers": samplers,
+    "pruners": pruners,
+    "executors": executors,
 }
 
-GROUPS: dict[str, Registry] = {registry.group: registry for registry in _VARIABLES.values()}
+STUDY_GROUPS: dict[str, Registry] = {registry.group: registry for registry in (samplers, pruners, executors)}
+"""Groups of a study, which a run does not have."""
+GROUPS: dict[str, Registry] = {r.group: r for r in _VARIABLES.values() if r.group not in STUDY_GROUPS}
+"""Groups of a run."""
+REGISTRIES = {**GROUPS, **STUDY_GROUPS}
 
 
 def read_source(path: Path) -> list[tuple[Registry, Entry]]:

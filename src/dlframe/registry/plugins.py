@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlframe.registry import CHOICES, GROUPS, Entry, Registry, read_source
+from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, Entry, Registry, read_source
 from dlframe.types import ConfigError, RegistrationError, nearest
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent.parent
 
-FOLDERS = ("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks", "metrics")
+FOLDERS = (
+    *("tasks", "models", "data", "augmentations", "optimizers", "schedulers", "callbacks", "metrics"),
+    *("samplers", "pruners", "executors"),
+)
 """Sub-packages of dlframe with components."""
 
 PACKAGED_CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent.parent / "conf") if p.is_dir())
@@ -108,7 +111,7 @@ def _add_conf(folder: Path, plugin: str) -> None:
     """Add the presets and experiments of a plugin, with unique names."""
     for file in sorted(folder.rglob("*.yaml")) if folder not in conf_folders else ():
         group, _, name = file.relative_to(folder).with_suffix("").as_posix().partition("/")
-        if group not in (groups := (*GROUPS, *CHOICES)) or not name:
+        if group not in (groups := (*REGISTRIES, *CHOICES, *STUDY_CHOICES)) or not name:
             raise RegistrationError(f"{file}: must be in a folder with the name of a group.{nearest(group, groups)}")
         for other, owner in ((PACKAGED_CONF, "dlframe"), *conf_folders.items()):
             if (known := other / group / f"{name}.yaml").is_file():
@@ -201,6 +204,6 @@ def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
 def preload(chosen: Iterable[tuple[str, str]]) -> None:
     """Import the plugins among (group, name) pairs, to fail before any work."""
     for group, name in chosen:
-        entry = GROUPS[group].get(name)
+        entry = REGISTRIES[group].get(name)
         if entry.origin != "dlframe" and entry.load:
             entry.load()

@@ -35,12 +35,22 @@ def find(config: Config) -> Path | None:
                 say(note, error=True)
             return _checked(max(own)[1]) if own else None
     folder = Path(config.run.resume)
-    start = _beginning(folder)
-    if not start:
+    if not _beginning(folder):
         beside = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
         hint = nearest(folder.name, ["auto", "none", *beside])
         raise ConfigError(f"resume: must be auto, none or a run directory. Received: '{folder}'.{hint}", "resume")
-    if start.get("identity") != wanted:
+    return at(config, folder)
+
+
+def at(config: Config, folder: Path) -> Path | None:
+    """Return the folder if a run has begun in it, else None.
+
+    Raises:
+        ConfigError: Its run has another config.
+    """
+    if not (start := _beginning(folder)):
+        return None
+    if start.get("identity") != identity(config.values):
         raise ConfigError(f"resume: {folder} has another config: {_difference(config, folder)}.", "resume")
     return _checked(folder)
 

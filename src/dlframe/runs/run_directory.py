@@ -30,8 +30,8 @@ FILES = ("config.yaml", "overrides.txt", "environment.json", "data.json", "chang
 FIGURE = re.compile(r"(figures)/\w[\w .+=-]*\.png")
 LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
-NOTE_VARIABLE = "DLFRAME_RUN_NOTE"
-"""Environment variable: file in which a process reports its run directory to its parent."""
+FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
+"""Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
 FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution")
 """Options that may change when a run is resumed; none affects the results."""
 
@@ -93,8 +93,14 @@ def title(config: Config) -> str:
     return re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
 
 
-def new_folder(config: Config) -> Path:
-    """Create a run directory, named for model, data and time."""
+def new_folder(config: Config, folder: Path | None = None) -> Path:
+    """Create a run directory: this one, which may be there and empty, or one named for model, data and time."""
+    if folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"runs: cannot write to '{folder}': {getattr(error, 'strerror', error)}.") from None
+        return folder
     root = Path(config.run.runs)
     stem = f"{title(config)}-{datetime.now():%Y%m%d-%H%M%S}"
     for attempt in range(1000):

@@ -1,47 +1,24 @@
-"""What a search chooses from, and how: options that vary, in Hydra's grammar, checked before the first trial."""
+"""What a study chooses from: options that vary, in Hydra's grammar, checked before the first trial."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
 
-from annotated_types import Interval
-
-from dlframe.config import LISTS, load
+from dlframe.config import LISTS, Config, load
 from dlframe.config.overrides import given_keys, parse, plugin_paths, sweep_of
-from dlframe.registry import CHOICES, GROUPS, Natural, plugins
+from dlframe.registry import CHOICES, GROUPS, plugins
 from dlframe.registry.parameters import Parameter, parts
 from dlframe.types import ConfigError
 
-COMBINATIONS = 64
+COMBINATIONS = 1000
 """Largest number of combinations of components, each of which is checked by composing its config."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """How a sweep chooses its trials.
-
-    Args:
-        sampler: Choice of the next point: tree-structured Parzen estimator (tpe; Bergstra et al. 2011), at random, from a
-            low-discrepancy sequence (qmc), by a Gaussian process (gp), by covariance matrix adaptation (cmaes), by a genetic
-            algorithm (nsga2), or every point once (grid).
-        pruner: Trials that are ended early: none, those worse than the median of the others at the same epoch (median), all
-            but a fraction at each rung (halving; Jamieson and Talwalkar 2016; hyperband: Li et al. 2018).
-        warmup_epochs: Epochs in which no trial is ended.
-        warmup_trials: Trials before any is ended, and before tpe, gp and cmaes leave random points.
-        seed: Seed of the sampler.
-        max_failures: Failed trials after which the sweep stops.
-    """
-
-    sampler: Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2", "grid"] = "tpe"
-    pruner: Literal["none", "median", "halving", "hyperband"] = "none"
-    warmup_epochs: Natural = 3
-    warmup_trials: Natural = 10
-    seed: Annotated[int, Interval(ge=0, le=2147483647)] = 0
-    max_failures: Natural = 10
+POINTS = 1_000_000
+"""Largest number of points of a grid."""
 
 
 class Trial(Protocol):
@@ -84,11 +61,20 @@ class Axis:
     def suggest(self, trial: Trial) -> str:
         """Return the value of a trial, as one types it."""
         if self.values:
-            return str(trial.suggest_categorical(self.key, self.values))
+            return self.text(trial.suggest_categorical(self.key, self.values))
         if self.whole:
-            step = int(self.step) or 1
-            return str(trial.suggest_int(self.key, int(self.low), int(self.high), step=1 if self.log else step, log=self.log))
-        return repr(float(trial.suggest_float(self.key, self.low, self.high, step=self.step or None, log=self.log)))
+            step = 1 if self.log else int(self.step) or 1
+            return self.text(trial.suggest_int(self.key, int(self.low), int(self.high), step=step, log=self.log))
+        return self.text(trial.suggest_float(self.key, self.low, self.high, step=self.step or None, log=self.log))
+
+    def text(self, value: Any) -> str:
+        """Return a value as one types it."""
+        return str(value) if self.values else repr(int(value) if self.whole else float(value))
+
+    def listed(self) -> Axis:
+        """Return a range as a choice."""
+        values = [self.low + i * (self.step or 1) for i in range(_points(self))]
+        return Axis(self.key, tuple(self.text(round(value, 12)) for value in values))
 
     def samples(self) -> Iterator[str]:
         """Yield values that show whether all are valid: each choice, or the ends of a range."""
@@ -110,19 +96,59 @@ class Space:
         axes: Options that vary; those that choose components first.
         applies: By the values of the components, the keys of the other axes that these have: an option of one of several
             models is left out where another is chosen.
+        order: The keys of the axes as they were typed.
+        configs: By the values of the components, a config with them.
+        is_default: Whether it comes from the chosen components, not from the command line.
     """
 
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
     applies: dict[tuple[str, ...], frozenset[str]]
+    order: tuple[str, ...]
+    configs: dict[tuple[str, ...], Config]
+    is_default: bool = False
 
-    def suggest(self, trial: Trial) -> list[str]:
-        """Return the overrides of a trial: those that vary."""
+    def suggest(self, trial: Trial) -> dict[str, str]:
+        """Return the options of a trial that vary, as one types them."""
         chosen = {axis.key: axis.suggest(trial) for axis in self.axes if axis.is_choice_of_components}
         for axis in self.axes:
-            if axis.key in self.applies[tuple(chosen[a.key] for a in self.axes if a.is_choice_of_components)]:
+            if axis.key in self._keys(chosen):
                 chosen[axis.key] = axis.suggest(trial)
-        return [f"{key}={value}" for key, value in chosen.items()]
+        return chosen
+
+    def texts(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """Return the options of a trial, as one types them, from the values that it was given."""
+        return {axis.key: axis.text(params[axis.key]) for axis in self.axes if axis.key in params}
+
+    def listed(self) -> Space:
+        """Return the space with all its values as choices, for a grid.
+
+        Raises:
+            ConfigError: An axis has infinitely many.
+        """
+        for axis in self.axes:
+            if not axis.values and not _points(axis):
+                raise ConfigError(
+                    f"{axis.key}: a grid needs choices and ranges. Received: an interval. Try: sampler=tpe", axis.key
+                )
+        if self.points() > POINTS:
+            raise ConfigError(f"a grid has at most {POINTS:,} jobs. Received: {self.points():,}. Try: sweep ... sampler=random")
+        return replace(self, axes=tuple(axis if axis.values else axis.listed() for axis in self.axes))
+
+    @cached_property
+    def grid(self) -> list[dict[str, str]]:
+        """The points of a listed space: the last option that was typed varies fastest."""
+        axes = {axis.key: axis for axis in self.axes}
+        found: dict[tuple[tuple[str, str], ...], None] = {}
+        for values in itertools.product(*(axes[key].values for key in self.order)):
+            chosen = dict(zip(self.order, values, strict=True))
+            keys = self._keys(chosen)
+            point = {k: v for k, v in chosen.items() if axes[k].is_choice_of_components or k in keys}
+            found[tuple(point.items())] = None
+        return [dict(point) for point in found]
+
+    def _keys(self, chosen: Mapping[str, str]) -> frozenset[str]:
+        return self.applies[tuple(chosen[axis.key] for axis in self.axes if axis.is_choice_of_components)]
 
     def points(self) -> int:
         """Return the number of points; 0 if it is infinite."""
@@ -142,15 +168,22 @@ def _points(axis: Axis) -> int:
     return int((axis.high - axis.low) / step + 1e-9) + 1 if step else 0
 
 
-def space_of(overrides: Sequence[str]) -> Space:
+def space_of(overrides: Sequence[str], *, default: bool = True) -> Space:
     """Return the space of overrides such as "model.width=choice(16,32)" and "optimizer.lr=tag(log,interval(1e-4,1e-1))".
 
+    Args:
+        overrides: As they were typed.
+        default: Whether the components say what varies if no override does.
+
     Raises:
-        ConfigError: A value is outside an option's range, or no chosen component has an option.
+        ConfigError: A value is outside an option's range, no chosen component has an option, or nothing varies.
     """
     given = given_keys(overrides)
     plugins.discover(plugin_paths(given.get("plugin_paths", "null")))
-    sweeps = {key: sweep for key, raw in given.items() if (sweep := sweep_of(key, raw))}
+    sweeps = {key: sweep for key, raw in given.items() if key != "plugin_paths" and (sweep := sweep_of(key, raw))}
+    is_default = not sweeps and default
+    if is_default:
+        sweeps = _default_space(load(overrides), given)
     fixed = tuple(f"{key}={raw}" for key, raw in given.items() if key not in sweeps)
     components = {key: sweep for key, sweep in sweeps.items() if key in GROUPS or key in CHOICES}
     axes = [_choices(key, sweep) for key, sweep in components.items()]
@@ -158,30 +191,59 @@ def space_of(overrides: Sequence[str]) -> Space:
     if len(combinations) > COMBINATIONS:
         keys = ", ".join(components)
         raise ConfigError(f"{keys}: at most {COMBINATIONS} combinations of components. Received: {len(combinations)}.")
-    parameters = {combination: _parameters(fixed, [*components], combination) for combination in combinations}
+    configs = {combination: load([*fixed, *_chosen(components, combination)]) for combination in combinations}
+    parameters = {combination: _parameters(config) for combination, config in configs.items()}
     applies: dict[tuple[str, ...], set[str]] = {combination: set() for combination in combinations}
     for key, sweep in sweeps.items():
         if key in components:
             continue
         owners = [combination for combination in combinations if key in parameters[combination]]
-        if not owners:
-            first = [f"{k}={v}" for k, v in zip(components, combinations[0], strict=True)]
-            load([*fixed, *first, f"{key}={next(iter(_texts(key, sweep)))}"])  # says what is wrong with the key
-            raise ConfigError(f"{key}: cannot vary.", key)
-        axis = _axis(key, sweep, parameters[owners[0]][key])
+        axis = _axis(key, sweep, parameters[owners[0]][key]) if owners else _choices(key, sweep)
         for combination in owners:
-            applies[combination].add(key)
             for text in axis.samples():
                 parameters[combination][key].check(parse({key: text})[1][key], key)
+        if not owners:  # it belongs to no signature: an option of one network, or a mistake
+            owners = [c for c in combinations if _loads([*fixed, *_chosen(components, c), f"{key}={axis.values[0]}"])]
+            for combination in owners or combinations[:1]:
+                for text in axis.values:
+                    load([*fixed, *_chosen(components, combination), f"{key}={text}"])  # says what is wrong
+        for combination in owners:
+            applies[combination].add(key)
         axes.append(axis)
-    if not axes:
+    order = tuple(key for key in sweeps if any(axis.key == key for axis in axes))
+    applied = {combination: frozenset(keys) for combination, keys in applies.items()}
+    return Space(fixed, tuple(axes), applied, order, configs, is_default)
+
+
+def _default_space(config: Config, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the chosen components say is worth searching, without what is typed."""
+    found = {}
+    for group in GROUPS:
+        if group not in LISTS:
+            entry = config.entry(group)
+            for option, text in entry.facts["search"].items():
+                key = f"{group}.{option}"
+                if key not in given and option in entry.parameters:
+                    found[key] = sweep_of(key, text)
+    if not found:
         raise ConfigError("sweep: no option varies. Try: python -m dlframe sweep 'optimizer.lr=tag(log,interval(1e-4,1e-1))'")
-    return Space(fixed, tuple(axes), {combination: frozenset(keys) for combination, keys in applies.items()})
+    return found
 
 
-def _parameters(fixed: Sequence[str], components: Sequence[str], combination: Sequence[str]) -> dict[str, Parameter]:
+def _chosen(components: Sequence[str] | Mapping[str, Any], combination: Sequence[str]) -> list[str]:
+    return [f"{key}={value}" for key, value in zip(components, combination, strict=True)]
+
+
+def _loads(overrides: Sequence[str]) -> bool:
+    try:
+        load(overrides)
+    except ConfigError:
+        return False
+    return True
+
+
+def _parameters(config: Config) -> dict[str, Parameter]:
     """Return the options of a config by key."""
-    config = load([*fixed, *(f"{key}={value}" for key, value in zip(components, combination, strict=True))])
     found = dict(config.options())
     for group, registry in GROUPS.items():
         if group in LISTS:

@@ -1,0 +1,1 @@
+"""Pruners: what ends a trial early."""

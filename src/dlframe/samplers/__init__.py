@@ -1,0 +1,1 @@
+"""Samplers: what chooses the next trial of a search."""

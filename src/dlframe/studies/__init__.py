@@ -1,0 +1,1 @@
+"""Studies: grids, searches, and what continues, shares and shows them."""

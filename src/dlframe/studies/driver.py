@@ -1,0 +1,241 @@
+"""The course of a study: workers here or elsewhere, and what is shown of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dlframe.config import LISTS, Config
+from dlframe.executors.base import Work
+from dlframe.executors.base import Worker as Started
+from dlframe.registry import GROUPS, REGISTRIES
+from dlframe.runs import run_directory
+from dlframe.runs.environment import python
+from dlframe.runs.run_directory import check_writable
+from dlframe.studies import options, work
+from dlframe.studies.space import Space
+from dlframe.studies.study import FOLDER, Manifest, Study, check_name
+from dlframe.types import ConfigError, TrialRecord, nearest, read_bytes, say
+
+WORKER = "DLFRAME_SWEEP_WORKER"
+"""Environment variable of a process that a study has started: its number, and the trials that it may do."""
+RESTARTS = 3
+"""Restarts of killed workers, per worker."""
+
+
+def is_worker() -> bool:
+    """Return whether a study has started this process."""
+    return WORKER in os.environ
+
+
+def work_as_worker(study: Study, space: Space, chosen: options.Study) -> int:
+    """Work as a process that a study has started; the exit status."""
+    trials = int(os.environ[WORKER].partition(":")[2] or 0)
+    return work.Worker(study, space, chosen, in_own_process=True).work(trials=trials)
+
+
+def run(study: Study, space: Space, chosen: options.Study, command: str, main: Callable[[Sequence[str]], int]) -> None:
+    """Work on a study until no trial is left to begin.
+
+    Args:
+        study: The study.
+        space: What its trials choose from.
+        chosen: Its options.
+        command: "sweep", or "-m".
+        main: The command as a function, of its arguments.
+    """
+    shown = Shown(study)
+    executor = chosen.components["executor"]
+    is_elsewhere = executor["name"] != "local" or executor["isolate"] or chosen.search.timeout
+    try:
+        if chosen.options.workers > 1 or is_elsewhere:
+            _drive(study, chosen, next(iter(space.configs.values())), command, main, shown)
+        else:
+            work.Worker(study, space, chosen).work(lambda number: shown.update())
+    except (KeyboardInterrupt, SystemExit):
+        say(f"stopped; the same command continues: {study.folder}", error=True)
+        raise
+
+
+def _drive(
+    study: Study, chosen: options.Study, config: Config, command: str, main: Callable[[Sequence[str]], int], shown: Shown
+) -> None:
+    """Have workers work, and fill the place of one that is killed."""
+    executor = chosen.build("executor")
+    workers = chosen.options.workers
+    own = {"workers", "name", "extend", "retry", *(["sampler"] if command == "-m" else [])}
+    arguments = [text for text in (*chosen.typed, *chosen.overrides) if text.partition("=")[0] not in own]
+    arguments.append(f"name={study.name}")
+    restarts = RESTARTS * workers
+
+    def worker(number: int) -> Work:
+        return Work(
+            number=number,
+            workers=workers,
+            command=python("-m", "dlframe", command, *arguments),
+            run=main,
+            arguments=arguments,
+            environment={WORKER: f"{number}:{executor.trials_each}"},
+            folder=Path.cwd(),
+            log=(study.folder / f"worker-{number}.log").absolute(),
+            accelerator=config.trainer.accelerator,
+            devices=max(1, config.trainer.devices) * config.trainer.num_nodes,
+        )
+
+    running: dict[int, Started] = {}
+    try:
+        running = dict(enumerate(executor.start([worker(number) for number in range(workers)])))
+        while running:
+            time.sleep(work.POLL_SECONDS)
+            shown.update()
+            for number, started in [*running.items()]:
+                if (status := started.poll()) is None:
+                    continue
+                del running[number]
+                again = status in (work.MORE, work.EXPIRED)
+                if status < 0 and restarts:
+                    restarts -= 1
+                    again = True
+                    say(f"worker {number} was killed (signal {-status}); started again", error=True)
+                elif status and not again:
+                    say(f"worker {number} ended with status {status}; see {worker(number).log}", error=True)
+                if again:
+                    (running[number],) = executor.start([worker(number)])
+        shown.update()
+    finally:
+        for started in running.values():
+            started.stop()
+        executor.close()
+
+
+class Shown:
+    """Prints each trial that has ended, once."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.known = {record.number for record in study.records() if record.state != "running"}
+        self.started, self.before = time.monotonic(), len(self.known)
+
+    def update(self) -> None:
+        """Print the trials that have ended since the last call."""
+        total = self.study.manifest.trials
+        records = self.study.records()
+        for record in records:
+            if record.state != "running" and record.number not in self.known:
+                self.known.add(record.number)
+                done = len(self.known)
+                left = (time.monotonic() - self.started) / (done - self.before) * (total - done)
+                best = self.study.best(records) if len(self.study.objectives) == 1 else None
+                said = f", best {best.values[0]:.4g} (trial {best.number})" if best else ""
+                say(f"[{done}/{total}] {line(record)}{said}" + f"; about {left:.0f} s left" * (left >= 1))
+
+
+def line(record: TrialRecord) -> str:
+    """Describe a trial."""
+    what = {"complete": ", ".join(f"{value:.4g}" for value in record.values)}.get(record.state, record.state)
+    varied = " ".join(f"{key}={text}" for key, text in record.options.items())
+    return f"trial {record.number}: {varied}: {what}" + (f": {record.failure}" if record.failure else "")
+
+
+def options_of(record: TrialRecord) -> list[str]:
+    """Return the options of a trial that vary, as overrides."""
+    return [f"{key}={text}" for key, text in record.options.items()]
+
+
+def plugins_of(config: Config) -> dict[str, str]:
+    """Return a hash of the file of each chosen component that a plugin brings."""
+    found = {}
+    for group, registry in GROUPS.items():
+        values = config.values[group]
+        for name in [o["name"] for o in values.values()] if group in LISTS else [values["name"]]:
+            entry = registry.get(name)
+            if entry.origin != "dlframe" and (file := Path(entry.where.rpartition(":")[0])).is_file():
+                found[f"{group}={name}"] = hashlib.sha256(read_bytes(file, 2**24)).hexdigest()[:12]
+    return found
+
+
+def begin(space: Space, chosen: options.Study, *, trials: int, stem: str = "") -> Study:
+    """Begin or continue a study.
+
+    Args:
+        space: What varies.
+        chosen: Options of the study.
+        trials: Number of trials.
+        stem: Beginning of its name where components vary.
+
+    Raises:
+        DlframeError: The folder has another study.
+    """
+    configs = [*space.configs.values()]
+    config = configs[0]
+    check_writable(config.run.runs)
+    manifest = Manifest(
+        fixed=[*space.fixed],
+        space=[*map(str, space.axes)],
+        objectives=[[metric, direction(metric, config)] for metric in chosen.search.objectives or (monitor(configs),)],
+        sampler=chosen.components["sampler"],
+        pruner=chosen.components["pruner"],
+        seed=chosen.search.seed,
+        seeds=chosen.search.seeds,
+        plugins={name: digest for c in configs for name, digest in plugins_of(c).items()},
+        trials=trials,
+        storage=chosen.options.storage,
+    )
+    text = json.dumps({key: value for key, value in manifest.facts.items() if key != "plugins"}, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    title = stem if stem and len(configs) > 1 else run_directory.title(config)
+    name = chosen.options.name or f"{title}-{digest}"
+    check_name(name)
+    study = Study.begin(
+        Path(config.run.runs) / FOLDER / name,
+        manifest,
+        extend=chosen.options.extend,
+        retry=chosen.options.retry,
+        pruner=chosen.build("pruner", epochs=config.run.epochs),
+    )
+    study.max_failures = chosen.search.max_failures
+    return study
+
+
+FACTS = ("parameters", "latency", "seconds")
+"""Objectives that are no metric; less is better."""
+
+
+def monitor(configs: Sequence[Config]) -> str:
+    """Return the metric that selects the best epoch, where all configs have the same one."""
+    return configs[0].monitor if len({config.monitor for config in configs}) == 1 else "monitor"
+
+
+def direction(metric: str, config: Config) -> str:
+    """Return "min" or "max" for an objective.
+
+    Raises:
+        ConfigError: There is no such metric.
+    """
+    if metric in FACTS:
+        return "min"
+    if metric == "monitor":
+        metric = config.monitor
+    known = config.metrics
+    if metric.startswith("test/"):
+        raise ConfigError(
+            f"search.objectives: a search never looks at the test split. Received: {metric}.", "search.objectives"
+        )
+    if metric.removeprefix("val/") not in known or not metric.startswith("val/"):
+        hint = nearest(metric, [*(f"val/{name}" for name in known), *FACTS])
+        raise ConfigError(f"search.objectives: no such objective. Received: {metric}.{hint}", "search.objectives")
+    return known[metric.removeprefix("val/")].better
+
+
+def is_exhaustive(chosen: options.Study) -> bool:
+    """Return whether the sampler tries every point once."""
+    return bool(REGISTRIES["sampler"].get(chosen.components["sampler"]["name"]).facts["exhaustive"])
+
+
+def is_typed(chosen: options.Study, key: str) -> bool:
+    """Return whether an option of the study was typed."""
+    return any(text.partition("=")[0] == key for text in chosen.typed)

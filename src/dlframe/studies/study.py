@@ -1,0 +1,330 @@
+"""A study on disk: its manifest, its trials, and who works on which trial."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from dlframe.registry import REGISTRIES
+from dlframe.runs.environment import versions
+from dlframe.storage.known import is_known, remember
+from dlframe.studies.space import Space
+from dlframe.studies.storage import open_storage
+from dlframe.types import ConfigError, DataError, DlframeError, Objective, TrialRecord, nearest, read_text, say
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+FOLDER = "sweeps"
+MANIFEST = "manifest.json"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+FREE = ("trials", "storage", "generation", "packages")
+"""What may change when a study is continued."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a study is; the same command continues it.
+
+    Attributes:
+        fixed: Overrides of every trial.
+        space: The options that vary, in words.
+        objectives: What is compared: metric and direction of each.
+        sampler: Name and options of the sampler.
+        pruner: Name and options of the pruner.
+        seed: Seed of the sampler.
+        seeds: Seeds of a trial.
+        plugins: Component of a plugin -> hash of its file.
+        packages: Versions when it began.
+        trials: Number of trials.
+        storage: Address of the trials.
+        generation: How often the space was changed.
+    """
+
+    fixed: list[str]
+    space: list[str]
+    objectives: list[list[str]]
+    sampler: dict[str, Any]
+    pruner: dict[str, Any]
+    seed: int
+    seeds: int
+    plugins: dict[str, str]
+    packages: dict[str, str | None] = field(default_factory=versions)
+    trials: int
+    storage: str
+    generation: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What makes it another study."""
+        return {name: value for name, value in asdict(self).items() if name not in FREE}
+
+    def difference(self, other: Manifest) -> str:
+        """Describe the first difference to an earlier manifest; empty without one."""
+        for name, value in self.facts.items():
+            if value != (theirs := other.facts[name]):
+                return f"{name} was {_shown(theirs)} and is {_shown(value)}"
+        return ""
+
+
+def _shown(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else json.dumps(value)
+
+
+class Study:
+    """A study in its folder. Any number of processes may work on one; each trial has one of them.
+
+    Args:
+        folder: Folder of the study.
+        manifest: What it is.
+        pruner: What ends its trials early; None in a process that only looks.
+
+    Raises:
+        DataError: Its journal is damaged.
+        ConfigError: Its storage cannot be reached.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, pruner: Any = None, *, retry: bool = False) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.name = folder.name
+        self.runs = folder.parent.parent
+        self.objectives = [Objective(metric=metric, better=better) for metric, better in manifest.objectives]  # type: ignore[arg-type]
+        folder.mkdir(parents=True, exist_ok=True)
+        self.storage = open_storage(manifest.storage, folder)
+        with self.storage.alone():
+            self.optuna = self._open(manifest.generation, pruner)
+            if manifest.generation and not self.optuna.user_attrs.get("copied"):
+                self._copy(manifest.generation, retry=retry)
+
+    def _open(self, generation: int, pruner: Any = None) -> optuna.Study:
+        name = f"{self.name}#{generation}" if generation else self.name
+        try:
+            return optuna.create_study(
+                study_name=name,
+                storage=self.storage.optuna,
+                directions=["maximize" if o.better == "max" else "minimize" for o in self.objectives],
+                load_if_exists=True,
+                pruner=pruner,
+            )
+        except DlframeError:
+            raise
+        except Exception as error:  # whatever Optuna makes of a damaged journal
+            raise DataError(f"{self.folder}: its trials cannot be read: {type(error).__name__}: {error}") from None
+
+    def _copy(self, generation: int, *, retry: bool) -> None:
+        """Take the trials before over, by number: those in flight, or to be tried again, are chosen again, as they were."""
+        for trial in self._open(generation - 1).get_trials(deepcopy=False):
+            waits = not trial.state.is_finished() or (retry and trial.state == TrialState.FAIL)
+            fixed = {"fixed_params": trial.params} if waits else {}
+            self.optuna.add_trial(
+                create_trial(
+                    state=TrialState.WAITING if waits else trial.state,
+                    values=trial.values if trial.state == TrialState.COMPLETE else None,
+                    params={} if waits else trial.params,
+                    distributions={} if waits else trial.distributions,
+                    user_attrs={} if waits else trial.user_attrs,
+                    system_attrs=fixed,
+                    intermediate_values={} if waits else trial.intermediate_values,
+                )
+            )
+        self.optuna.set_user_attr("copied", True)
+
+    @classmethod
+    def begin(cls, folder: Path, manifest: Manifest, *, extend: bool = False, retry: bool = False, pruner: Any = None) -> Study:
+        """Begin a study, or continue the one in the folder towards the number of trials.
+
+        Raises:
+            ConfigError: The folder has another study, or one that this user has not begun.
+        """
+        if os.path.lexists(folder / MANIFEST):
+            check_own(folder)
+            before = read_manifest(folder)
+            generation = before.generation
+            if (difference := manifest.difference(before)) and not extend:
+                raise ConfigError(
+                    f"sweep: '{folder.name}' has another manifest: {difference}. "
+                    "Try: name=... for a new sweep, or extend=true to go on with the new one"
+                )
+            generation += manifest.space != before.space or retry
+            changed = [
+                f"{n} {v} to {manifest.packages.get(n)}" for n, v in before.packages.items() if v != manifest.packages.get(n)
+            ]
+            if changed:
+                say(f"warning: package versions changed since the first trial: {'; '.join(changed)}", error=True)
+            facts = asdict(manifest) | {"generation": generation, "packages": before.packages}
+            manifest = Manifest(**facts)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = folder / f".{MANIFEST}.{os.getpid()}"
+            unfinished.write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
+            unfinished.replace(folder / MANIFEST)
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be written: {error.strerror}.") from None
+        if failed := remember(study=folder.resolve()):
+            say(f"warning: {failed}; this sweep cannot be continued", error=True)
+        return cls(folder, manifest, pruner, retry=retry)
+
+    def check_data(self, key: str, fingerprint: str) -> None:
+        """Check that the data of a trial are those of the trials before.
+
+        Raises:
+            DataError: They have changed.
+        """
+        known = self.optuna.user_attrs.get("data", {})
+        if known.setdefault(key, fingerprint) != fingerprint:
+            raise DataError(
+                f"data of '{self.name}' changed since its first trial: fingerprint must be {known[key]}. "
+                f"Received: {fingerprint}. Try: name=... for a new sweep"
+            )
+        if known != self.optuna.user_attrs.get("data"):
+            self.optuna.set_user_attr("data", known)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return all trials in order, or those in some states."""
+        return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    def records(self, space: Space | None = None) -> list[TrialRecord]:
+        """Return all trials in order, as plain values."""
+        return [self.record(trial) for trial in self.trials()]
+
+    def record(self, trial: FrozenTrial) -> TrialRecord:
+        """Return a trial as plain values."""
+        attributes = trial.user_attrs
+        state = "pruned" if "eliminated" in attributes else NAMES.get(trial.state.name, "running")
+        folder = self.run_folder(trial.number)
+        return TrialRecord(
+            number=trial.number,
+            state=state,  # type: ignore[arg-type]
+            options={key: _typed(value) for key, value in trial.params.items()},
+            values=tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else (),
+            reported=tuple(sorted(trial.intermediate_values.items())),
+            seconds=float(attributes.get("seconds", 0.0)),
+            run=str(folder) if folder.is_dir() else "",
+            failure=str(attributes.get("failure") or attributes.get("eliminated") or ""),
+        )
+
+    def run_folder(self, number: int, seed: int = 0) -> Path:
+        """Return the folder of the run of a trial with its first seed, or a further one."""
+        return self.runs / f"{self.name}-{number:04d}{f'-seed{seed}' if seed else ''}"
+
+    def best(self, records: Sequence[TrialRecord] | None = None) -> TrialRecord | None:
+        """Return the complete trial that is best in the first objective."""
+        records = self.records() if records is None else records
+        complete = [record for record in records if record.state == "complete" and record.values]
+        sign = 1 if self.objectives[0].better == "max" else -1
+        return max(complete, key=lambda record: sign * record.values[0], default=None)
+
+    def front(self) -> list[TrialRecord]:
+        """Return the complete trials that no other one beats in all objectives."""
+        return [self.record(trial) for trial in self.optuna.best_trials if trial.state == TrialState.COMPLETE]
+
+    def claim(self, sampler: Any, space: Space) -> Trial | None:
+        """Return a trial to work on: one whose process is gone, else a new one; None if there is none to begin.
+
+        Args:
+            sampler: Sampler of a trial, by its number.
+            space: Its points are the trials, if the sampler is a grid.
+        """
+        with self.storage.alone():
+            for trial in self.trials(TrialState.RUNNING):
+                if self.storage.take(trial.number):
+                    return Trial(self.optuna, trial._trial_id)
+            waiting = self.trials(TrialState.WAITING)
+            number = waiting[0].number if waiting else len(self.trials())
+            if number >= self.manifest.trials or self.has_failed():
+                return None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is experimental in Optuna
+                self.optuna.sampler = sampler(number)
+                if REGISTRIES["sampler"].get(self.manifest.sampler["name"]).facts["exhaustive"] and not waiting:
+                    self.optuna.enqueue_trial(space.grid[number])
+                trial = self.optuna.ask()
+            assert self.storage.take(trial.number)
+            return trial
+
+    def has_failed(self) -> bool:
+        """Return whether too many trials have failed."""
+        return len(self.trials(TrialState.FAIL)) > self.max_failures
+
+    max_failures: float = math.inf
+    """Failed trials after which none is begun."""
+
+    def finish(self, trial: Trial, values: Sequence[float] | None, state: TrialState, **facts: Any) -> None:
+        """Note the end of a trial, and let go of it."""
+        for name, fact in facts.items():
+            trial.set_user_attr(name, fact)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is experimental in Optuna
+            self.optuna.tell(trial, list(values) if values else None, state=state)
+        self.storage.release(trial.number)
+
+
+def _typed(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def check_own(folder: Path) -> None:
+    """Check that this user has begun a study: its files say what is run.
+
+    Raises:
+        ConfigError: Somebody else has.
+    """
+    if not is_known(study=folder.resolve()):
+        raise ConfigError(
+            f"sweep: {folder} was not begun by you in this place. Look at it: python -m dlframe sweep status {folder.name}. "
+            "Try: name=... for a new sweep"
+        )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a study.
+
+    Raises:
+        ConfigError: There is no such study.
+        DataError: The manifest is damaged.
+    """
+    try:
+        values = json.loads(read_text(folder / MANIFEST, 2**20, inside=folder))
+        manifest = Manifest(**values)
+        if not _is_plain(manifest):
+            raise ValueError("invalid values")
+    except FileNotFoundError:
+        known = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
+        raise ConfigError(f"sweep: no sweep '{folder.name}' in {folder.parent}.{nearest(folder.name, known)}") from None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"{folder / MANIFEST}: is damaged: {error}") from None
+    return manifest
+
+
+def _is_plain(manifest: Manifest) -> bool:
+    """Return whether the values of a manifest have the types that they should."""
+    texts = [*manifest.fixed, *manifest.space, *manifest.plugins, *manifest.plugins.values(), manifest.storage]
+    counts = (manifest.trials, manifest.generation, manifest.seed, manifest.seeds)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and all(isinstance(name, str) and better in ("min", "max") for name, better in manifest.objectives)
+        and bool(manifest.objectives)
+        and all(isinstance(options.get("name"), str) for options in (manifest.sampler, manifest.pruner))
+        and isinstance(manifest.packages, dict)
+    )
+
+
+def check_name(name: str) -> None:
+    """Check that a name is one of a folder.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not re.fullmatch(r"[\w.=+-]{1,100}", name) or set(name) <= {"."}:
+        raise ConfigError(f"name: must be letters, digits and . _ = + -. Received: {name!r}.", "name")

@@ -1,0 +1,202 @@
+"""Command `sweep`: a search for hyperparameters that can be stopped, continued, and shared by processes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlframe.config import load_options
+from dlframe.storage.known import is_known
+from dlframe.studies import driver, grid, options
+from dlframe.studies.driver import line, options_of
+from dlframe.studies.options import Options, Search
+from dlframe.studies.space import space_of
+from dlframe.studies.study import FOLDER, Study, check_name, check_own, read_manifest
+from dlframe.types import ConfigError, TrialRecord, nearest, say
+
+__all__ = ["SECTIONS", "Options", "main"]
+
+SECTIONS = {"search.": Search}
+"""Further options, by the beginning of their keys."""
+FRESH = 1001
+"""First of the seeds with which the best trial is trained again."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Search for the best options: `model.width=choice(16,32)`, `optimizer.lr=tag(log,interval(1e-4,1e-1))`, `trials=50`.
+
+    The metric that selects the best epoch of a run is compared, of the validation split; the test split plays no part. Without
+    a space, that of the chosen components is searched. `sampler=`, `pruner=` and `executor=` choose how (`list sampler`), and
+    `search=NAME` a file of conf/search. The same command continues a sweep that was stopped or killed, and started a second
+    time it helps the first. `sweep status NAME` shows the trials, `sweep best NAME` the best one, `sweep export NAME` writes it
+    to conf/experiment/NAME.yaml, and `sweep importance NAME` ranks the options.
+
+    Raises:
+        DlframeError: The space or an option is wrong, or the sweep has another manifest.
+    """
+    if arguments and "=" not in arguments[0]:
+        return _look(arguments)
+    chosen = options.read("sweep", arguments)
+    space = space_of(chosen.overrides)
+    trials = chosen.options.trials
+    if driver.is_exhaustive(chosen):
+        space = space.listed()
+        trials = min(trials, len(space.grid)) if driver.is_typed(chosen, "trials") else len(space.grid)
+    elif space.points() == 1:
+        raise ConfigError("sweep: the space has one point. Try: python -m dlframe train " + shlex.join(_single(space)))
+    study = driver.begin(space, chosen, trials=trials, stem="sweep")
+    if driver.is_worker():
+        return driver.work_as_worker(study, space, chosen)
+    if space.is_default:
+        say("note: no option varies; searched is what the components say", error=True)
+    if 0 < (points := space.points()) < trials:
+        say(f"note: the space has {points} points, fewer than trials={trials}; sampler=grid tries each once", error=True)
+    say(_header(study))
+    driver.run(study, space, chosen, "sweep", main)
+    return _summarize(study, chosen)
+
+
+def _single(space: Any) -> list[str]:
+    return [*space.fixed, *(f"{axis.key}={next(axis.samples())}" for axis in space.axes)]
+
+
+def _header(study: Study) -> str:
+    manifest, before = study.manifest, len(study.trials())
+    pruner, sampler = manifest.pruner["name"], manifest.sampler["name"]
+    what = f"{sampler} over {'; '.join(manifest.space)}" + (f"; pruner {pruner}" if pruner != "none" else "")
+    done = f", {before} begun before" if before else ""
+    objectives = ", ".join(f"{metric} ({better})" for metric, better in manifest.objectives)
+    return f"sweep {study.name}: {manifest.trials} trials{done}; {objectives}; {what}; in {study.folder}"
+
+
+def _summarize(study: Study, chosen: options.Study) -> int:
+    """Print the best trial, train it with fresh seeds, and print what one would type next; the exit status."""
+    records = study.records()
+    counts = {state: sum(r.state == state for r in records) for state in ("complete", "pruned", "failed", "running")}
+    say(", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "complete"))
+    best = study.best(records)
+    if not best:
+        return 1
+    if len(study.objectives) > 1:
+        front = study.front()
+        say(f"{len(front)} trials that no other one beats in {' and '.join(o.metric for o in study.objectives)}:")
+        say(*(f"     {line(record)}" for record in front))
+        return int(bool(counts["failed"]))
+    varied = options_of(best)
+    say(f"best trial {best.number}: {study.objectives[0].metric} {best.values[0]:.4g}: {' '.join(varied)}", f"run  {best.run}")
+    if len(records) >= study.manifest.trials:
+        _train_fresh(study, best, counts["complete"], chosen)
+    say(f"next python -m dlframe sweep export {study.name}")
+    return int(bool(counts["failed"]))
+
+
+def _train_fresh(study: Study, best: TrialRecord, complete: int, chosen: options.Study) -> None:
+    """Train the best trial with seeds that the search has not seen."""
+    count = chosen.search.fresh_seeds
+    overrides = [*study.manifest.fixed, *options_of(best)]
+    said = f"the best value of {complete} trials is too good on average"
+    if not count or "seed" in best.options:
+        rest = [text for text in overrides if not text.startswith("seed=")]
+        say(f"     {said}: train it with new seeds", f"     python -m dlframe -m {shlex.join(rest)} seed=1001,1002,1003")
+        return
+    say(f"     {said}: trained again with {count} fresh seeds")
+    seeds = ",".join(str(FRESH + i) for i in range(count))
+    shared = [text for text in chosen.typed if text.partition("=")[0].partition(".")[0] in ("executor", "storage", "workers")]
+    rest = [text for text in overrides if not text.startswith(("seed=", "run_name="))]
+    grid.run_grid([*rest, f"seed={seeds}", f"name={study.name}-fresh-{best.number:04d}", *shared])
+
+
+def _look(arguments: Sequence[str]) -> int:
+    """Show a sweep, or take its best trial on."""
+    views = {"status": _status, "best": _best, "export": _export, "importance": _importance}
+    view, *rest = arguments
+    if view not in views:
+        raise ConfigError(f"sweep: must be key=value or a view.{nearest(view, views)}")
+    names = [text for text in rest if "=" not in text]
+    chosen = load_options("sweep", Views, [text for text in rest if "=" in text])
+    if len(names) != 1:
+        known = sorted(path.name for path in (Path(chosen.runs) / FOLDER).glob("*/"))
+        raise ConfigError(f"sweep {view}: requires the name of a sweep. In {chosen.runs}: {', '.join(known) or 'none'}.")
+    check_name(names[0])
+    folder = Path(chosen.runs) / FOLDER / names[0]
+    manifest = read_manifest(folder)
+    if manifest.storage != "journal" and not is_known(study=folder.resolve()):
+        raise ConfigError(f"sweep {view}: {folder} was not begun by you in this place, and its trials are in a database.")
+    return views[view](Study(folder, manifest))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Options of `sweep status` and the like.
+
+    Args:
+        runs: Folder of the runs.
+    """
+
+    runs: str = "runs"
+
+
+def _status(study: Study) -> int:
+    say(_header(study))
+    for record in study.records():
+        say(line(record))
+    return 0
+
+
+def _best_of(study: Study) -> TrialRecord:
+    if not (best := study.best()):
+        raise ConfigError(f"sweep: '{study.name}' has no complete trial yet.")
+    return best
+
+
+def _best(study: Study) -> int:
+    if len(study.objectives) > 1:
+        say(*map(line, study.front()))
+        return 0
+    best = _best_of(study)
+    say(line(best), f"run  {best.run}")
+    return 0
+
+
+def _importance(study: Study) -> int:
+    from optuna.importance import get_param_importances
+
+    try:
+        found = get_param_importances(study.optuna)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"sweep: the importance cannot be told: {error}") from None
+    for key, share in found.items():
+        say(f"{share:6.1%}  {key}")
+    return 0
+
+
+def _export(study: Study) -> int:
+    """Write the best trial as an experiment."""
+    import yaml
+
+    from dlframe.config import LISTS
+    from dlframe.config.compose import assign
+    from dlframe.config.overrides import given_keys, parse
+
+    check_own(study.folder)
+    best = _best_of(study)
+    choices, assignments = parse(given_keys([*study.manifest.fixed, *options_of(best)]))
+    assignments.pop("plugin_paths", None)
+    values: dict[str, Any] = {}
+    for key, value in assignments.items():
+        assign(values, key, value)
+    for key in LISTS:
+        if key in choices:
+            values[key] = {name: values.get(key, {}).get(name, {}) for name in choices.pop(key)}
+    defaults = [{f"override /{group}": name} for group, name in choices.items()]
+    path = Path("conf") / "experiment" / f"{study.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"defaults": [*defaults, "_self_"], **values}
+    said = f"Trial {best.number} of the sweep {study.name}: {study.objectives[0].metric} {best.values[0]:.6g}"
+    head = f"# @package _global_\n# {said}\n"
+    path.write_text(head + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    say(f"written: {path}", f"next python -m dlframe experiment={study.name}")
+    return 0

@@ -1,0 +1,216 @@
+"""The work on a study: one trial after the other, until none is left to begin."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import subprocess
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import Trial, TrialState
+
+from dlframe.config import Config, load
+from dlframe.runs.environment import python
+from dlframe.runs.journal import ended, history
+from dlframe.runs.recorder import read_metadata
+from dlframe.runs.run_directory import FOLDER_VARIABLE, read_result
+from dlframe.studies import options
+from dlframe.studies.space import Space
+from dlframe.studies.study import Study
+from dlframe.types import ConfigError, DataError, DlframeError, RunPruned, say
+
+if TYPE_CHECKING:
+    from dlframe.tracking import Tracker
+
+EXPIRED = 75
+"""Exit status of a worker whose trial has taken too long."""
+MORE = 76
+"""Exit status of a worker that has done the trials it may, and leaves others."""
+POLL_SECONDS = 0.2
+
+
+class Worker:
+    """Works on a study in this process.
+
+    Args:
+        study: The study.
+        space: What its trials choose from.
+        chosen: The options of the study.
+        in_own_process: Whether the process may be ended with a trial that takes too long.
+    """
+
+    def __init__(self, study: Study, space: Space, chosen: options.Study, *, in_own_process: bool = False) -> None:
+        self.study = study
+        self.space = space
+        self.chosen = chosen
+        self.timeout = chosen.search.timeout if in_own_process else 0.0
+        self.pending: list[Tracker] = []
+
+    def sampler(self, number: int) -> Any:
+        """Return the sampler of a trial, which depends on the trials before and on nothing else."""
+        return self.chosen.build("sampler", seed=self.chosen.search.seed, number=number)
+
+    def work(self, ended: Callable[[int], None] = lambda number: None, trials: int = 0) -> int:
+        """Work until no trial is left to begin, or for a number of trials.
+
+        Args:
+            ended: Is told the number of each trial that has ended.
+            trials: Number of trials; 0 for no limit.
+
+        Returns:
+            Exit status of a worker.
+        """
+        done = 0
+        while trial := self.study.claim(self.sampler, self.space):
+            self._trial(trial)
+            ended(trial.number)
+            done += 1
+            if done == trials:
+                break
+        for tracker in self.pending:
+            if late := tracker.wait():
+                say(late, error=True)
+        return MORE if done and done == trials else 0
+
+    def _trial(self, trial: Trial) -> None:
+        """Work on a trial to its end, whatever that is."""
+        started = time.perf_counter()
+        facts: dict[str, Any] = {}
+        values, state = None, TrialState.FAIL
+        with self._limited(trial, started):
+            try:
+                values = self._values(trial, [f"{key}={text}" for key, text in self.space.suggest(trial).items()], facts)
+                state = TrialState.COMPLETE
+            except RunPruned:
+                state = TrialState.PRUNED
+            except DlframeError as error:
+                facts["failure"] = str(error)
+                if facts["failure"].startswith("out of memory"):  # a value of the space: as bad as can be, and no failure
+                    state = TrialState.PRUNED
+            except Exception as error:
+                say(*traceback.format_exc().splitlines(), error=True)
+                facts["failure"] = f"{type(error).__name__}: {error}"
+        self.study.finish(trial, values, state, seconds=time.perf_counter() - started, **facts)
+
+    @contextlib.contextmanager
+    def _limited(self, trial: Trial, started: float) -> Any:
+        """End this process, and the trial as failed, if the trial takes too long: nothing else stops a call that hangs."""
+        if not self.timeout:
+            yield
+            return
+
+        def expire() -> None:
+            failure = f"took longer than search.timeout={self.timeout:g} seconds"
+            self.study.finish(trial, None, TrialState.FAIL, seconds=time.perf_counter() - started, failure=failure)
+            say(f"trial {trial.number}: {failure}", error=True)
+            os._exit(EXPIRED)
+
+        timer = threading.Timer(self.timeout, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _values(self, trial: Trial, overrides: Sequence[str], facts: dict[str, Any]) -> list[float]:
+        """Train a trial, or go on with it, and return its values of the objectives.
+
+        Raises:
+            RunPruned: It is worse than others.
+            DlframeError: It fails, or has no finite value.
+        """
+        folder = self.study.run_folder(trial.number)
+        config = load([*self.space.fixed, *overrides, f"run_name={folder.name}"])
+        self._train(config, folder, trial)
+        return [objective_value(config, folder, objective.metric) for objective in self.study.objectives]
+
+    def _train(self, config: Config, folder: Path, trial: Trial) -> None:
+        metric = self.study.objectives[0].metric
+        is_pruned = len(self.study.objectives) == 1 and metric.startswith("val/")
+
+        def watch(epoch: int, metrics: Any) -> None:
+            if not is_pruned or metric not in metrics:
+                return
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a trial that goes on tells an epoch twice
+                trial.report(metrics[metric], epoch)
+            if trial.should_prune():
+                raise RunPruned(f"pruned after epoch {epoch}: {metric} {metrics[metric]:.4g}")
+
+        if config.trainer.devices != 1 or config.trainer.num_nodes > 1:
+            self._train_apart(config, folder, watch)
+            return
+        from dlframe.jobs.train import load_data, run
+
+        self.study.check_data(data_key(config), load_data(config).fingerprint)
+        with contextlib.redirect_stdout(io.StringIO()):
+            run(config, pending=self.pending, watch=watch, folder=folder)
+
+    def _train_apart(self, config: Config, folder: Path, watch: Callable[[int, Any], None]) -> None:
+        """Train on several devices: Lightning's processes repeat the command line, so that it must be the trial's alone."""
+        environment = {**os.environ, FOLDER_VARIABLE: str(folder.absolute())}
+        process = subprocess.Popen(
+            python("-m", "dlframe", *config.overrides),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        metric, seen, lines = self.study.objectives[0].metric, 0, []
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
+        reader.start()
+        try:
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
+                values = history(folder).get(metric, []) if (folder / "journal.jsonl").exists() else []
+                for _, value in values[seen:]:
+                    seen += 1
+                    watch(seen * config.run.validate_every, {metric: value})
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        reader.join()
+        say(*(line.rstrip("\n") for line in lines), error=True)
+        if process.returncode or ended(folder) != "FINISHED":
+            told = (lines or [f"exit status {process.returncode}"])[-1]
+            raise DataError(told.strip().removeprefix("error: "))
+
+
+def data_key(config: Config) -> str:
+    """Return what tells the data of a trial from those of others."""
+    return str(sorted((key, str(value)) for key, value in config.values["data"].items()))
+
+
+def objective_value(config: Config, folder: Path, metric: str) -> float:
+    """Return the value of an objective for a run that has ended.
+
+    Of metrics of the validation split, that of the best epoch.
+
+    Raises:
+        ConfigError: It has no finite value.
+    """
+    if metric == "seconds":
+        return read_result(folder).seconds
+    if metric == "parameters":
+        return float(read_metadata(folder, "parameters") or 0)
+    if metric == "latency":
+        from dlframe.jobs.latency import latency_ms
+
+        return latency_ms(config, folder)
+    curves = history(folder)
+    steps = {step: value for step, value in curves.get(config.monitor, ()) if math.isfinite(value)}
+    values = {step: value for step, value in curves.get(metric, ()) if step in steps and math.isfinite(value)}
+    if not values:
+        raise ConfigError(f"{metric}: was undefined in every epoch.")
+    sign = 1 if config.metrics[config.monitor.removeprefix("val/")].better == "max" else -1
+    return values[max(values, key=lambda step: sign * steps[step])]
