@@ -151,15 +151,8 @@ def test_bad_trials_are_ended_early(tmp_path, monkeypatch, capsys):
     """Every later trial whose rate is hopeless is below the median at its first look."""
     monkeypatch.chdir(tmp_path)
     options = ["sweep", "model=mlp", "epochs=4", "tracking=none", "sampler=grid", "pruner=median", "name=pruned"]
-    main(
-        [
-            *options,
-            "pruner.warmup_trials=1",
-            "pruner.warmup_epochs=0",
-            "search.fresh_seeds=0",
-            "optimizer.lr=choice(0.003,0.01,1e-7,1e-8)",
-        ]
-    )
+    options += ["pruner.warmup_trials=1", "pruner.warmup_epochs=0", "search.fresh_seeds=0"]
+    main([*options, "optimizer.lr=choice(1e-4,0.01,1e-7,1e-8)"])
     trials = study(tmp_path / "runs/sweeps/pruned").trials()
     for trial in trials:
         hopeless = float(trial.params["optimizer.lr"]) < 1e-3

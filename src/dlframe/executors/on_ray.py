@@ -36,23 +36,27 @@ class Ray:
     ) -> None:
         self.resources: dict[str, Any] = {"num_cpus": cpus} | ({"memory": memory_gb * 10**9} if memory_gb else {})
         self.gpus = gpus
-        self.ray = _ray()
-        try:
-            self.ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(
-                f"executor.address: no Ray cluster answers. Received: {address}. {reason}", "executor.address"
-            ) from None
+        self.address = address
+        self.ray: ModuleType | None = None
 
     def start(self, work: Sequence[Work]) -> list[Worker]:
-        return [
-            Task(self.ray, w, {**self.resources, "num_gpus": self.gpus or (w.devices if w.accelerator == "gpu" else 0)})
-            for w in work
-        ]
+        ray = self.ray = self.ray or self._connected()
+        gpus = self.gpus or (work[0].devices if work[0].accelerator == "gpu" else 0)
+        return [Task(ray, one, {**self.resources, "num_gpus": gpus}) for one in work]
 
     def close(self) -> None:
-        self.ray.shutdown()
+        if self.ray:
+            self.ray.shutdown()
+
+    def _connected(self) -> ModuleType:
+        ray = _ray()
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = " ".join(str(error).split())[:200]
+            message = f"executor.address: no Ray cluster answers. Received: {self.address}. {reason}"
+            raise ConfigError(message, "executor.address") from None
+        return ray
 
 
 class Task:

@@ -7,7 +7,11 @@ booleans for `cmaes`.
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 from optuna import samplers as optuna_samplers
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 from dlframe.registry import Count, Natural, samplers
@@ -24,14 +28,12 @@ def tpe(seed: int, number: int, *, warmup_trials: Natural = 10, candidates: Coun
         warmup_trials: Trials at random before the first choice.
         candidates: Points that are compared for each choice.
     """
-    return optuna_samplers.TPESampler(
-        seed=seed + number,
-        n_startup_trials=warmup_trials,
-        n_ei_candidates=candidates,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-    )
+    options: dict[str, Any] = {"multivariate": True, "group": True, "constant_liar": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna_samplers.TPESampler(
+            seed=seed + number, n_startup_trials=warmup_trials, n_ei_candidates=candidates, **options
+        )
 
 
 @samplers.register("random", objectives="many")
@@ -43,7 +45,9 @@ def random(seed: int, number: int) -> BaseSampler:
 @samplers.register("qmc", objectives="many")
 def qmc(seed: int, number: int) -> BaseSampler:
     """Quasi-Monte Carlo: a scrambled Sobol sequence, which covers the space more evenly than random points."""
-    return optuna_samplers.QMCSampler(seed=seed, scramble=True, warn_asynchronous_seeding=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna_samplers.QMCSampler(seed=seed, scramble=True, warn_asynchronous_seeding=False)
 
 
 @samplers.register("gp", objectives="many")
