@@ -4,6 +4,23 @@ from dlframe.plots.classification import confusion, reliability
 from dlframe.plots.curves import learning_curve
 from dlframe.plots.forecasts import forecast
 from dlframe.plots.images import grid, samples
+from dlframe.plots.spaces import Dimension, importance, parallel_coordinates, slices
+from dlframe.plots.studies import intermediate_values, optimization_history, pareto_front
 from dlframe.plots.style import save
 
-__all__ = ["confusion", "forecast", "grid", "learning_curve", "reliability", "samples", "save"]
+__all__ = [
+    "Dimension",
+    "confusion",
+    "forecast",
+    "grid",
+    "importance",
+    "intermediate_values",
+    "learning_curve",
+    "optimization_history",
+    "parallel_coordinates",
+    "pareto_front",
+    "reliability",
+    "samples",
+    "save",
+    "slices",
+]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 import numpy as np
@@ -49,8 +50,8 @@ style = matplotlib.rc_context(
 
 
 @style
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG; equal figures give equal bytes."""
+def save(figure: Figure, path: str | Path | IO[bytes]) -> None:
+    """Write a PNG to a path or an open file; equal figures give equal bytes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
         figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

@@ -1,1 +1,1 @@
-"""Intervals and calibration; imports neither torch nor dlframe."""
+"""Intervals, calibration, Pareto fronts; imports neither torch nor dlframe."""

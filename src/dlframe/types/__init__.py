@@ -16,8 +16,8 @@ from dlframe.types.errors import (
 )
 from dlframe.types.files import opened, read_bytes, read_text
 from dlframe.types.results import Estimate, Metric, Result, declared
-from dlframe.types.studies import Objective, TrialRecord
-from dlframe.types.terminal import say
+from dlframe.types.studies import Objective, TrialRecord, best_of
+from dlframe.types.terminal import Screen, say
 
 __all__ = [
     "PARTS",
@@ -38,10 +38,12 @@ __all__ = [
     "RegistrationError",
     "Result",
     "RunPruned",
+    "Screen",
     "Split",
     "TrackingError",
     "TrainingError",
     "TrialRecord",
+    "best_of",
     "check_dataset",
     "declared",
     "nearest",

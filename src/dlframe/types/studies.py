@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from dlframe.types.results import Metric
 
 State = Literal["running", "complete", "pruned", "failed"]
 
@@ -15,12 +19,22 @@ class Objective:
     Attributes:
         metric: Name as it is logged, such as val/accuracy.
         better: Direction, "min" or "max".
-        unit: Unit of the value: "%" for a share, "$", "s", or empty.
+        unit: Unit of the value, as a metric declares it: "fraction", shown in percent; "%", "$", "s", or empty.
     """
 
     metric: str
     better: Literal["min", "max"]
     unit: str = ""
+
+    @property
+    def sign(self) -> int:
+        """1 if larger values are better, else -1."""
+        return 1 if self.better == "max" else -1
+
+    @property
+    def read(self) -> Metric:
+        """How its values are written."""
+        return Metric(better=self.better, unit=self.unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +60,19 @@ class TrialRecord:
     seconds: float = 0.0
     run: str = ""
     failure: str = ""
+
+    def value(self, objective: int = 0) -> float | None:
+        """Return the value of an objective; None if there is none, or none that is finite."""
+        values = self.values if self.state == "complete" else ()
+        return values[objective] if objective < len(values) and math.isfinite(values[objective]) else None
+
+    def best_reported(self, objective: Objective) -> float | None:
+        """Return the best finite value that it has reported of the first objective; None if there is none."""
+        finite = [value for _, value in self.reported if math.isfinite(value)]
+        return max(finite, key=lambda value: objective.sign * value, default=None)
+
+
+def best_of(records: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
+    """Return the complete trial with the best finite value of the first objective; the earliest of equal ones."""
+    found = [(record, value) for record in records if (value := record.value()) is not None]
+    return max(found, key=lambda pair: (objective.sign * pair[1], -pair[0].number), default=(None,))[0]

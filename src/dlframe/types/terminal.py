@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import TextIO
 
 from dlframe.types.errors import printable
 
@@ -11,7 +15,103 @@ def say(*lines: str, error: bool = False) -> None:
     """Write lines to standard output, or to standard error.
 
     Each line may quote an untrusted file, so that control characters (line breaks too) and those that change the writing
-    direction are escaped. Nothing else in dlframe writes to the terminal.
+    direction are escaped. Nothing else in dlframe writes to the terminal. Lines that a `Screen` shows stay below.
     """
-    if lines:
-        print(*map(printable, lines), sep="\n", file=sys.stderr if error else sys.stdout, flush=True)
+    if not lines:
+        return
+    stream = sys.stderr if error else sys.stdout
+    shown = Screen.shown if Screen.shown and (stream is Screen.shown.stream or stream.isatty()) else None
+    if shown:
+        shown.erase()
+    print(*map(printable, lines), sep="\n", file=stream, flush=True)
+    if shown:
+        shown.redraw()
+
+
+class Screen:
+    """Lines at the end of a terminal, which are drawn again in the same place.
+
+    Nothing of the terminal's state is changed but the place of the cursor, which is below the lines: a process that is killed
+    leaves the terminal as it was.
+    """
+
+    shown: Screen | None = None
+    """The one that has lines on the terminal, which `say` writes above."""
+
+    def __init__(self) -> None:
+        self.stream: TextIO = sys.stdout
+        self.lines: list[str] = []
+        self.drawn: list[str] = []
+        self.columns = 0
+
+    @staticmethod
+    def available() -> bool:
+        """Return whether standard output is a terminal that moves its cursor."""
+        return os.name == "posix" and sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+
+    def size(self) -> tuple[int, int]:
+        """Return the columns and rows of the terminal now; 80 and 24 where it does not say."""
+        try:
+            columns, rows = os.get_terminal_size(self.stream.fileno())
+        except (OSError, ValueError):
+            columns, rows = 0, 0
+        return columns or 80, rows or 24
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show lines in place of those shown: escaped as by `say`, each cut to one row, no more than fit."""
+        columns, rows = self.size()
+        self.lines = [*map(printable, lines)]
+        cut = [fitted(line, columns - 1) for line in self.lines[: max(rows - 1, 1)]]
+        if cut == self.drawn and columns == self.columns:
+            return
+        # Each line is overwritten, and only then is the rest of its row cleared, so that nothing flickers.
+        self._write(self._up(columns) + "".join(f"{line}\x1b[K\n" for line in cut) + "\x1b[J")
+        self.drawn, self.columns = cut, columns
+        Screen.shown = self
+
+    def redraw(self) -> None:
+        """Show the lines again, after `erase`."""
+        self.draw(self.lines)
+
+    def erase(self) -> None:
+        """Take the lines off the terminal."""
+        self._write(self._up(self.size()[0]) + "\x1b[J")
+        self.drawn = []
+
+    def close(self) -> None:
+        """Leave the lines where they are; what is written next follows them."""
+        if Screen.shown is self:
+            Screen.shown = None
+
+    def _up(self, columns: int) -> str:
+        """Move to the first row of what is shown, whose lines a narrower window has broken."""
+        rows = sum(max(1, -(-cells(line) // columns)) for line in self.drawn)
+        return f"\x1b[{rows}F" if rows else ""
+
+    def _write(self, text: str) -> None:
+        encoding = self.stream.encoding or "utf-8"
+        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        self.stream.flush()
+
+
+def cells(text: str) -> int:
+    """Return the columns that a text takes: Chinese characters take two, combining marks none."""
+    return sum(map(_cells, text))
+
+
+def _cells(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fitted(text: str, columns: int) -> str:
+    """Return a text that takes at most so many columns; one that is cut ends in an ellipsis."""
+    if cells(text) <= columns:
+        return text
+    end = 0
+    left = columns - 1
+    while left >= _cells(text[end]):
+        left -= _cells(text[end])
+        end += 1
+    return text[:end] + "…" * (columns > 0)
