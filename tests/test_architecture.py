@@ -70,7 +70,8 @@ KNOWN_TO = {
     "mlflow": {"tracking"},
     "matplotlib": {"plots"},
     "tqdm": {"callbacks"},
-    "optuna": {"samplers", "pruners", "studies"},
+    "optuna": {"samplers", "pruners", "studies", "storage"},
+    "psycopg": {"storage"},
     "ray": {"executors"},
     "submitit": {"executors"},
 }

@@ -16,6 +16,7 @@ from dlframe.engine import internals  # isort: skip  # before torch and Lightnin
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import Strategy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
@@ -361,6 +362,8 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        # Not Lightning's guess: in a job of SLURM, one process trains on one device all the same.
+        plugins=[LightningEnvironment()] if options.devices == options.num_nodes == 1 else None,
     )
     internals.leave_signals_alone(trainer)
     return trainer

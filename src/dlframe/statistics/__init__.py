@@ -1,1 +1,1 @@
-"""Intervals, calibration, Pareto fronts; imports neither torch nor dlframe."""
+"""Intervals, calibration, Pareto fronts, races over seeds; imports neither torch nor dlframe."""

@@ -13,6 +13,7 @@ from dlframe.config import LISTS, Config
 from dlframe.executors.base import Work
 from dlframe.executors.base import Worker as Started
 from dlframe.registry import GROUPS, REGISTRIES
+from dlframe.reports.live import LiveTable
 from dlframe.runs import run_directory
 from dlframe.runs.environment import python
 from dlframe.runs.run_directory import check_writable
@@ -48,21 +49,24 @@ def run(study: Study, space: Space, chosen: options.Study, command: str, main: C
         command: "sweep", or "-m".
         main: The command as a function, of its arguments.
     """
-    shown = Shown(study)
+    shown = LiveTable(study.manifest.trials, study.objectives[0], before=study.records_of_one_seed())
     executor = chosen.components["executor"]
     is_elsewhere = executor["name"] != "local" or executor["isolate"] or chosen.search.timeout
     try:
         if chosen.options.workers > 1 or is_elsewhere:
             _drive(study, chosen, next(iter(space.configs.values())), command, main, shown)
         else:
-            work.Worker(study, space, chosen).work(lambda number: shown.update())
+            work.Worker(study, space, chosen).work(lambda number: shown.update(study.records_of_one_seed()))
     except (KeyboardInterrupt, SystemExit):
+        shown.close()
         say(f"stopped; the same command continues: {study.folder}", error=True)
         raise
+    finally:
+        shown.close()
 
 
 def _drive(
-    study: Study, chosen: options.Study, config: Config, command: str, main: Callable[[Sequence[str]], int], shown: Shown
+    study: Study, chosen: options.Study, config: Config, command: str, main: Callable[[Sequence[str]], int], shown: LiveTable
 ) -> None:
     """Have workers work, and fill the place of one that is killed."""
     executor = chosen.build("executor")
@@ -91,7 +95,7 @@ def _drive(
         running = dict(enumerate(executor.start([worker(number) for number in range(workers)])))
         while running:
             time.sleep(work.POLL_SECONDS)
-            shown.update()
+            shown.update(study.records_of_one_seed())
             for number, started in [*running.items()]:
                 if (status := started.poll()) is None:
                     continue
@@ -105,40 +109,11 @@ def _drive(
                     say(f"worker {number} ended with status {status}; see {worker(number).log}", error=True)
                 if again:
                     (running[number],) = executor.start([worker(number)])
-        shown.update()
+        shown.update(study.records_of_one_seed())
     finally:
         for started in running.values():
             started.stop()
         executor.close()
-
-
-class Shown:
-    """Prints each trial that has ended, once."""
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.known = {record.number for record in study.records() if record.state != "running"}
-        self.started, self.before = time.monotonic(), len(self.known)
-
-    def update(self) -> None:
-        """Print the trials that have ended since the last call."""
-        total = self.study.manifest.trials
-        records = self.study.records()
-        for record in records:
-            if record.state != "running" and record.number not in self.known:
-                self.known.add(record.number)
-                done = len(self.known)
-                left = (time.monotonic() - self.started) / (done - self.before) * (total - done)
-                best = self.study.best(records) if len(self.study.objectives) == 1 else None
-                said = f", best {best.values[0]:.4g} (trial {best.number})" if best else ""
-                say(f"[{done}/{total}] {line(record)}{said}" + f"; about {left:.0f} s left" * (left >= 1))
-
-
-def line(record: TrialRecord) -> str:
-    """Describe a trial."""
-    what = {"complete": ", ".join(f"{value:.4g}" for value in record.values)}.get(record.state, record.state)
-    varied = " ".join(f"{key}={text}" for key, text in record.options.items())
-    return f"trial {record.number}: {varied}: {what}" + (f": {record.failure}" if record.failure else "")
 
 
 def options_of(record: TrialRecord) -> list[str]:
@@ -176,7 +151,7 @@ def begin(space: Space, chosen: options.Study, *, trials: int, stem: str = "") -
     manifest = Manifest(
         fixed=[*space.fixed],
         space=[*map(str, space.axes)],
-        objectives=[[metric, direction(metric, config)] for metric in chosen.search.objectives or (monitor(configs),)],
+        objectives=[[metric, *direction(metric, config)] for metric in chosen.search.objectives or (monitor(configs),)],
         sampler=chosen.components["sampler"],
         pruner=chosen.components["pruner"],
         seed=chosen.search.seed,
@@ -201,8 +176,8 @@ def begin(space: Space, chosen: options.Study, *, trials: int, stem: str = "") -
     return study
 
 
-FACTS = ("parameters", "latency", "seconds")
-"""Objectives that are no metric; less is better."""
+FACTS = {"parameters": "", "latency": "ms", "seconds": "s"}
+"""Objectives that are no metric, with their units; less is better."""
 
 
 def monitor(configs: Sequence[Config]) -> str:
@@ -210,14 +185,14 @@ def monitor(configs: Sequence[Config]) -> str:
     return configs[0].monitor if len({config.monitor for config in configs}) == 1 else "monitor"
 
 
-def direction(metric: str, config: Config) -> str:
-    """Return "min" or "max" for an objective.
+def direction(metric: str, config: Config) -> tuple[str, str]:
+    """Return "min" or "max" for an objective, and its unit.
 
     Raises:
         ConfigError: There is no such metric.
     """
     if metric in FACTS:
-        return "min"
+        return "min", FACTS[metric]
     if metric == "monitor":
         metric = config.monitor
     known = config.metrics
@@ -228,7 +203,8 @@ def direction(metric: str, config: Config) -> str:
     if metric.removeprefix("val/") not in known or not metric.startswith("val/"):
         hint = nearest(metric, [*(f"val/{name}" for name in known), *FACTS])
         raise ConfigError(f"search.objectives: no such objective. Received: {metric}.{hint}", "search.objectives")
-    return known[metric.removeprefix("val/")].better
+    read = known[metric.removeprefix("val/")]
+    return read.better, read.unit
 
 
 def is_exhaustive(chosen: options.Study) -> bool:

@@ -12,7 +12,7 @@ from annotated_types import Interval
 from dlframe.config import check_name, load_options, names, plugin_paths
 from dlframe.config.overrides import typed_values
 from dlframe.registry import REGISTRIES, STUDY_GROUPS, Count, Natural, NonNegative, plugins
-from dlframe.studies import storage
+from dlframe.storage import trials as storage
 from dlframe.types import ConfigError, nearest
 
 DEFAULTS = {"sampler": "tpe", "pruner": "none", "executor": "local"}

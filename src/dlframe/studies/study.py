@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from dlframe.registry import REGISTRIES
 from dlframe.runs.environment import versions
 from dlframe.storage.known import is_known, remember
+from dlframe.storage.trials import open_storage
+from dlframe.studies import race
 from dlframe.studies.space import Space
-from dlframe.studies.storage import open_storage
-from dlframe.types import ConfigError, DataError, DlframeError, Objective, TrialRecord, nearest, read_text, say
+from dlframe.types import ConfigError, DataError, DlframeError, Objective, TrialRecord, best_of, nearest, read_text, say
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 FOLDER = "sweeps"
@@ -38,7 +39,7 @@ class Manifest:
     Attributes:
         fixed: Overrides of every trial.
         space: The options that vary, in words.
-        objectives: What is compared: metric and direction of each.
+        objectives: What is compared: metric, direction and unit of each.
         sampler: Name and options of the sampler.
         pruner: Name and options of the pruner.
         seed: Seed of the sampler.
@@ -98,7 +99,8 @@ class Study:
         self.manifest = manifest
         self.name = folder.name
         self.runs = folder.parent.parent
-        self.objectives = [Objective(metric=metric, better=better) for metric, better in manifest.objectives]  # type: ignore[arg-type]
+        self.objectives = [Objective(metric=m, better=better, unit=unit) for m, better, unit in manifest.objectives]  # type: ignore[arg-type]
+        self._ended: dict[int, TrialRecord] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self.storage = open_storage(manifest.storage, folder)
         with self.storage.alone():
@@ -193,24 +195,30 @@ class Study:
         """Return all trials in order, or those in some states."""
         return self.optuna.get_trials(deepcopy=False, states=states or None)
 
-    def records(self, space: Space | None = None) -> list[TrialRecord]:
-        """Return all trials in order, as plain values."""
-        return [self.record(trial) for trial in self.trials()]
+    def records(self) -> list[TrialRecord]:
+        """Return all trials in order, as plain values: the mean over seeds, where a race has been run."""
+        records = self.records_of_one_seed()
+        return race.raced(self, records) if self.manifest.seeds > 1 else records
 
-    def record(self, trial: FrozenTrial) -> TrialRecord:
-        """Return a trial as plain values."""
+    def records_of_one_seed(self) -> list[TrialRecord]:
+        """Return all trials in order, with the values of their first seed."""
+        trials = [trial for trial in self.trials() if trial.state != TrialState.WAITING]
+        for trial in trials:
+            if trial.number not in self._ended and trial.state.is_finished():
+                self._ended[trial.number] = self._record(trial)
+        return [self._ended.get(trial.number) or self._record(trial) for trial in trials]
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
         attributes = trial.user_attrs
-        state = "pruned" if "eliminated" in attributes else NAMES.get(trial.state.name, "running")
-        folder = self.run_folder(trial.number)
         return TrialRecord(
             number=trial.number,
-            state=state,  # type: ignore[arg-type]
+            state=NAMES.get(trial.state.name, "running"),  # type: ignore[arg-type]
             options={key: _typed(value) for key, value in trial.params.items()},
             values=tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else (),
             reported=tuple(sorted(trial.intermediate_values.items())),
             seconds=float(attributes.get("seconds", 0.0)),
-            run=str(folder) if folder.is_dir() else "",
-            failure=str(attributes.get("failure") or attributes.get("eliminated") or ""),
+            run=str(self.run_folder(trial.number)),
+            failure=str(attributes.get("failure", "")),
         )
 
     def run_folder(self, number: int, seed: int = 0) -> Path:
@@ -219,14 +227,11 @@ class Study:
 
     def best(self, records: Sequence[TrialRecord] | None = None) -> TrialRecord | None:
         """Return the complete trial that is best in the first objective."""
-        records = self.records() if records is None else records
-        complete = [record for record in records if record.state == "complete" and record.values]
-        sign = 1 if self.objectives[0].better == "max" else -1
-        return max(complete, key=lambda record: sign * record.values[0], default=None)
+        return best_of(self.records() if records is None else records, self.objectives[0])
 
     def front(self) -> list[TrialRecord]:
         """Return the complete trials that no other one beats in all objectives."""
-        return [self.record(trial) for trial in self.optuna.best_trials if trial.state == TrialState.COMPLETE]
+        return [self._record(trial) for trial in self.optuna.best_trials if trial.state == TrialState.COMPLETE]
 
     def claim(self, sampler: Any, space: Space) -> Trial | None:
         """Return a trial to work on: one whose process is gone, else a new one; None if there is none to begin.
@@ -313,7 +318,7 @@ def _is_plain(manifest: Manifest) -> bool:
     return (
         all(isinstance(text, str) for text in texts)
         and all(type(count) is int and count >= 0 for count in counts)
-        and all(isinstance(name, str) and better in ("min", "max") for name, better in manifest.objectives)
+        and all(isinstance(m, str) and better in ("min", "max") and isinstance(u, str) for m, better, u in manifest.objectives)
         and bool(manifest.objectives)
         and all(isinstance(options.get("name"), str) for options in (manifest.sampler, manifest.pruner))
         and isinstance(manifest.packages, dict)

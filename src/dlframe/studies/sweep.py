@@ -11,7 +11,7 @@ from typing import Any
 from dlframe.config import load_options
 from dlframe.storage.known import is_known
 from dlframe.studies import driver, grid, options
-from dlframe.studies.driver import line, options_of
+from dlframe.studies.driver import options_of
 from dlframe.studies.options import Options, Search
 from dlframe.studies.space import space_of
 from dlframe.studies.study import FOLDER, Study, check_name, check_own, read_manifest
@@ -63,12 +63,19 @@ def _single(space: Any) -> list[str]:
     return [*space.fixed, *(f"{axis.key}={next(axis.samples())}" for axis in space.axes)]
 
 
+def line(study: Study, record: TrialRecord) -> str:
+    """Describe a trial."""
+    values = zip(study.objectives, record.values, strict=False)
+    what = ", ".join(objective.read.text(value) for objective, value in values) if record.state == "complete" else record.state
+    return f"trial {record.number}: {' '.join(options_of(record))}: {what}" + f": {record.failure}" * bool(record.failure)
+
+
 def _header(study: Study) -> str:
     manifest, before = study.manifest, len(study.trials())
     pruner, sampler = manifest.pruner["name"], manifest.sampler["name"]
     what = f"{sampler} over {'; '.join(manifest.space)}" + (f"; pruner {pruner}" if pruner != "none" else "")
     done = f", {before} begun before" if before else ""
-    objectives = ", ".join(f"{metric} ({better})" for metric, better in manifest.objectives)
+    objectives = ", ".join(f"{o.metric} ({o.better})" for o in study.objectives)
     return f"sweep {study.name}: {manifest.trials} trials{done}; {objectives}; {what}; in {study.folder}"
 
 
@@ -83,10 +90,12 @@ def _summarize(study: Study, chosen: options.Study) -> int:
     if len(study.objectives) > 1:
         front = study.front()
         say(f"{len(front)} trials that no other one beats in {' and '.join(o.metric for o in study.objectives)}:")
-        say(*(f"     {line(record)}" for record in front))
+        say(*(f"     {line(study, record)}" for record in front))
         return int(bool(counts["failed"]))
-    varied = options_of(best)
-    say(f"best trial {best.number}: {study.objectives[0].metric} {best.values[0]:.4g}: {' '.join(varied)}", f"run  {best.run}")
+    objective = study.objectives[0]
+    value = objective.read.text(best.values[0])
+    over = f" (mean of {study.manifest.seeds} seeds)" if study.manifest.seeds > 1 else ""
+    say(f"best trial {best.number}: {objective.metric} {value}{over}: {' '.join(options_of(best))}", f"run  {best.run}")
     if len(records) >= study.manifest.trials:
         _train_fresh(study, best, counts["complete"], chosen)
     say(f"next python -m dlframe sweep export {study.name}")
@@ -142,7 +151,7 @@ class Views:
 def _status(study: Study) -> int:
     say(_header(study))
     for record in study.records():
-        say(line(record))
+        say(line(study, record))
     return 0
 
 
@@ -154,10 +163,10 @@ def _best_of(study: Study) -> TrialRecord:
 
 def _best(study: Study) -> int:
     if len(study.objectives) > 1:
-        say(*map(line, study.front()))
+        say(*(line(study, record) for record in study.front()))
         return 0
     best = _best_of(study)
-    say(line(best), f"run  {best.run}")
+    say(line(study, best), f"run  {best.run}")
     return 0
 
 

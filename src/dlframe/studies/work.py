@@ -22,10 +22,10 @@ from dlframe.runs.environment import python
 from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import read_metadata
 from dlframe.runs.run_directory import FOLDER_VARIABLE, read_result
-from dlframe.studies import options
+from dlframe.studies import options, race
 from dlframe.studies.space import Space
 from dlframe.studies.study import Study
-from dlframe.types import ConfigError, DataError, DlframeError, RunPruned, say
+from dlframe.types import ConfigError, DataError, DlframeError, RunPruned, TrialRecord, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -75,10 +75,53 @@ class Worker:
             done += 1
             if done == trials:
                 break
+        else:
+            self._race(ended)
         for tracker in self.pending:
             if late := tracker.wait():
                 say(late, error=True)
         return MORE if done and done == trials else 0
+
+    def _race(self, ended: Callable[[int], None]) -> None:
+        """Train the trials that may be the best with further seeds, until the race is over."""
+        while self.study.manifest.seeds > 1:
+            records = self.study.records_of_one_seed()
+            if any(record.state == "running" for record in records):
+                if trial := self.study.claim(self.sampler, self.space):  # its process is gone
+                    self._trial(trial)
+                    ended(trial.number)
+                else:
+                    time.sleep(POLL_SECONDS)
+                continue
+            complete = {record.number: record for record in records if record.state == "complete"}
+            if not complete or not (wanted := race.wanted(self.study, [*complete.values()])):
+                return
+            mine = next((pair for pair in wanted if self.study.storage.take(race.claim_of(*pair))), None)
+            if mine is None:
+                time.sleep(POLL_SECONDS)
+                continue
+            number, seed = mine
+            try:
+                # Another one may have finished it since.
+                if race.key_of(number, seed) not in self.study.optuna.user_attrs:
+                    self.study.optuna.set_user_attr(race.key_of(number, seed), self._further_seed(complete[number], seed))
+            finally:
+                self.study.storage.release(race.claim_of(number, seed))
+            ended(number)
+
+    def _further_seed(self, record: TrialRecord, seed: int) -> float | None:
+        """Train a trial with a further seed, and return its value; None if it fails."""
+        folder = self.study.run_folder(record.number, seed)
+        options = [f"{key}={text}" for key, text in record.options.items()]
+        config = load([*self.space.fixed, *options, f"run_name={folder.name}"])
+        overrides = [*config.overrides, f"seed={config.run.seed + seed}"]
+        try:
+            config = load(overrides)
+            self._train(config, folder, None)
+            return objective_value(config, folder, self.study.objectives[0].metric)
+        except DlframeError as error:
+            say(f"trial {record.number}, seed {seed}: {error}", error=True)
+            return None
 
     def _trial(self, trial: Trial) -> None:
         """Work on a trial to its end, whatever that is."""
@@ -133,12 +176,12 @@ class Worker:
         self._train(config, folder, trial)
         return [objective_value(config, folder, objective.metric) for objective in self.study.objectives]
 
-    def _train(self, config: Config, folder: Path, trial: Trial) -> None:
+    def _train(self, config: Config, folder: Path, trial: Trial | None) -> None:
         metric = self.study.objectives[0].metric
         is_pruned = len(self.study.objectives) == 1 and metric.startswith("val/")
 
         def watch(epoch: int, metrics: Any) -> None:
-            if not is_pruned or metric not in metrics:
+            if trial is None or not is_pruned or metric not in metrics:
                 return
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a trial that goes on tells an epoch twice
