@@ -4,6 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("parity", "startup", "steps", "accuracy", "checkpoints", "kills", "racing", "trials", "search"):
+for name in ("parity", "startup", "steps", "cells", "accuracy", "checkpoints", "kills", "racing", "trials", "search"):
     print(f"\n{name}", flush=True)
     subprocess.run([sys.executable, Path(__file__).parent / f"{name}.py"], check=True)

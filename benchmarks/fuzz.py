@@ -291,8 +291,6 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
     from dlframe.data.stocks import COLUMNS
-    from dlframe.studies.space import space_of
-    from dlframe.studies.study import read_manifest
     from dlframe.models import backbone
     from dlframe.readers.images import read_image
     from dlframe.readers.series import read_prices
@@ -301,6 +299,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.runs.exported_model import Predictor, read_spec
     from dlframe.storage import checkpoint, fetch, known
     from dlframe.storage.decoded import decoded
+    from dlframe.studies.space import space_of
+    from dlframe.studies.study import read_manifest
     from dlframe.tracking.artifacts import RejectedRecord, destination
     from dlframe.tracking.ui import Options as UiOptions
     from dlframe.tracking.upload_state import UploadState, pending_message

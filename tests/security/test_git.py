@@ -113,8 +113,9 @@ def test_no_program_of_the_configuration_runs(kind: str, repository: Repository)
     if kind == "filter_of_a_worktree":
         repository.git("config", "--worktree", "filter.evil.clean", str(repository.program))
     repository.mark.unlink(missing_ok=True)
-    changed = environment.changes()
-    assert environment.describe(changed=bool(changed))["git"]["commit"] == commit
+    state = environment.git_state()
+    changed = state.changes
+    assert environment.describe(state.described)["git"]["commit"] == commit
     assert not repository.mark.exists(), repository.mark.read_text()
     if kind.startswith("transport"):
         assert changed is None
@@ -176,8 +177,7 @@ def test_a_folder_that_looks_like_a_repository(
         monkeypatch.chdir(place)
         repository.mark.unlink(missing_ok=True)
     monkeypatch.chdir(place / "hooks" if disguise == "bare_below" else place)
-    environment.changes()
-    environment.describe(changed=False)
+    environment.describe(environment.git_state().described)
     assert not repository.mark.exists()
 
 

@@ -679,3 +679,38 @@ def test_what_a_server_missed_is_delivered_later(servers: Callable[[], Server], 
     assert upload(run) == ""
     assert Seen(run).curve("loss") == [(1, 1.0)]
     assert Seen(run).run.info.status == "FINISHED"
+
+
+def test_runs_of_one_process_share_an_upload_process(tmp_path: Path) -> None:
+    """Which lets go of those that have ended, and starts again where it was killed."""
+    runs, trackers, folders = tmp_path / "runs", [], []
+    for number in range(4):
+        folder = runs / f"run-{number}"
+        folders.append(folder)
+        journal = begin(folder, f"sqlite:///{runs / 'mlflow.db'}")
+        tracker = Tracker.start(folder, running=trackers)
+        trackers += [tracker] if tracker not in trackers else []
+        if number == 0:
+            until(lambda: UploadState.load(folders[0]).status == "RUNNING", 120)
+        if number == 2:
+            trackers[0].process.kill()
+            trackers[0].process.wait()
+        journal.metrics(1, {"loss": number})
+        journal.write("end", status="FINISHED", message="")
+        journal.close()
+    assert [tracker.folders for tracker in trackers] == [folders[:3], folders[3:]]
+    assert [tracker.wait(120) for tracker in trackers] == ["", ""]
+    assert [UploadState.load(folder).status for folder in folders] == ["FINISHED"] * 4
+
+
+def test_runs_that_wait_are_told_in_one_line(tmp_path: Path) -> None:
+    folders = [tmp_path / "runs" / name for name in ("a", "b")]
+    for folder in folders:
+        begin(folder, "http://127.0.0.1:9").close()
+    tracker = Tracker.start(folders[0])
+    assert Tracker.start(folders[1], running=[tracker]) is tracker
+    said = tracker.wait(1)
+    runs = tmp_path / "runs"
+    assert said == f"2 runs in {runs} not uploaded to MLflow yet. Upload: python -m dlframe sync runs={runs}"
+    tracker.process.kill()
+    tracker.process.wait()

@@ -53,6 +53,7 @@ COMMANDS = {
             trains=True,
         ),
         Command("test", "RUN [KEY=VALUE ...]", "evaluate a finished run again from its directory", "dlframe.jobs.evaluate"),
+        Command("figures", "RUN ...", "draw the figures of runs from their directories", "dlframe.jobs.figures"),
         Command("predict", "RUN INPUT ...", "predict for files, folders or arrays", "dlframe.serving.predict"),
         Command(
             "verify-resume",

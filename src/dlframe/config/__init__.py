@@ -75,7 +75,8 @@ def load(overrides: Sequence[str]) -> Config:
         for key, value in assignments.items():
             assign(values, key, value)
         config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
-        check_places(config, _packaged_store(choices.get("tracking")))
+        usual = config.tracking.uri in ("sqlite", "none", "")
+        check_places(config, "" if usual else _packaged_store(choices.get("tracking")))
     except ConfigError as error:
         if error.key not in assignments and (place := locations.get(error.key)):
             raise ConfigError(f"{place}: {error}", error.key) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +15,24 @@ from dlframe.config.overrides import chosen_names
 from dlframe.config.settings import settings
 from dlframe.registry import CHOICES, GROUPS, Registry
 from dlframe.registry.parameters import REQUIRED
+from dlframe.storage.stamps import below, stamps
 from dlframe.types import ConfigError, nearest
 
 if TYPE_CHECKING:
     from hydra.core.plugins import Plugins
 
 
+MOST = 64
+"""Composed configs that are kept: Hydra takes a hundred times as long as copying one."""
+
+_composed: OrderedDict[Any, tuple[dict[str, Any], dict[str, str]]] = OrderedDict()
+"""The configs composed last, by all that they depend on."""
+
+
 def compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, Any]:
     """Compose the values that the chosen files and entries give.
+
+    They are kept for the next config with the same choices, until a file or an entry is added, changed or removed.
 
     Args:
         choices: Group -> the name, or the names, chosen in it.
@@ -29,6 +41,28 @@ def compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, 
     Raises:
         ConfigError: A file cannot be read, or a defaults list names what does not exist.
     """
+    written = stamps(path for folder in folders() for path in below(folder))
+    entries = tuple((group, *registry.entries) for group, registry in GROUPS.items())
+    key = repr(sorted(choices.items())), written, entries
+    if written is None or key not in _composed:
+        places: dict[str, str] = {}
+        try:
+            values = _compose(choices, places)
+        finally:
+            locations |= places
+        if written is None:
+            return values
+        _composed[key] = values, places
+    _composed.move_to_end(key)
+    while len(_composed) > MOST:
+        _composed.popitem(last=False)
+    values, places = _composed[key]
+    locations |= places
+    return copy.deepcopy(values)
+
+
+def _compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, Any]:
+    """Compose with Hydra; see `compose`."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException, MissingConfigException

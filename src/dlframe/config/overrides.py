@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import re
@@ -134,6 +135,11 @@ def chosen_names(group: str, value: Any) -> list[Any]:
 
 def _value(key: str, raw: str) -> Any:
     """What Hydra's grammar makes of a value: a number, a bool, null, a list, a text."""
+    return copy.deepcopy(_parsed(key, raw))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(key: str, raw: str) -> Any:
     try:
         override = _parser().parse_override(f"{key}={raw}")
     except Exception:

@@ -49,6 +49,8 @@ class Run:
         resume: "none" for a new run; "auto" to continue the newest run of the same config that has not ended, or to show its
             result where it has; or the folder of the run to continue.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
+        figures: When figures are drawn: at the end of each run ("now"), on request ("none", see `figures`), or at the end of a
+            single run and on request of those of a grid or sweep ("auto").
     """
 
     seed: Annotated[int, Interval(ge=0, le=4294967295)] = 0
@@ -70,6 +72,7 @@ class Run:
     plugin_paths: tuple[str, ...] = ()
     resume: str = "none"
     on_nan: Literal["raise", "skip"] = "raise"
+    figures: Literal["auto", "now", "none"] = "auto"
 
 
 @settings.register("trainer")

@@ -120,7 +120,7 @@ def check_places(config: Config, packaged: str) -> None:
 
     Args:
         config: A composed config.
-        packaged: The store of a file of dlframe that was typed.
+        packaged: The store of a file of dlframe that was typed; empty where the store is none or in the folder of runs.
 
     Raises:
         ConfigError: A place is neither typed, nor known, nor in the current folder.

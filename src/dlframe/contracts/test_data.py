@@ -29,6 +29,7 @@ def test_data(entry, tmp_path, monkeypatch):
     for role, fields in (("inputs", spec.inputs), ("targets", spec.targets)):
         has, said = sorted({field.kind for field in fields.values()}), entry.facts[role]
         assert set(has) <= set(said), f"{role}={said} of the registration must name every kind. Received: {has}"
+    assert entry.facts["files"] == ("any",) or set(entry.facts["files"]) <= entry.parameters.keys(), "files names its options"
     assert data.source, "say where the data came from: Dataset(source=...)"
     assert data.splits, "say how the data were split: Dataset(splits=...)"
     for split in (data.train, data.validation, data.test):

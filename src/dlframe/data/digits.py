@@ -13,7 +13,7 @@ from dlframe.registry import data
 from dlframe.types import DataError, Dataset, Split
 
 
-@data.register("digits", inputs=("image",), targets=("class",))
+@data.register("digits", inputs=("image",), targets=("class",), files=())
 def digits() -> Dataset:
     """1,797 handwritten digits of 8 x 8 pixels, offline.
 

@@ -41,7 +41,7 @@ SLOT = 4096
 """Bytes per path."""
 
 
-@data.register("image_folder", inputs=("image",), targets=("class",))
+@data.register("image_folder", inputs=("image",), targets=("class",), files=("path",))
 def image_folder(
     *,
     path: str,

@@ -266,7 +266,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
 }
 
 
-@data.register("mnist", inputs=("image",), targets=("class",))
+@data.register("mnist", inputs=("image",), targets=("class",), files=("path",))
 def mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
     """70,000 handwritten digits of 28 x 28 pixels (LeCun et al. 1998).
 
@@ -277,7 +277,7 @@ def mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
     return load("mnist", path, source)
 
 
-@data.register("fashion_mnist", inputs=("image",), targets=("class",))
+@data.register("fashion_mnist", inputs=("image",), targets=("class",), files=("path",))
 def fashion_mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
     """70,000 images of clothing of 28 x 28 pixels.
 
@@ -290,7 +290,7 @@ def fashion_mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
     return load("fashion_mnist", path, source)
 
 
-@data.register("cifar10", inputs=("image",), targets=("class",))
+@data.register("cifar10", inputs=("image",), targets=("class",), files=("path",))
 def cifar10(*, path: str | None = None, source: Where = "any") -> Dataset:
     """60,000 color images of 32 x 32 pixels in 10 classes (Krizhevsky 2009).
 
@@ -301,7 +301,7 @@ def cifar10(*, path: str | None = None, source: Where = "any") -> Dataset:
     return load("cifar10", path, source)
 
 
-@data.register("cifar100", inputs=("image",), targets=("class",))
+@data.register("cifar100", inputs=("image",), targets=("class",), files=("path",))
 def cifar100(*, path: str | None = None, source: Where = "any") -> Dataset:
     """60,000 color images of 32 x 32 pixels in 100 classes (Krizhevsky 2009).
 

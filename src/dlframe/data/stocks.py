@@ -27,7 +27,7 @@ FILES = ["sp500.csv.gz", "nasdaq.csv.gz"]
 COLUMNS = {"close": ("close",), "ohlcv": ("close", "open", "high", "low", "volume")}
 
 
-@data.register("sp500", inputs=("series",), targets=("value",))
+@data.register("sp500", inputs=("series",), targets=("value",), files=("path",))
 def sp500(
     *,
     window: Count = 60,
@@ -49,7 +49,7 @@ def sp500(
     return load("sp500", window, horizon, features, path)
 
 
-@data.register("nasdaq", inputs=("series",), targets=("value",))
+@data.register("nasdaq", inputs=("series",), targets=("value",), files=("path",))
 def nasdaq(
     *,
     window: Count = 60,

@@ -44,6 +44,7 @@ QUIET = (
     ".*LeafSpec",
     "Found .* module.* in eval mode at the start of training",
     "torch.distributed.nn.functional.all_gather is deprecated",
+    "The `srun` command is available on your system but is not used",
 )
 """Advice of Lightning's that does not apply: data are in memory, and every process computes the same metrics."""
 

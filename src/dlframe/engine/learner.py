@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -78,7 +77,7 @@ class TrainingProgress:
     done: bool = False
 
 
-class Learner(LightningModule):
+class Learner(internals.QuickModule):
     """Trains the networks of a model for a task, step by step, and scores it.
 
     One step of the Trainer takes a chunk of optimizer steps, so that the Trainer's own cost is shared by the chunk; the
@@ -533,7 +532,7 @@ class Learner(LightningModule):
     def _metrics(self, split: str) -> dict[str, float]:
         """The metrics of the split that has just been scored."""
         metrics = {f"{split}/{name}": value for name, value in self.evaluation.metrics().items()}
-        self.log_dict(metrics)
+        internals.log_metrics(self.trainer, metrics)
         return metrics
 
 

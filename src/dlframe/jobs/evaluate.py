@@ -6,14 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dlframe.config import load_options, load_saved
+from dlframe.config import Config, load_options, load_saved
 from dlframe.jobs.train import load_data, result_of
 from dlframe.reports import terminal
 from dlframe.runs import run_directory
 from dlframe.runs.recorder import BEST, read_metadata, states
 from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError, ConfigError, DataError, Result, say
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, say
+
+if TYPE_CHECKING:
+    from dlframe.engine.fit import Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +62,42 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
         DlframeError: The folder holds no run, or its data or checkpoint are not what they were.
     """
     started = time.perf_counter()
+    run = prepared(folder, weights, plugin_paths)
+    say(terminal.header(run.config, run.dataset, None))
+    result, _ = result_of(run.config, run.dataset, run.score(), folder)
+    result.seconds = time.perf_counter() - started
+    result.overrides = run.overrides
+    say(*terminal.summary(result).split("\n"))
+    return result
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose directory has been checked, ready to be scored.
+
+    Attributes:
+        config: Config of the run, with the batch size that it found.
+        dataset: Its data, unchanged since the run.
+        overrides: What was typed.
+        weights: The checkpoint that is scored.
+    """
+
+    config: Config
+    dataset: Dataset
+    overrides: tuple[str, ...]
+    weights: Path
+
+    def score(self) -> Scored:
+        """Score the test split; see `evaluate`."""
+        from dlframe.engine.fit import evaluate
+
+        return evaluate(self.config, self.dataset, self.weights)
+
+
+def prepared(folder: Path, weights: str = "", plugin_paths: Sequence[str] = (), *, command: str = "test") -> Prepared:
+    """Check the directory of a run before it is scored; arguments and errors as of `evaluate_run`."""
     if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"test: '{folder}' is not a run directory (no config.yaml). Runs are in runs/.")
+        raise ConfigError(f"{command}: '{folder}' is not a run directory (no config.yaml). Runs are in runs/.")
     config = load_saved(folder / "config.yaml", plugin_paths)
     path = _weights_file(folder, weights)
     own, model = (
@@ -79,19 +117,12 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     try:
         dataset = load_data(config)
     except DataError as error:
-        path = Path(str(config.values["data"].get("path") or "/"))
-        if path.is_absolute() or path.exists():
+        given = Path(str(config.values["data"].get("path") or "/"))
+        if given.is_absolute() or given.exists():
             raise
         raise DataError(f"{error}. data.path is relative to the folder in which the run was started: test it there") from None
     run_directory.check_data(folder, dataset)
-    say(terminal.header(config, dataset, None))
-    from dlframe.engine.fit import evaluate
-
-    result, _ = result_of(config, dataset, evaluate(config, dataset, path), folder)
-    result.seconds = time.perf_counter() - started
-    result.overrides = overrides
-    say(*terminal.summary(result).split("\n"))
-    return result
+    return Prepared(config, dataset, overrides, path)
 
 
 def _weights_file(folder: Path, checkpoint: str) -> Path:

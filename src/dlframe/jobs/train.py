@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dlframe.config import Config, load
 from dlframe.config.settings import Run as Options
-from dlframe.readers.splits import drop_labels
+from dlframe.jobs.data import load_data
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
 from dlframe.runs.environment import is_main
@@ -18,31 +18,13 @@ from dlframe.runs.journal import NO_ROOM, Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
-from dlframe.types import DataError, Dataset, Result, RunPruned, check_dataset, say
+from dlframe.types import DataError, Dataset, Result, RunPruned, say
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
     from dlframe.tracking import Tracker
 
 __all__ = ["Options", "load_data", "main", "result_of", "run"]
-
-
-def load_data(config: Config) -> Dataset:
-    """The data of a run, checked against their own declaration, labels dropped as asked.
-
-    Raises:
-        DataError: They are not as declared, or their kinds do not fit the model or the task.
-    """
-    dataset = check_dataset(config.build("data"))
-    spec = dataset.spec
-    for role, fields in (("inputs", spec.inputs), ("targets", spec.targets)):
-        promised = config.entry("data").facts[role]
-        for name, field in fields.items():
-            if field.kind not in promised:
-                raise DataError(f"data={spec.name}: '{name}' must be {' or '.join(promised)}. Received: {field.kind}.")
-    if config.run.labels_per_class is not None:
-        dataset = drop_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
-    return dataset
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -68,7 +50,8 @@ def run(
 
     Args:
         config: What to run.
-        pending: Takes the tracker, to be waited for later, and keeps the last lines from the terminal: for a grid.
+        pending: Takes the tracker, which following runs share, to be waited for later, for a grid or a sweep. The last lines
+            are not printed then, and figures with `figures=auto` not drawn.
         watch: Sees the metrics of each validation; may end the run by `RunPruned`.
         folder: Folder of the run, which goes on where there is one in it; None for what `config.run.resume` says.
 
@@ -96,8 +79,8 @@ def run(
             if tracking_uri:
                 from dlframe.tracking import Tracker
 
-                tracker = Tracker.start(recorder.folder)
-            result = _train(config, dataset, recorder.folder, recorder)
+                tracker = Tracker.start(recorder.folder, running=pending or ())
+            result = _train(config, dataset, recorder.folder, recorder, draw=_draws(config, pending))
             status = "FINISHED"
         except (KeyboardInterrupt, RunInterrupted):
             status, message = "KILLED", "interrupted"
@@ -119,7 +102,7 @@ def run(
             if lost := recorder.journal.close():
                 say(f"warning: {lost}", error=True)
             if tracker and pending is not None:
-                pending.append(tracker)
+                pending += [tracker] if tracker not in pending else []
             elif tracker and (late := tracker.wait()):
                 say(late, error=True)
     return _summarized(result, pending)
@@ -148,7 +131,12 @@ def _summarized(result: Result, pending: list[Tracker] | None) -> Result:
     return result
 
 
-def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder) -> Result:
+def _draws(config: Config, pending: list[Tracker] | None) -> bool:
+    """Return whether figures are drawn before the run ends."""
+    return config.run.figures == "now" or (config.run.figures == "auto" and pending is None)
+
+
+def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder, *, draw: bool = False) -> Result:
     from dlframe.engine.fit import fit
 
     scored = fit(config, dataset, recorder, folder / BEST)
@@ -156,6 +144,8 @@ def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder) -
     recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()})
     if isinstance(recorder, RunRecorder):
         run_directory.write_end(config, dataset, scored.task, scored.scores, folder, recorder.journal)
+        if draw:
+            run_directory.write_figures(dataset, scored.task, scored.scores, folder, recorder.journal)
         result.seconds = recorder.seconds
         result.overrides = config.overrides
         run_directory.write_result(result, folder, recorder.journal)
@@ -167,8 +157,7 @@ def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | N
     limited, samples = "", f"{len(scored.index):,} of {len(dataset.test):,} test samples"
     if config.trainer.limit_batches:
         limited = f"trainer.limit_batches={config.trainer.limit_batches}, {samples}"
-    if len(scored.index) < len(dataset.test):
-        dataset = replace(dataset, test=dataset.test.take(scored.index))
+    dataset = scored_part(dataset, scored)
     task, headline, metrics = scored.task, config.headline, config.metrics
     result = Result(
         folder=folder,
@@ -182,6 +171,13 @@ def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | N
         notes=task.notes(scored.scores),
     )
     return result, dataset
+
+
+def scored_part(dataset: Dataset, scored: Scored) -> Dataset:
+    """The data whose test split has the samples that were scored only."""
+    if len(scored.index) < len(dataset.test):
+        return replace(dataset, test=dataset.test.take(scored.index))
+    return dataset
 
 
 def _tracking_uri(config: Config) -> str:

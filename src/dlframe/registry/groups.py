@@ -27,7 +27,7 @@ models = Registry(
     injected=("spec",),
     facts={"inputs": ("image",), "targets": ("class",), "task": "", "networks": ("model",), "unlabeled": False, "sample": {}},
 )
-data = Registry("data", facts={"inputs": ("image",), "targets": ("class",), "sample": {}})
+data = Registry("data", facts={"inputs": ("image",), "targets": ("class",), "files": ("any",), "sample": {}})
 augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("image",), "targets": (), "sample": {}})
 optimizers = Registry("optimizer", injected=("params",), required=("lr",))
 schedulers = Registry("scheduler", injected=("optimizer", "steps"))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, Entry, Registry, read_source
+from dlframe.storage.stamps import Stamps, stamps
 from dlframe.types import ConfigError, RegistrationError, nearest
 
 if TYPE_CHECKING:
@@ -61,9 +62,7 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
         if plugin_paths:
             raise ConfigError("plugin_paths: must be empty with DLFRAME_PLUGINS=none.")
         return
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group="dlframe.plugins"):
+    for point in _entry_points():
         _tolerate(point.name, lambda point=point: _read_installed(point))
     local = Path("plugins")
     _tolerate("plugins/conf", lambda: _add_conf(local / "conf", "plugins"))
@@ -75,6 +74,24 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
         if not text or not (path.is_dir() or (path.is_file() and path.suffix == ".py")):
             raise ConfigError(f"plugin_paths: must be a folder or a .py file. Received: {text!r}.")
         _read_path(path)
+
+
+_points: dict[Stamps, tuple[EntryPoint, ...]] = {}
+"""Plugins of installed packages by the stamps of the folders of packages: of the last state only."""
+
+
+def _entry_points() -> tuple[EntryPoint, ...]:
+    """Return the plugins of installed packages, read again when a package is installed or removed."""
+    written = stamps(path or "." for path in sys.path)
+    if written is None or written not in _points:
+        from importlib.metadata import entry_points
+
+        found = tuple(entry_points(group="dlframe.plugins"))
+        if written is None:
+            return found
+        _points.clear()
+        _points[written] = found
+    return _points[written]
 
 
 def _tolerate(name: str, read: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ class Row:
 def table(rows: Sequence[Row]) -> str:
     """Format one line per job, and the mean of each seed group.
 
-    The interval of a job is over test samples, that of a mean over seeds (Student's t).
+    The interval of a job is over test samples, that of a mean over seeds (Student's t). The last line tells how to draw figures
+    where there are none yet.
     """
     width = max(len(row.title) for row in rows)
     lines = ["", f"{'job':<{width}}  result"]
@@ -43,4 +45,7 @@ def table(rows: Sequence[Row]) -> str:
             mean = Estimate(*mean_interval([result.metrics[metric] for result in results]))
             interval = read.with_interval(read.clipped(mean))
             lines.append(f"{group:<{width}}  {metric} {interval}, mean of {len(results)} seeds")
+    folders = [row.result.folder for row in rows if row.result and row.result.folder]
+    if folders and not (folders[0] / "figures").exists():
+        lines.append(f"figures are drawn on request: python -m dlframe figures {shlex.quote(str(folders[0]))}")
     return "\n".join(map(printable, lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -10,8 +11,11 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dlframe.storage.stamps import Stamps, stamps
 
 
 def is_main() -> bool:
@@ -52,24 +56,25 @@ def _lives_here() -> bool:
         return False
 
 
-def describe(*, changed: bool | None) -> dict[str, Any]:
-    """Return package versions, machine and git state.
-
-    Args:
-        changed: Whether tracked files differ from the commit, see `changes`; None if unknown.
-    """
+def describe(git: dict[str, Any]) -> dict[str, Any]:
+    """Return package versions, machine and git state."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "packages": versions(),
-        "git": git(changed),
+        "git": git,
     }
 
 
 def versions() -> dict[str, str | None]:
-    """Return versions of dlframe and its dependencies; None if not installed."""
+    """Return versions of dlframe and its dependencies, as they were when first asked for; None if not installed."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str | None]:
     try:
         requirements = importlib.metadata.requires("dlframe") or []
     except importlib.metadata.PackageNotFoundError:
@@ -83,6 +88,65 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+@dataclass(frozen=True)
+class GitState:
+    """State of the repository of the current folder.
+
+    Attributes:
+        described: Commit, branch, and whether tracked files differ from the commit, None if unknown; empty outside a
+            repository.
+        changes: See `changes`.
+    """
+
+    described: dict[str, Any]
+    changes: str | None
+
+
+_last: tuple[Any, list[str], Stamps, GitState] | None = None
+"""The state read last: for which place, the files that it depends on, their stamps, and the state."""
+
+
+def git_state() -> GitState:
+    """Return the state of the repository; that of the last call while its files have the same stamps.
+
+    Asking git takes as long as training a small model for some epochs.
+    """
+    global _last
+    here = Path.cwd()
+    variables = sorted((key, value) for key, value in os.environ.items() if key.startswith("GIT_"))
+    place = here, variables, [os.path.lexists(folder / ".git") for folder in (here, *here.parents)]
+    if _last and _last[0] == place and stamps(_last[1]) == _last[2]:
+        return _last[3]
+    watched = _watched()
+    written = None if watched is None else stamps(watched)
+    found = changes()
+    state = GitState(git(None if found is None else bool(found)), found)
+    _last = None if watched is None or written is None else (place, watched, written, state)
+    return state
+
+
+def _watched() -> list[str] | None:
+    """Return the files that commit, branch and changes depend on; None if unknown."""
+    if not (top := _top()):
+        return []
+    names = ("HEAD", "index", "config", "config.worktree", "packed-refs", "reftable/tables.list", "info/attributes")
+    branch = _git("rev-parse", "--symbolic-full-name", "HEAD") or ""
+    names = (*names, branch) if branch.startswith("refs/") else names
+    asked = [word for name in names for word in ("--git-path", name)]
+    found = _git("rev-parse", "--path-format=absolute", *asked)
+    tracked = _git("ls-files", "-z", "--full-name", ":/")
+    if found is None or tracked is None:
+        return None
+    own = os.environ.get("GIT_CONFIG_GLOBAL") or "~/.gitconfig", "~/.config/git/config"
+    paths = [*found.splitlines(), *map(os.path.expanduser, own)]
+    return [*paths, *(os.path.join(top, name) for name in tracked.split("\0") if name)]
+
+
+def _top() -> Path | None:
+    """Return the folder of the repository; not git's --show-toplevel, which the configuration decides."""
+    return next((path for path in (Path.cwd(), *Path.cwd().parents) if (path / ".git").exists()), None)
 
 
 def git(changed: bool | None) -> dict[str, Any]:
@@ -103,9 +167,7 @@ def changes() -> str | None:
     if not found:
         return ""
     objects, index, commit = found.splitlines()
-    # Not --show-toplevel, which the configuration decides.
-    top = next((path for path in (Path.cwd(), *Path.cwd().parents) if (path / ".git").exists()), None)
-    if not top:
+    if not (top := _top()):
         return None
     lines = re.findall(KEPT, _git("config", "--local", "--get-regexp", r"^core\.") or "", re.MULTILINE)
     lines = [f"{key} = {value}" for key, value in [("repositoryFormatVersion", 1), *lines]]

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 MODEL = "model"
+FIGURES = "figures"
 FILES = ("config.yaml", "overrides.txt", "environment.json", "data.json", "changes.diff", "predictions.parquet", RESULT)
 FIGURE = re.compile(r"(figures)/\w[\w .+=-]*\.png")
 LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
-FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution")
+FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
 """Options that may change when a run is resumed; none affects the results."""
 
 
@@ -71,8 +72,8 @@ def artifact_folder(path: Any) -> str:
     raise ValueError(f"a run writes no artifact of this name. Received: {path!r}")
 
 
-def check_links(folder: Path) -> None:
-    """Check that a run directory holds no links, which writing in it would follow.
+def check_links(folder: Path, key: str = "resume") -> None:
+    """Check that a run directory holds no links, which writing in it would follow; `key` begins the message.
 
     Raises:
         ConfigError: It does.
@@ -80,7 +81,7 @@ def check_links(folder: Path) -> None:
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             if os.path.islink(path := os.path.join(place, name)):
-                raise ConfigError(f"resume: {folder} must hold no links. Received: {printable(path)}. Remove it.", "resume")
+                raise ConfigError(f"{key}: {folder} must hold no links. Received: {printable(path)}. Remove it.", key)
 
 
 def artifact_root(runs: str | Path) -> str:
@@ -122,10 +123,9 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     """
     import yaml
 
-    changes = environment.changes()
-    if changes is None:
+    git = environment.git_state()
+    if git.changes is None:
         say("note: git cannot tell what is changed in the repository: the run has no changes.diff", error=True)
-    surroundings = environment.describe(changed=None if changes is None else bool(changes))
     spec = dataset.spec
     facts = {
         "name": spec.name,
@@ -138,15 +138,17 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
         "inputs": {name: dataclasses.asdict(field) for name, field in spec.inputs.items()},
         "targets": {name: dataclasses.asdict(field) for name, field in spec.targets.items()},
     }
-    text = yaml.safe_dump(_lists(config.values), sort_keys=False, allow_unicode=True)
+    # libyaml's emitter, where PyYAML was built with it, takes a tenth of the time.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump(_lists(config.values), Dumper=dumper, sort_keys=False, allow_unicode=True)
     files = {
         "config.yaml": text,
         "overrides.txt": "\n".join(config.overrides),
-        "environment.json": json.dumps(surroundings, indent=1),
+        "environment.json": json.dumps(environment.describe(git.described), indent=1),
         "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
     }
-    if changes:
-        files["changes.diff"] = changes
+    if git.changes:
+        files["changes.diff"] = git.changes
     for name, content in files.items():
         if not os.path.lexists(folder / name):
             (folder / name).write_text(content, encoding="utf-8")
@@ -164,7 +166,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
             "data.source": dataset.source,
             "run.folder": str(folder.resolve()),
             **({"limited": f"trainer.limit_batches={limit}"} if (limit := config.trainer.limit_batches) else {}),
-            **({"mlflow.source.git.commit": surroundings["git"]["commit"]} if surroundings["git"] else {}),
+            **({"mlflow.source.git.commit": git.described["commit"]} if git.described else {}),
         },
         uri=uri,
     )
@@ -210,7 +212,7 @@ def warn_of_versions(folder: Path) -> None:
 
 
 def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
-    """Write predictions, figures and the model after the test.
+    """Write predictions and the model after the test.
 
     Args:
         config: Config of the run.
@@ -223,20 +225,31 @@ def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, fold
     import pyarrow
     import pyarrow.parquet
 
-    from dlframe import plots
-
     split = dataset.test
     columns = {"id": split.ids.tolist()} | ({} if split.groups is None else {"group": split.groups.tolist()})
     with _replacing(folder / "predictions.parquet") as unfinished:
         pyarrow.parquet.write_table(pyarrow.table({**columns, **task.table(scores, split)}), unfinished)
     journal.write("artifact", path="predictions.parquet", to="")
-    (folder / "figures").mkdir(exist_ok=True)
-    drawn = {"learning_curve": plots.learning_curve(history(folder)), **task.figures(scores, dataset)}
-    for name, figure in drawn.items():
-        plots.save(figure, folder / "figures" / f"{name}.png")
-        journal.write("artifact", path=f"figures/{name}.png", to="figures")
     exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
     journal.write("model", path=MODEL)
+
+
+def write_figures(dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> list[str]:
+    """Draw the figures of a run; arguments as of `write_end`.
+
+    Returns:
+        Their names.
+    """
+    from dlframe import plots
+
+    (folder / FIGURES).mkdir(exist_ok=True)
+    drawn = {"learning_curve": plots.learning_curve(history(folder)), **task.figures(scores, dataset)}
+    for name, figure in drawn.items():
+        path = f"{FIGURES}/{name}.png"
+        with _replacing(folder / path) as unfinished:
+            plots.save(figure, unfinished)
+        journal.write("artifact", path=path, to=FIGURES)
+    return [*drawn]
 
 
 def read_result(folder: Path) -> Result:

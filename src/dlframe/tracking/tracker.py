@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,20 +18,40 @@ from dlframe.tracking.store import QUIET, check_store
 from dlframe.tracking.upload_state import LOCK, LOG, beginning, has_pending, pending_message
 from dlframe.types import TrackingError
 
+LONGEST = 512
+"""Bytes of a folder's name that is written to a pipe at once, by POSIX's rule."""
+
 
 class Tracker:
-    """Upload process of a run; may outlive the run to close it."""
+    """Upload process of a run, and of further ones of this process; may outlive them to close them.
 
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
-        self.folder = folder
+    Args:
+        folder: Run directory.
+        process: Its upload process.
+        store: URI of its store.
+    """
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes], store: str = "") -> None:
+        self.folders = [folder]
         self.process = process
+        self.store = store
 
     @classmethod
-    def start(cls, folder: Path) -> Tracker:
-        """Start the upload process, after writing the journal's "start"."""
+    def start(cls, folder: Path, *, running: Sequence[Tracker] = ()) -> Tracker:
+        """Start the upload process, after writing the journal's "start".
+
+        Args:
+            folder: Run directory.
+            running: Trackers of earlier runs of this process. The last one takes this run too, if it still can: a process
+                takes seconds and some hundred megabytes for MLflow alone.
+        """
+        store = ""
         if start := beginning(folder):
-            remember(run=folder, store=start["uri"])
+            store = start["uri"]
+            remember(run=folder, store=store)
             remember(runs=folder.resolve().parent)
+        if running and running[-1]._takes(folder, store):
+            return running[-1]
         with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
                 python("-m", "dlframe.tracking", str(folder)),
@@ -39,29 +61,54 @@ class Tracker:
                 start_new_session=True,
                 env={**os.environ, **QUIET},
             )
-        return cls(folder, process)
+        return cls(folder, process, store)
+
+    def _takes(self, folder: Path, store: str) -> bool:
+        """Name a further run to the upload process; return whether it will be uploaded."""
+        line = os.fsencode(folder) + b"\n"
+        if store != self.store or line.count(b"\n") > 1 or len(line) > LONGEST or not self.process.stdin:
+            return False
+        try:
+            if self.process.poll() is not None or os.write(self.process.stdin.fileno(), line) < len(line):
+                return False
+        except (OSError, ValueError):  # it has been killed, or has been told to end
+            return False
+        self.folders.append(folder)
+        return True
 
     def wait(self, timeout_seconds: float = 30) -> str:
-        """Signal the end of the run and wait until everything is uploaded.
+        """Signal the end of the runs and wait until everything is uploaded.
 
         Returns:
             Empty, or a message about pending records; the upload process may then still retry.
         """
         deadline = time.monotonic() + timeout_seconds
         try:
-            if self._finish(deadline) < 0:
-                Tracker.start(self.folder)._finish(deadline)  # the upload process was killed: another one continues
+            if self._finish(deadline) < 0:  # the upload process was killed: another one continues
+                again = Tracker.start(self.folders[0])
+                for folder in self.folders[1:]:
+                    again._takes(folder, again.store)
+                again._finish(deadline)
         except subprocess.TimeoutExpired:
             pass
-        try:
-            return pending_message(self.folder)
-        except TrackingError as error:
-            return str(error)
+        told = [message for folder in self.folders if (message := _pending(folder))]
+        if len(told) < 2:
+            return "".join(told)
+        runs = self.folders[0].parent
+        command = "python -m dlframe sync" + (f" runs={shlex.quote(str(runs))}" if str(runs) != "runs" else "")
+        return f"{len(told)} runs in {runs} not uploaded to MLflow yet. Upload: {command}"
 
     def _finish(self, deadline: float) -> int:
         if self.process.stdin:
             self.process.stdin.close()
         return self.process.wait(max(0, deadline - time.monotonic()))
+
+
+def _pending(folder: Path) -> str:
+    try:
+        return pending_message(folder)
+    except TrackingError as error:
+        return str(error)
 
 
 def lock(folder: Path) -> FileLock:

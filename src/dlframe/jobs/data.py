@@ -1,0 +1,115 @@
+"""The data of a run: read, checked, and kept for the next run of the process."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlframe.config import Config
+from dlframe.readers.splits import drop_labels
+from dlframe.storage.stamps import below, stamps
+from dlframe.types import DataError, Dataset, Lazy, Ragged, Split, check_dataset
+from dlframe.types.columns import PARTS
+
+LARGEST = 2**30
+"""Bytes of all data sets that are kept."""
+
+MOST = 8
+"""Number of data sets that are kept."""
+
+_kept: OrderedDict[Any, Dataset] = OrderedDict()
+"""Data sets by options and stamps of files, the one used last at the end. Their arrays are read-only."""
+
+
+def load_data(config: Config) -> Dataset:
+    """The data of a run, checked against their own declaration, labels dropped as asked.
+
+    Data whose entry states the options that name its `files` are kept for the next run with equal options, until one of these
+    files changes. Their arrays are read-only, so that no run changes the data of another.
+
+    Raises:
+        DataError: They are not as declared, or their kinds do not fit the model or the task.
+    """
+    key = _key(config)
+    if key is None or key not in _kept:
+        dataset = _read(config)
+        if key is not None:
+            _keep(key, dataset)
+    if key in _kept:
+        _kept.move_to_end(key)
+        dataset = _own(_kept[key])
+    if config.run.labels_per_class is not None:
+        dataset = drop_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
+    return dataset
+
+
+def _read(config: Config) -> Dataset:
+    dataset = check_dataset(config.build("data"))
+    spec = dataset.spec
+    for role, fields in (("inputs", spec.inputs), ("targets", spec.targets)):
+        promised = config.entry("data").facts[role]
+        for name, field in fields.items():
+            if field.kind not in promised:
+                raise DataError(f"data={spec.name}: '{name}' must be {' or '.join(promised)}. Received: {field.kind}.")
+    return dataset
+
+
+def _key(config: Config) -> Any:
+    """Return what the data depend on: entry, options and stamps of files; None if unknown."""
+    entry, options = config.entry("data"), config.values["data"]
+    if not set(names := entry.facts["files"]) <= entry.parameters.keys():
+        return None
+    paths = [str(options[name]) for name in names if options.get(name) is not None]
+    try:
+        written = stamps(file for path in paths for file in below(Path(path).expanduser()))
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return None if written is None else (entry.where, repr(sorted(options.items())), os.environ.get("DLFRAME_DATA"), written)
+
+
+def _keep(key: Any, dataset: Dataset) -> None:
+    arrays = [*_arrays(dataset)]
+    if (size := _size(dataset)) > LARGEST:
+        return
+    while _kept and (len(_kept) >= MOST or size + sum(map(_size, _kept.values())) > LARGEST):
+        _kept.popitem(last=False)
+    for array in arrays:
+        array.flags.writeable = False
+    _ = dataset.fingerprint  # computed once, for all copies
+    _kept[key] = dataset
+
+
+def _arrays(dataset: Dataset) -> Iterator[np.ndarray]:
+    for part in PARTS:
+        split: Split = getattr(dataset, part)
+        for column in (*split.columns.values(), split.ids, split.labelled, split.groups):
+            match column:
+                case Ragged(values=values, offsets=offsets):
+                    yield from (values, offsets)
+                case Lazy(items=items, lengths=lengths):
+                    yield from (items,) if lengths is None else (items, lengths)
+                case np.ndarray():
+                    yield column
+
+
+def _size(dataset: Dataset) -> int:
+    return sum(array.nbytes for array in _arrays(dataset))
+
+
+def _own(dataset: Dataset) -> Dataset:
+    """Return a data set with the same arrays, of which nothing else is shared."""
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # torch's tensors of them are not written to
+    own = copy.copy(dataset)  # with the fingerprint
+    own.spec = copy.deepcopy(dataset.spec)
+    for part in PARTS:
+        split: Split = getattr(dataset, part)
+        setattr(own, part, replace(split, columns=dict(split.columns)))
+    return own
