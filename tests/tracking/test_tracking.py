@@ -1,5 +1,6 @@
 """Tracking: what a run writes to its journal is in MLflow, all of it, once, whoever is killed."""
 
+import base64
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from dlframe.cli import main
 from dlframe.runs.journal import Journal
 from dlframe.storage.known import remember, store_uri
 from dlframe.tracking import Tracker, UploadState, reachable, upload
+from dlframe.tracking.store import credentials
 from dlframe.tracking.sync import close_interrupted_runs
 from dlframe.tracking.tracker import QUIET
 from dlframe.types import TrackingError
@@ -574,6 +576,116 @@ def test_a_server_that_is_not_mlflow() -> None:
         with pytest.raises(TrackingError, match=r"^tracking\.uri: no MLflow server at .* \(something else answers there\)"):
             reachable(f"http://127.0.0.1:{server.server_port}")
         thread.join()
+
+
+class Locked(BaseHTTPRequestHandler):
+    """A server that wants a user: me with the password secret, or the token key."""
+
+    status = 401
+
+    def do_GET(self) -> None:
+        self._answer(200, b"OK")
+
+    def do_POST(self) -> None:
+        own = ("Basic " + base64.b64encode(b"me:secret").decode(), "Bearer key")
+        allowed = self.headers.get("Authorization") in own
+        self._answer(200, b"{}") if allowed else self._answer(self.status, b"Invalid Host header\n")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    for name in ("USERNAME", "PASSWORD", "TOKEN", "AUTH"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with HTTPServer(("127.0.0.1", 0), Locked) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+USER = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ({}, f"requires a user name and a password. Set {USER}. Received: none"),
+        (
+            {"USERNAME": "me"},
+            f"requires a user name and a password. Set {USER}. Received: the user name 'me' without a password",
+        ),
+        ({"PASSWORD": "secret"}, f"requires a user name and a password. Set {USER}. Received: a password without a user name"),
+        ({"USERNAME": "me", "PASSWORD": "hidden"}, f"does not accept the user name 'me' with this password. Check {USER}"),
+        (
+            {"USERNAME": "you\n", "PASSWORD": "secret"},
+            f"does not accept the user name 'you\\n' with this password. Check {USER}",
+        ),
+        ({"TOKEN": "old"}, "does not accept the token. Check MLFLOW_TRACKING_TOKEN"),
+    ],
+)
+def test_a_server_that_refuses_the_user(user: dict[str, str], said: str, locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in user.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    with pytest.raises(TrackingError) as error:
+        reachable(locked)
+    assert str(error.value) == f"tracking.uri: the MLflow server at {locked} {said}"
+
+
+@pytest.mark.parametrize("user", [{"USERNAME": "me", "PASSWORD": "secret"}, {"TOKEN": "key"}, {"AUTH": "a plugin of MLflow"}])
+def test_a_server_that_knows_the_user(user: dict[str, str], locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in user.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    reachable(locked)
+
+
+def test_a_user_in_the_file_of_mlflow(locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MLflow's client reads it: the environment comes first, each value for itself."""
+    from mlflow.utils.credentials import read_mlflow_creds
+
+    path = tmp_path / ".mlflow" / "credentials"
+    path.parent.mkdir()
+    path.write_text("[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = secret\n")
+    reachable(locked)
+    assert credentials() == (*read_mlflow_creds(),)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "you")
+    assert credentials() == (*read_mlflow_creds(),) == ("you", "secret")
+    with pytest.raises(TrackingError, match="user name 'you'"):
+        reachable(locked)
+    path.write_text("[other]\n")
+    assert credentials() == ("you", "")
+
+
+@pytest.mark.parametrize(
+    "content", [b"no sections", b"[mlflow]\n\xff", b"x" * 2**17, b"[mlflow]\nmlflow_tracking_password = %(a)s\n"]
+)
+def test_a_file_of_mlflow_that_cannot_be_read(content: bytes, locked: str, tmp_path: Path) -> None:
+    path = tmp_path / ".mlflow" / "credentials"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(TrackingError) as error:
+        reachable(locked)
+    assert str(error.value).startswith(f"tracking.uri: {path} cannot be read: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_that_forbids(locked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Locked, "status", 403)
+    with pytest.raises(TrackingError) as error:
+        reachable(locked)
+    assert (
+        str(error.value)
+        == f"tracking.uri: the MLflow server at {locked} refuses this request (403 Forbidden: Invalid Host header)"
+    )
 
 
 def test_stores_that_cannot_be(tmp_path: Path) -> None:

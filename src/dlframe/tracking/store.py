@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import configparser
 import os
 import re
 import shlex
@@ -10,7 +12,7 @@ from urllib.parse import urlsplit
 
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import is_known, sqlite_file, store_uri
-from dlframe.types import TrackingError
+from dlframe.types import TrackingError, printable, read_text
 from dlframe.types.files import opened
 
 QUIET = {
@@ -27,6 +29,9 @@ QUIET = {
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
 }
 """Environment of processes that import MLflow: no telemetry, no log output, no third parties."""
+
+OTHER_LOGINS = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH")
+"""Environment variables by which MLflow's client proves who it is in ways that only it knows."""
 
 
 def check_store(folder: Path, uri: str, *, allowed: str = "") -> None:
@@ -59,13 +64,15 @@ def reachable(uri: str, timeout_seconds: float = 3) -> None:
     """Check an HTTP or SQLite store without importing MLflow.
 
     Raises:
-        TrackingError: The server does not answer, or the SQLite file cannot be written.
+        TrackingError: The server does not answer or refuses the user, or the SQLite file cannot be written.
     """
     if uri.startswith(("http://", "https://")):
         if reason := connection_error(uri, timeout_seconds):
             port = urlsplit(uri).port or 5000
             command = f"mlflow server --port {port} --backend-store-uri sqlite:///mlflow.db"
             raise TrackingError(f"tracking.uri: no MLflow server at {address(uri)} ({reason}). Start one: {command}")
+        if reason := login_error(uri, timeout_seconds):
+            raise TrackingError(f"tracking.uri: the MLflow server at {address(uri)} {reason}")
     elif database := sqlite_file(uri):
         existing = next(path for path in (database, *database.absolute().parents) if path.exists())
         if not os.access(existing, os.W_OK) or (existing != database and not existing.is_dir()):
@@ -85,6 +92,8 @@ def is_sqlite(path: Path) -> bool:
 def answer_of(url: str, body: bytes | None = None, timeout_seconds: float = 30) -> bytes:
     """Return a server's answer, of at most 64 MiB; a redirect, which would lead to another server, is an error.
 
+    The request has the user's `credentials`, as those of MLflow have.
+
     Raises:
         OSError: There is none.
     """
@@ -94,7 +103,7 @@ def answer_of(url: str, body: bytes | None = None, timeout_seconds: float = 30) 
         def redirect_request(self, *_: object) -> None:
             """Follow none."""
 
-    request = Request(url, body, {"Content-Type": "application/json"} if body else {})
+    request = Request(url, body, {**authorization(), **({"Content-Type": "application/json"} if body else {})})
     with build_opener(Stay).open(request, timeout=timeout_seconds) as answer:
         if len(found := answer.read(2**26 + 1)) > 2**26:
             raise OSError("the answer has more than 64 MiB")
@@ -110,10 +119,73 @@ def connection_error(uri: str, timeout_seconds: float) -> str:
         found = answer_of(f"{address(uri)}/health", timeout_seconds=timeout_seconds)
         return "" if found.strip() == b"OK" else "something else answers there"
     except HTTPError as error:
-        # A proxy may want the credentials that MLflow will send.
+        # `login_error` tells why.
         return "" if error.code in (401, 403) else f"it answers {error.code} {error.reason}"
     except URLError as error:
         cause = error.reason
         return cause.strerror or str(cause) if isinstance(cause, OSError) else str(cause)
     except (OSError, HTTPException, ValueError) as error:
         return str(error) or type(error).__name__
+
+
+def login_error(uri: str, timeout_seconds: float) -> str:
+    """Return why an MLflow server refuses this user, as the end of a sentence; empty if it does not."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+
+    if any(os.environ.get(name) for name in OTHER_LOGINS):
+        return ""
+    try:
+        answer_of(f"{address(uri)}/api/2.0/mlflow/experiments/search", b'{"max_results": 1}', timeout_seconds)
+    except HTTPError as error:
+        with error:
+            said = printable(error.read(200).decode(errors="replace").strip())
+        if error.code == 403:
+            return f"refuses this request (403 {error.reason}: {said})"
+        return _unauthorized() if error.code == 401 else ""
+    except (OSError, HTTPException, ValueError):
+        pass  # of a server that is in trouble: the upload process tries again
+    return ""
+
+
+def _unauthorized() -> str:
+    name, password = credentials()
+    both = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if name and password:
+        return f"does not accept the user name {name!r} with this password. Check {both}"
+    if os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return "does not accept the token. Check MLFLOW_TRACKING_TOKEN"
+    received = (
+        f"the user name {name!r} without a password" if name else "a password without a user name" if password else "none"
+    )
+    return f"requires a user name and a password. Set {both}. Received: {received}"
+
+
+def authorization() -> dict[str, str]:
+    """Return the header of requests that tells the user, as MLflow's client sends it; empty for no user."""
+    name, password = credentials()
+    if name and password:
+        return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    return {}
+
+
+def credentials() -> tuple[str, str]:
+    """Return user name and password: from the environment, else from ~/.mlflow/credentials; empty where there are none.
+
+    Raises:
+        TrackingError: The file cannot be read.
+    """
+    path = Path("~/.mlflow/credentials").expanduser()
+    stored = configparser.ConfigParser()
+    try:
+        stored.read_string(read_text(path, 2**16))
+        found = [stored.get("mlflow", f"mlflow_tracking_{name}", fallback="") for name in ("username", "password")]
+    except FileNotFoundError:
+        found = ["", ""]
+    except (OSError, ValueError, configparser.Error) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise TrackingError(f"tracking.uri: {path} cannot be read: {reason}") from None
+    name, password = (os.environ.get(f"MLFLOW_TRACKING_{key}") or found[i] for i, key in enumerate(("USERNAME", "PASSWORD")))
+    return name, password
