@@ -46,6 +46,7 @@ LAYERS = (
     "runs",
     "tracking",
     "engine",
+    "population",
     "reports",
     "jobs",
     "studies",

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dlframe.types import TrainingError
+
 
 @dataclass(frozen=True)
 class BadLoss:
@@ -17,6 +19,27 @@ class BadLoss:
     network: int
     step: int
     value: float
+
+
+def advice(clip: float | None) -> str:
+    """The beginning of what to try where numbers are no longer finite."""
+    return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if clip else " gradient_clip_val=1,")
+
+
+def not_finite(bad: BadLoss, where: str, *, clip: float | None, network: str = "", since: bool = False) -> TrainingError:
+    """The error of a loss that is not finite.
+
+    Args:
+        bad: The loss.
+        where: Epoch, learning rate and the like, in brackets.
+        clip: Largest gradient norm; None for no limit.
+        network: Whose loss it is, " of the generator", if there are several.
+        since: Whether weights or buffers are not finite either: the fault is the step before.
+    """
+    what = f"the loss{network} is {bad.value:g} at step {bad.step} {where}."
+    if since:
+        what = f"weights or buffers are not finite since step {bad.step - 1}, whose loss was finite."
+    return TrainingError(f"{what} {advice(clip)} or on_nan=skip to leave such batches out.")
 
 
 class FiniteLosses:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _scored(learner: Learner) -> Scored:
     return Scored(task, evaluation.scores, evaluation.index.numpy(), evaluation.metrics(), learner.progress.steps)
 
 
-def _extra_metrics(config: Config, dataset: Dataset) -> dict[str, tuple[Any, tuple[str, ...]]]:
+def extra_metrics(config: Config, dataset: Dataset) -> dict[str, tuple[Any, tuple[str, ...]]]:
     """The metrics that the config adds, each with the scores that it sees."""
     chosen = [options["name"] for options in config.values["metric"].values()]
     built = config.build_list("metric", spec=dataset.spec)
@@ -126,7 +127,7 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
     Raises:
         TrainingError: A loss is not finite, or memory does not suffice.
     """
-    _prepare(config)
+    prepare_process(config)
     if config.run.batch_size == "auto":
         config = _fitted_batch(config, dataset, recorder)
     try:
@@ -148,23 +149,12 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
 
 def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner, Trainer]:
     task = build_task(config, dataset)
-    _check_baseline(task, dataset, config.headline)
+    check_baseline(task, dataset, config.headline)
     if recorder.load_metadata("parameters") is None:
         recorder.save_metadata("parameters", sum(p.numel() for p in task.model.parameters() if p.requires_grad))
     if config.run.compile:
         internals.check_kernels()
         task.model.compile()
-    options = config.values["optimizer"]
-
-    def optimizer(name: str, network: torch.nn.Module) -> torch.optim.Optimizer:
-        own = {**options, **config.values["networks"].get(name, {})}
-        decay = config.run.weight_decay_params if own.get("weight_decay") else "all"
-        groups = parameter_groups(network, own["lr"], decay)
-        optimizer = GROUPS["optimizer"].build(own, params=groups)
-        closure = inspect.signature(optimizer.step).parameters.get("closure")
-        if closure and closure.default is inspect.Parameter.empty:
-            raise ConfigError(f"optimizer={own['name']}: evaluates the loss itself, by a closure, which is not supported.")
-        return optimizer
 
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:
         steps = loader.total_steps(config.run.epochs, trainer.world_size)
@@ -175,7 +165,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
     learner = Learner(
         task,
         networks=config.networks,
-        optimizer=optimizer,
+        optimizer=partial(build_optimizer, config),
         scheduler=scheduler,
         augmentations=config.build_list("augmentation", spec=dataset.spec),
         seed=config.run.seed,
@@ -184,11 +174,11 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         directions={f"val/{name}": metric.better for name, metric in config.metrics.items()},
         clip=config.run.gradient_clip_val,
         chunk=1 if several or any(map(_sees_batches, callbacks)) else config.run.steps_per_execution,
-        memory_format=_memory_format(config),
+        memory_format=memory_format_of(config),
         log_every=config.run.log_every_n_steps,
         on_nan=config.run.on_nan,
         recorder=recorder,
-        metrics=_extra_metrics(config, dataset),
+        metrics=extra_metrics(config, dataset),
     )
     trainer = _trainer(config, learner, callbacks)
     unlabeled = config.entry("model").facts["unlabeled"]
@@ -198,6 +188,21 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
     with recorder.signals.waiting():
         trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
     return learner, trainer
+
+
+def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a network of the model.
+
+    Raises:
+        ConfigError: It evaluates the loss itself.
+    """
+    own = {**config.values["optimizer"], **config.values["networks"].get(name, {})}
+    decay = config.run.weight_decay_params if own.get("weight_decay") else "all"
+    optimizer = GROUPS["optimizer"].build(own, params=parameter_groups(network, own["lr"], decay))
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure and closure.default is inspect.Parameter.empty:
+        raise ConfigError(f"optimizer={own['name']}: evaluates the loss itself, by a closure, which is not supported.")
+    return optimizer
 
 
 def _check_batches(config: Config, loader: BatchLoader, trainer: Trainer, recorder: Recorder) -> None:
@@ -219,7 +224,7 @@ def _check_batches(config: Config, loader: BatchLoader, trainer: Trainer, record
         recorder.tell(f"{left} of {samples:,} training samples left out of each epoch, others each time: {rule}")
 
 
-def _check_baseline(task: Task, dataset: Dataset, headline: str) -> None:
+def check_baseline(task: Task, dataset: Dataset, headline: str) -> None:
     """Refuse, before anything is trained, a task whose baseline lacks the metric that heads the table."""
     name, metrics = task.baseline(dataset)
     if headline not in metrics:
@@ -291,13 +296,13 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
         CheckpointError: It is damaged, or another model's.
         TrainingError: Memory does not suffice.
     """
-    _prepare(config)
+    prepare_process(config)
     tensors = checkpoint.weights(path)
     try:
         _check_model_size(config, dataset, tensors, path)
         task = build_task(config, dataset, restored=True)
         checkpoint.restore(task, tensors, path)
-        learner = Learner(task, networks=(), memory_format=_memory_format(config), metrics=_extra_metrics(config, dataset))
+        learner = Learner(task, networks=(), memory_format=memory_format_of(config), metrics=extra_metrics(config, dataset))
         trainer = _trainer(config, learner)
         trainer.test(learner, _batches(config, dataset, dataset.test, learner, trainer), verbose=False)
     except Exception as error:
@@ -327,7 +332,7 @@ def _check_model_size(config: Config, dataset: Dataset, tensors: dict[str, torch
         raise CheckpointError(f"{path}: does not match the model: must have {size:,} numbers. Received: {saved:,}.")
 
 
-def _prepare(config: Config) -> None:
+def prepare_process(config: Config) -> None:
     """Silence what says nothing to the user, and set what is global to the process."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
@@ -379,7 +384,7 @@ def _strategy(config: Config, learner: Learner) -> str | Strategy:
     return "auto"
 
 
-def _memory_format(config: Config) -> torch.memory_format:
+def memory_format_of(config: Config) -> torch.memory_format:
     return torch.channels_last if config.trainer.channels_last else torch.contiguous_format
 
 
@@ -397,6 +402,20 @@ def _batches(
         done = learner.progress.position if shuffle else 0
         return ProcessContext(learner.device, trainer.global_rank, trainer.world_size, trainer.current_epoch, done)
 
+    return batches(config, dataset, split, learner.task, context, shuffle=shuffle, unlabeled=unlabeled)
+
+
+def batches(
+    config: Config,
+    dataset: Dataset,
+    split: Split,
+    task: Task,
+    context: Callable[[], ProcessContext],
+    *,
+    shuffle: bool = False,
+    unlabeled: bool = True,
+) -> BatchLoader:
+    """The batches of a split: shuffled ones of training, or larger ones that are scored."""
     size = config.run.batch_size
     assert isinstance(size, int)
     order = Order(
@@ -405,8 +424,8 @@ def _batches(
         accumulate=config.run.accumulate_grad_batches if shuffle else 1,
         seed=config.run.seed if shuffle else None,
         limit=config.trainer.limit_batches,
-        least=2 if any(isinstance(module, _BatchNorm) for module in learner.task.modules()) else 1,
-        weights=learner.task.sampling_weights(split) if shuffle else None,
+        least=2 if any(isinstance(module, _BatchNorm) for module in task.modules()) else 1,
+        weights=task.sampling_weights(split) if shuffle else None,
     )
     return BatchLoader(
         split,
@@ -416,6 +435,6 @@ def _batches(
         unlabeled=unlabeled,
         chunk=1 if shuffle else EVALUATION_CHUNK,
         workers=config.trainer.num_workers,
-        memory_format=learner.memory_format,
+        memory_format=memory_format_of(config),
         resident={"auto": None, "device": True, "host": False}[config.trainer.resident],
     )

@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -75,6 +75,40 @@ def skip_graph_capture_check(optimizer: Optimizer) -> None:
     With a CUDA build it asks whether a graph is being captured, which costs more than a fused step of a small model.
     """
     optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
+
+
+def fused_adam(columns: Sequence[torch.Tensor], options: Sequence[Any], step: torch.Tensor) -> None:
+    """Take a step of Adam or AdamW on contiguous tensors (torch 2.14): what `torch.optim.Adam` calls, at a tenth of its cost.
+
+    Args:
+        columns: Weights, gradients, first moments, second moments, and with `amsgrad` the largest of these.
+        options: lr, beta1, beta2, weight_decay, eps, decoupled_weight_decay, amsgrad.
+        step: Number of this step, from 1.
+    """
+    weights, gradients, first, second, *largest = columns
+    lr, beta1, beta2, decay, eps, decoupled, amsgrad = options
+    kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
+    kernel(
+        [weights], [gradients], [first], [second], largest, [step],
+        lr=lr, beta1=beta1, beta2=beta2, weight_decay=decay, eps=eps, amsgrad=amsgrad, maximize=False,
+    )  # fmt: skip
+
+
+def fused_sgd(columns: Sequence[torch.Tensor], options: Sequence[Any], step: torch.Tensor) -> None:
+    """Take a step of SGD on contiguous tensors (torch 2.14).
+
+    Args:
+        columns: Weights, gradients, and with momentum the velocities.
+        options: lr, momentum, weight_decay, dampening, nesterov.
+        step: Number of this step, from 1.
+    """
+    weights, gradients, *velocities = columns
+    lr, momentum, decay, dampening, nesterov = options
+    torch._fused_sgd_(
+        [weights], [gradients], velocities,
+        lr=lr, momentum=momentum, weight_decay=decay, dampening=dampening, nesterov=nesterov, maximize=False,
+        is_first_step=bool(velocities) and step.item() == 1,
+    )  # fmt: skip
 
 
 def leave_signals_alone(trainer: Trainer) -> None:

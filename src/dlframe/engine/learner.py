@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dlframe.engine import internals, training_state
 from dlframe.engine.evaluation import Evaluation
-from dlframe.engine.finite import BadLoss, FiniteLosses
+from dlframe.engine.finite import BadLoss, FiniteLosses, advice, not_finite
 from dlframe.engine.loader import Step, laid_out
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
@@ -75,6 +75,12 @@ class TrainingProgress:
     logged: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
     skipped: int = 0
     done: bool = False
+
+    def improves(self, value: float, mode: str) -> bool:
+        """Whether a value of the monitored metric is better than the best so far; one that is undefined is not."""
+        if not math.isfinite(value):
+            return False
+        return self.best is None or (value < self.best if mode == "min" else value > self.best)
 
 
 class Learner(internals.QuickModule):
@@ -354,7 +360,7 @@ class Learner(internals.QuickModule):
         if self.on_nan == "raise" and not norm.is_cuda and not self._scaled and not norm.isfinite():
             step = self.progress.steps + 1
             what = f"the gradient norm is {norm.item():g} at step {step} (epoch {self.current_epoch + 1}), with a finite loss."
-            raise TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
+            raise TrainingError(f"{what} {advice(self.clip)} or on_nan=skip to leave such batches out.")
 
     @property
     def _scaled(self) -> bool:
@@ -402,30 +408,25 @@ class Learner(internals.QuickModule):
     def _not_finite(self, bad: BadLoss | None, norm: float | None = None) -> TrainingError:
         """What is known of a loss that is not finite."""
         bad = bad or BadLoss(0, self.progress.steps, math.nan)
-        if norm is not None and not self._finite_weights():
-            what = f"weights or buffers are not finite since step {bad.step - 1}, whose loss was finite."
-            return TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
         rate = self.trainer.optimizers[bad.network].param_groups[-1]["lr"]
+        where = (
+            f"(epoch {self.current_epoch + 1}, learning rate {rate:.3g}{'' if norm is None else f', gradient norm {norm:g}'})"
+        )
         network = f" of the {self.networks[bad.network]}" if len(self.networks) > 1 else ""
-        gradient = "" if norm is None else f", gradient norm {norm:g}"
-        where = f"(epoch {self.current_epoch + 1}, learning rate {rate:.3g}{gradient})"
-        what = f"the loss{network} is {bad.value:g} at step {bad.step} {where}."
-        return TrainingError(f"{what} {self._advice()} or on_nan=skip to leave such batches out.")
+        since = norm is not None and not self._finite_weights()
+        return not_finite(bad, where, clip=self.clip, network=network, since=since)
 
     def _check_weights(self) -> None:
         """Raise where a step with a finite loss has led to weights that are not."""
         if self.networks and not self._finite_weights():
             what = f"weights or buffers are no longer finite after step {self.progress.steps} (epoch {self.current_epoch + 1})."
-            raise TrainingError(f"{what} {self._advice().rstrip(',')}.")
+            raise TrainingError(f"{what} {advice(self.clip).rstrip(',')}.")
 
     def _finite_weights(self) -> bool:
         """Whether all weights are finite, and no buffer has a NaN; infinite values of a buffer may be a mask."""
         buffers = [buffer.isnan().any() for buffer in self.task.buffers() if buffer.is_floating_point()]
         norm = nn.utils.get_total_norm(p.detach() for p in self.task.parameters())
         return bool(norm.isfinite()) and not (buffers and bool(torch.stack(buffers).any()))
-
-    def _advice(self) -> str:
-        return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if self.clip else " gradient_clip_val=1,")
 
     # --- saving
 
@@ -512,8 +513,7 @@ class Learner(internals.QuickModule):
         self.recorder.log_metrics(progress.steps, progress.metrics)
         self.recorder.validated(self.current_epoch + 1, progress.metrics)
         value = progress.metrics[self.monitor]
-        better = progress.best is None or (value < progress.best if self.mode == "min" else value > progress.best)
-        if math.isfinite(value) and better:
+        if progress.improves(value, self.mode):
             progress.best = value
             # Collective under a sharded strategy: every process takes part.
             metadata = {"epoch": self.current_epoch, "step": progress.steps, self.monitor: value}

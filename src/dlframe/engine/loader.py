@@ -303,6 +303,11 @@ class BatchLoader:
         if chunk:
             yield chunk
 
+    def batch(self, indices: Tensor) -> Batch:
+        """The samples at some positions of the split (samples,), whatever the order; of columns in memory."""
+        device = self.context().device
+        return self._batch(indices, self._on_device(device), device, {})
+
     def _gathered(self, plan: list[list[Tensor]], context: ProcessContext) -> Iterator[Step]:
         lazy = [column for column in self.split.columns.values() if isinstance(column, Lazy)]
         columns = self._on_device(context.device)

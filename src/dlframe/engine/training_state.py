@@ -31,7 +31,7 @@ def capture(learner: Learner) -> dict[str, Any]:
         "augmentations": {key: augmentation.state_dict() for key, augmentation in _augmentations(learner).items()},
         "precision": trainer.precision_plugin.state_dict(),
         "global_step": internals.optimizer_step_count(trainer),
-        "random": _gathered(learner, _random(learner)),
+        "random": _gathered(learner, random_states(learner.generator, learner.device)),
         # Of the losses that are not logged yet each process has its part.
         "losses": _gathered(learner, {name: total for name, (_, total) in learner.progress.losses.items()}),
     }
@@ -86,7 +86,7 @@ def _augmentations(learner: Learner) -> dict[str, Any]:
     return {str(i): a for i, a in enumerate(learner.augmentations) if hasattr(a, "state_dict")}
 
 
-def _random(learner: Learner) -> dict[str, Tensor]:
+def random_states(augmentation: torch.Generator, device: torch.device) -> dict[str, Tensor]:
     """The states of all generators of this process, as tensors whose shapes are the same in every process."""
     _, python, gauss = random.getstate()
     _, key, position, has_gauss, cached = np.random.get_state()
@@ -96,10 +96,10 @@ def _random(learner: Learner) -> dict[str, Tensor]:
         "numpy": torch.from_numpy(np.asarray(key).astype(np.int64)),
         "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
         "torch": torch.get_rng_state(),
-        "augmentation": learner.generator.get_state(),
+        "augmentation": augmentation.get_state(),
     }
-    if learner.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(learner.device)
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 

@@ -65,14 +65,14 @@ def run(
         before = resume.at(config, folder) if folder else resume.find(config)
     if before and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
         return _summarized(run_directory.read_result(before), pending)
-    tracking_uri = _tracking_uri(config)
+    tracking_uri = tracking_uri_of(config)
     dataset = load_data(config)
     with Signals() as signals:
         if not is_main():
             exit_with_parent()
             return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
         folder = before or run_directory.new_folder(config, folder)
-        recorder = _begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before))
+        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before))
         tracker = None
         status, message = "FAILED", ""
         try:
@@ -108,7 +108,7 @@ def run(
     return _summarized(result, pending)
 
 
-def _begin(
+def begin(
     config: Config, dataset: Dataset, folder: Path, tracking_uri: str, signals: Signals, watch: Watch | None, *, again: bool
 ) -> RunRecorder:
     """A new run in its folder, or the one that is there again."""
@@ -139,7 +139,11 @@ def _draws(config: Config, pending: list[Tracker] | None) -> bool:
 def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder, *, draw: bool = False) -> Result:
     from dlframe.engine.fit import fit
 
-    scored = fit(config, dataset, recorder, folder / BEST)
+    return finish(config, dataset, fit(config, dataset, recorder, folder / BEST), folder, recorder, draw=draw)
+
+
+def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recorder: Recorder, *, draw: bool = False) -> Result:
+    """Write what a run has at its end, with its figures if asked, and return its result."""
     result, dataset = result_of(config, dataset, scored, folder)
     recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()})
     if isinstance(recorder, RunRecorder):
@@ -180,7 +184,7 @@ def scored_part(dataset: Dataset, scored: Scored) -> Dataset:
     return dataset
 
 
-def _tracking_uri(config: Config) -> str:
+def tracking_uri_of(config: Config) -> str:
     """The store's address, checked to answer; empty for none."""
     if config.tracking.uri == "none":
         return ""

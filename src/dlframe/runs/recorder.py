@@ -159,18 +159,27 @@ class RunRecorder(InMemoryRecorder):
         return any(every and now // every > last // every for every, last, now in counts)
 
     def save(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        if self.write(tree, facts):
+            self.prune()
+
+    def write(self, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+        """Save a checkpoint beside the earlier ones; return whether it is written."""
         self._epoch, self._time = facts["epoch"], time.monotonic()
         step = self.step = facts["step"]
         self.write_best()
         if self.weights is not None or not self.journal.sync():
-            return  # a checkpoint requires its best weights and metrics on disk
+            return False  # a checkpoint requires its best weights and metrics on disk
         facts = {"kind": "state", "model": self.model, "best": self._best, "seconds": self.seconds, **facts}
         try:
-            checkpoint.save(self.folder / FOLDER / f"state-{step:09d}.safetensors", tree, facts)
+            checkpoint.save(state_of(self.folder, step), tree, facts)
         except CheckpointError as error:
             self._warn(error)
-            return
+            return False
         self._failed = False
+        return True
+
+    def prune(self) -> None:
+        """Remove the oldest checkpoints."""
         for old in states(self.folder)[self.options.max_to_keep :]:
             old.unlink(missing_ok=True)
 
@@ -188,12 +197,14 @@ class RunRecorder(InMemoryRecorder):
     def load_metadata(self, name: str) -> int | None:
         return read_metadata(self.folder, name)
 
-    def latest_checkpoint(self) -> Path | None:
-        """Return the latest valid checkpoint; warn about damaged ones."""
+    def latest_checkpoint(self, step: int | None = None) -> Path | None:
+        """Return the latest valid checkpoint, or that of a step; warn about damaged ones."""
         for name in (".state-*.part", ".best.*.part"):
             for unfinished in (self.folder / FOLDER).glob(name):
                 unfinished.unlink(missing_ok=True)  # of a process killed while writing
         for path in states(self.folder):
+            if step not in (None, step_of(path)):
+                continue
             try:
                 _, facts = checkpoint.load(path, self.folder)
                 self._check_best(path, facts["best"])
@@ -216,6 +227,17 @@ class RunRecorder(InMemoryRecorder):
 def states(folder: Path) -> list[Path]:
     """Return the checkpoints of a run directory, the latest first."""
     return sorted((folder / FOLDER).glob("state-*.safetensors"), reverse=True)
+
+
+def state_of(folder: Path, step: int) -> Path:
+    """Return the path of the checkpoint after a step."""
+    return folder / FOLDER / f"state-{step:09d}.safetensors"
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint, which its name tells."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def read_metadata(folder: Path, name: str) -> int | None:

@@ -1,0 +1,1 @@
+"""Training of several models of one shape as one stacked model."""
