@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dlframe.config import load
 from dlframe.engine.fit import fit
-from dlframe.inspection.verify_resume import difference
 from dlframe.jobs.train import load_data
+from dlframe.jobs.verify_resume import difference
 from dlframe.registry import GROUPS, plugins
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.config import load
-from dlframe.inspection.verify_resume import compare
+from dlframe.jobs.verify_resume import compare
 from dlframe.registry import GROUPS, plugins
 from dlframe.runs import journal
 from dlframe.runs.recorder import states

@@ -27,7 +27,7 @@ from tests.faults.matrix import (
     trial,
 )
 
-from dlframe.inspection.verify_resume import Comparison, compare
+from dlframe.jobs.verify_resume import Comparison, compare
 from dlframe.runs import journal
 from dlframe.runs.recorder import BEST, states
 from dlframe.storage import checkpoint

@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import dlframe
 
 from dlframe.config import load
-from dlframe.inspection.verify_resume import verify
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import load_data, run
+from dlframe.jobs.verify_resume import verify
 from dlframe.runs.exported_model import Predictor
 from dlframe.runs.recorder import states
 from dlframe.storage import checkpoint

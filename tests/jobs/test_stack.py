@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from dlframe.config import load
-from dlframe.inspection.verify_resume import difference
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.stack import run_stack, stackable
 from dlframe.jobs.train import run
+from dlframe.jobs.verify_resume import difference
 from dlframe.runs import journal
 from dlframe.runs.recorder import BEST, RunRecorder, states
 from dlframe.runs.signals import RunInterrupted

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dlframe.config import load
 from dlframe.engine.fit import fit
-from dlframe.inspection.verify_resume import difference
 from dlframe.jobs.train import load_data
+from dlframe.jobs.verify_resume import difference
 from dlframe.population.members import Member
 from dlframe.population.stack import NotStackableError
 from dlframe.population.training import Speed, StackTraining

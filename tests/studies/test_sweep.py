@@ -105,7 +105,9 @@ def test_a_sweep_goes_on_towards_its_total(tmp_path, monkeypatch, capsys):
     for trial in trials:
         assert trial.value == max(value for _, value in history(run_of(trial))["val/accuracy"])
     whole = capsys.readouterr().out
-    assert re.search(r"^\[4/4\] trial 3: model\.width=\d optimizer\.lr=[\d.]+: [\d.]+, best [\d.]+ \(trial \d\)", whole, re.M)
+    assert re.search(
+        r"^\[4/4\] trial 3: model\.width=\d optimizer\.lr=[\d.]+: [\d.]+ %, best [\d.]+ % \(trial \d\)", whole, re.M
+    )
     assert main([*(text for text in SWEEP if text != "name=try"), "trials=4", "name=again"]) == 0
     again = study(tmp_path / "runs/sweeps/again").trials()
     assert [(t.params, t.value) for t in again] == [(t.params, t.value) for t in trials], "stopping changes the choices"

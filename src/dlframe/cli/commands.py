@@ -59,7 +59,7 @@ COMMANDS = {
             "verify-resume",
             "[KEY=VALUE ...]",
             "check that killed and resumed training is bitwise identical",
-            "dlframe.inspection.verify_resume",
+            "dlframe.jobs.verify_resume",
             trains=True,
         ),
         Command("list", "[GROUP ...]", "list components and their origin", "dlframe.inspection.listing"),

@@ -18,8 +18,8 @@ from tests.conftest import dlframe
 
 from dlframe.cli import main
 from dlframe.config import load
-from dlframe.inspection.verify_resume import Comparison, compare, difference
 from dlframe.jobs.train import run
+from dlframe.jobs.verify_resume import Comparison, compare, difference
 from dlframe.runs.journal import FILE, Journal, history
 from dlframe.runs.recorder import BEST
 from dlframe.storage import checkpoint
