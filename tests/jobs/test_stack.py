@@ -44,7 +44,7 @@ def last(result: Result) -> dict:
 
 def test_each_run_has_what_it_has_alone(tmp_path, capsys):
     results = stack(configs(tmp_path / "together"))
-    assert capsys.readouterr().out.startswith("stacked: a step of 3 runs takes ")
+    assert "note: stacked: a step of 3 runs takes " in capsys.readouterr().err
     for result, config in zip(results, configs(tmp_path / "alone"), strict=True):
         alone = run(config, pending=[])
         assert result.folder

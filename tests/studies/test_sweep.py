@@ -51,7 +51,7 @@ def study(folder: Path) -> Study:
         (["model=cnn,nope"], r"^model=nope: no such model\."),
         (["batch_size=range(5,5)"], r"^batch_size: must have a value"),
         (["model.width=tag(hey,interval(1,2))"], r"^model\.width: a tag must be log\. Received: hey\.$"),
-        (["model=lda"], r"^sweep: no option varies\."),
+        (["model=lda", "model.shrinkage=0.5"], r"^sweep: no option varies\."),
         (["model=mlp,cnn", "model.patch_size=choice(1,2)"], r"^model\.patch_size: 'mlp' has no such option\."),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
+from dlframe.config.overrides import parse, sweep_of
 from dlframe.contracts import selection
 from dlframe.contracts.building import Trial, as_task, build, equal, injected, required
 from dlframe.contracts.edges import edges
@@ -18,6 +19,7 @@ from dlframe.contracts.samples import batch_of, suitable
 from dlframe.contracts.selection import contract, every_entry
 from dlframe.registry import REGISTRIES, plugins
 from dlframe.registry.parameters import REQUIRED
+from dlframe.studies.space import axis_of
 from dlframe.types import ConfigError
 
 
@@ -79,6 +81,18 @@ def test_bounds(entry):
                 entry.check({**required(entry), name: value})
             message = f"{entry.group}.{name}: must be {parameter.rule}. Received: {value!r}."
             assert str(error.value).startswith(message), f"the message must be: {message} Received: {error.value}"
+
+
+@contract()
+def test_search(entry):
+    """The space that a sweep searches by default names its own options, and values in their range."""
+    for option, text in entry.facts["search"].items():
+        assert option in entry.parameters, f"'search' names no option: {option}"
+        sweep = sweep_of(option, text)
+        assert sweep, f"'search' of '{option}' must be as choice(1,2) or interval(0,1)"
+        axis = axis_of(option, sweep, entry.parameters[option])
+        for text in axis.samples():
+            entry.parameters[option].check(parse({f"{entry.group}.{option}": text})[1][f"{entry.group}.{option}"], option)
 
 
 def as_saved(name: str, config: dict[str, Any]) -> dict[str, Any]:

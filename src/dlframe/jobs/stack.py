@@ -201,7 +201,7 @@ def _train(runs: Sequence[_Run], step: int, trackers: list[Tracker], *, always: 
             times = f"a step of {len(runs)} runs takes {1000 * speed.single:.3g} ms, {1000 * speed.stacked:.3g} ms as one"
             if not (speed.pays or always):
                 return times
-            say(f"stacked: {times}: {speed.ratio:.1f} times as fast")
+            say(f"note: stacked: {times}: {speed.ratio:.1f} times as fast", error=True)
     except DlframeError as error:
         return str(error)
     except (RuntimeError, MemoryError) as error:

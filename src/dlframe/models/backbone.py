@@ -55,7 +55,9 @@ PACKAGES = {
 """Architecture -> ImageNet weights: package, path of the file in the package, SHA-256 of the file."""
 
 
-@models.register("backbone", inputs=("image",))
+@models.register(
+    "backbone", inputs=("image",), search={"head_lr_scale": "tag(log,interval(1,100))", "layer_decay": "interval(0.5,1)"}
+)
 class Backbone(nn.Module):
     """Image classifier of timm with a new head and optional pretrained weights.
 

@@ -10,7 +10,11 @@ from dlframe.registry import Count, Probability, models
 from dlframe.types import DataSpec
 
 
-@models.register("cnn", inputs=("image",))
+@models.register(
+    "cnn",
+    inputs=("image",),
+    search={"width": "choice(16,32,64)", "hidden_dim": "choice(64,128,256)", "dropout": "interval(0,0.5)"},
+)
 class CNN(nn.Module):
     """Convolutional network of 3x3 pairs with pooling and one hidden layer.
 

@@ -14,6 +14,7 @@ from dlframe.types import DataSpec
     inputs=("series",),
     targets=("value",),
     exempt={"varies": "all weights start at zero: the first forecast is the baseline"},
+    search={"kernel_size": "choice(5,15,25,35)"},
 )
 class DLinear(nn.Module):
     """Linear forecasts of a window's trend and remainder.

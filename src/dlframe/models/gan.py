@@ -24,7 +24,13 @@ SMALLEST, DOUBLINGS = 4, 3
 """Halve height and width until both are at most SMALLEST; double channels in the first DOUBLINGS halvings."""
 
 
-@models.register("gan", networks=("discriminator", "generator"), unlabeled=True, inputs=("image",))
+@models.register(
+    "gan",
+    networks=("discriminator", "generator"),
+    unlabeled=True,
+    inputs=("image",),
+    search={"width": "choice(16,32,64)", "adversarial_weight": "tag(log,interval(0.1,10))"},
+)
 class GAN(nn.Module):
     """Semi-supervised GAN whose discriminator classifies images.
 

@@ -15,6 +15,7 @@ from dlframe.types import DataSpec
     networks=(),
     inputs=("image",),
     exempt={"varies": "all sums start at zero", "gradients": "a closed form has no gradients"},
+    search={"shrinkage": "interval(0,1)"},
 )
 class LinearDiscriminant(nn.Module):
     """Linear discriminant analysis of pixels, with one shared covariance.

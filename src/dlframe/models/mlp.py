@@ -8,7 +8,9 @@ from dlframe.registry import Count, Probability, models
 from dlframe.types import DataSpec
 
 
-@models.register("mlp", inputs=("image",))
+@models.register(
+    "mlp", inputs=("image",), search={"width": "choice(64,128,256,512)", "depth": "range(1,4)", "dropout": "interval(0,0.5)"}
+)
 class MLP(nn.Module):
     """Multilayer perceptron of the flattened image.
 

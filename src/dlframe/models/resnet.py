@@ -23,7 +23,7 @@ BLOCKS = {
 """Depth -> residual blocks per stage: 6n + 2 in three stages; 18 and 34, as for ImageNet, in four."""
 
 
-@models.register("resnet", inputs=("image",))
+@models.register("resnet", inputs=("image",), search={"width": "choice(16,32,64)", "dropout": "interval(0,0.3)"})
 class ResNet(nn.Module):
     """Residual network with a 3x3 stem, for images of 8 to 64 pixels.
 

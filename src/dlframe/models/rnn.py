@@ -11,7 +11,16 @@ from dlframe.registry import Count, Probability, models
 from dlframe.types import DataSpec
 
 
-@models.register("rnn", inputs=("image",))
+@models.register(
+    "rnn",
+    inputs=("image",),
+    search={
+        "cell_type": "choice(lstm,gru)",
+        "width": "choice(64,128,256)",
+        "depth": "range(1,3)",
+        "dropout": "interval(0,0.5)",
+    },
+)
 class RNN(nn.Module):
     """Recurrent network over the rows of an image.
 
@@ -47,7 +56,12 @@ class RNN(nn.Module):
         return self.head(self.dropout(self.reader(rows)))
 
 
-@models.register("lstm", inputs=("series",), targets=("value",))
+@models.register(
+    "lstm",
+    inputs=("series",),
+    targets=("value",),
+    search={"width": "choice(32,64,128)", "depth": "range(1,3)", "dropout": "interval(0,0.3)"},
+)
 class LSTM(nn.Module):
     """LSTM over a window of a series, with a linear head on its last state.
 

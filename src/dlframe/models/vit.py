@@ -9,7 +9,9 @@ from dlframe.registry import Count, Probability, models
 from dlframe.types import ConfigError, DataSpec
 
 
-@models.register("vit", inputs=("image",))
+@models.register(
+    "vit", inputs=("image",), search={"width": "choice(48,96,192)", "depth": "range(2,7)", "dropout": "interval(0,0.3)"}
+)
 class ViT(nn.Module):
     """Small vision transformer that classifies the mean of its tokens.
 

@@ -33,7 +33,7 @@ def fused(params: list[dict]) -> bool:
     return all(t.device.type in ("cpu", "cuda") and t.is_floating_point() for t in tensors)
 
 
-@optimizers.register("adam")
+@optimizers.register("adam", search={"lr": "tag(log,interval(1e-4,1e-1))"})
 def adam(
     params: list[dict],
     *,
@@ -57,7 +57,7 @@ def adam(
     return torch.optim.Adam(params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params))
 
 
-@optimizers.register("adamw")
+@optimizers.register("adamw", search={"lr": "tag(log,interval(1e-4,1e-1))", "weight_decay": "tag(log,interval(1e-4,1e-1))"})
 def adamw(
     params: list[dict],
     *,
@@ -81,7 +81,7 @@ def adamw(
     return torch.optim.AdamW(params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused(params))
 
 
-@optimizers.register("sgd")
+@optimizers.register("sgd", search={"lr": "tag(log,interval(1e-3,1))", "momentum": "interval(0.8,0.99)"})
 def sgd(
     params: list[dict],
     *,

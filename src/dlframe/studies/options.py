@@ -26,6 +26,8 @@ class Options:
         trials: Number of trials, those of earlier calls included.
         workers: Processes that work at the same time.
         name: Name of the sweep; empty for one that follows from what is searched.
+        vectorize: Trials that one worker takes at a time. Those that differ only in the seed and in numbers of the optimizer
+            train as one stacked model, if a measurement at their start says that it is faster.
         extend: Go on with a sweep whose space, search or plugins have changed.
         retry: Run failed trials again.
         storage: "journal" for a file in the folder of the sweep, or postgresql://USER@HOST:PORT/DATABASE for machines that
@@ -35,6 +37,7 @@ class Options:
     trials: Count = 20
     workers: Count = 1
     name: str = ""
+    vectorize: Count = 1
     extend: bool = False
     retry: bool = False
     storage: str = storage.JOURNAL

@@ -198,7 +198,7 @@ def space_of(overrides: Sequence[str], *, default: bool = True) -> Space:
         if key in components:
             continue
         owners = [combination for combination in combinations if key in parameters[combination]]
-        axis = _axis(key, sweep, parameters[owners[0]][key]) if owners else _choices(key, sweep)
+        axis = axis_of(key, sweep, parameters[owners[0]][key]) if owners else _choices(key, sweep)
         for combination in owners:
             for text in axis.samples():
                 parameters[combination][key].check(parse({key: text})[1][key], key)
@@ -219,7 +219,7 @@ def _default_space(config: Config, given: Mapping[str, str]) -> dict[str, Any]:
     """Return what the chosen components say is worth searching, without what is typed."""
     found = {}
     for group in GROUPS:
-        if group not in LISTS:
+        if group not in LISTS and (config.networks or group not in ("optimizer", "scheduler")):
             entry = config.entry(group)
             for option, text in entry.facts["search"].items():
                 key = f"{group}.{option}"
@@ -272,7 +272,7 @@ def _texts(key: str, sweep: Any) -> list[str]:
         raise ConfigError(f"{key}: cannot be read: {error}", key) from None
 
 
-def _axis(key: str, sweep: Any, parameter: Parameter) -> Axis:
+def axis_of(key: str, sweep: Any, parameter: Parameter) -> Axis:
     """Return the axis of an option of known type."""
     value = sweep.value()
     kind = parts(parameter.annotation)[0]

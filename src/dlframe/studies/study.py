@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dlframe.registry import REGISTRIES
@@ -20,7 +21,7 @@ from dlframe.runs.environment import versions
 from dlframe.storage.known import is_known, remember
 from dlframe.storage.trials import open_storage
 from dlframe.studies import race
-from dlframe.studies.space import Space
+from dlframe.studies.space import Axis, Space
 from dlframe.types import ConfigError, DataError, DlframeError, Objective, TrialRecord, best_of, nearest, read_text, say
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -88,13 +89,17 @@ class Study:
         folder: Folder of the study.
         manifest: What it is.
         pruner: What ends its trials early; None in a process that only looks.
+        space: What its trials choose from, for one that has changed; None in a process that only looks.
+        retry: Whether failed trials are chosen again, in a study that is extended.
 
     Raises:
         DataError: Its journal is damaged.
         ConfigError: Its storage cannot be reached.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, pruner: Any = None, *, retry: bool = False) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, pruner: Any = None, *, space: Space | None = None, retry: bool = False
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.name = folder.name
@@ -105,8 +110,8 @@ class Study:
         self.storage = open_storage(manifest.storage, folder)
         with self.storage.alone():
             self.optuna = self._open(manifest.generation, pruner)
-            if manifest.generation and not self.optuna.user_attrs.get("copied"):
-                self._copy(manifest.generation, retry=retry)
+            if space and manifest.generation and not self.optuna.user_attrs.get("copied"):
+                self._copy(manifest.generation, space, retry=retry)
 
     def _open(self, generation: int, pruner: Any = None) -> optuna.Study:
         name = f"{self.name}#{generation}" if generation else self.name
@@ -123,26 +128,41 @@ class Study:
         except Exception as error:  # whatever Optuna makes of a damaged journal
             raise DataError(f"{self.folder}: its trials cannot be read: {type(error).__name__}: {error}") from None
 
-    def _copy(self, generation: int, *, retry: bool) -> None:
+    def _copy(self, generation: int, space: Space, *, retry: bool) -> None:
         """Take the trials before over, by number: those in flight, or to be tried again, are chosen again, as they were."""
+        known = {axis.key: distribution(axis) for axis in space.axes}
         for trial in self._open(generation - 1).get_trials(deepcopy=False):
             waits = not trial.state.is_finished() or (retry and trial.state == TrialState.FAIL)
-            fixed = {"fixed_params": trial.params} if waits else {}
+            params = {key: value for key, value in trial.params.items() if key in known and _holds(known[key], value)}
+            if waits:
+                self.optuna.add_trial(create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": params}))
+                continue
+            # The space may no longer have what it was tried with.
+            left_out = {key: _typed(value) for key, value in trial.params.items() if key not in params}
             self.optuna.add_trial(
                 create_trial(
-                    state=TrialState.WAITING if waits else trial.state,
+                    state=trial.state,
                     values=trial.values if trial.state == TrialState.COMPLETE else None,
-                    params={} if waits else trial.params,
-                    distributions={} if waits else trial.distributions,
-                    user_attrs={} if waits else trial.user_attrs,
-                    system_attrs=fixed,
-                    intermediate_values={} if waits else trial.intermediate_values,
+                    params=params,
+                    distributions={key: known[key] for key in params},
+                    user_attrs={**trial.user_attrs, "left out": {**trial.user_attrs.get("left out", {}), **left_out}},
+                    intermediate_values=trial.intermediate_values,
                 )
             )
+        self.optuna.set_user_attr("data", self._open(generation - 1).user_attrs.get("data", {}))
         self.optuna.set_user_attr("copied", True)
 
     @classmethod
-    def begin(cls, folder: Path, manifest: Manifest, *, extend: bool = False, retry: bool = False, pruner: Any = None) -> Study:
+    def begin(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        space: Space,
+        *,
+        extend: bool = False,
+        retry: bool = False,
+        pruner: Any = None,
+    ) -> Study:
         """Begin a study, or continue the one in the folder towards the number of trials.
 
         Raises:
@@ -174,7 +194,7 @@ class Study:
             raise ConfigError(f"{folder}: cannot be written: {error.strerror}.") from None
         if failed := remember(study=folder.resolve()):
             say(f"warning: {failed}; this sweep cannot be continued", error=True)
-        return cls(folder, manifest, pruner, retry=retry)
+        return cls(folder, manifest, pruner, space=space, retry=retry)
 
     def check_data(self, key: str, fingerprint: str) -> None:
         """Check that the data of a trial are those of the trials before.
@@ -213,7 +233,7 @@ class Study:
         return TrialRecord(
             number=trial.number,
             state=NAMES.get(trial.state.name, "running"),  # type: ignore[arg-type]
-            options={key: _typed(value) for key, value in trial.params.items()},
+            options={key: _typed(value) for key, value in (attributes.get("left out", {}) | trial.params).items()},
             values=tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else (),
             reported=tuple(sorted(trial.intermediate_values.items())),
             seconds=float(attributes.get("seconds", 0.0)),
@@ -272,6 +292,23 @@ class Study:
             warnings.simplefilter("ignore")  # of what is experimental in Optuna
             self.optuna.tell(trial, list(values) if values else None, state=state)
         self.storage.release(trial.number)
+
+
+def distribution(axis: Axis) -> BaseDistribution:
+    """Return an axis as Optuna has it."""
+    if axis.values:
+        return CategoricalDistribution(axis.values)
+    if axis.whole:
+        return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=1 if axis.log else int(axis.step) or 1)
+    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step or None)
+
+
+def _holds(known: BaseDistribution, value: Any) -> bool:
+    """Return whether a value of an earlier trial is one of the space."""
+    try:
+        return known._contains(known.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
 
 
 def _typed(value: Any) -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from optuna.trial import Trial, TrialState
 from dlframe.config import Config, load
 from dlframe.runs.environment import python
 from dlframe.runs.journal import ended, history
-from dlframe.runs.recorder import read_metadata
+from dlframe.runs.recorder import Watch, read_metadata
 from dlframe.runs.run_directory import FOLDER_VARIABLE, read_result
 from dlframe.studies import options, race
 from dlframe.studies.space import Space
@@ -69,10 +69,11 @@ class Worker:
             Exit status of a worker.
         """
         done = 0
-        while trial := self.study.claim(self.sampler, self.space):
-            self._trial(trial)
-            ended(trial.number)
-            done += 1
+        while claimed := self._claim(min(self.chosen.options.vectorize, trials - done if trials else 2**31)):
+            self._trial(claimed[0]) if len(claimed) == 1 else self._stack(claimed)
+            for trial in claimed:
+                ended(trial.number)
+            done += len(claimed)
             if done == trials:
                 break
         else:
@@ -81,6 +82,15 @@ class Worker:
             if late := tracker.wait():
                 say(late, error=True)
         return MORE if done and done == trials else 0
+
+    def _claim(self, count: int) -> list[Trial]:
+        """Return up to so many trials to work on."""
+        claimed: list[Trial] = []
+        while len(claimed) < count and (trial := self.study.claim(self.sampler, self.space)):
+            claimed.append(trial)
+            if count > 1:
+                self.space.suggest(trial)  # before the next one is chosen
+        return claimed
 
     def _race(self, ended: Callable[[int], None]) -> None:
         """Train the trials that may be the best with further seeds, until the race is over."""
@@ -119,41 +129,86 @@ class Worker:
             config = load(overrides)
             self._train(config, folder, None)
             return objective_value(config, folder, self.study.objectives[0].metric)
-        except DlframeError as error:
-            say(f"trial {record.number}, seed {seed}: {error}", error=True)
+        except Exception as error:
+            _, failure = outcome_of(error)
+            say(f"trial {record.number}, seed {seed}: {failure}", error=True)
             return None
 
     def _trial(self, trial: Trial) -> None:
         """Work on a trial to its end, whatever that is."""
         started = time.perf_counter()
-        facts: dict[str, Any] = {}
-        values, state = None, TrialState.FAIL
-        with self._limited(trial, started):
+        with self._limited([trial], started):
             try:
-                values = self._values(trial, [f"{key}={text}" for key, text in self.space.suggest(trial).items()], facts)
-                state = TrialState.COMPLETE
-            except RunPruned:
-                state = TrialState.PRUNED
-            except DlframeError as error:
-                facts["failure"] = str(error)
-                if facts["failure"].startswith("out of memory"):  # a value of the space: as bad as can be, and no failure
-                    state = TrialState.PRUNED
+                config, folder = self._config(trial)
+                self._train(config, folder, trial)
+                self._tell(trial, started, config, folder)
             except Exception as error:
-                say(*traceback.format_exc().splitlines(), error=True)
-                facts["failure"] = f"{type(error).__name__}: {error}"
-        self.study.finish(trial, values, state, seconds=time.perf_counter() - started, **facts)
+                self._tell_failure(trial, started, error)
+
+    def _stack(self, trials: Sequence[Trial]) -> None:
+        """Work on several trials, of which those that differ in seeds and rates only train as one model, where that pays."""
+        from dlframe.jobs.stack import run_stack, stackable
+
+        started = time.perf_counter()
+        groups: list[list[tuple[Trial, Config, Path]]] = []
+        with self._limited(trials, started):
+            for trial in trials:
+                try:
+                    config, folder = self._config(trial)
+                except DlframeError as error:
+                    self._tell_failure(trial, started, error)
+                    continue
+                own = next((group for group in groups if not stackable([group[0][1], config])), None)
+                if own is None:
+                    groups.append([(trial, config, folder)])
+                else:
+                    own.append((trial, config, folder))
+            for group in groups:
+                configs, folders = [config for _, config, _ in group], [folder for _, _, folder in group]
+                with contextlib.redirect_stdout(io.StringIO()):
+                    watches = [self._watch(trial) for trial, _, _ in group]
+                    found = run_stack(configs, pending=self.pending, watches=watches, folders=folders)
+                for (trial, config, folder), result in zip(group, found, strict=True):
+                    if isinstance(result, Exception):
+                        self._tell_failure(trial, started, result)
+                        continue
+                    try:
+                        self._tell(trial, started, config, folder)
+                    except DlframeError as error:
+                        self._tell_failure(trial, started, error)
+
+    def _config(self, trial: Trial) -> tuple[Config, Path]:
+        """Return the config of a trial, and the folder of its run."""
+        folder = self.study.run_folder(trial.number)
+        varied = [f"{key}={text}" for key, text in self.space.suggest(trial).items()]
+        return load([*self.space.fixed, *varied, f"run_name={folder.name}"]), folder
+
+    def _tell(self, trial: Trial, started: float, config: Config, folder: Path) -> None:
+        """Tell the study the values of a trial.
+
+        Raises:
+            DlframeError: It has no finite one.
+        """
+        values = [objective_value(config, folder, objective.metric) for objective in self.study.objectives]
+        self.study.finish(trial, values, TrialState.COMPLETE, seconds=time.perf_counter() - started)
+
+    def _tell_failure(self, trial: Trial, started: float, error: Exception) -> None:
+        state, failure = outcome_of(error)
+        told = {"failure": failure} if failure else {}
+        self.study.finish(trial, None, state, seconds=time.perf_counter() - started, **told)
 
     @contextlib.contextmanager
-    def _limited(self, trial: Trial, started: float) -> Any:
-        """End this process, and the trial as failed, if the trial takes too long: nothing else stops a call that hangs."""
+    def _limited(self, trials: Sequence[Trial], started: float) -> Iterator[None]:
+        """End this process, and the trials as failed, if they take too long: nothing else stops a call that hangs."""
         if not self.timeout:
             yield
             return
 
         def expire() -> None:
-            failure = f"took longer than search.timeout={self.timeout:g} seconds"
-            self.study.finish(trial, None, TrialState.FAIL, seconds=time.perf_counter() - started, failure=failure)
-            say(f"trial {trial.number}: {failure}", error=True)
+            error = DataError(f"took longer than search.timeout={self.timeout:g} seconds")
+            for trial in trials:
+                self._tell_failure(trial, started, error)
+                say(f"trial {trial.number}: {error}", error=True)
             os._exit(EXPIRED)
 
         timer = threading.Timer(self.timeout, expire)
@@ -164,23 +219,12 @@ class Worker:
         finally:
             timer.cancel()
 
-    def _values(self, trial: Trial, overrides: Sequence[str], facts: dict[str, Any]) -> list[float]:
-        """Train a trial, or go on with it, and return its values of the objectives.
-
-        Raises:
-            RunPruned: It is worse than others.
-            DlframeError: It fails, or has no finite value.
-        """
-        folder = self.study.run_folder(trial.number)
-        config = load([*self.space.fixed, *overrides, f"run_name={folder.name}"])
-        self._train(config, folder, trial)
-        return [objective_value(config, folder, objective.metric) for objective in self.study.objectives]
-
-    def _train(self, config: Config, folder: Path, trial: Trial | None) -> None:
+    def _watch(self, trial: Trial | None) -> Watch:
+        """Return what sees the validations of a trial; None for a further seed, which is not ended early."""
         metric = self.study.objectives[0].metric
-        is_pruned = len(self.study.objectives) == 1 and metric.startswith("val/")
+        is_pruned = trial is not None and len(self.study.objectives) == 1 and metric.startswith("val/")
 
-        def watch(epoch: int, metrics: Any) -> None:
+        def watch(epoch: int, metrics: Mapping[str, float]) -> None:
             if trial is None or not is_pruned or metric not in metrics:
                 return
             with warnings.catch_warnings():
@@ -189,6 +233,16 @@ class Worker:
             if trial.should_prune():
                 raise RunPruned(f"pruned after epoch {epoch}: {metric} {metrics[metric]:.4g}")
 
+        return watch
+
+    def _train(self, config: Config, folder: Path, trial: Trial | None) -> None:
+        """Train a trial, or go on with it.
+
+        Raises:
+            RunPruned: It is worse than others.
+            DlframeError: It fails.
+        """
+        watch = self._watch(trial)
         if config.trainer.devices != 1 or config.trainer.num_nodes > 1:
             self._train_apart(config, folder, watch)
             return
@@ -227,6 +281,17 @@ class Worker:
         if process.returncode or ended(folder) != "FINISHED":
             told = (lines or [f"exit status {process.returncode}"])[-1]
             raise DataError(told.strip().removeprefix("error: "))
+
+
+def outcome_of(error: Exception) -> tuple[TrialState, str]:
+    """Return the state of a trial that has ended with an error, and why."""
+    if isinstance(error, RunPruned):
+        return TrialState.PRUNED, ""
+    if isinstance(error, DlframeError):
+        # Too large is a value of the space: as bad as can be, and no failure.
+        return TrialState.PRUNED if str(error).startswith("out of memory") else TrialState.FAIL, str(error)
+    say(*"".join(traceback.format_exception(error)).splitlines(), error=True)
+    return TrialState.FAIL, f"{type(error).__name__}: {error}"
 
 
 def data_key(config: Config) -> str:
