@@ -121,7 +121,7 @@ def row(name: str, number: int, pairs: list[tuple[tuple[float, float], tuple[flo
     over, cpu = (statistics.median(own[i] - other[i] for own, other in pairs) for i in (0, 1))
     own, other = (statistics.median(pair[side][0] for pair in pairs) for side in (0, 1))
     cells = f"{number - len(pairs) + 1}-{number}"
-    return f"{name:<6}{cells:>12}{own:>10.1f}{other:>10.1f}{own / other:>8.2f}{over:>14.1f}{cpu:>14.1f}{resident():>12.0f}"
+    return f"{name:<6}{cells:>12}{own:>13.1f}{other:>13.1f}{own / other:>13.2f}{over:>13.1f}{cpu:>13.1f}{resident():>13.0f}"
 
 
 def main() -> None:
@@ -131,8 +131,8 @@ def main() -> None:
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="dlframe-")  # not the list of the user's runs
     torch.set_num_threads(1)
     print(f"1 thread, torch {torch.__version__}, tracking={tracking}")
-    columns = f"{'case':<6}{'cells':>12}{'cell ms':>10}{'plain ms':>10}{'ratio':>8}"
-    print(f"{columns}{'overhead ms':>14}{'of it CPU':>14}{'memory MiB':>12}")
+    heads = ("cell ms", "plain ms", "ratio", "overhead ms", "of it CPU", "memory MiB")
+    print(f"{'case':<6}{'cells':>12}" + "".join(f"{head:>13}" for head in heads))
     measure("mlp", cells, [f"epochs={epochs}", f"tracking={tracking}"])
     measure("null", cells, [*NULL, f"tracking={tracking}"])
 

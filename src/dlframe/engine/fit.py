@@ -133,8 +133,7 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
     try:
         learner, trainer = _train(config, dataset, recorder)
         _put_best_back(learner, trainer, best)
-        trainer.test(learner, _batches(config, dataset, dataset.test, learner, trainer), verbose=False)
-        return _scored(learner)
+        return _tested(config, dataset, learner, trainer)
     except Exception as error:
         if "Expected more than 1 value per channel when training" in str(error):
             rule = "batch norm needs more than one sample per process in each batch"
@@ -185,8 +184,12 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
     loader = _batches(config, dataset, dataset.train, learner, trainer, shuffle=True, unlabeled=unlabeled)
     loader.chunk = learner.chunk or 1
     _check_batches(config, loader, trainer, recorder)
-    with recorder.signals.waiting():
-        trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
+    try:
+        with recorder.signals.waiting():
+            trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
+    except BaseException:
+        internals.release(trainer, learner)
+        raise
     return learner, trainer
 
 
@@ -203,6 +206,15 @@ def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torc
     if closure and closure.default is inspect.Parameter.empty:
         raise ConfigError(f"optimizer={own['name']}: evaluates the loss itself, by a closure, which is not supported.")
     return optimizer
+
+
+def _tested(config: Config, dataset: Dataset, learner: Learner, trainer: Trainer) -> Scored:
+    """Score the test split; the learner and the Trainer are of no use afterwards."""
+    try:
+        trainer.test(learner, _batches(config, dataset, dataset.test, learner, trainer), verbose=False)
+        return _scored(learner)
+    finally:
+        internals.release(trainer, learner)
 
 
 def _check_batches(config: Config, loader: BatchLoader, trainer: Trainer, recorder: Recorder) -> None:
@@ -303,13 +315,11 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
         task = build_task(config, dataset, restored=True)
         checkpoint.restore(task, tensors, path)
         learner = Learner(task, networks=(), memory_format=memory_format_of(config), metrics=extra_metrics(config, dataset))
-        trainer = _trainer(config, learner)
-        trainer.test(learner, _batches(config, dataset, dataset.test, learner, trainer), verbose=False)
+        return _tested(config, dataset, learner, _trainer(config, learner))
     except Exception as error:
         if not memory.ran_out(error):
             raise
         raise TrainingError(f"{path}: the model of this run does not fit into memory.") from error
-    return _scored(learner)
 
 
 SPARE = 2**24

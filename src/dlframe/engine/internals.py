@@ -144,6 +144,17 @@ class QuickModule(LightningModule):
             super().__setattr__(name, value)
 
 
+def release(trainer: Trainer, learner: LightningModule) -> None:
+    """Let go of what a training held: data, weights and optimizers (Lightning 2.6).
+
+    The Trainer, its parts and the learner refer to one another. Python would collect them after some thousand runs only, as
+    the objects are few among those of all modules, however large their tensors.
+    """
+    if trainer.world_size == 1:  # the processes of several belong to the strategy
+        vars(trainer).clear()
+        vars(learner).clear()
+
+
 def log_metrics(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     """Give metrics to callbacks, as `log_dict` does (Lightning 2.6).
 

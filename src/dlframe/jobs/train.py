@@ -50,7 +50,7 @@ def run(
 
     Args:
         config: What to run.
-        pending: Takes the tracker, which following runs share, to be waited for later, for a grid or a sweep. The last lines
+        pending: Takes the tracker, which following runs share, to be waited for later: for a grid or a sweep. The last lines
             are not printed then, and figures with `figures=auto` not drawn.
         watch: Sees the metrics of each validation; may end the run by `RunPruned`.
         folder: Folder of the run, which goes on where there is one in it; None for what `config.run.resume` says.
