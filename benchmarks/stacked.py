@@ -5,7 +5,7 @@
 "loop" is the tuned loop of `benchmarks/steps.py` for each of the N models in turn: dlframe's own network, memory order and
 fused optimizer, without the Trainer. Each model has its own seed, batches and learning rate. A round is `--steps` steps of all
 models; "ratio" is the median over rounds of the ratio of one round, by wall clock, and "range" has the quartiles. "runs" is the
-ratio of whole trainings of two epochs with validation and test, without folders: N times `fit`, against a stack with its
+ratio of whole trainings of ten epochs with validation and test, without folders: N times `fit`, against a stack with its
 measurement and tracing. "used" is what the measurement at the start of a stack decides.
 """
 
@@ -38,7 +38,7 @@ CASES = {
     "cnn": ["model=cnn", "model.width=8", "model.hidden_dim=32"],
     "rnn": ["model=rnn", "model.width=32"],
 }
-OPTIONS = ["data=digits", "batch_size=64", "epochs=2", "scheduler=constant", "weight_decay_params=all"]
+OPTIONS = ["data=digits", "batch_size=64", "epochs=10", "scheduler=constant", "weight_decay_params=all"]
 
 
 class Hand:
