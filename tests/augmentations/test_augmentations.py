@@ -342,3 +342,18 @@ def test_a_range_the_wrong_way_round_is_refused(name, options, message, digits):
     with pytest.raises(ConfigError) as error:
         build(name, digits, **options)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_labels_are_mixed_in_any_precision(name, dtype, digits):
+    """As under trainer.precision=64-true and bf16-true, where torch makes numbers of that type."""
+    batch = digits.replace(inputs=digits.inputs.to(dtype))
+    augment = augmentations.build({"name": name}, spec=batch.spec)
+    torch.set_default_dtype(dtype)
+    try:
+        mixed = augment(batch, torch.Generator().manual_seed(0))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert mixed.inputs.dtype == dtype
+    torch.testing.assert_close(mixed.targets.sum(1).float(), torch.ones(len(mixed)), atol=1e-2, rtol=0)

@@ -17,7 +17,7 @@ from dlframe.types import Batch, DataSpec
 def fractions(count: int, alpha: float, p: float, images: Tensor, generator: torch.Generator) -> Tensor:
     """Draw fractions (count,) from Beta(alpha, alpha); 1 if not mixed."""
     # torch.distributions.Beta takes no generator; a Dirichlet of two components is equivalent.
-    concentration = torch.full((count, 2), alpha, device=images.device)
+    concentration = torch.full((count, 2), alpha, device=images.device, dtype=torch.float32)
     fraction = torch._sample_dirichlet(concentration, generator)[:, 0]
     return torch.where(uniform(count, 0, 1, images, generator) < p, fraction, 1.0)
 
@@ -29,7 +29,7 @@ def mixed_targets(batch: Batch, partner: Tensor, fraction: Tensor) -> Tensor:
         targets = torch.nn.functional.one_hot(targets, len(batch.spec.classes)).float()
         if batch.labelled is not None:
             targets = targets * batch.labelled.unsqueeze(1)
-    return torch.lerp(targets[partner], targets, fraction.unsqueeze(1))
+    return torch.lerp(targets[partner], targets, fraction.unsqueeze(1).to(targets.dtype))
 
 
 @augmentations.register("mixup", targets=("class",))
