@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,23 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 from tests.docker.files import DOCKER, compose
+from tests.services import PostgreSQL, free_port, kill_all, postgresql
 
 ADDRESSES = {"ray-head": "127.0.0.2", "ray-worker": "127.0.0.3", "sweep": "127.0.0.4"}
 """Loopback addresses of services that need their own; the others are at 127.0.0.1."""
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
-
-
-def postgresql(name: str) -> str | None:
-    """The path of a program of PostgreSQL, which Debian does not put into PATH; None where it is not installed."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    return shutil.which(name) if not folders else shutil.which(name, path=str(folders[-1]))
 
 
 class Stack:
@@ -154,28 +140,9 @@ class Stack:
 
     def start_postgres(self) -> None:
         """PostgreSQL of this machine, with the databases that databases.sh creates."""
-        data = self.short / "postgres"
-        data.mkdir()
-        account: dict[str, Any] = {}
-        if os.getuid() == 0:
-            entry = pwd.getpwnam("postgres")
-            os.chown(data, entry.pw_uid, entry.pw_gid)
-            os.chown(self.short, entry.pw_uid, entry.pw_gid)
-            account = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        first = self.short / "password"
-        first.write_text(self.secret("postgres_password"))
-        if account:
-            os.chown(first, entry.pw_uid, entry.pw_gid)
-        first.chmod(0o600)
-        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-        options = ["--auth=scram-sha-256", "--username=postgres", f"--pwfile={first}", "--no-locale", "--encoding=UTF8"]
-        options += ["-D", str(data)]
-        with (self.folder / "postgres.log").open("ab") as log:
-            where: dict[str, Any] = {"cwd": data, "stdout": log, "stderr": log, "env": environment, **account}
-            subprocess.run([str(postgresql("initdb")), *options], check=True, **where)
-            settings = ["listen_addresses=127.0.0.1", f"port={self.ports['postgres']}", "unix_socket_directories="]
-            command = [str(postgresql("postgres")), "-D", str(data), *(word for s in settings for word in ("-c", s))]
-            self.processes["postgres"] = subprocess.Popen(command, start_new_session=True, **where)
+        server = PostgreSQL(self.short, self.secret("postgres_password"), self.folder / "postgres.log")
+        self.ports["postgres"] = server.port
+        self.processes["postgres"] = server.start()
         connection = {"PGHOST": "127.0.0.1", "PGPORT": str(self.ports["postgres"])}
         self.services["postgres"]["healthcheck"]["test"][1] = str(postgresql("pg_isready"))
         self.services["postgres"]["healthcheck"]["test"].append(f"--port={self.ports['postgres']}")
@@ -207,13 +174,7 @@ class Stack:
 
     def kill(self, name: str) -> None:
         """SIGKILL to every process of a service, as when its container is killed."""
-        process = self.processes.pop(name)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            whole = psutil.Process(process.pid)
-            for each in [whole, *whole.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
-        process.wait()
+        kill_all(self.processes.pop(name))
 
     def close(self) -> None:
         for name in [*self.processes][::-1]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import until
 from tests.docker.files import DOCKER
-from tests.docker.stack import free_port
+from tests.services import free_port
 
 pytestmark = pytest.mark.slow
 

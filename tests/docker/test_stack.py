@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from tests.conftest import until
-from tests.docker.stack import ADDRESSES, Stack, postgresql
+from tests.docker.stack import ADDRESSES, Stack
+from tests.services import postgresql
 
 from dlframe.runs import journal
 

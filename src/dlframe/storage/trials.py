@@ -5,24 +5,40 @@ Both kinds of lock belong to a process or a connection, so that they end with it
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
+import secrets
 import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from dlframe.types import ConfigError, DataError, opened, read_bytes
+from dlframe.types import ConfigError, DataError, opened
 
-LARGEST = 2**31
-"""Bytes of a journal, of some million trials."""
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+BLOCK = 2**12
 JOURNAL = "journal"
+ALONE = -1
+"""Number of the claim of who chooses a trial."""
+
+
+class StorageLost(ConfigError):
+    """Storage that can no longer be used, which is no failure of a trial."""
 
 
 class Storage(Protocol):
@@ -45,6 +61,10 @@ class Storage(Protocol):
 
     def release(self, number: int) -> None:
         """Let go of a trial."""
+        ...
+
+    def is_lost(self, number: int) -> bool:
+        """Return whether another process may have the trial that this one had taken."""
         ...
 
 
@@ -98,11 +118,12 @@ class Journal:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         self._alone = FileLock(folder / "lock")
         self._claims: dict[int, FileLock] = {}
-        file, lock = folder / "optuna.journal", FileLock(folder / "optuna.lock")
+        file = folder / "optuna.journal"
+        if os.path.lexists(file):
+            with opened(file, inside=folder):  # a file, not a link
+                pass
         try:
-            with lock:
-                _cut_unfinished_line(file)
-            self.optuna = JournalStorage(JournalFileBackend(str(file), lock_obj=lock))  # type: ignore[arg-type]  # it has both methods
+            self.optuna = JournalStorage(_Lines(file))
         except Exception as error:  # of Optuna, whatever a damaged line makes it raise
             raise DataError(f"{file}: is damaged: {type(error).__name__}: {error}") from None
 
@@ -123,19 +144,75 @@ class Journal:
     def release(self, number: int) -> None:
         self._claims.pop(number).release()
 
+    def is_lost(self, number: int) -> bool:
+        return False  # locks of the kernel end with the process
 
-def _cut_unfinished_line(journal: Path) -> None:
-    """Remove what a process that was killed wrote of its last line."""
-    if not os.path.lexists(journal):
-        return
-    content = read_bytes(journal, LARGEST, inside=journal.parent)
-    if not content.endswith(b"\n") and content:
-        with opened(journal, inside=journal.parent):  # it is a file, not a link
-            os.truncate(journal, content.rfind(b"\n") + 1)
+
+class _Lines(JournalFileBackend):
+    """Optuna's journal with lines that are written whole or not at all.
+
+    Optuna appends to whatever is there: what a killed process or a full disk left of a line would spoil the next one.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.lock = FileLock(file.with_suffix(".lock"))
+        super().__init__(str(file), lock_obj=self.lock)  # type: ignore[arg-type]  # it has both methods
+        with self.lock, file.open("r+b") as journal:
+            _cut_unfinished_line(journal)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        try:
+            with self.lock, self.file.open("r+b", buffering=0) as journal:
+                end = _cut_unfinished_line(journal)
+                try:
+                    if journal.write(lines) < len(lines):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(journal.fileno())
+                except OSError:
+                    journal.truncate(end)
+                    raise
+        except OSError as error:
+            raise StorageLost(f"{self.file}: cannot be written: {error.strerror}. The same command continues") from None
+
+
+def _cut_unfinished_line(journal: BinaryIO | FileIO) -> int:
+    """Remove what is there of a last line without its end; return the length, where the file stands then."""
+    end = length = journal.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - BLOCK)
+        journal.seek(start)
+        found = journal.read(end - start).rfind(b"\n")
+        if found >= 0:
+            end = start + found + 1
+            break
+        end = start
+    if end < length:
+        journal.truncate(end)
+    return journal.seek(end)
+
+
+PATIENCE_SECONDS = 120
+"""Time in which a server that was lost may come back."""
+KEEP_SECONDS = 1
+"""Time between two looks at whether the server still has the claims."""
+SETTLE_SECONDS = 5
+"""Time after the start of a server in which those who work on trials take their claims again."""
+OPTIONS = "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+"""Settings of a session: a machine that is gone holds its claims for less than a minute."""
+
+
+LOCK = "select pg_advisory_lock(%(space)s, %(number)s)"
+TRY = "select pg_try_advisory_lock(%(space)s, %(number)s)"
+UNLOCK = "select pg_advisory_unlock(%(space)s, %(number)s)"
+END = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %(token)s and pid <> pg_backend_pid()"
 
 
 class PostgreSQL:
     """Optuna's tables in PostgreSQL, with advisory locks of the server as claims.
+
+    A server that is restarted forgets the locks: they are taken again within seconds, before another process may take them.
 
     Args:
         address: postgresql://USER@HOST:PORT/DATABASE.
@@ -148,57 +225,158 @@ class PostgreSQL:
         except ImportError:
             fix = "Try: python -m pip install 'dlframe[postgresql]'"
             raise ConfigError(f"storage: PostgreSQL requires psycopg. {fix}", "storage") from None
-        from sqlalchemy.exc import SQLAlchemyError
-
-        self.errors: tuple[type[Exception], ...] = (psycopg.Error, SQLAlchemyError)
+        self._open = psycopg.connect
+        self._losses = (psycopg.OperationalError, psycopg.InterfaceError)
         self.address = address
         self.space = zlib.crc32(name.encode()) - 2**31
+        self.token = f"dlframe-{secrets.token_hex(8)}"
         self._claims: set[int] = set()
-        self._mutex = threading.Lock()
-        self._connect = lambda: psycopg.connect(address, autocommit=True, connect_timeout=10, keepalives_idle=30)
+        self._lost: set[int] = set()
+        self._sessions = 0
+        self._mutex = threading.RLock()
         try:
             self.connection = self._connect()
             with self.alone():  # two processes that create the tables at once fail
-                self.optuna = RDBStorage(
-                    address.replace("postgresql://", "postgresql+psycopg://", 1),
-                    engine_kwargs={"pool_pre_ping": True, "pool_size": 2},
-                )
-        except RuntimeError as error:
-            raise ConfigError(f"storage: is of another version of Optuna: {error}", "storage") from None
-        except self.errors as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ConfigError(f"storage: cannot be reached: {reason}", "storage") from None
+                self.optuna = _Patient(_tables(address))
+        except (psycopg.Error, SQLAlchemyError) as error:
+            raise ConfigError(f"storage: cannot be used: {_one_line(error)}", "storage") from None
+        threading.Thread(target=self._keep, daemon=True).start()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        self._ask("select pg_advisory_lock(%s, %s)", -1)
+        self._ask(LOCK, ALONE)
+        self._claims.add(ALONE)
         try:
             yield
         finally:
-            self._ask("select pg_advisory_unlock(%s, %s)", -1)
+            self.release(ALONE)
 
     def take(self, number: int) -> bool:
         if number in self._claims:
             return False
-        if taken := self._ask("select pg_try_advisory_lock(%s, %s)", number):
+        while True:
+            age = float(self._ask("select extract(epoch from now() - pg_postmaster_start_time())"))
+            session = self._sessions
+            time.sleep(max(0, SETTLE_SECONDS - age))
+            taken = self._ask(TRY, number)
+            if session == self._sessions:
+                break
+            self._ask(UNLOCK, number)  # the server may have been restarted in between
+        if taken:
             self._claims.add(number)
         return bool(taken)
 
     def release(self, number: int) -> None:
         self._claims.discard(number)
-        self._ask("select pg_advisory_unlock(%s, %s)", number)
+        self._lost.discard(number)
+        self._ask(UNLOCK, number)
 
-    def _ask(self, query: str, number: int) -> Any:
+    def is_lost(self, number: int) -> bool:
+        return number in self._lost
+
+    def _connect(self) -> Connection[Any]:
+        return self._open(
+            self.address, autocommit=True, connect_timeout=10, keepalives_idle=20, application_name=self.token, options=OPTIONS
+        )
+
+    def _keep(self) -> None:
+        """Notice a lost connection while a trial is trained, and take the claims again."""
+        while True:
+            time.sleep(KEEP_SECONDS)
+            with contextlib.suppress(StorageLost):  # whoever asks next is told
+                self._ask("select 1")
+
+    def _ask(self, query: str, number: int | None = None) -> Any:
         """Ask the server; after a lost connection, with a new one that takes the claims again."""
         with self._mutex:
-            try:
-                return self._query(query, number)
-            except self.errors:
-                self.connection = self._connect()
-                for claim in self._claims:
-                    self._query("select pg_try_advisory_lock(%s, %s)", claim)
-                return self._query(query, number)
+            while True:
+                try:
+                    return self._query(query, number)
+                except self._losses as error:
+                    self._reconnect(error)
 
-    def _query(self, query: str, number: int) -> Any:
-        row = self.connection.execute(query.encode(), (self.space, number)).fetchone()
+    def _reconnect(self, error: Exception) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                self.connection = self._connect()
+                self._sessions += 1
+                self._query(END)  # the old session, which the server may take for alive
+                for claim in sorted(self._claims):
+                    if claim == ALONE:
+                        self._query(LOCK, claim)
+                    elif not self._taken_again(claim):
+                        self._lost.add(claim)
+                return
+            except self._losses as later:
+                if time.monotonic() > deadline:
+                    raise _lost(later) from error
+                time.sleep(KEEP_SECONDS / 2)
+
+    def _taken_again(self, claim: int) -> bool:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not self._query(TRY, claim):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _query(self, query: str, number: int | None = None) -> Any:
+        values = {"space": self.space, "number": number, "token": self.token}
+        row = self.connection.execute(query.encode(), values).fetchone()
         return row[0] if row else None
+
+
+def _tables(address: str) -> BaseStorage:
+    """Return Optuna's storage in a database, with its cache of trials that have ended."""
+    engine = {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": 10, "options": OPTIONS}}
+    try:
+        return get_storage(RDBStorage(address.replace("postgresql://", "postgresql+psycopg://", 1), engine_kwargs=engine))
+    except RuntimeError as error:
+        raise ConfigError(f"storage: its tables are of another version of Optuna: {_one_line(error)}", "storage") from None
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    """Return a method of Optuna's storage that waits for a server that was lost."""
+
+    def method(self: Any, *arguments: Any, **options: Any) -> Any:
+        count = self.inner.get_n_trials(arguments[0]) if (creates := name == "create_new_trial") else 0
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        again = False
+        while True:
+            try:
+                if again and creates and len(known := self.inner.get_all_trials(arguments[0], deepcopy=False)) > count:
+                    return known[-1]._trial_id  # it was created, and the answer lost
+                return getattr(self.inner, name)(*arguments, **options)
+            except UpdateFinishedTrialError:
+                if not again:
+                    raise
+                return True  # it was noted, and the answer lost
+            except (StorageInternalError, SQLAlchemyError) as error:
+                cause = error.__cause__ or error
+                if not isinstance(cause, (OperationalError, InterfaceError)):
+                    raise StorageLost(f"storage: {_one_line(cause)}") from error
+                if time.monotonic() > deadline:
+                    raise _lost(cause) from error
+                again = True
+                time.sleep(KEEP_SECONDS / 2)
+
+    return method
+
+
+class _Inner:
+    def __init__(self, inner: BaseStorage) -> None:
+        self.inner = inner
+
+
+_Patient: Any = type("_Patient", (_Inner, BaseStorage), {name: _patient(name) for name in BaseStorage.__abstractmethods__})
+"""Optuna's storage whose server may be restarted."""
+
+
+def _lost(error: BaseException) -> StorageLost:
+    return StorageLost(f"storage: the server does not come back: {_one_line(error)}. The same command continues")
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the reason that the server gives, without the statement."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())[:300].rstrip(".")

@@ -1,0 +1,176 @@
+"""Servers that tests start on loopback addresses: PostgreSQL and the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """SIGKILL to a process and all that it has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        whole = psutil.Process(process.pid)
+        for each in [*whole.children(recursive=True), whole]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+
+
+def postgresql(name: str) -> str | None:
+    """The path of a program of PostgreSQL, which Debian does not put into PATH; None where it is not installed."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    return shutil.which(name) if not folders else shutil.which(name, path=str(folders[-1]))
+
+
+class PostgreSQL:
+    """A server of Debian's PostgreSQL, under an account of its own where the tests run as root.
+
+    Args:
+        folder: Folder that the account may enter, which those of pytest are not.
+        password: Password of the superuser `postgres`.
+        log: File of what it prints.
+    """
+
+    def __init__(self, folder: Path, password: str, log: Path) -> None:
+        self.port = free_port()
+        self.data = folder / "postgres"
+        self.log = log
+        self.data.mkdir()
+        self.account: dict[str, Any] = {}
+        secret = folder / "password"
+        secret.write_text(password)
+        secret.chmod(0o600)
+        if os.getuid() == 0:
+            entry = pwd.getpwnam("postgres")
+            for path in (folder, self.data, secret):
+                os.chown(path, entry.pw_uid, entry.pw_gid)
+            self.account = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        options = ["--auth=scram-sha-256", "--username=postgres", f"--pwfile={secret}", "--no-locale", "--encoding=UTF8"]
+        subprocess.run([str(postgresql("initdb")), *options, "--no-sync", "-D", str(self.data)], check=True, **self._where())
+        self.process: subprocess.Popen | None = None
+
+    def _where(self) -> dict[str, Any]:
+        log = self.log.open("ab")
+        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        return {"cwd": self.data, "stdout": log, "stderr": log, "env": environment, **self.account}
+
+    def start(self) -> subprocess.Popen:
+        settings = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories="]
+        command = [str(postgresql("postgres")), "-D", str(self.data), *(word for s in settings for word in ("-c", s))]
+        self.process = subprocess.Popen(command, start_new_session=True, **self._where())
+        return self.process
+
+    def wait(self, seconds: float = 60) -> None:
+        """Until it accepts connections."""
+        deadline = time.monotonic() + seconds
+        command = [str(postgresql("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(command, check=False).returncode:
+            assert time.monotonic() < deadline, self.log.read_text(errors="replace")[-2000:]
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Without waiting for its clients."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                kill_all(self.process)
+        self.process = None
+
+
+@contextlib.contextmanager
+def short_folder() -> Any:
+    """A folder with a short name, for sockets, that other accounts may be let into."""
+    folder = Path(tempfile.mkdtemp(prefix="dlf-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class RayNodes:
+    """Nodes of a Ray cluster, at different loopback addresses.
+
+    Args:
+        folder: Folder with a short name, for sockets.
+        log: File of what they print.
+        environment: Of the nodes and of their tasks.
+    """
+
+    HEAD = "127.0.0.2"
+
+    def __init__(self, folder: Path, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.log = log
+        self.environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **(environment or {})}
+        self.environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.port = free_port(self.HEAD)
+        self.processes: dict[str, subprocess.Popen] = {}
+
+    @property
+    def address(self) -> str:
+        return f"{self.HEAD}:{self.port}"
+
+    def start(self, address: str, *, cpus: int) -> None:
+        """Start a node; the first one, at `HEAD`, is the head."""
+        if address == self.HEAD:
+            words = ["--head", f"--port={self.port}", f"--temp-dir={self.folder / 'ray'}", "--include-dashboard=false"]
+            words += [f"--ray-client-server-port={free_port()}"]
+        else:
+            words = [f"--address={self.address}"]
+        words += [f"--node-ip-address={address}", f"--num-cpus={cpus}", "--object-store-memory=80000000", "--block"]
+        self._run(address, ["ray", "start", *words])
+
+    def _run(self, address: str, command: Sequence[str]) -> None:
+        with self.log.open("ab") as log:
+            self.processes[address] = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+
+    def wait(self, nodes: int, seconds: float = 90) -> None:
+        """Until so many nodes are alive."""
+        options = f"log_to_driver=False, logging_level='ERROR', _node_ip_address='{self.HEAD}'"
+        code = f"import ray; ray.init('{self.address}', {options}); print(sum(n['Alive'] for n in ray.nodes()))"
+        deadline = time.monotonic() + seconds
+        while True:
+            done = subprocess.run(
+                [sys.executable, "-c", code], env=self.environment, capture_output=True, text=True, check=False, cwd=self.folder
+            )
+            if done.returncode == 0 and int(done.stdout.split()[-1]) >= nodes:
+                return
+            assert time.monotonic() < deadline, done.stderr[-2000:] + self.log.read_text(errors="replace")[-2000:]
+            time.sleep(0.5)
+
+    def kill(self, address: str) -> None:
+        """SIGKILL to all processes of a node, those of its tasks too."""
+        kill_all(self.processes.pop(address))
+
+    def close(self) -> None:
+        for address in [*self.processes][::-1]:
+            self.kill(address)
