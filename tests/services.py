@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,21 @@ class PostgreSQL:
                 os.chown(path, entry.pw_uid, entry.pw_gid)
             self.account = {"user": "postgres", "group": "postgres", "extra_groups": []}
         options = ["--auth=scram-sha-256", "--username=postgres", f"--pwfile={secret}", "--no-locale", "--encoding=UTF8"]
-        subprocess.run([str(postgresql("initdb")), *options, "--no-sync", "-D", str(self.data)], check=True, **self._where())
+        with self._where() as where:
+            subprocess.run([str(postgresql("initdb")), *options, "--no-sync", "-D", str(self.data)], check=True, **where)
         self.process: subprocess.Popen | None = None
 
-    def _where(self) -> dict[str, Any]:
-        log = self.log.open("ab")
+    @contextlib.contextmanager
+    def _where(self) -> Iterator[dict[str, Any]]:
         environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-        return {"cwd": self.data, "stdout": log, "stderr": log, "env": environment, **self.account}
+        with self.log.open("ab") as log:
+            yield {"cwd": self.data, "stdout": log, "stderr": log, "env": environment, **self.account}
 
     def start(self) -> subprocess.Popen:
         settings = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories="]
         command = [str(postgresql("postgres")), "-D", str(self.data), *(word for s in settings for word in ("-c", s))]
-        self.process = subprocess.Popen(command, start_new_session=True, **self._where())
+        with self._where() as where:
+            self.process = subprocess.Popen(command, start_new_session=True, **where)
         return self.process
 
     def wait(self, seconds: float = 60) -> None:
@@ -99,7 +102,7 @@ class PostgreSQL:
 
 
 @contextlib.contextmanager
-def short_folder() -> Any:
+def short_folder() -> Iterator[Path]:
     """A folder with a short name, for sockets, that other accounts may be let into."""
     folder = Path(tempfile.mkdtemp(prefix="dlf-", dir="/tmp"))
     try:

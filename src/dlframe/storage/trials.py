@@ -228,18 +228,26 @@ class PostgreSQL:
         self._open = psycopg.connect
         self._losses = (psycopg.OperationalError, psycopg.InterfaceError)
         self.address = address
+        self.connection: Connection[Any] | None = None
+        self._tables: RDBStorage | None = None
         self.space = zlib.crc32(name.encode()) - 2**31
         self.token = f"dlframe-{secrets.token_hex(8)}"
         self._claims: set[int] = set()
         self._lost: set[int] = set()
         self._sessions = 0
         self._mutex = threading.RLock()
+        self._closed = threading.Event()
         try:
             self.connection = self._connect()
             with self.alone():  # two processes that create the tables at once fail
-                self.optuna = _Patient(_tables(address))
+                self._tables = _tables(address)
         except (psycopg.Error, SQLAlchemyError) as error:
+            self.close()
             raise ConfigError(f"storage: cannot be used: {_one_line(error)}", "storage") from None
+        except ConfigError:
+            self.close()
+            raise
+        self.optuna = _Patient(get_storage(self._tables))
         threading.Thread(target=self._keep, daemon=True).start()
 
     @contextmanager
@@ -274,6 +282,15 @@ class PostgreSQL:
     def is_lost(self, number: int) -> bool:
         return number in self._lost
 
+    def close(self) -> None:
+        """Let go of all trials."""
+        self._closed.set()
+        with self._mutex:
+            if self.connection:
+                self.connection.close()
+            if self._tables:
+                self._tables.engine.dispose()
+
     def _connect(self) -> Connection[Any]:
         return self._open(
             self.address, autocommit=True, connect_timeout=10, keepalives_idle=20, application_name=self.token, options=OPTIONS
@@ -281,8 +298,7 @@ class PostgreSQL:
 
     def _keep(self) -> None:
         """Notice a lost connection while a trial is trained, and take the claims again."""
-        while True:
-            time.sleep(KEEP_SECONDS)
+        while not self._closed.wait(KEEP_SECONDS):
             with contextlib.suppress(StorageLost):  # whoever asks next is told
                 self._ask("select 1")
 
@@ -293,12 +309,16 @@ class PostgreSQL:
                 try:
                     return self._query(query, number)
                 except self._losses as error:
+                    if self._closed.is_set():
+                        return None
                     self._reconnect(error)
 
     def _reconnect(self, error: Exception) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
+                if self.connection:
+                    self.connection.close()
                 self.connection = self._connect()
                 self._sessions += 1
                 self._query(END)  # the old session, which the server may take for alive
@@ -323,17 +343,23 @@ class PostgreSQL:
 
     def _query(self, query: str, number: int | None = None) -> Any:
         values = {"space": self.space, "number": number, "token": self.token}
+        assert self.connection
         row = self.connection.execute(query.encode(), values).fetchone()
         return row[0] if row else None
 
 
-def _tables(address: str) -> BaseStorage:
-    """Return Optuna's storage in a database, with its cache of trials that have ended."""
+def _tables(address: str) -> RDBStorage:
+    """Return Optuna's storage in a database."""
     engine = {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": 10, "options": OPTIONS}}
-    try:
-        return get_storage(RDBStorage(address.replace("postgresql://", "postgresql+psycopg://", 1), engine_kwargs=engine))
-    except RuntimeError as error:
-        raise ConfigError(f"storage: its tables are of another version of Optuna: {_one_line(error)}", "storage") from None
+    tables = RDBStorage(
+        address.replace("postgresql://", "postgresql+psycopg://", 1), engine_kwargs=engine, skip_compatibility_check=True
+    )
+    if (theirs := tables.get_current_version()) != (ours := tables.get_head_version()):
+        tables.engine.dispose()
+        raise ConfigError(
+            f"storage: its tables are of another Optuna: must be of version {ours}. Received: {theirs}.", "storage"
+        )
+    return tables
 
 
 def _patient(name: str) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ from dlframe.runs.environment import python
 from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import Watch, read_metadata
 from dlframe.runs.run_directory import FOLDER_VARIABLE, read_result
+from dlframe.storage.trials import StorageLost
 from dlframe.studies import options, race
 from dlframe.studies.space import Space
 from dlframe.studies.study import Study
@@ -284,7 +285,13 @@ class Worker:
 
 
 def outcome_of(error: Exception) -> tuple[TrialState, str]:
-    """Return the state of a trial that has ended with an error, and why."""
+    """Return the state of a trial that has ended with an error, and why.
+
+    Raises:
+        StorageLost: It is the study, not the trial, that cannot go on.
+    """
+    if isinstance(error, StorageLost):
+        raise error
     if isinstance(error, RunPruned):
         return TrialState.PRUNED, ""
     if isinstance(error, DlframeError):
