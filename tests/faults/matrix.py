@@ -356,7 +356,7 @@ def serve() -> None:
 
 
 def _import_everything() -> None:
-    ours = ("cli", "plots", "engine.fit", "jobs.train")
+    ours = ("cli", "plots", "engine.fit", "jobs.train", "studies.grid", "studies.sweep")
     for module in (*(f"dlframe.{name}" for name in ours), "PIL.features", "pyarrow.parquet", "scipy.stats", "timm.optim"):
         importlib.import_module(module)
     # A figure takes longer than the training, and decides nothing.
