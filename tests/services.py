@@ -138,7 +138,6 @@ class RayNodes:
         """Start a node; the first one, at `HEAD`, is the head."""
         if address == self.HEAD:
             words = ["--head", f"--port={self.port}", f"--temp-dir={self.folder / 'ray'}", "--include-dashboard=false"]
-            words += [f"--ray-client-server-port={free_port()}"]
         else:
             words = [f"--address={self.address}"]
         words += [f"--node-ip-address={address}", f"--num-cpus={cpus}", "--object-store-memory=80000000", "--block"]
@@ -161,6 +160,11 @@ class RayNodes:
         options = f"log_to_driver=False, logging_level='ERROR', _node_ip_address='{self.HEAD}'"
         code = f"import ray; ray.init('{self.address}', {options}); print(sum(n['Alive'] for n in ray.nodes()))"
         deadline = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((self.HEAD, self.port), 1):
+                break
+            assert time.monotonic() < deadline, self.log.read_text(errors="replace")[-2000:]
+            time.sleep(0.2)
         while True:
             done = subprocess.run(
                 [sys.executable, "-c", code], env=self.environment, capture_output=True, text=True, check=False, cwd=self.folder

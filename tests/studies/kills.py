@@ -59,7 +59,12 @@ def _kinds() -> list[Kind]:
         ("grid", (*SWEEP, "sampler=grid", "model.width=choice(4,8)", "optimizer.lr=choice(0.01,0.03)"), 4, True),
         ("-m", ("-m", *ALWAYS, "model.width=4,8", "seed=0,1"), 4, True),
         ("race", (*SWEEP, "sampler=random", "trials=3", "search.seeds=3", LR), 3, True),
-        ("median", (*SWEEP, "sampler=random", "trials=4", "pruner=median", "pruner.warmup_trials=1", "pruner.warmup_epochs=1", LR), 4, False),
+        (
+            "median",
+            (*SWEEP, "sampler=random", "trials=4", "pruner=median", "pruner.warmup_trials=1", "pruner.warmup_epochs=1", LR),
+            4,
+            False,
+        ),
     ]
     found = []
     for name, arguments, trials, is_fixed in rows:

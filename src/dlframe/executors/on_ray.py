@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlframe.executors.base import LOST, Work, Worker
 from dlframe.registry import Natural, NonNegative, executors
-from dlframe.types import ConfigError
+from dlframe.types import ConfigError, DlframeError, say
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+ALIVE_SECONDS = 5
+"""Time between two looks at whether the cluster is there, and for its answer."""
 
 
 @executors.register("ray")
@@ -38,11 +43,29 @@ class Ray:
         self.gpus = gpus
         self.address = address
         self.ray: ModuleType | None = None
+        self.reached = 0.0
 
     def start(self, work: Sequence[Work]) -> list[Worker]:
-        ray = self.ray = self.ray or self._connected()
+        self.ray = self.ray or self._connected()
         gpus = self.gpus or (work[0].devices if work[0].accelerator == "gpu" else 0)
-        return [Task(ray, one, {**self.resources, "num_gpus": gpus}) for one in work]
+        self._check_alive()
+        return [Task(self, one, {**self.resources, "num_gpus": gpus}) for one in work]
+
+    def _check_alive(self) -> None:
+        """Check that the cluster is there: Ray ends the process of a driver that has lost it, after a minute, in its own words.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        if self.reached + ALIVE_SECONDS > time.monotonic():
+            return
+        assert self.ray
+        try:
+            _reach(self.ray.get_runtime_context().gcs_address)
+        except OSError as error:
+            message = f"executor.address: the Ray cluster is gone ({error}). The same command continues, once there is one"
+            raise ConfigError(message, "executor.address") from None
+        self.reached = time.monotonic()
 
     def close(self) -> None:
         if self.ray:
@@ -51,8 +74,10 @@ class Ray:
     def _connected(self) -> ModuleType:
         ray = _ray()
         try:
+            if ":" in self.address:  # Ray itself goes on trying for minutes
+                _reach(self.address)
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             message = f"executor.address: no Ray cluster answers. Received: {self.address}. {reason}"
             raise ConfigError(message, "executor.address") from None
@@ -62,23 +87,29 @@ class Ray:
 class Task:
     """A worker as a task."""
 
-    def __init__(self, ray: ModuleType, work: Work, resources: dict[str, Any]) -> None:
-        self.ray = ray
-        remote = ray.remote(_work).options(max_retries=0, name=f"dlframe-{work.number}", **resources)
+    def __init__(self, cluster: Ray, work: Work, resources: dict[str, Any]) -> None:
+        assert cluster.ray
+        self.cluster, self.ray, self.log = cluster, cluster.ray, work.log
+        remote = self.ray.remote(_work).options(max_retries=0, name=f"dlframe-{work.number}", **resources)
         self.reference = remote.remote(work)
 
     def poll(self) -> int | None:
+        self.cluster._check_alive()
+        errors = self.ray.exceptions
         try:
             if not self.ray.wait([self.reference], timeout=0)[0]:
                 return None
-            return self.ray.get(self.reference)
-        except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.NodeDiedError, self.ray.exceptions.ObjectLostError):
-            return LOST
-        except self.ray.exceptions.RayError:
+            return self.ray.get(self.reference, timeout=30)
+        except errors.RayTaskError as error:  # such as where dlframe is not installed
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write(f"error: a machine of the cluster cannot work: {str(error).strip().splitlines()[-1]}\n")
+            return 1
+        except errors.RayError:
             return LOST
 
     def stop(self) -> None:
-        with contextlib.suppress(self.ray.exceptions.RayError):
+        with contextlib.suppress(self.ray.exceptions.RayError, ConfigError):
+            self.cluster._check_alive()
             self.ray.cancel(self.reference)
             self.ray.wait([self.reference], timeout=30)
 
@@ -88,7 +119,23 @@ def _work(work: Work) -> int:
     os.chdir(work.folder)
     os.environ.update(work.environment)
     with work.log.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        return work.run(work.arguments)
+        try:
+            return work.run(work.arguments)
+        except DlframeError as error:
+            say(f"error: {error}", error=True)
+            return 2
+
+
+def _reach(address: str) -> None:
+    """Connect to HOST:PORT.
+
+    Raises:
+        OSError: Nothing answers.
+        ValueError: It is no address.
+    """
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ALIVE_SECONDS):
+        pass
 
 
 def _ray() -> ModuleType:

@@ -20,7 +20,7 @@ from dlframe.runs.run_directory import check_writable
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
 from dlframe.studies.study import FOLDER, Manifest, Study, check_name
-from dlframe.types import ConfigError, TrialRecord, nearest, read_bytes, say
+from dlframe.types import ConfigError, TrialRecord, nearest, read_bytes, read_text, say
 
 WORKER = "DLFRAME_SWEEP_WORKER"
 """Environment variable of a process that a study has started: its number, and the trials that it may do."""
@@ -75,6 +75,7 @@ def _drive(
     arguments = [text for text in (*chosen.typed, *chosen.overrides) if text.partition("=")[0] not in own]
     arguments.append(f"name={study.name}")
     restarts = RESTARTS * workers
+    reason = ""
 
     def worker(number: int) -> Work:
         return Work(
@@ -106,14 +107,27 @@ def _drive(
                     again = True
                     say(f"worker {number} was killed (signal {-status}); started again", error=True)
                 elif status and not again:
-                    say(f"worker {number} ended with status {status}; see {worker(number).log}", error=True)
+                    reason = f"worker {number} ended with status {status}: {last_line(worker(number).log)}"
+                    say(reason, error=True)
                 if again:
                     (running[number],) = executor.start([worker(number)])
         shown.update(study.records_of_one_seed())
+        left = study.manifest.trials - sum(record.state != "running" for record in study.records_of_one_seed())
+        if reason and left and not study.has_failed():
+            raise ConfigError(f"{study.name}: {left} trials are left. {reason}. The same command continues: {study.folder}")
     finally:
         for started in running.values():
             started.stop()
         executor.close()
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, and where it is."""
+    try:
+        lines = read_text(log, 2**30, errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"{lines[-1].removeprefix('error: ')[:300] if lines else 'it has said nothing'} ({log})"
 
 
 def options_of(record: TrialRecord) -> list[str]:
