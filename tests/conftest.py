@@ -78,7 +78,7 @@ def forking(state_home: None) -> Iterator[Server]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of the numbers of short runs in this process: four fifths of such a run are its figures."""
-    monkeypatch.setattr("dlframe.plots.save", lambda figure, path: path.touch())
+    monkeypatch.setattr("dlframe.plots.save", lambda figure, path: path.write_bytes(b"\x89PNG\r\n\x1a\n"))
 
 
 @pytest.fixture(scope="session")

@@ -262,17 +262,17 @@ def _fail(run: _Run, error: Exception | None, trackers: list[Tracker]) -> None:
     assert error
     run.outcome = error
     if isinstance(error, RunPruned):
-        _end(run, "KILLED", str(error), trackers)
+        _end(run, "KILLED", str(error), trackers, state="pruned")
     else:
         _end(run, "FAILED", f"{type(error).__name__}: {error}", trackers)
 
 
-def _end(run: _Run, status: str, message: str, trackers: list[Tracker]) -> None:
+def _end(run: _Run, status: str, message: str, trackers: list[Tracker], **facts: str) -> None:
     """End a run as one alone ends; its upload begins now, since a process for each run would slow the training down."""
     recorder = run.recorder
     assert recorder
     recorder.write_best()
-    recorder.journal.write("end", status=status, message=message)
+    recorder.journal.write("end", status=status, message=message, **facts)
     if lost := recorder.journal.close():
         say(f"warning: {lost}", error=True)
     if run.uri:

@@ -74,7 +74,7 @@ def run(
         folder = before or run_directory.new_folder(config, folder)
         recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before))
         tracker = None
-        status, message = "FAILED", ""
+        status, message, state = "FAILED", "", {}
         try:
             if tracking_uri:
                 from dlframe.tracking import Tracker
@@ -87,7 +87,7 @@ def run(
             say(terminal.stopped(config, recorder.step), error=True)
             raise
         except RunPruned as error:
-            status, message = "KILLED", str(error)
+            status, message, state = "KILLED", str(error), {"state": "pruned"}
             raise
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
@@ -98,7 +98,7 @@ def run(
         finally:
             os.environ.pop(run_directory.FOLDER_VARIABLE, None)
             recorder.write_best()
-            recorder.journal.write("end", status=status, message=message)
+            recorder.journal.write("end", status=status, message=message, **state)
             if lost := recorder.journal.close():
                 say(f"warning: {lost}", error=True)
             if tracker and pending is not None:

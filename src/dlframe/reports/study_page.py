@@ -96,7 +96,7 @@ class StudySummary:
         space: The options that vary, in words, one an item.
         sampler: How trials are chosen.
         pruner: How trials are ended early.
-        command: Command that continues the study.
+        command: Command that continues the study; empty if unknown.
         fixed: Overrides of every trial.
         folder: Folder of the page, to which links are relative; from where the runs' paths are.
         fresh: Value of the best options on fresh seeds.
@@ -165,10 +165,7 @@ def study_page(summary: StudySummary, records: Sequence[TrialRecord], figures: M
 {pictures or '<p class="soft">None yet.</p>'}
 <h2>Trials</h2>
 {_table(summary, records)}
-<h2>Continue</h2>
-<p>The same command continues the study towards its number of trials:</p>
-<pre>{_text(summary.command)}</pre>
-</main>
+{_continuing(summary)}</main>
 <script>{SCRIPT}</script>
 </body>
 </html>
@@ -253,6 +250,13 @@ def _fresh(summary: StudySummary, fresh: Estimate, objective: Objective) -> str:
         )
         parts.append(f'<p class="soft">That is {_text(text)} {worse} than the best value of the search: its optimism.</p>')
     return "".join(parts)
+
+
+def _continuing(summary: StudySummary) -> str:
+    if not summary.command:
+        return ""
+    said = "The same command continues the study towards its number of trials:"
+    return f"<h2>Continue</h2>\n<p>{said}</p>\n<pre>{_text(summary.command)}</pre>\n"
 
 
 def _search(summary: StudySummary) -> str:

@@ -19,6 +19,7 @@ from dlframe.config import Config
 from dlframe.runs import environment, exported_model
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
+from dlframe.runs.study_journal import trial_of
 from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result, declared, printable, read_text, say
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ RESULT = "result.json"
 MODEL = "model"
 FIGURES = "figures"
 FILES = ("config.yaml", "overrides.txt", "environment.json", "data.json", "changes.diff", "predictions.parquet", RESULT)
+REPORT = "report.html"
+"""Page of a study."""
 FIGURE = re.compile(r"(figures)/\w[\w .+=-]*\.png")
 LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
@@ -59,13 +62,13 @@ def check_writable(runs: str) -> None:
 
 
 def artifact_folder(path: Any) -> str:
-    """Return the folder in the store for an artifact of a run: "figures", or empty for its root.
+    """Return the folder in the store for an artifact of a run or a study: "figures", or empty for its root.
 
     Raises:
-        ValueError: A run writes no such artifact.
+        ValueError: Neither writes such an artifact.
     """
     if isinstance(path, str):
-        if path in FILES:
+        if path in FILES or path == REPORT:
             return ""
         if found := FIGURE.fullmatch(path):
             return found[1]
@@ -152,6 +155,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     for name, content in files.items():
         if not os.path.lexists(folder / name):
             (folder / name).write_text(content, encoding="utf-8")
+    trial = trial_of(folder)
     journal.write(
         "start",
         run_name=folder.name,
@@ -167,8 +171,10 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
             "run.folder": str(folder.resolve()),
             **({"limited": f"trainer.limit_batches={limit}"} if (limit := config.trainer.limit_batches) else {}),
             **({"mlflow.source.git.commit": git.described["commit"]} if git.described else {}),
+            **trial.get("tags", {}),
         },
         uri=uri,
+        **({"study": trial["study"]} if trial else {}),
     )
     for name in files:
         journal.write("artifact", path=name, to=artifact_folder(name))

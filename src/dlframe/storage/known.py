@@ -6,6 +6,7 @@ known.jsonl has one JSON object a line, such as {"run": "/home/me/runs/cnn-digit
     runs          a folder of runs that was typed, or in which a run was started
     run           the folder of a run that was started or, by its name, continued
     run, store    where that run is tracked
+    study         the folder of a study that was begun: runs/sweeps/NAME
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import os
 import stat
 from pathlib import Path
 
+STUDIES = "sweeps"
+"""Folder of the studies in a folder of runs."""
 LARGEST = 2**26
 """Bytes of the list, of some 500,000 runs, that are read."""
 
@@ -53,6 +56,11 @@ def is_known(**entry: str | Path) -> bool:
             return _line(entry) in file.read(min(LARGEST, os.fstat(file.fileno()).st_size)).split(b"\n")
     except (OSError, RuntimeError, ValueError):
         return False
+
+
+def runs_of(folder: Path) -> Path:
+    """Return the folder of the runs in which a run is, or a study of this user, which is one folder deeper."""
+    return folder.parent.parent if is_known(study=folder.resolve()) else folder.parent
 
 
 def store_uri(uri: str, runs: str | Path = "runs") -> str:

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dlframe.config import LISTS, Config
 from dlframe.executors.base import Work
@@ -17,10 +19,16 @@ from dlframe.reports.live import LiveTable
 from dlframe.runs import run_directory
 from dlframe.runs.environment import python
 from dlframe.runs.run_directory import check_writable
+from dlframe.runs.signals import RunInterrupted
+from dlframe.runs.study_journal import StudyJournal, trial_of
+from dlframe.storage.known import is_known
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
 from dlframe.studies.study import FOLDER, Manifest, Study, check_name
 from dlframe.types import ConfigError, TrialRecord, nearest, read_bytes, read_text, say
+
+if TYPE_CHECKING:
+    from dlframe.tracking import Tracker
 
 WORKER = "DLFRAME_SWEEP_WORKER"
 """Environment variable of a process that a study has started: its number, and the trials that it may do."""
@@ -39,7 +47,87 @@ def work_as_worker(study: Study, space: Space, chosen: options.Study) -> int:
     return work.Worker(study, space, chosen, in_own_process=True).work(trials=trials)
 
 
-def run(study: Study, space: Space, chosen: options.Study, command: str, main: Callable[[Sequence[str]], int]) -> None:
+@contextmanager
+def tracked(study: Study, config: Config, running: Sequence[Tracker] = ()) -> Iterator[list[Tracker]]:
+    """Have a study uploaded as the run to which its trials belong, where these are tracked; yield its tracker.
+
+    Args:
+        study: The study; has a journal while one is needed.
+        config: Config of a trial.
+        running: Trackers of this process, which take the study too.
+    """
+    from dlframe.jobs.train import tracking_uri_of
+
+    uri = tracking_uri_of(config)
+    trackers: list[Tracker] = [*running]
+    if uri and is_known(study=study.folder.resolve()):
+        study.journal = StudyJournal(study.folder, study.objectives, _beginning(study, config, uri))
+        _tell(study, study.records_of_one_seed(), trackers)
+    status, message = "FAILED", ""
+    try:
+        yield trackers
+        complete = any(record.state == "complete" for record in study.records_of_one_seed())
+        status, message = ("FINISHED", "") if complete else ("FAILED", "no trial is complete")
+    except (KeyboardInterrupt, SystemExit, RunInterrupted):
+        status, message = "KILLED", "interrupted"
+        raise
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if study.journal:
+            study.journal.end(status, message)
+        for tracker in trackers[len(running) :]:
+            if late := tracker.wait():
+                say(late, error=True)
+
+
+def _beginning(study: Study, config: Config, uri: str) -> dict[str, Any]:
+    """Return the record that begins or continues the run of a study."""
+    manifest, trial = study.manifest, trial_of(study.folder)
+    return {
+        "run_name": study.name,
+        "experiment": config.run.experiment_name or config.values["task"]["name"],
+        "parameters": {
+            "fixed": " ".join(manifest.fixed),
+            "space": "; ".join(manifest.space),
+            "objectives": ", ".join(f"{o.metric} ({o.better})" for o in study.objectives),
+            **dict(run_directory.flat({"sampler": manifest.sampler, "pruner": manifest.pruner})),
+            "search.seed": manifest.seed,
+            "search.seeds": manifest.seeds,
+        },
+        "tags": {  # unlike a parameter, a tag may change when the study is continued
+            "mlflow.source.name": "dlframe",
+            "mlflow.source.type": "LOCAL",
+            "run.folder": str(study.folder.resolve()),
+            "dlframe.trials": manifest.trials,
+            **trial.get("tags", {}),
+        },
+        "uri": uri,
+        **({"study": trial["study"]} if trial else {}),
+    }
+
+
+def _tell(study: Study, records: Sequence[TrialRecord], trackers: list[Tracker]) -> None:
+    """Write what is new of a study, if this process does; it takes that over from one that has ended."""
+    if not study.journal:
+        return
+    if study.journal.open():
+        from dlframe.tracking import Tracker
+
+        tracker = Tracker.start(study.folder, running=trackers)
+        trackers += [tracker] if tracker not in trackers else []
+    study.journal.update(records)
+
+
+def run(
+    study: Study,
+    space: Space,
+    chosen: options.Study,
+    command: str,
+    main: Callable[[Sequence[str]], int],
+    trackers: list[Tracker] | None = None,
+) -> None:
     """Work on a study until no trial is left to begin.
 
     Args:
@@ -48,15 +136,23 @@ def run(study: Study, space: Space, chosen: options.Study, command: str, main: C
         chosen: Its options.
         command: "sweep", or "-m".
         main: The command as a function, of its arguments.
+        trackers: Those of this process, which take the runs of trials too.
     """
     shown = LiveTable(study.manifest.trials, study.objectives[0], before=study.records_of_one_seed())
     executor = chosen.components["executor"]
+    trackers = [] if trackers is None else trackers
+
+    def see() -> None:
+        records = study.records_of_one_seed()
+        shown.update(records)
+        _tell(study, records, trackers)
+
     is_elsewhere = executor["name"] != "local" or executor["isolate"] or chosen.search.timeout
     try:
         if chosen.options.workers > 1 or is_elsewhere:
-            _drive(study, chosen, next(iter(space.configs.values())), command, main, shown)
+            _drive(study, chosen, next(iter(space.configs.values())), command, main, see)
         else:
-            work.Worker(study, space, chosen).work(lambda number: shown.update(study.records_of_one_seed()))
+            work.Worker(study, space, chosen, running=trackers).work(lambda number: see())
     except (KeyboardInterrupt, SystemExit):
         shown.close()
         say(f"stopped; the same command continues: {study.folder}", error=True)
@@ -66,7 +162,12 @@ def run(study: Study, space: Space, chosen: options.Study, command: str, main: C
 
 
 def _drive(
-    study: Study, chosen: options.Study, config: Config, command: str, main: Callable[[Sequence[str]], int], shown: LiveTable
+    study: Study,
+    chosen: options.Study,
+    config: Config,
+    command: str,
+    main: Callable[[Sequence[str]], int],
+    see: Callable[[], None],
 ) -> None:
     """Have workers work, and fill the place of one that is killed."""
     executor = chosen.build("executor")
@@ -96,7 +197,7 @@ def _drive(
         running = dict(enumerate(executor.start([worker(number) for number in range(workers)])))
         while running:
             time.sleep(work.POLL_SECONDS)
-            shown.update(study.records_of_one_seed())
+            see()
             for number, started in [*running.items()]:
                 if (status := started.poll()) is None:
                     continue
@@ -111,7 +212,7 @@ def _drive(
                     say(reason, error=True)
                 if again:
                     (running[number],) = executor.start([worker(number)])
-        shown.update(study.records_of_one_seed())
+        see()
         left = study.manifest.trials - sum(record.state != "running" for record in study.records_of_one_seed())
         if reason and left and not study.has_failed():
             raise ConfigError(f"{study.name}: {left} trials are left. {reason}. The same command continues: {study.folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dlframe.registry import plugins
 from dlframe.reports import terminal
@@ -11,6 +12,9 @@ from dlframe.runs.run_directory import read_result
 from dlframe.studies import driver, options
 from dlframe.studies.space import space_of
 from dlframe.types import ConfigError, DlframeError, say
+
+if TYPE_CHECKING:
+    from dlframe.tracking import Tracker
 
 REFUSED = ("trials", "sampler", "pruner", "search")
 """Options of a sweep that a grid does not have."""
@@ -30,16 +34,17 @@ def main(arguments: Sequence[str]) -> int:
     terminal.warn_of_plugins()
     for text in arguments:
         key = text.partition("=")[0]
-        if key.partition(".")[0] in REFUSED and key not in ("search.timeout", "search.max_failures"):
+        if key.partition(".")[0] in REFUSED and key not in ("search.objectives", "search.timeout", "search.max_failures"):
             raise ConfigError(f"{key}: a grid has no such option. Try: python -m dlframe sweep ... {text}", key)
     return run_grid(arguments)
 
 
-def run_grid(arguments: Sequence[str]) -> int:
+def run_grid(arguments: Sequence[str], running: Sequence[Tracker] = ()) -> int:
     """Run all jobs, print a table of them, and return 1 if any failed.
 
     Args:
         arguments: Of the command line; those that list several values make the grid.
+        running: Trackers of this process, which take the grid too.
 
     Raises:
         ConfigError: They cannot be read.
@@ -56,7 +61,8 @@ def run_grid(arguments: Sequence[str]) -> int:
     done = sum(record.state != "running" for record in study.records())
     before = f", {done} done before" if done else ""
     say(f"grid {study.name}: {len(space.grid)} jobs{before}; in {study.folder}")
-    driver.run(study, space, chosen, "-m", main)
+    with driver.tracked(study, next(iter(space.configs.values())), running) as trackers:
+        driver.run(study, space, chosen, "-m", main, trackers)
     rows = []
     varied = [key for key in space.order if len({point.get(key) for point in space.grid}) > 1]
     for record in study.records():

@@ -1,4 +1,4 @@
-"""A study on disk: its manifest, its trials, and who works on which trial."""
+"""A study on disk: its manifest, its trials with their seeds, and who works on which."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,22 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dlframe.registry import REGISTRIES
 from dlframe.runs.environment import versions
-from dlframe.storage.known import is_known, remember
+from dlframe.runs.study_journal import StudyJournal
+from dlframe.statistics.racing import Race, race
+from dlframe.storage.known import STUDIES, is_known, remember
 from dlframe.storage.trials import open_storage
-from dlframe.studies import race
 from dlframe.studies.space import Axis, Space
 from dlframe.types import ConfigError, DataError, DlframeError, Objective, TrialRecord, best_of, nearest, read_text, say
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-FOLDER = "sweeps"
+FOLDER = STUDIES
 MANIFEST = "manifest.json"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 FREE = ("trials", "storage", "generation", "packages")
 """What may change when a study is continued."""
+FIRST_CLAIM = 1_000_000
+"""Number of the claim on the second seed of trial 0, beyond those of trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +221,7 @@ class Study:
     def records(self) -> list[TrialRecord]:
         """Return all trials in order, as plain values: the mean over seeds, where a race has been run."""
         records = self.records_of_one_seed()
-        return race.raced(self, records) if self.manifest.seeds > 1 else records
+        return self._raced(records) if self.manifest.seeds > 1 else records
 
     def records_of_one_seed(self) -> list[TrialRecord]:
         """Return all trials in order, with the values of their first seed."""
@@ -240,6 +243,60 @@ class Study:
             run=str(self.run_folder(trial.number)),
             failure=str(attributes.get("failure", "")),
         )
+
+    def values_by_seed(self, record: TrialRecord) -> list[float]:
+        """Return the values of a complete trial by seed, as far as they are there without a gap."""
+        known = self.optuna.user_attrs
+        values = [record.values[0]]
+        while len(values) < self.manifest.seeds and (key := key_of_seed(record.number, len(values))) in known:
+            values.append(float(known[key]) if known[key] is not None else math.nan)
+        return values
+
+    def _race(self, complete: Sequence[TrialRecord]) -> tuple[Race, list[list[float]]]:
+        """Return the state of the race over seeds, and the values of each complete trial by seed."""
+        values = [self.values_by_seed(record) for record in complete]
+        return race(values, seeds=self.manifest.seeds, better=self.objectives[0].better), values
+
+    def wanted_seeds(self, complete: Sequence[TrialRecord]) -> list[tuple[int, int]]:
+        """Return the trials and seeds that the race needs before it can go on; none at its end."""
+        found, values = self._race(complete)
+        rows = zip(complete, values, found.wanted, found.alive, strict=True)
+        return [(record.number, seed) for record, own, count, alive in rows if alive for seed in range(len(own), count)]
+
+    def _raced(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Return the trials with their means over seeds; those that have left the race as pruned."""
+        complete = [record for record in records if record.state == "complete" and record.values]
+        if not complete or any(record.state == "running" for record in records):
+            return [*records]
+        found, values = self._race(complete)
+        changed = {}
+        for record, own in zip(complete, values, strict=True):
+            changed[record.number] = replace(record, values=(sum(own) / len(own),))
+        for left in found.eliminations:
+            number = complete[left.candidate].number
+            if left.by is None:
+                why = f"undefined with seed {left.seeds - 1}"
+            else:
+                than = f"trial {complete[left.by].number} is better by {left.difference:.4g} (p = {left.p_value:.2g})"
+                why = f"left the race after {left.seeds} seeds: {than}"
+            changed[number] = replace(changed[number], state="pruned", failure=why)
+        return [changed.get(record.number, record) for record in records]
+
+    def importance(self) -> dict[str, float]:
+        """Return the fraction of the variance of the first objective that each option explains, by fANOVA.
+
+        Raises:
+            DataError: There are too few trials, or their values are equal.
+        """
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is experimental in Optuna
+            try:
+                evaluator = FanovaImportanceEvaluator(seed=0)
+                return get_param_importances(self.optuna, evaluator=evaluator, target=lambda trial: trial.values[0])
+            except (ValueError, RuntimeError) as error:
+                raise DataError(f"sweep: the importance cannot be told: {error}") from None
 
     def run_folder(self, number: int, seed: int = 0) -> Path:
         """Return the folder of the run of a trial with its first seed, or a further one."""
@@ -283,6 +340,8 @@ class Study:
 
     max_failures: float = math.inf
     """Failed trials after which none is begun."""
+    journal: StudyJournal | None = None
+    """What is uploaded of the study, in the process that tells of it."""
 
     def finish(self, trial: Trial, values: Sequence[float] | None, state: TrialState, **facts: Any) -> None:
         """Note the end of a trial, and let go of it."""
@@ -292,6 +351,16 @@ class Study:
             warnings.simplefilter("ignore")  # of what is experimental in Optuna
             self.optuna.tell(trial, list(values) if values else None, state=state)
         self.storage.release(trial.number)
+
+
+def claim_of_seed(number: int, seed: int) -> int:
+    """Return the number of the claim on a further seed of a trial."""
+    return FIRST_CLAIM + 100 * number + seed
+
+
+def key_of_seed(number: int, seed: int) -> str:
+    """Return the key of the value of a further seed in the study's attributes."""
+    return f"trial {number} seed {seed}"
 
 
 def distribution(axis: Axis) -> BaseDistribution:

@@ -6,16 +6,20 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlframe.config import load_options
+from dlframe.runs.study_journal import write_trial
 from dlframe.storage.known import is_known
-from dlframe.studies import driver, grid, options
+from dlframe.studies import driver, grid, options, report
 from dlframe.studies.driver import options_of
 from dlframe.studies.options import Options, Search
 from dlframe.studies.space import space_of
 from dlframe.studies.study import FOLDER, Study, check_name, check_own, read_manifest
 from dlframe.types import ConfigError, TrialRecord, nearest, say
+
+if TYPE_CHECKING:
+    from dlframe.tracking import Tracker
 
 __all__ = ["SECTIONS", "Options", "main"]
 
@@ -32,7 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     a space, that of the chosen components is searched. `sampler=`, `pruner=` and `executor=` choose how (`list sampler`), and
     `search=NAME` a file of conf/search. The same command continues a sweep that was stopped or killed, and started a second
     time it helps the first. `sweep status NAME` shows the trials, `sweep best NAME` the best one, `sweep export NAME` writes it
-    to conf/experiment/NAME.yaml, and `sweep importance NAME` ranks the options.
+    to conf/experiment/NAME.yaml, `sweep importance NAME` ranks the options, and `sweep
+    report NAME` draws figures and a page of them.
 
     Raises:
         DlframeError: The space or an option is wrong, or the sweep has another manifest.
@@ -55,8 +60,15 @@ def main(arguments: Sequence[str]) -> int:
     if 0 < (points := space.points()) < trials:
         say(f"note: the space has {points} points, fewer than trials={trials}; sampler=grid tries each once", error=True)
     say(_header(study))
-    driver.run(study, space, chosen, "sweep", main)
-    return _summarize(study, chosen)
+    config = next(iter(space.configs.values()))
+    with driver.tracked(study, config) as trackers:
+        driver.run(study, space, chosen, "sweep", main, trackers)
+        status = _summarize(study, chosen, trackers)
+        page = report.write(
+            study, command=f"python -m dlframe sweep {shlex.join(arguments)}", draw=config.run.figures != "none"
+        )
+    say(f"page {page}", f"next python -m dlframe sweep export {study.name}")
+    return status
 
 
 def _single(space: Any) -> list[str]:
@@ -79,8 +91,8 @@ def _header(study: Study) -> str:
     return f"sweep {study.name}: {manifest.trials} trials{done}; {objectives}; {what}; in {study.folder}"
 
 
-def _summarize(study: Study, chosen: options.Study) -> int:
-    """Print the best trial, train it with fresh seeds, and print what one would type next; the exit status."""
+def _summarize(study: Study, chosen: options.Study, trackers: Sequence[Tracker]) -> int:
+    """Print the best trial, train it with fresh seeds, and tell how good it is; the exit status."""
     records = study.records()
     counts = {state: sum(r.state == state for r in records) for state in ("complete", "pruned", "failed", "running")}
     say(", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "complete"))
@@ -97,12 +109,11 @@ def _summarize(study: Study, chosen: options.Study) -> int:
     over = f" (mean of {study.manifest.seeds} seeds)" if study.manifest.seeds > 1 else ""
     say(f"best trial {best.number}: {objective.metric} {value}{over}: {' '.join(options_of(best))}", f"run  {best.run}")
     if len(records) >= study.manifest.trials:
-        _train_fresh(study, best, counts["complete"], chosen)
-    say(f"next python -m dlframe sweep export {study.name}")
+        _train_fresh(study, best, counts["complete"], chosen, trackers)
     return int(bool(counts["failed"]))
 
 
-def _train_fresh(study: Study, best: TrialRecord, complete: int, chosen: options.Study) -> None:
+def _train_fresh(study: Study, best: TrialRecord, complete: int, chosen: options.Study, trackers: Sequence[Tracker]) -> None:
     """Train the best trial with seeds that the search has not seen."""
     count = chosen.search.fresh_seeds
     overrides = [*study.manifest.fixed, *options_of(best)]
@@ -115,12 +126,17 @@ def _train_fresh(study: Study, best: TrialRecord, complete: int, chosen: options
     seeds = ",".join(str(FRESH + i) for i in range(count))
     shared = [text for text in chosen.typed if text.partition("=")[0].partition(".")[0] in ("executor", "storage", "workers")]
     rest = [text for text in overrides if not text.startswith(("seed=", "run_name="))]
-    grid.run_grid([*rest, f"seed={seeds}", f"name={study.name}-fresh-{best.number:04d}", *shared])
+    name, objective = report.fresh_name(study, best), study.objectives[0]
+    compared = f"search.objectives=[{objective.metric}]"
+    write_trial(study.folder.with_name(name), study=study.name, trial=best.number, options=options_of(best))
+    grid.run_grid([*rest, f"seed={seeds}", f"name={name}", compared, *shared], trackers)
+    if fresh := report.fresh_of(study, best):
+        say(f"     {fresh.text(objective, best.values[0])}")
 
 
 def _look(arguments: Sequence[str]) -> int:
     """Show a sweep, or take its best trial on."""
-    views = {"status": _status, "best": _best, "export": _export, "importance": _importance}
+    views = {"status": _status, "best": _best, "export": _export, "importance": _importance, "report": _report}
     view, *rest = arguments
     if view not in views:
         raise ConfigError(f"sweep: must be key=value or a view.{nearest(view, views)}")
@@ -171,14 +187,13 @@ def _best(study: Study) -> int:
 
 
 def _importance(study: Study) -> int:
-    from optuna.importance import get_param_importances
-
-    try:
-        found = get_param_importances(study.optuna)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"sweep: the importance cannot be told: {error}") from None
-    for key, share in found.items():
+    for key, share in study.importance().items():
         say(f"{share:6.1%}  {key}")
+    return 0
+
+
+def _report(study: Study) -> int:
+    say(f"page {report.write(study)}")
     return 0
 
 

@@ -22,10 +22,11 @@ from dlframe.runs.environment import python
 from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import Watch, read_metadata
 from dlframe.runs.run_directory import FOLDER_VARIABLE, read_result
+from dlframe.runs.study_journal import write_trial
 from dlframe.storage.trials import StorageLost
-from dlframe.studies import options, race
+from dlframe.studies import options
 from dlframe.studies.space import Space
-from dlframe.studies.study import Study
+from dlframe.studies.study import Study, claim_of_seed, key_of_seed
 from dlframe.types import ConfigError, DataError, DlframeError, RunPruned, TrialRecord, say
 
 if TYPE_CHECKING:
@@ -46,14 +47,24 @@ class Worker:
         space: What its trials choose from.
         chosen: The options of the study.
         in_own_process: Whether the process may be ended with a trial that takes too long.
+        running: Trackers that take the runs of the trials too, and for which the caller waits.
     """
 
-    def __init__(self, study: Study, space: Space, chosen: options.Study, *, in_own_process: bool = False) -> None:
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        chosen: options.Study,
+        *,
+        in_own_process: bool = False,
+        running: Sequence[Tracker] = (),
+    ) -> None:
         self.study = study
         self.space = space
         self.chosen = chosen
         self.timeout = chosen.search.timeout if in_own_process else 0.0
-        self.pending: list[Tracker] = []
+        self.shared = running
+        self.pending: list[Tracker] = [*running]
 
     def sampler(self, number: int) -> Any:
         """Return the sampler of a trial, which depends on the trials before and on nothing else."""
@@ -79,7 +90,7 @@ class Worker:
                 break
         else:
             self._race(ended)
-        for tracker in self.pending:
+        for tracker in self.pending[len(self.shared) :]:
             if late := tracker.wait():
                 say(late, error=True)
         return MORE if done and done == trials else 0
@@ -105,19 +116,19 @@ class Worker:
                     time.sleep(POLL_SECONDS)
                 continue
             complete = {record.number: record for record in records if record.state == "complete"}
-            if not complete or not (wanted := race.wanted(self.study, [*complete.values()])):
+            if not complete or not (wanted := self.study.wanted_seeds([*complete.values()])):
                 return
-            mine = next((pair for pair in wanted if self.study.storage.take(race.claim_of(*pair))), None)
+            mine = next((pair for pair in wanted if self.study.storage.take(claim_of_seed(*pair))), None)
             if mine is None:
                 time.sleep(POLL_SECONDS)
                 continue
             number, seed = mine
             try:
                 # Another one may have finished it since.
-                if race.key_of(number, seed) not in self.study.optuna.user_attrs:
-                    self.study.optuna.set_user_attr(race.key_of(number, seed), self._further_seed(complete[number], seed))
+                if key_of_seed(number, seed) not in self.study.optuna.user_attrs:
+                    self.study.optuna.set_user_attr(key_of_seed(number, seed), self._further_seed(complete[number], seed))
             finally:
-                self.study.storage.release(race.claim_of(number, seed))
+                self.study.storage.release(claim_of_seed(number, seed))
             ended(number)
 
     def _further_seed(self, record: TrialRecord, seed: int) -> float | None:
@@ -128,6 +139,7 @@ class Worker:
         overrides = [*config.overrides, f"seed={config.run.seed + seed}"]
         try:
             config = load(overrides)
+            write_trial(folder, study=self.study.name, trial=record.number, options=options)
             self._train(config, folder, None)
             return objective_value(config, folder, self.study.objectives[0].metric)
         except Exception as error:
@@ -182,7 +194,9 @@ class Worker:
         """Return the config of a trial, and the folder of its run."""
         folder = self.study.run_folder(trial.number)
         varied = [f"{key}={text}" for key, text in self.space.suggest(trial).items()]
-        return load([*self.space.fixed, *varied, f"run_name={folder.name}"]), folder
+        config = load([*self.space.fixed, *varied, f"run_name={folder.name}"])
+        write_trial(folder, study=self.study.name, trial=trial.number, options=varied)
+        return config, folder
 
     def _tell(self, trial: Trial, started: float, config: Config, folder: Path) -> None:
         """Tell the study the values of a trial.

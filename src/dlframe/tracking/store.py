@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dlframe.runs.run_directory import artifact_root
-from dlframe.storage.known import is_known, sqlite_file, store_uri
+from dlframe.storage.known import is_known, runs_of, sqlite_file, store_uri
 from dlframe.types import TrackingError, printable, read_text
 from dlframe.types.files import opened
 
@@ -40,7 +40,7 @@ def check_store(folder: Path, uri: str, *, allowed: str = "") -> None:
     Raises:
         TrackingError: The store is none of these, and only the run names it.
     """
-    own = uri in (allowed, store_uri("sqlite", folder.resolve().parent))
+    own = uri in (allowed, store_uri("sqlite", runs_of(folder.resolve())))
     if not own and not is_known(store=uri) and not is_known(run=folder, store=uri):
         command = f"python -m dlframe sync {shlex.quote(str(folder))} uri={shlex.quote(uri)}"
         raise TrackingError(f"{folder}: tracking store {uri} is not trusted. If you trust it: {command}")

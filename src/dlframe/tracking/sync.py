@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlframe.config import load_options
 from dlframe.runs import journal
-from dlframe.storage.known import is_known, store_uri
+from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
 from dlframe.tracking.store import check_store, reachable
 from dlframe.tracking.tracker import upload
 from dlframe.tracking.upload_state import UploadState, beginning, has_pending
@@ -81,7 +81,7 @@ def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
 
 def close_interrupted_runs(folder: Path, uri: str) -> Iterator[str]:
     """Upload and close interrupted runs of this user; yield a message for each."""
-    for other in _run_folders(folder.parent):
+    for other in _run_folders(runs_of(folder)):
         try:
             if other == folder or not has_pending(other) or not is_known(run=other, store=uri):
                 continue
@@ -118,7 +118,8 @@ def _elsewhere(folder: Path) -> str:
 
 
 def _run_folders(runs: Path) -> list[Path]:
-    return sorted(path.parent for path in runs.glob(f"*/{journal.FILE}"))
+    """Return the folders of the studies, of which runs name theirs, and of the runs."""
+    return [path.parent for pattern in (f"{STUDIES}/*/", "*/") for path in sorted(runs.glob(f"{pattern}{journal.FILE}"))]
 
 
 def _line(folder: Path, said: str) -> str:

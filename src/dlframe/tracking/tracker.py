@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from dlframe.runs import journal
 from dlframe.runs.environment import python
-from dlframe.storage.known import remember
+from dlframe.storage.known import remember, runs_of
 from dlframe.tracking.store import QUIET, check_store
 from dlframe.tracking.upload_state import LOCK, LOG, beginning, has_pending, pending_message
 from dlframe.types import TrackingError
@@ -49,7 +49,7 @@ class Tracker:
         if start := beginning(folder):
             store = start["uri"]
             remember(run=folder, store=store)
-            remember(runs=folder.resolve().parent)
+            remember(runs=runs_of(folder.resolve()))
         if running and running[-1]._takes(folder, store):
             return running[-1]
         with (folder / LOG).open("ab") as log:
@@ -94,7 +94,7 @@ class Tracker:
         told = [message for folder in self.folders if (message := _pending(folder))]
         if len(told) < 2:
             return "".join(told)
-        runs = self.folders[0].parent
+        runs = runs_of(self.folders[0])
         command = "python -m dlframe sync" + (f" runs={shlex.quote(str(runs))}" if str(runs) != "runs" else "")
         return f"{len(told)} runs in {runs} not uploaded to MLflow yet. Upload: {command}"
 

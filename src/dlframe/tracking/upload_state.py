@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.runs import journal
-from dlframe.storage.known import store_uri
+from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
 from dlframe.types import TrackingError, read_text
 
 FILE = "tracking.json"
@@ -31,6 +32,7 @@ class UploadState:
         status: MLflow's: RUNNING, FINISHED, FAILED or KILLED; empty before the run exists.
         offset: Bytes of the journal that are uploaded.
         time: Time of the last uploaded record, in ms since the epoch.
+        parent: MLflow's run of the study that the run is tagged with; empty for none yet.
         refused: Number of records that MLflow rejected; `reason` is that of the last one.
         error: Reason why the last attempt failed; empty after a success.
     """
@@ -42,6 +44,7 @@ class UploadState:
     status: str = ""
     offset: int = 0
     time: int = 0
+    parent: str = ""
     refused: int = 0
     reason: str = ""
     error: str = ""
@@ -87,6 +90,24 @@ def beginning(folder: Path) -> dict[str, Any] | None:
     """Return the journal's last "start" with a store; None for an untracked run."""
     starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and store_of(record)]
     return {**starts[-1], "uri": store_of(starts[-1])} if starts else None
+
+
+def study_of(folder: Path) -> Path | None:
+    """Return the folder of the study whose trial a run is, or a study of further seeds; None for others and other users'."""
+    name = (beginning(folder) or {}).get("study")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.=+-]{1,100}", name):
+        return None
+    study = runs_of(folder.resolve()) / STUDIES / name
+    return study if is_known(study=study) and study != folder.resolve() else None
+
+
+def runs_of_study(folder: Path) -> list[Path]:
+    """Return the folders that are named like trials of a study of this user, or studies of its further seeds."""
+    if not is_known(study=folder.resolve()):
+        return []
+    runs, name = runs_of(folder), glob.escape(folder.name)
+    found = [*runs.glob(f"{name}-*/{FILE}"), *runs.glob(f"{STUDIES}/{name}-*/{FILE}")]
+    return sorted(path.parent for path in found)
 
 
 def store_of(start: dict[str, Any]) -> str:

@@ -28,12 +28,12 @@ from mlflow.utils.rest_utils import verify_rest_response
 
 from dlframe import __version__
 from dlframe.runs import exported_model, journal
-from dlframe.runs.run_directory import MODEL, artifact_folder
-from dlframe.storage.known import sqlite_file
+from dlframe.runs.run_directory import MODEL, REPORT, artifact_folder
+from dlframe.storage.known import is_known, runs_of, sqlite_file
 from dlframe.tracking.artifacts import RejectedRecord, destination, opened, put
 from dlframe.tracking.store import artifact_location
-from dlframe.tracking.upload_state import UploadState, beginning
-from dlframe.types import say
+from dlframe.tracking.upload_state import UploadState, beginning, runs_of_study, study_of
+from dlframe.types import TrackingError, say
 
 Record = dict[str, Any]
 
@@ -44,6 +44,8 @@ TAG_LENGTH = 8000
 TAGS_PER_CALL = 100
 KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
+STATE_TAG = "dlframe.state"
+PARENT_TAG = "mlflow.parentRunId"
 RECORD_TAG = "dlframe.record"
 LARGEST_ANSWER = 2**26
 """Bytes of a server's answer."""
@@ -65,6 +67,8 @@ class Uploader:
 
     def __init__(self, folder: Path, *, live: bool = False) -> None:
         self.folder = folder
+        self.runs = runs_of(folder.resolve())
+        self.study: Path | None = None
         self.live = live
         self.state = UploadState.load(folder)
         self.client: MlflowClient | None = None
@@ -112,12 +116,37 @@ class Uploader:
                 self._event(client, record, end)
         if batch:
             self._metrics(client, batch)
+        self._nest(client)
+
+    def _nest(self, client: MlflowClient) -> None:
+        """Tag the run as one of its study's, once both are in the store.
+
+        Nobody waits: a run that is there before its study is tagged by the study at its end.
+        """
+        if self.study and self.state.run_id and not self.state.parent:
+            with contextlib.suppress(TrackingError):
+                study = UploadState.load(self.study)
+                if study.run_id and (study.uri, study.experiment_id) == (self.state.uri, self.state.experiment_id):
+                    client.set_tag(self.state.run_id, PARENT_TAG, study.run_id)
+                    self.state.parent = study.run_id
+                    self.state.save(self.folder)
+
+    def _nest_runs(self, client: MlflowClient) -> None:
+        """Tag the runs of this study that were in the store before it."""
+        place = (self.state.uri, self.state.experiment_id)
+        for folder in runs_of_study(self.folder):
+            with contextlib.suppress(TrackingError, OSError):
+                run = UploadState.load(folder)
+                is_there = run.run_id and (run.uri, run.experiment_id) == place
+                if is_there and not run.parent and study_of(folder) == self.folder.resolve():
+                    client.set_tag(run.run_id, PARENT_TAG, self.state.run_id)
 
     def _connect(self) -> MlflowClient | None:
         """Return a client of the run's store; None for an untracked run."""
         start = beginning(self.folder)
         if not start:
             return None
+        self.study = study_of(self.folder)
         database = sqlite_file(start["uri"])
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +189,7 @@ class Uploader:
         name = start["experiment"]
         found = client.get_experiment_by_name(name)
         if not found:
-            location = artifact_location(self.state.uri, self.folder.resolve().parent, str(name))
+            location = artifact_location(self.state.uri, self.runs, str(name))
             try:
                 return client.create_experiment(name, location)
             except MlflowException as error:
@@ -231,8 +260,8 @@ class Uploader:
         if state.run_id:
             run = client.get_run(state.run_id)
             client.update_run(state.run_id, status="RUNNING")
-            if MESSAGE_TAG in run.data.tags:
-                client.delete_tag(state.run_id, MESSAGE_TAG)
+            for tag in {MESSAGE_TAG, STATE_TAG} & run.data.tags.keys():
+                client.delete_tag(state.run_id, tag)
         else:
             query = f"tags.`{KEY_TAG}` = '{state.key}'"
             found = client.search_runs([state.experiment_id], query, max_results=1)
@@ -262,6 +291,8 @@ class Uploader:
         try:
             if target != artifact_folder(path):
                 raise ValueError(f"{path!r} has its place in a store. Received: {target!r}")
+            if path == REPORT and not is_known(study=self.folder.resolve()):
+                raise ValueError(f"a page is that of a study of this user. Received: {path!r}")
         except ValueError as error:
             raise RejectedRecord(str(error)) from None
         with opened(self.folder, str(path)) as file:
@@ -310,6 +341,9 @@ class Uploader:
     def _end(self, client: MlflowClient, record: Record, end: int) -> None:
         if message := record.get("message"):
             self._tags(client, {MESSAGE_TAG: message})
+        if state := record.get("state"):
+            self._tags(client, {STATE_TAG: state})
+        self._nest_runs(client)
         client.set_terminated(self.state.run_id, record["status"], record["time"])
         self.state.status = record["status"]
 
@@ -335,7 +369,7 @@ class Uploader:
         return names
 
     def _place(self, location: str | None) -> str | Path:
-        return destination(location, self.state.uri, self.folder.resolve().parent)
+        return destination(location, self.state.uri, self.runs)
 
     @contextlib.contextmanager
     def _refusals(self, record: Record) -> Iterator[None]:
