@@ -294,9 +294,12 @@ class Study:
             warnings.simplefilter("ignore")  # of what is experimental in Optuna
             try:
                 evaluator = FanovaImportanceEvaluator(seed=0)
-                return get_param_importances(self.optuna, evaluator=evaluator, target=lambda trial: trial.values[0])
+                found = get_param_importances(self.optuna, evaluator=evaluator, target=lambda trial: trial.values[0])
+                if not sum(found.values()) > 0:
+                    raise ValueError("too few trials are complete, or their values are equal.")
             except (ValueError, RuntimeError) as error:
                 raise DataError(f"sweep: the importance cannot be told: {error}") from None
+        return found
 
     def run_folder(self, number: int, seed: int = 0) -> Path:
         """Return the folder of the run of a trial with its first seed, or a further one."""

@@ -93,12 +93,13 @@ def beginning(folder: Path) -> dict[str, Any] | None:
 
 
 def study_of(folder: Path) -> Path | None:
-    """Return the folder of the study whose trial a run is, or a study of further seeds; None for others and other users'."""
+    """Return the folder of the study whose trial a run is, or a study of further seeds; both are of this user; else None."""
     name = (beginning(folder) or {}).get("study")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.=+-]{1,100}", name):
         return None
     study = runs_of(folder.resolve()) / STUDIES / name
-    return study if is_known(study=study) and study != folder.resolve() else None
+    own = is_known(run=folder) or is_known(study=folder.resolve())
+    return study if own and is_known(study=study) and study != folder.resolve() else None
 
 
 def runs_of_study(folder: Path) -> list[Path]:
