@@ -65,8 +65,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_sweep_is_a_run_with_its_trials_below_it(place: Path) -> None:
     options = ["pruner=median", "pruner.warmup_trials=1", "pruner.warmup_epochs=0", "search.fresh_seeds=2", "sampler=grid"]
-    space = "optimizer.lr=choice(1e-2,3e-2,1e-7)"
-    assert main([*SWEEP[:-1], space, *options]) == 0
+    assert main([*SWEEP[:-1], "optimizer.lr=choice(3e-2,1e-2,1e-7)", *options]) == 0
     runs = runs_in(place / "runs/mlflow.db")
     study = Study(place / "runs/sweeps/try", read_manifest(place / "runs/sweeps/try"))
     records = study.records()
@@ -82,12 +81,13 @@ def test_a_sweep_is_a_run_with_its_trials_below_it(place: Path) -> None:
     }
     parent = runs["try"]
     assert parent.status == "FINISHED"
-    assert parent.parameters["space"] == "optimizer.lr=1e-2,3e-2,1e-7"
+    assert parent.parameters["space"] == "optimizer.lr=0.03,0.01,1e-07"
     assert (parent.parameters["sampler.name"], parent.parameters["pruner.name"]) == ("grid", "median")
     assert (parent.parameters["search.seed"], parent.tags["dlframe.trials"]) == ("0", "3")
     values = [record.value() for record in records]
-    assert [value is None for value in values] == [False, False, True]
-    assert parent.metrics["best/val/accuracy"] == [(1, values[0]), (2, max(values[:2])), (3, max(values[:2]))]
+    assert values[2] is None, "pruned"
+    so_far = [max(v for v in values[: i + 1] if v is not None) for i in range(3)]
+    assert parent.metrics["best/val/accuracy"] == [(i + 1, so_far[i]) for i in range(3)]
     again = [max(v for _, v in history(place / f"runs/{fresh}-{i:04d}")["val/accuracy"]) for i in range(2)]
     assert parent.metrics["fresh/val/accuracy"] == [(3, pytest.approx(sum(again) / 2))]
     assert parent.metrics["optimism"] == [(3, pytest.approx(best.values[0] - sum(again) / 2))]
@@ -105,6 +105,7 @@ def test_a_sweep_is_a_run_with_its_trials_below_it(place: Path) -> None:
         assert [value for _, value in runs[name].metrics["val/accuracy"]] == [value for _, value in record.reported]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_continues_is_the_same_run(place: Path) -> None:
     assert main([*SWEEP, "trials=1", "search.fresh_seeds=0"]) == 0
     assert main([*SWEEP, "trials=2", "search.fresh_seeds=0", "workers=2"]) == 0
@@ -114,7 +115,7 @@ def test_a_sweep_that_continues_is_the_same_run(place: Path) -> None:
     assert (runs["try"].status, runs["try"].tags["dlframe.trials"]) == ("FINISHED", "2")
 
 
-SLOW = ["epochs=400", "model.depth=4", "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20"]
+SLOW = ["epochs=150", "model.depth=4", "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20"]
 
 
 @pytest.fixture
@@ -212,15 +213,17 @@ def test_neither_waits_for_the_other(tmp_path: Path, first: str) -> None:
     assert {name: run.parent for name, run in found.items()} == {"s": "", "s-0000": "s", "s-0001": "", "s-0002": ""}
 
 
-@pytest.mark.parametrize("name", ["../s", "/s", "", 3, None, ["s"], "s" * 200, "S\nx"])
-def test_a_journal_names_a_study_by_its_name_only(tmp_path: Path, name: Any) -> None:
+def test_a_journal_names_a_study_by_its_name_only(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     uri = f"sqlite:///{runs}/mlflow.db"
     write_run(runs / "sweeps/s", uri)
     remember(study=runs / "sweeps/s")
-    write_run(runs / "a", uri, study=name)
-    assert upload(runs / "sweeps/s") == upload(runs / "a") == ""
-    assert runs_in(runs / "mlflow.db")["a"].parent == ""
+    assert upload(runs / "sweeps/s") == ""
+    names: list[Any] = ["../s", "../sweeps/s", "/s", "", 3, None, ["s"], "s" * 200, "s\n"]
+    for i, name in enumerate(names):
+        write_run(runs / f"{i}", uri, study=name)
+        assert upload(runs / f"{i}") == ""
+    assert {run.parent for run in runs_in(runs / "mlflow.db").values()} == {""}
 
 
 def test_what_is_somebody_elses_is_no_study(tmp_path: Path) -> None:
@@ -257,7 +260,7 @@ def test_a_damaged_note_of_a_trial_is_none(tmp_path: Path, content: str) -> None
 
 def test_a_store_that_does_not_answer_is_told_before_the_first_trial(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SWEEP, f"tracking.uri=http://127.0.0.1:{free_port()}"]) == 2
-    assert capsys.readouterr().err.startswith("error: tracking.uri: no MLflow server at http://127.0.0.1:")
+    assert "\nerror: tracking.uri: no MLflow server at http://127.0.0.1:" in capsys.readouterr().err
     assert not [*place.glob("runs/try-*")]
 
 

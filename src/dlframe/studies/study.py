@@ -290,13 +290,13 @@ class Study:
         """
         from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
+        if len({trial.values[0] for trial in self.trials(TrialState.COMPLETE)}) < 2:
+            raise DataError("sweep: the importance cannot be told: it takes two complete trials with different values.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is experimental in Optuna
             try:
                 evaluator = FanovaImportanceEvaluator(seed=0)
                 found = get_param_importances(self.optuna, evaluator=evaluator, target=lambda trial: trial.values[0])
-                if not sum(found.values()) > 0:
-                    raise ValueError("too few trials are complete, or their values are equal.")
             except (ValueError, RuntimeError) as error:
                 raise DataError(f"sweep: the importance cannot be told: {error}") from None
         return found

@@ -16,7 +16,7 @@ from dlframe.studies.driver import options_of
 from dlframe.studies.options import Options, Search
 from dlframe.studies.space import space_of
 from dlframe.studies.study import FOLDER, Study, check_name, check_own, read_manifest
-from dlframe.types import ConfigError, TrialRecord, nearest, say
+from dlframe.types import ConfigError, DlframeError, TrialRecord, nearest, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -64,11 +64,17 @@ def main(arguments: Sequence[str]) -> int:
     with driver.tracked(study, config) as trackers:
         driver.run(study, space, chosen, "sweep", main, trackers)
         status = _summarize(study, chosen, trackers)
-        page = report.write(
-            study, command=f"python -m dlframe sweep {shlex.join(arguments)}", draw=config.run.figures != "none"
-        )
-    say(f"page {page}", f"next python -m dlframe sweep export {study.name}")
+        _write_report(study, f"python -m dlframe sweep {shlex.join(arguments)}", draw=config.run.figures != "none")
+    say(f"next python -m dlframe sweep export {study.name}")
     return status
+
+
+def _write_report(study: Study, command: str, *, draw: bool) -> None:
+    """Write the report of a search; without room for it, the search is none the worse."""
+    try:
+        say(f"page {report.write(study, command=command, draw=draw)}")
+    except DlframeError as error:
+        say(f"warning: no report: {error}", error=True)
 
 
 def _single(space: Any) -> list[str]:
