@@ -283,7 +283,7 @@ def begin(space: Space, chosen: options.Study, *, trials: int, stem: str = "") -
     study = Study.begin(
         Path(config.run.runs) / FOLDER / name,
         manifest,
-        space,
+        space=space,
         extend=chosen.options.extend,
         retry=chosen.options.retry,
         pruner=chosen.build("pruner", epochs=config.run.epochs),
