@@ -125,7 +125,10 @@ class RayNodes:
     def __init__(self, folder: Path, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.log = log
+        token = folder / "token"
+        token.write_text("a token of the tests, of more than thirty-two letters")
         self.environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **(environment or {})}
+        self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         self.environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.port = free_port(self.HEAD)
         self.processes: dict[str, subprocess.Popen] = {}

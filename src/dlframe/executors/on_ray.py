@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.executors.base import LOST, Work, Worker
@@ -139,6 +140,8 @@ def _reach(address: str) -> None:
 
 
 def _ray() -> ModuleType:
+    if (Path.home() / ".ray" / "auth_token").is_file():  # `ray start` has written it, and asks for it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         import ray.exceptions
