@@ -266,7 +266,6 @@ def test_the_probe_of_kuberay_asks_what_ray_answers(cluster: Stack) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skip(reason="needs storage=postgresql://... and executor=ray of `sweep`")
 def test_a_sweep_on_the_cluster(cluster: Stack, client: Any) -> None:
     """The service `sweep`: trials in PostgreSQL, on the worker's node; the server has them all, with their files."""
     script = cluster.services["sweep"]["command"][2]
