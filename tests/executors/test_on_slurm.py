@@ -22,7 +22,9 @@ SWEEP = ["sweep", "model=mlp", "model.depth=4", "epochs=60", "checkpoint.every_n
 SWEEP += ["tracking=none", "name=try", "search.fresh_seeds=0", "sampler=random", "optimizer.lr=tag(log,interval(1e-3,1e-1))"]
 LOCAL = ["executor=submitit", "executor.cluster=local"]
 
-needs_submitit = pytest.mark.skipif(not importlib.util.find_spec("submitit"), reason="no submitit: pip install 'dlframe[slurm]'")
+needs_submitit = pytest.mark.skipif(
+    not importlib.util.find_spec("submitit"), reason="no submitit: pip install 'dlframe[slurm]'"
+)
 
 
 @pytest.mark.parametrize("package", ["ray", "submitit"])

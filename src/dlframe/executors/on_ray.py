@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,8 @@ class Ray:
         self.gpus = gpus
         self.address = address
         self.ray: ModuleType | None = None
-        self.reached = 0.0
+        self.gone = ""
+        self.closed = threading.Event()
 
     def start(self, work: Sequence[Work]) -> list[Worker]:
         self.ray = self.ray or self._connected()
@@ -53,24 +54,35 @@ class Ray:
         return [Task(self, one, {**self.resources, "num_gpus": gpus}) for one in work]
 
     def _check_alive(self) -> None:
-        """Check that the cluster is there: Ray ends the process of a driver that has lost it, after a minute, in its own words.
+        """Check that the cluster is there.
 
         Raises:
             ConfigError: It is not.
         """
-        if self.reached + ALIVE_SECONDS > time.monotonic():
-            return
-        assert self.ray
-        try:
-            _reach(self.ray.get_runtime_context().gcs_address)
-        except OSError as error:
-            message = f"executor.address: the Ray cluster is gone ({error}). The same command continues, once there is one"
-            raise ConfigError(message, "executor.address") from None
-        self.reached = time.monotonic()
+        if self.gone:
+            raise ConfigError(self.gone, "executor.address")
+
+    def _watch(self, address: str) -> None:
+        """Notice that the cluster is gone: calls of Ray then hang, until it ends the process after a minute."""
+        failures = 0
+        while not self.closed.wait(ALIVE_SECONDS):
+            try:
+                _reach(address)
+                failures = 0
+            except OSError as error:
+                failures += 1
+                if failures == 2:
+                    self.gone = (
+                        f"executor.address: the Ray cluster is gone ({error}). The same command continues on another one"
+                    )
+                elif failures > 3:
+                    say(f"error: {self.gone}", error=True)
+                    os._exit(2)
 
     def close(self) -> None:
-        if self.ray:
+        if self.ray and not self.gone:
             self.ray.shutdown()
+        self.closed.set()
 
     def _connected(self) -> ModuleType:
         ray = _ray()
@@ -82,6 +94,8 @@ class Ray:
             reason = " ".join(str(error).split())[:200]
             message = f"executor.address: no Ray cluster answers. Received: {self.address}. {reason}"
             raise ConfigError(message, "executor.address") from None
+        address = ray.get_runtime_context().gcs_address
+        threading.Thread(target=self._watch, args=[address], daemon=True).start()
         return ray
 
 
