@@ -1,12 +1,13 @@
 """What every data set has in common, on the digits."""
 
+import hashlib
 import itertools
 
 import numpy as np
 import pytest
 
 from dlframe.data.digits import digits
-from dlframe.readers.splits import by_groups, chronological_split, drop_labels, statistics, stratified
+from dlframe.readers.splits import across, by_hash, chronological_split, drop_labels, statistics, stratified
 from dlframe.types import DataError, check_dataset
 
 
@@ -70,14 +71,49 @@ def test_more_labels_than_there_are():
 
 
 def test_groups_stay_on_one_side():
-    """Ten digits in a row are one writer's: no group lies in two parts, and each part has about its fraction of all classes."""
-    targets = digits().train["label"]
-    groups = np.arange(len(targets)) // 10
-    parts = by_groups(targets, groups, (0.6, 0.2, 0.2))
-    assert sorted(np.concatenate(parts)) == list(range(len(targets)))
-    assert not any(set(groups[a]) & set(groups[b]) for a, b in itertools.combinations(parts, 2))
+    """Ten digits in a row are one writer's: no group lies in two parts, and each part has about its fraction."""
+    labels = [str(label) for label in digits().train["label"]]
+    groups = [f"writer {i // 10}" for i in range(len(labels))]
+    parts = by_hash(labels, groups, (0.6, 0.2, 0.2))
+    assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+    names = [{groups[i] for i in part} for part in parts]
+    assert not any(a & b for a, b in itertools.combinations(names, 2))
     for part, fraction in zip(parts, (0.6, 0.2, 0.2), strict=True):
-        assert len(part) == pytest.approx(fraction * len(targets), rel=0.1)
-        assert np.bincount(targets[part], minlength=10) == pytest.approx(fraction * np.bincount(targets), abs=12)
-    with pytest.raises(DataError, match=r"^a split of 0.6, 0.2, 0.2 requires 5 groups. Received: 4$"):
-        by_groups(targets, groups % 4, (0.6, 0.2, 0.2))
+        assert len(part) == pytest.approx(fraction * len(labels), abs=0.1 * len(labels))
+        assert {labels[i] for i in part} == set(labels)
+    with pytest.raises(DataError, match=r"^class 'a' must have at least 3 groups, one per split. Received: 2$"):
+        by_hash(list("aaaabbb"), list("xxyypqr"), (0.6, 0.2, 0.2))
+
+
+def test_a_hash_splits_by_the_name_alone():
+    names = [f"cat/{i}.png" for i in range(3000)]
+    parts = by_hash(["cat"] * 3000, names, (0.6, 0.2, 0.2))
+    sizes = [len(part) / 3000 for part in parts]
+    np.testing.assert_allclose(sizes, (0.6, 0.2, 0.2), atol=0.03)  # three standard errors
+    for part, (low, high) in zip(parts, ((0, 0.6), (0.6, 0.8), (0.8, 1)), strict=True):
+        for i in part:
+            drawn = int(hashlib.sha256(names[i].encode()).hexdigest()[:14], 16) / 16**14
+            assert low <= drawn < high
+    home = {names[i]: part for part, index in enumerate(parts) for i in index}
+    more = ["cat/0a.png", *names, "cat/z.png"]
+    again = by_hash(["cat"] * 3002, more, (0.6, 0.2, 0.2))
+    assert all(home.get(more[i], part) == part for part, index in enumerate(again) for i in index)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 8])
+def test_a_small_class_is_in_every_part(count):
+    labels = [str(i % 40) for i in range(40 * count)]
+    for part in by_hash(labels, [f"{i}" for i in range(40 * count)], (0.6, 0.2, 0.2)):
+        assert len({labels[i] for i in part}) == 40
+
+
+def test_images_of_train_in_test_are_counted():
+    """Two are the same, one is a brighter copy, the others are of another kind."""
+    rng = np.random.default_rng(0)
+    train, other = (rng.integers(0, 200, (5, 1, 16, 16), np.uint8) for _ in range(2))
+    test = np.concatenate([train[:2], train[2:3] + 7, other[:3]])
+    assert across({"train": train, "validation": other, "test": test}) == [
+        "test: 2 of 6 images are in train too, 1 more look alike (perceptual hash): scores on these are not of unseen images"
+    ]
+    blank = np.full((3, 3, 16, 16), 9, np.uint8)
+    assert across({"train": blank, "test": blank + 1}) == []

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from tests.security.conftest import in_little_memory, photos
 
 from dlframe.config import load
@@ -70,14 +70,14 @@ def test_threads_share_a_budget_of_pixels(kind: str, home: Path, monkeypatch: py
     budget = images.Budget(2 * 300 * 200)
     monkeypatch.setattr(images, "BUDGET", budget)
     lowest = []
-    original = ImageOps.exif_transpose
+    original = images.oriented
 
     def slow(image: Any) -> Any:
         lowest.append(budget.left)
         time.sleep(0.01)
         return original(image)
 
-    monkeypatch.setattr(ImageOps, "exif_transpose", slow)
+    monkeypatch.setattr(images, "oriented", slow)
     for number in range(8):
         Image.new("RGB", (300, 200) if number else (900, 800)).save(f"{number}.{kind}")
     threads = [threading.Thread(target=images.read_image, args=(Path(f"{n}.{kind}"), (8, 8), "rgb")) for n in range(8)]

@@ -1,4 +1,4 @@
-"""Image folders with one sub-folder per class, with or without a split."""
+"""Image folders: classes by folder, table or file name, with or without a split."""
 
 from __future__ import annotations
 
@@ -8,25 +8,36 @@ import re
 import shutil
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from dlframe.readers.images import read_image
-from dlframe.readers.splits import by_groups, image_set, statistics, stratified
+from dlframe.readers.images import Picture, pixel_limit, read_image
+from dlframe.readers.labels import list_table, table_in
+from dlframe.readers.listing import (
+    Folders,
+    Layout,
+    Listing,
+    Samples,
+    compiled,
+    few,
+    list_folder,
+    matched,
+    natural,
+    text_of,
+)
+from dlframe.readers.modes import Decoding
+from dlframe.readers.splits import across, by_hash, image_set, statistics
 from dlframe.registry import Count, data
 from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import expanded
-from dlframe.types import PARTS, DataError, Dataset, nearest, printable, say
-
-SPELLINGS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
-
-Samples = list[tuple[Path, str]]
-"""Files with the names of their classes."""
+from dlframe.types import PARTS, DataError, Dataset, nearest, say
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 """Number of decoding threads."""
@@ -37,171 +48,144 @@ ALWAYS = 2**28
 GROWTH = 1000
 """Otherwise, their bytes at most, relative to the files: a photo grows a hundredfold at most, a bomb ten thousandfold."""
 
+VERSION = 2
+"""Of the decoder and the split, part of the cache key."""
+
 SLOT = 4096
 """Bytes per path."""
 
 
-@data.register("image_folder", inputs=("image",), targets=("class",), files=("path",))
+@data.register("image_folder", inputs=("image",), targets=("class",), files=("path", "labels"))
 def image_folder(
     *,
     path: str,
     image_size: Count = 64,
     color_mode: Literal["rgb", "grayscale"] = "rgb",
-    on_error: Literal["raise", "skip"] = "raise",
+    fit: Literal["squash", "crop", "pad"] = "squash",
+    background: Literal["white", "black", "mean"] = "white",
+    range: tuple[float, float] | None = None,  # noqa: A002  # the name of the option
+    max_pixels: Count = 89_478_485,
+    layout: Literal["auto", "splits", "classes", "nested"] = "auto",
+    labels: str | None = None,
+    label: str | None = None,
     group: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> Dataset:
-    """Images in one sub-folder per class, with or without split folders.
+    """Images in one sub-folder per class, or with labels in a table or in file names.
 
-    Folders `train`, `val` and `test` above the classes are the split. Without them, the split is stratified 60/20/20; if
-    validation or test is missing, a tenth of train is used for validation. Every file is decoded once before training
-    and cached in a memory map until a file changes.
+    Folders named like train, val and test (in any case, with _set, seg_ or a year) above the classes are the split. Without
+    them, a hash of each file's name draws it, 60/20/20, so that a new file moves no other; if validation or test is missing,
+    a tenth of train is used for validation. Every file is decoded once before training and cached in a memory map until a
+    file changes.
 
     Args:
         path: Folder with path/CLASS/FILE, or path/train/CLASS/FILE.
-        image_size: Height and width in pixels; images are scaled to cover that square and cropped at the center.
+        image_size: Height and width in pixels of the images that the model receives.
         color_mode: Three channels (rgb) or one (grayscale).
+        fit: Way to a square: squash changes the aspect ratio, crop covers the square and cuts the rest at the center, pad adds
+            margins in the color of `background`.
+        background: Color behind transparent pixels; mean is the mean of the image's visible pixels.
+        range: Values of black and white of images with more than 8 bits; null is the whole range of unsigned 12 and 16 bits.
+        max_pixels: Largest image in pixels; a larger one is refused.
+        layout: What the folders are: splits, classes, nested (every folder that holds files is a class), or auto.
+        labels: Table (CSV, TSV, Parquet) of files and classes, and of splits if it has them; null uses the folders.
+        label: Column of the classes in `labels`; without a table, a regular expression for the class in a file's path: its
+            first parentheses, or the whole match.
+        group: Column in `labels`, or regular expression, as `label`, for the group (a photo, a patient) of a file. Each group
+            stays in one split and is resampled as a whole.
         on_error: Action on a file that is not a readable image: raise, or skip and count the file.
-        group: Regular expression for the group (a photo, a patient) in a file's path CLASS/FILE: its first parentheses, or
-            the whole match. Each group stays in one split and is resampled as a whole.
     """
+    if range is not None and not range[0] < range[1]:
+        raise DataError(f"data.range: must be ascending. Received: {list(range)}.")
     folder = expanded(path)
-    listing = _listing(folder)
-    files = [file for samples in listing.values() for file, _ in samples]
-    pattern = _pattern(group)
-    options = (image_size, color_mode, on_error, group)
+    listing = _listing(folder, layout, labels, label, group)
+    pattern = None if listing.groups else compiled(group, "group")
+    decoding = Decoding(fit=fit, background=background, value_range=range)
+    files = [file for samples in listing.parts.values() for file, _ in samples]
+    options = (image_size, color_mode, decoding, on_error, group, VERSION)
+    told = [(part, [(label, listing.groups.get(file)) for file, label in samples]) for part, samples in listing.parts.items()]
     try:
-        key = cache_key(files, *options)
+        key = cache_key(files, *options, max_pixels, told)
     except OSError as error:
         raise DataError(f"image_folder: cannot read {error.filename}: {error.strerror}") from None
-    name = f"image_folder-{cache_key([], folder.resolve(), *options)}"
-    build = partial(_decode, folder, listing, image_size, color_mode, on_error, pattern)
-    dataset, skipped = decoded(name, key, build, partial(_stored, str(folder)))
-    if skipped:
-        named = "; ".join(skipped[:5]) + (" ..." if len(skipped) > 5 else "")
+    name = f"image_folder-{cache_key([], folder.resolve(), *options, labels, label, layout)}"
+    build = partial(_decode, folder, listing, image_size, color_mode, on_error, pattern, decoding)
+    with pixel_limit(max_pixels):
+        dataset, facts = decoded(name, key, build, partial(_stored, str(folder)))
+    for line in (*listing.notes, *facts["notes"]):
+        say(f"image_folder: {text_of(line)}", error=True)
+    if skipped := facts["skipped"]:
+        named = "; ".join(text_of(text) for text in skipped[:5]) + (" ..." if len(skipped) > 5 else "")
         say(f"image_folder: skipped {len(skipped)} of {len(files)} files: {named}", error=True)
     return dataset
 
 
-def _stored(source: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> tuple[Dataset, list[str]]:
-    """Return the data set and the skipped files."""
-    return image_set("image_folder", arrays, facts, source), [_printable(text) for text in facts["skipped"]]
+def _stored(source: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> tuple[Dataset, dict[str, list[str]]]:
+    """Return the data set, and what was noted and skipped."""
+    dataset = image_set("image_folder", arrays, facts, source)
+    dataset.spec = replace(dataset.spec, fitted=dict(facts["decoding"]))
+    return dataset, {kind: list(map(str, facts[kind])) for kind in ("notes", "skipped")}
 
 
-def _listing(folder: Path) -> dict[str, Samples]:
-    """Return the files by split folder, or under "" without split folders."""
+def _listing(folder: Path, layout: Layout, labels: str | None, label: str | None, group: str | None) -> Listing:
+    """Return the samples, with labels from folders, a table or file names."""
     if not folder.is_dir():
         if folder.exists():
             raise DataError(f"data.path: must be a folder. Received: {folder}")
-        beside = [f.name for f in _folders(folder.parent)] if folder.parent.is_dir() else []
+        beside = [f.name for f in Folders(folder.parent).classes(folder.parent)] if folder.parent.is_dir() else []
         raise DataError(f"data.path: no such folder. Received: {folder}.{nearest(folder.name, beside)}")
-    given = {f.name: f for f in _folders(folder, folder) if f.name in SPELLINGS}
-    if not ("train" in given and _folders(given["train"], folder)):
-        return {"": _samples(folder, folder)}
-    listing = {name: _samples(above, folder) for name, above in given.items()}
-    known = {label for _, label in listing["train"]}
-    for name, samples in listing.items():
-        for file, label in samples:
-            if label not in known:
-                raise DataError(
-                    f"image_folder: class '{label}' of {folder / name} is not in {folder / 'train'} "
-                    f"({file.name}).{nearest(label, known)}"
-                )
-    return listing
+    if labels:
+        table = expanded(labels)
+        inside = folder / table
+        if not table.is_file() and not inside.is_file():
+            raise DataError(f"data.labels: no such file. Received: {table}.")
+        return list_table(folder, table if table.is_file() else inside, label=label, group=group)
+    if layout == "auto" and label is None and (table := table_in(folder)) and len(Folders(folder).classes(folder)) < 2:
+        return list_table(folder, table, group=group)
+    return list_folder(folder, layout, compiled(label, "label"))
 
 
-def _pattern(group: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(group) if group else None
-    except re.error as error:
-        raise DataError(f"data.group: must be a regular expression: {error}. Received: {group!r}.") from None
+def _group(folder: Path, file: Path, listing: Listing, pattern: re.Pattern[str] | None) -> str:
+    """Return the group of a file; the file is its own without groups."""
+    if file in listing.groups:
+        return listing.groups[file]
+    path = file.relative_to(folder)
+    return matched(pattern, path, "group") if pattern else text_of(path)
 
 
-def _group(folder: Path, file: Path, pattern: re.Pattern[str]) -> str:
-    """Return the group of a file."""
-    path = _printable(file.relative_to(folder))
-    if not (found := pattern.search(path)):
-        raise DataError(f"data.group: must match every file. Received: {pattern.pattern!r}, which does not match {path}.")
-    return found[1] if pattern.groups and found[1] is not None else found[0]
-
-
-def _check_apart(folder: Path, parts: dict[str, Samples], pattern: re.Pattern[str]) -> None:
+def _check_apart(folder: Path, parts: dict[str, Samples], group: Callable[[Path], str]) -> None:
     """Raise if a group is in two given splits."""
     homes: dict[str, str] = {}
     for part, samples in parts.items():
         for file, _ in samples:
-            name = _group(folder, file, pattern)
+            name = group(file)
             if homes.setdefault(name, part) != part:
                 raise DataError(
                     f"data.group: group '{name}' is in two splits, {homes[name]} and {part} ({file.relative_to(folder)})."
                 )
 
 
-def _split(folder: Path, listing: dict[str, Samples], pattern: re.Pattern[str] | None) -> tuple[dict[str, Samples], str]:
+def _split(parts: dict[str, Samples], names: Mapping[str, str], group: Callable[[Path], str]) -> tuple[dict[str, Samples], str]:
     """Return the samples by split, and a description of the split."""
-    parts, said = _parts(folder, listing, pattern)
-    if pattern:
-        _check_apart(folder, parts, pattern)
-        said += ", by groups"
-    return parts, said
-
-
-def _parts(folder: Path, listing: dict[str, Samples], pattern: re.Pattern[str] | None) -> tuple[dict[str, Samples], str]:
-    given = {SPELLINGS[name]: samples for name, samples in listing.items() if name}
-    if len(given) == 3:
-        return given, "as given"
-    if len(given) == 2:
+    if len(parts) == 3:
+        return parts, "as given"
+    if len(parts) == 2:
         # The test set, or validation in its place.
-        judge = next(name for name in listing if name != "train")
-        said = "test as given" if judge == "test" else f"{judge} as given is the test set"
-        cut = _cut(folder, listing["train"], (0.9, 0.1), pattern)
-        return {**cut, "test": listing[judge]}, f"{said}, validation 10 % of train"
-    (name, samples), *_ = listing.items()
-    return _cut(folder, samples, (0.6, 0.2, 0.2), pattern), "stratified 60/20/20" + (f" of {name}" if name else "")
+        judge = next(part for part in parts if part != "train")
+        name = names.get(judge, judge)
+        said = "test as given" if judge == "test" else f"{name} as given is the test set"
+        cut = _cut(parts["train"], (0.9, 0.1), group)
+        return {**cut, "test": parts[judge]}, f"{said}, validation 10 % of train by hash"
+    (part, samples), *_ = parts.items()
+    return _cut(samples, (0.6, 0.2, 0.2), group), "60/20/20 by hash" + (f" of {names.get(part, part)}" if part else "")
 
 
-def _folders(folder: Path, root: Path | None = None) -> list[Path]:
-    """Return the folders in `folder`; `DataError` for a link out of `root`."""
+def _cut(samples: Samples, fractions: Sequence[float], group: Callable[[Path], str]) -> dict[str, Samples]:
+    groups = [group(file) for file, _ in samples]
     try:
-        found = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"image_folder: cannot read {folder}: {error.strerror}") from None
-    for place in found:
-        if root and place.is_symlink() and not place.resolve().is_relative_to(root.resolve()):
-            raise DataError(f"image_folder: {place} is a link out of {root}. Replace the link by the folder")
-    return found
-
-
-def _samples(folder: Path, root: Path) -> Samples:
-    """Return the files below the class folders, sorted, without hidden ones."""
-    classes = _folders(folder, root)
-    if not classes:
-        raise DataError(f"image_folder: {folder} has no sub-folders. Put images into {folder}/CLASS/")
-    if len(classes) == 1:
-        raise DataError(f"image_folder: {folder} must have at least two classes. Received: '{classes[0].name}'")
-    samples = []
-    for above in classes:
-        files = [
-            Path(place, name)
-            for place, _, names in os.walk(above)
-            for name in names
-            if not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
-        ]
-        if not files:
-            raise DataError(f"image_folder: {above} has no files. Remove the folder or add images")
-        samples += [(file, above.name) for file in sorted(files)]
-    return samples
-
-
-def _cut(folder: Path, samples: Samples, fractions: Sequence[float], pattern: re.Pattern[str] | None) -> dict[str, Samples]:
-    classes = sorted({label for _, label in samples})
-    targets = np.array([classes.index(label) for _, label in samples])
-    try:
-        if pattern:
-            parts = by_groups(targets, np.array([_group(folder, file, pattern) for file, _ in samples]), fractions)
-        else:
-            parts = stratified(targets, fractions, names=classes)
+        parts = by_hash([label for _, label in samples], groups, fractions)
     except DataError as error:
-        raise DataError(f"image_folder: {folder}: {error}") from None
+        raise DataError(f"image_folder: {error}") from None
     return {part: [samples[i] for i in index] for part, index in zip(PARTS, parts, strict=False)}
 
 
@@ -221,7 +205,7 @@ class Reading:
         if self.path.is_file():
             rows = self.path.read_bytes()[: THREADS * SLOT]
             files = [rows[i : i + SLOT].rstrip(b"\0") for i in range(0, len(rows), SLOT)]
-            named = ", ".join(sorted({_printable(os.fsdecode(file)) for file in files if file}))
+            named = ", ".join(sorted({text_of(os.fsdecode(file)) for file in files if file}))
             say(f"image_folder: the last process was killed while reading {named}", error=True)
         self.map = np.memmap(self.path, np.uint8, "w+", shape=(THREADS, SLOT))
         return self
@@ -243,56 +227,81 @@ class Reading:
 
 def _decode(
     root: Path,
-    listing: dict[str, Samples],
+    listing: Listing,
     image_size: int,
     color_mode: str,
     on_error: str,
     pattern: re.Pattern[str] | None,
+    decoding: Decoding,
     folder: Path,
 ) -> dict[str, Any]:
     """Decode all files into the cached arrays of their splits."""
     from PIL import Image
 
-    say(f"Decoding {sum(map(len, listing.values())):,} images of {root} (once)", error=True)
+    given = listing.parts
+    say(f"Decoding {sum(map(len, given.values())):,} images of {root} (once)", error=True)
     skipped: list[str] = []
+    notes: Counter[str] = Counter()
+    first: dict[str, str] = {}
     top = root.resolve()
+    grouped = bool(pattern or listing.groups)
+    group = partial(_group, root, listing=listing, pattern=pattern)
     with warnings.catch_warnings(), Reading(folder.with_suffix(".reading")) as reading, ThreadPoolExecutor(THREADS) as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if on_error == "skip":
-            # A separate pass, so that the split is stratified over the readable files.
-            glance = reading.noted(lambda file: read_image(file, (1, 1), "grayscale", top))
-            listing = {name: _readable(root, name, samples, skipped, pool, glance) for name, samples in listing.items()}
-        parts, splits = _split(root, listing, pattern)
-        classes = sorted({label for _, label in parts["train"]})
-        facts: dict[str, Any] = {"classes": classes, "splits": splits, "skipped": skipped}
+            # A separate pass, so that the split is made of the readable files.
+            glance = reading.noted(lambda file: read_image(file, (1, 1), "grayscale", top, decoding))
+            given = {part: _readable(root, part, samples, skipped, pool, glance) for part, samples in given.items()}
+        if grouped:
+            _check_apart(root, given, group)
+        parts, splits = _split(given, listing.names, group)
+        classes = sorted({label for _, label in parts["train"]}, key=natural)
+        facts: dict[str, Any] = {"classes": classes, "splits": splits + ", by groups" * grouped, "skipped": skipped}
         _check_budget([file for samples in parts.values() for file, _ in samples], image_size, color_mode, folder)
+        images = {}
         for part, samples in parts.items():
             shape = (len(samples), 3 if color_mode == "rgb" else 1, image_size, image_size)
-            inputs = _room(folder / f"{part}-inputs.npy", shape)
-            rows = pool.map(
-                reading.noted(lambda file: read_image(file, (image_size, image_size), color_mode, top)),
+            images[part] = inputs = _room(folder / f"{part}-inputs.npy", shape)
+            pictures = pool.map(
+                reading.noted(lambda file: read_image(file, (image_size, image_size), color_mode, top, decoding)),
                 [file for file, _ in samples],
             )
-            for i, ((file, _), row) in enumerate(zip(samples, rows, strict=True)):
-                if isinstance(row, str):
+            for i, ((file, _), picture) in enumerate(zip(samples, pictures, strict=True)):
+                name = text_of(file.relative_to(root))
+                if picture.pixels is None:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise DataError(
-                        f"image_folder: {_printable(file.relative_to(root))} {_printable(row)} ({root}). "
+                        f"image_folder: {name} {text_of(picture.fault)} ({root}). "
                         f"Remove it, or skip such files: data.on_error=skip"
                     )
-                inputs[i] = row
+                inputs[i] = picture.pixels
+                notes.update(picture.notes)
+                for note in picture.notes:
+                    first.setdefault(note, name)
             inputs.flush()
             if part == "train":
                 facts["mean"], facts["std"] = statistics(inputs)
             targets = np.array([classes.index(label) for _, label in samples], np.int64)
-            ids = np.array([_printable(file.relative_to(root)) for file, _ in samples], np.str_)
+            ids = np.array([text_of(file.relative_to(root)) for file, _ in samples], np.str_)
             np.save(folder / f"{part}-targets.npy", targets, allow_pickle=False)
             np.save(folder / f"{part}-ids.npy", ids, allow_pickle=False)
-            if pattern:
-                groups = np.array([_group(root, file, pattern) for file, _ in samples], np.str_)
+            if grouped:
+                groups = np.array([group(file) for file, _ in samples], np.str_)
                 np.save(folder / f"{part}-groups.npy", groups, allow_pickle=False)
+    facts["decoding"] = decoding.kept()
+    facts["notes"] = [
+        f"{count:,} of {sum(map(len, parts.values())):,} images {note}: {first[note]}" for note, count in notes.items()
+    ]
+    facts["notes"] += [*_missing(classes, parts), *across(images)]
     return facts
+
+
+def _missing(classes: Sequence[str], parts: Mapping[str, Samples]) -> Iterator[str]:
+    """Yield a line per split that lacks classes."""
+    for part, samples in parts.items():
+        if absent := sorted(set(classes) - {label for _, label in samples}, key=natural):
+            yield f"{part} has no image of {len(absent)} of {len(classes)} classes: {few(absent)}"
 
 
 def _check_budget(files: Sequence[Path], image_size: int, color_mode: str, folder: Path) -> None:
@@ -318,24 +327,19 @@ def _room(file: Path, shape: tuple[int, ...]) -> np.memmap:
 
 def _readable(
     root: Path,
-    name: str,
+    part: str,
     samples: Samples,
     skipped: list[str],
     pool: ThreadPoolExecutor,
-    glance: Callable[[Path], np.ndarray | str],
+    glance: Callable[[Path], Picture],
 ) -> Samples:
     """Return the readable samples; add the others to `skipped`."""
     kept = []
-    for sample, row in zip(samples, pool.map(glance, [file for file, _ in samples]), strict=True):
-        if isinstance(row, str):
-            skipped.append(f"{_printable(sample[0].relative_to(root))} {row}")
+    for sample, picture in zip(samples, pool.map(glance, [file for file, _ in samples]), strict=True):
+        if picture.pixels is None:
+            skipped.append(f"{text_of(sample[0].relative_to(root))} {text_of(picture.fault)}")
         else:
             kept.append(sample)
     for label in sorted({label for _, label in samples} - {label for _, label in kept}):
-        raise DataError(f"image_folder: class '{label}' has no readable image ({root / name})")
+        raise DataError(f"image_folder: class '{label}' has no readable image ({root / part})")
     return kept
-
-
-def _printable(path: Path | str) -> str:
-    """Escape invalid bytes and control characters of a path."""
-    return printable(str(path).encode(errors="backslashreplace").decode())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -51,36 +52,88 @@ def stratified(
     return [np.sort(np.concatenate(part)) for part in parts]
 
 
-def by_groups(targets: np.ndarray, groups: np.ndarray, fractions: Sequence[float], *, seed: int = 0) -> list[np.ndarray]:
-    """Split samples by group, with class proportions as equal as groups allow.
+def by_hash(labels: Sequence[str], groups: Sequence[str], fractions: Sequence[float]) -> list[np.ndarray]:
+    """Split samples by a hash of their group's name, so that another sample moves none of these.
 
-    Uses scikit-learn's StratifiedGroupKFold, with one fold for the smallest fraction.
+    The parts of a group are one; fractions and class proportions hold on average. A class that a part would lack, though it has
+    groups enough, gives that part the group whose hash is nearest to it.
 
     Args:
-        targets: (samples,) class indices.
-        groups: (samples,) names.
+        labels: (samples,) classes.
+        groups: (samples,) names; equal to the samples' ids where samples are independent.
         fractions: Fractions of the parts, the largest first; sum to one.
-        seed: Seed of the order of groups.
 
     Returns:
         Ascending sample indices of each part.
 
     Raises:
-        DataError: There are fewer groups than folds.
+        DataError: A class has fewer groups than parts.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    cuts = np.cumsum([0.0, *fractions])
+    cuts[-1] = 1.0
+    drawn = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) / 2**56 for name in set(groups)}
+    home = {name: int(np.searchsorted(cuts, value, "right")) - 1 for name, value in drawn.items()}
+    members: dict[str, list[str]] = {}
+    for label, name in sorted(set(zip(labels, groups, strict=True))):
+        members.setdefault(label, []).append(name)
+    settled: set[str] = set()
+    for label, names in sorted(members.items()):
+        if len(names) < len(fractions):
+            kind = "groups" if len(set(groups)) < len(groups) else "samples"
+            raise DataError(
+                f"class '{label}' must have at least {len(fractions)} {kind}, one per split. Received: {len(names)}"
+            )
+        for part in range(len(fractions)):
+            held = Counter(home[name] for name in names)
+            free = [name for name in names if held[home[name]] > 1 and name not in settled]
+            if not held[part] and free:
+                low, high = cuts[part], cuts[part + 1]
+                nearest_one = min(free, key=lambda name: (max(low - drawn[name], drawn[name] - high), name))
+                home[nearest_one] = part
+                settled.add(nearest_one)
+    parts = np.array([home[name] for name in groups])
+    return [np.flatnonzero(parts == part) for part in range(len(fractions))]
 
-    folds = round(1 / min(fractions))
-    if (count := len(np.unique(groups))) < folds:
-        raise DataError(f"a split of {', '.join(map(str, fractions))} requires {folds} groups. Received: {count}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about classes with fewer samples than folds
-        dealt = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(targets, targets, groups)
-        tests = [test for _, test in dealt]
-    counts = [round(fraction * folds) for fraction in fractions[1:]]
-    ends = np.cumsum([0, *counts])
-    others = [np.sort(np.concatenate(tests[start:end])) for start, end in pairwise(ends)]
-    return [np.setdiff1d(np.arange(len(targets)), np.concatenate(others)), *others]
+
+def across(images: Mapping[str, np.ndarray]) -> list[str]:
+    """Say how many images of validation and test are in train too: equal pixels, and equal gradients (a perceptual hash).
+
+    The hash, of 64 bits, tells whether each cell of a grid is brighter than its neighbor; images of fewer than 8 different bits
+    say nothing and are not compared.
+
+    Args:
+        images: Split -> (samples, channels, height, width) uint8.
+    """
+    exact, alike = {}, {}
+    for part, array in images.items():
+        exact[part] = [hashlib.sha256(image.tobytes()).digest() for image in array]
+        alike[part] = _gradients(array) if min(array.shape[-2:]) >= 9 else [None] * len(array)
+    said = []
+    for part in [part for part in images if part != "train"]:
+        equal = [value in known for known in [set(exact["train"])] for value in exact[part]]
+        near = [
+            value is not None and value in known and not same
+            for known in [set(alike["train"])]
+            for value, same in zip(alike[part], equal, strict=True)
+        ]
+        if any(equal) or any(near):
+            said.append(
+                f"{part}: {sum(equal):,} of {len(equal):,} images are in train too"
+                + (f", {sum(near):,} more look alike (perceptual hash)" if any(near) else "")
+                + ": scores on these are not of unseen images"
+            )
+    return said
+
+
+def _gradients(images: np.ndarray) -> list[bytes | None]:
+    rows, columns = (np.linspace(0, side, cells + 1).astype(int) for side, cells in zip(images.shape[-2:], (8, 9), strict=True))
+    found: list[bytes | None] = []
+    for image in images:
+        sums = np.add.reduceat(np.add.reduceat(image.sum(0, dtype=np.int64), rows[:-1], axis=0), columns[:-1], axis=1)
+        cells = sums / (np.diff(rows)[:, None] * np.diff(columns))
+        bits = cells[:, 1:] > cells[:, :-1]
+        found.append(np.packbits(bits).tobytes() if 8 <= bits.sum() <= 56 else None)
+    return found
 
 
 def chronological_split(samples: int, fractions: Sequence[float]) -> list[slice]:

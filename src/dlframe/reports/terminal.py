@@ -38,7 +38,8 @@ def _fields(fields: Mapping[str, Field]) -> str:
 
     def described(name: str, field: Field) -> str:
         if field.kind == "class":
-            return f"{len(field.names)} classes"
+            more = f" and {len(field.names) - 6:,} more" if len(field.names) > 6 else ""
+            return f"{len(field.names)} classes ({', '.join(field.names[:6])}{more})"
         shape = "x".join("*" if side is None else str(side) for side in field.shape)
         return " ".join(filter(None, (name if len(fields) > 1 else "", field.kind, shape)))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dlframe.readers.arrays import columns_of, converted, load_arrays
 from dlframe.readers.images import FORMATS, header_of, read_image
+from dlframe.readers.modes import Decoding
 from dlframe.readers.series import read_series
 from dlframe.types import DataError, DataSpec, Field, nearest, printable, say
 
@@ -122,17 +123,21 @@ class Inputs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of decoders, whose errors are enough
             header = header_of(file)
-            pixels = read_image(file, (height, width), "rgb" if channels == 3 else "grayscale")
-        if isinstance(pixels, str):
-            takes = f". The model takes images ({', '.join(FORMATS)}) or arrays" if pixels == "is not an image" else ""
-            raise DataError(f"{file} {'is empty' if not file.stat().st_size else pixels}{takes}")
+            decoding = Decoding.of(self.spec.fitted)
+            picture = read_image(file, (height, width), "rgb" if channels == 3 else "grayscale", decoding=decoding)
+        if picture.pixels is None:
+            takes = f". The model takes images ({', '.join(FORMATS)}) or arrays" if picture.fault == "is not an image" else ""
+            raise DataError(f"{file} {'is empty' if not file.stat().st_size else picture.fault}{takes}")
         (rows, columns), mode = header or ((height, width), "")
         if (rows, columns) != (height, width):
-            cropped = " and cropped at the center" * (rows * width != columns * height)
-            self._assume(f"resized{cropped} to {height}x{width}", file, f"{rows}x{columns}")
+            changed = {"crop": " and cropped at the center", "pad": " with margins", "squash": " without its aspect ratio"}
+            also = changed[decoding.fit] * (rows * width != columns * height)
+            self._assume(f"resized{also} to {height}x{width}", file, f"{rows}x{columns}")
         if mode not in ("RGB" if channels == 3 else "L", ""):
             self._assume(f"converted to {'RGB' if channels == 3 else 'gray'}", file, mode)
-        return pixels
+        for note in picture.notes:
+            self._assume(note, file)
+        return picture.pixels
 
     def _windows(self, file: Path, name: str, field: Field) -> Iterator[Sample]:
         """Yield the last window of a series, or all windows."""
