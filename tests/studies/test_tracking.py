@@ -115,7 +115,7 @@ def test_a_sweep_that_continues_is_the_same_run(place: Path) -> None:
     assert (runs["try"].status, runs["try"].tags["dlframe.trials"]) == ("FINISHED", "2")
 
 
-SLOW = ["epochs=150", "model.depth=4", "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20"]
+SLOW = ["epochs=400", "model.depth=4", "checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20"]
 
 
 @pytest.fixture
