@@ -51,7 +51,12 @@ def test_a_job_that_is_killed_is_started_again(tmp_path):
     options = [*SWEEP, *LOCAL, "trials=3", "workers=2"]
     command = [sys.executable, "-m", "dlframe", *options]
     sweep = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    until(lambda: [*tmp_path.glob("runs/try-0000/checkpoints/state-*")], 120)
+    try:
+        until(lambda: sweep.poll() is not None or [*tmp_path.glob("runs/try-0000/checkpoints/state-*")], 120)
+        assert sweep.poll() is None, sweep.communicate()[0]
+    except AssertionError:
+        sweep.kill()
+        raise
     victims = [p for p in psutil.Process(sweep.pid).children(recursive=True) if "sweep" in p.cmdline()]
     victims[0].kill()
     said, _ = sweep.communicate(timeout=300)

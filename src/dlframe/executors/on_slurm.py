@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dlframe.executors.base import LOST, Work, Worker
@@ -52,7 +55,6 @@ class Submitit:
     def start(self, work: Sequence[Work]) -> list[Worker]:
         try:
             import submitit
-            from submitit.helpers import CommandFunction
         except ImportError:
             fix = "Try: python -m pip install 'dlframe[slurm]'"
             raise ConfigError(f"executor=submitit: requires submitit. {fix}", "executor") from None
@@ -65,8 +67,8 @@ class Submitit:
         gpus = self.gpus_per_node or (work[0].devices if work[0].accelerator == "gpu" else 0)
         executor.update_parameters(name="dlframe", gpus_per_node=gpus, **self.options)
         with executor.batch():
-            jobs = [executor.submit(CommandFunction(list(w.command), env=dict(w.environment), cwd=w.folder)) for w in work]
-        return [Submitted(job) for job in jobs]
+            jobs = [executor.submit(_work, list(w.command), dict(w.environment), w.folder, w.log) for w in work]
+        return [Submitted(job, w.log) for job, w in zip(jobs, work, strict=True)]
 
     def close(self) -> None:
         pass
@@ -75,16 +77,28 @@ class Submitit:
 class Submitted:
     """A worker as a job."""
 
-    def __init__(self, job: Job[Any]) -> None:
+    def __init__(self, job: Job[Any], log: Path) -> None:
         self.job = job
+        self.log = log
 
     def poll(self) -> int | None:
         if not self.job.done():
             return None
-        error = self.job.exception()
-        if error is None:
-            return 0
-        return LOST if self.job.state in ("TIMEOUT", "NODE_FAIL", "PREEMPTED") else 1
+        from submitit.core.utils import UncompletedJobError
+
+        if (error := self.job.exception()) is None:
+            return self.job.result()
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"error: {' '.join(str(error).split())[-300:]}\n")
+        return LOST if isinstance(error, UncompletedJobError) else 1
 
     def stop(self) -> None:
         self.job.cancel(check=False)
+
+
+def _work(command: list[str], environment: dict[str, str], folder: Path, log: Path) -> int:
+    """Run in the job; the exit status."""
+    with log.open("ab") as output:
+        return subprocess.run(
+            command, env={**os.environ, **environment}, cwd=folder, stdout=output, stderr=output, check=False
+        ).returncode
