@@ -69,6 +69,7 @@ def test_threads_share_a_budget_of_pixels(kind: str, home: Path, monkeypatch: py
     """Eight pictures, and room for two: no third one is decoded meanwhile, and one larger than all of it is decoded alone."""
     budget = images.Budget(2 * 300 * 200)
     monkeypatch.setattr(images, "BUDGET", budget)
+    monkeypatch.setattr(images, "GAP", 1000)  # at their full size
     lowest = []
     original = images.oriented
 

@@ -130,7 +130,8 @@ def read_image(
         if not file.is_file():  # pipes block forever
             return Picture(fault="is not a file" if file.exists() else "is a broken link")
         formats = (*FORMATS, "TGA") if file.suffix.lower() in TGA else FORMATS
-        with Image.open(file, formats=formats) as image:
+        # By its path, Pillow would map a TIFF into memory, with sides exchanged where its orientation turns it.
+        with file.open("rb") as opened, Image.open(opened, formats=formats) as image:
             if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 return Picture(fault=_too_large())
             _reduce(image, size)
