@@ -229,3 +229,68 @@ def test_name_that_is_no_text(folder):
     ids = np.concatenate([s.ids for s in (dataset.train, dataset.validation, dataset.test)])
     assert r"one/\udcff.png" in ids
     assert "".join(ids).encode()
+
+
+def test_a_new_image_moves_no_other(folder):
+    def homes() -> dict[str, int]:
+        dataset = image_folder(path=str(folder), image_size=8)
+        return {name: part for part, s in enumerate((dataset.train, dataset.validation, dataset.test)) for name in s.ids}
+
+    before = homes()
+    for name in ("one", "two = 2", "drei\"'ß"):
+        Image.new("L", (8, 8)).save(folder / name / "-1.png")
+    after = homes()
+    assert len(after) == len(before) + 3
+    assert {name: after[name] for name in before} == before
+
+
+def test_classes_in_natural_order_and_one_in_test(tmp_path, capsys):
+    write(tmp_path / "set" / "train", {"1": 1, "2": 2, "10": 3})
+    write(tmp_path / "set" / "Test", {"10": 3})
+    dataset = image_folder(path=str(tmp_path / "set"), image_size=8)
+    assert dataset.spec.classes == ("1", "2", "10")
+    assert (dataset.test["label"] == 2).all()
+    said = capsys.readouterr().err
+    assert "image_folder: classes only in train, not in Test: 1, 2\n" in said
+    assert "image_folder: test: 10 of 10 images are in train or validation too: not unseen\n" in said
+
+
+def test_labels_and_groups_of_a_table_without_class_folders(tmp_path, capsys):
+    test = digits().test
+    (tmp_path / "images").mkdir()
+    rows = ["name,kind,writer"]
+    for i, image in enumerate(test["image"][:60]):
+        Image.fromarray(image[0]).save(tmp_path / "images" / f"{i}.png")
+        rows.append(f"{i}.png,{'even' if test['label'][i] % 2 == 0 else 'odd'},w{i // 3}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    dataset = image_folder(path=str(tmp_path), label="kind", labels="labels.csv", group="writer", image_size=8)
+    splits = (dataset.train, dataset.validation, dataset.test)
+    assert sum(map(len, splits)) == 60
+    for split in splits:
+        for name, target, group in zip(split.ids, split["label"], split.groups, strict=True):
+            number = int(Path(name).stem)
+            assert dataset.spec.classes[target] == ("even" if test["label"][number] % 2 == 0 else "odd")
+            assert group == f"w{number // 3}"
+    assert not set(dataset.train.groups) & set(dataset.test.groups)
+    assert "labels from labels.csv: files name, labels kind, groups writer" in capsys.readouterr().err
+    again = (tmp_path / "labels.csv").read_text().replace("even", "EVEN")
+    (tmp_path / "labels.csv").write_text(again)
+    found = image_folder(path=str(tmp_path), label="kind", labels="labels.csv", group="writer", image_size=8)
+    assert found.spec.classes == ("EVEN", "odd")
+
+
+def test_what_was_assumed_is_told_every_time_and_kept_for_predictions(folder, capsys):
+    Image.new("LA", (8, 8), (9, 100)).save(folder / "one" / "t.png")
+    for _ in range(2):
+        dataset = image_folder(path=str(folder), image_size=8, background="black")
+        line = "image_folder: 1 of 31 images transparent, laid on black (data.background): one/t.png\n"
+        assert line in capsys.readouterr().err
+    assert dataset.spec.fitted == {"decoding": {"fit": "squash", "background": "black", "value_range": None}}
+    with pytest.raises(DataError, match=r"^data.range: must be ascending. Received: \[5, 5\].$"):
+        image_folder(path=str(folder), range=(5, 5))
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    write(tmp_path / "set", {"a": 1, "b": 2})
+    os.rename(tmp_path / "set" / "a", os.fsencode(tmp_path / "set") + b"/gr\xfcn")
+    assert image_folder(path=str(tmp_path / "set"), image_size=8).spec.classes == ("b", r"gr\udcfcn")

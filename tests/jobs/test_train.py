@@ -43,7 +43,8 @@ def test_the_first_command_reaches_98_percent(default_run):
     done, folder = default_run
     first, *last = done.stdout.splitlines()
     assert first.startswith(
-        "cnn on digits: 1,078 + 360 + 359 samples to train, validate, test; image 1x8x8, 10 classes; "
+        "cnn on digits: 1,078 + 360 + 359 samples to train, validate, test; image 1x8x8, "
+        "10 classes (0, 1, 2, 3, 4, 5 and 4 more); "
         "split stratified 60/20/20; scikit-learn, offline; data 5ed0c0c6320d; on cpu; in runs/cnn-digits-"
     )
     result = json.loads((folder / "result.json").read_text())

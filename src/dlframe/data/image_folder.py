@@ -293,7 +293,10 @@ def _decode(
     facts["notes"] = [
         f"{count:,} of {sum(map(len, parts.values())):,} images {note}: {first[note]}" for note, count in notes.items()
     ]
-    facts["notes"] += [*_missing(classes, parts), *across(images)]
+    facts["notes"] += [
+        *_missing(classes, {part: parts[part] for part in PARTS if part not in given}),
+        *across({part: images[part] for part in PARTS}),
+    ]
     return facts
 
 

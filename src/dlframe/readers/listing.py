@@ -96,8 +96,8 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.resolved = root.resolve()
-        self.hidden: list[Path] = []
-        self.loops: list[Path] = []
+        self.hidden: dict[Path, None] = {}  # in order
+        self.loops: dict[Path, None] = {}
 
     def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """Return the folders and the files in a folder, in natural order, without hidden ones."""
@@ -110,7 +110,7 @@ class Folders:
         for name, is_dir, is_link in found:
             if is_hidden(name):
                 if is_dir:
-                    self.hidden.append(folder / name)
+                    self.hidden[folder / name] = None
             elif is_dir and is_link and not (folder / name).resolve().is_relative_to(self.resolved):
                 files.append(folder / name)  # a fault of the file reader, like a linked file
             else:
@@ -129,7 +129,7 @@ class Folders:
         """Return all files below a folder."""
         place = folder.resolve()
         if place in above:
-            self.loops.append(folder)
+            self.loops[folder] = None
             return []
         folders, files = self.entries(folder)
         for inside in folders:
@@ -139,7 +139,10 @@ class Folders:
     def left_out(self) -> list[str]:
         """Return a line about hidden folders and one about links that lead back."""
         lines = []
-        for kind, places in (("hidden or system folders", self.hidden), ("links to a folder above them", self.loops)):
+        for kind, places in (
+            ("hidden or system folders", sorted(self.hidden)),
+            ("links to a folder above them", sorted(self.loops)),
+        ):
             if places:
                 lines.append(f"left out {kind}: {few([text_of(p.relative_to(self.root)) for p in places], 3)}")
         return lines

@@ -96,32 +96,29 @@ def by_hash(labels: Sequence[str], groups: Sequence[str], fractions: Sequence[fl
 
 
 def across(images: Mapping[str, np.ndarray]) -> list[str]:
-    """Say how many images of validation and test are in train too: equal pixels, and equal gradients (a perceptual hash).
+    """Say how many images are in an earlier split too: equal pixels, and equal gradients (a perceptual hash).
 
     The hash, of 64 bits, tells whether each cell of a grid is brighter than its neighbor; images of fewer than 8 different bits
     say nothing and are not compared.
 
     Args:
-        images: Split -> (samples, channels, height, width) uint8.
+        images: Split -> (samples, channels, height, width) uint8, from train to test.
     """
     exact, alike = {}, {}
     for part, array in images.items():
         exact[part] = [hashlib.sha256(image.tobytes()).digest() for image in array]
         alike[part] = _gradients(array) if min(array.shape[-2:]) >= 9 else [None] * len(array)
-    said = []
-    for part in [part for part in images if part != "train"]:
-        equal = [value in known for known in [set(exact["train"])] for value in exact[part]]
-        near = [
-            value is not None and value in known and not same
-            for known in [set(alike["train"])]
-            for value, same in zip(alike[part], equal, strict=True)
-        ]
-        if any(equal) or any(near):
-            said.append(
-                f"{part}: {sum(equal):,} of {len(equal):,} images are in train too"
-                + (f", {sum(near):,} more look alike (perceptual hash)" if any(near) else "")
-                + ": scores on these are not of unseen images"
-            )
+    said: list[str] = []
+    parts = [*images]
+    for number, part in enumerate(parts[1:], 1):
+        pixels = {value for other in parts[:number] for value in exact[other]}
+        hashes = {value for other in parts[:number] for value in alike[other]} - {None}
+        equal = [value in pixels for value in exact[part]]
+        near = sum(value in hashes and not same for value, same in zip(alike[part], equal, strict=True))
+        if any(equal) or near:
+            more = f", {near:,} more look alike (perceptual hash)" if near else ""
+            where = " or ".join(parts[:number])
+            said.append(f"{part}: {sum(equal):,} of {len(equal):,} images are in {where} too{more}: not unseen")
     return said
 
 

@@ -97,6 +97,9 @@ def translated(config: Mapping[str, Any]) -> dict[str, Any]:
     task = config.get("task")
     if isinstance(task, Mapping) and (name := TASKS.get(str(task.get("name")))):
         config = {**config, "task": {"name": name, "label_smoothing": task.get("label_smoothing", 0.0)}}
+    data = config.get("data")
+    if isinstance(data, Mapping) and data.get("name") == "image_folder" and "fit" not in data:
+        config = {**config, "data": {**data, "fit": "crop"}}  # the only way before there was a choice
     values = {}
     for key, value in _renamed("", "run", config).items():
         nested = isinstance(value, Mapping)

@@ -193,7 +193,8 @@ def check_data(folder: Path, dataset: Dataset) -> None:
         DataError: The data have changed, or data.json is damaged.
     """
     try:
-        fingerprint = json.loads(read_file(folder, "data.json"))["fingerprint"]
+        before = json.loads(read_file(folder, "data.json"))
+        fingerprint = before["fingerprint"]
         if not re.fullmatch(r"[0-9a-f]{12}", fingerprint):
             raise ValueError("invalid fingerprint")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -201,8 +202,14 @@ def check_data(folder: Path, dataset: Dataset) -> None:
     if fingerprint != dataset.fingerprint:
         raise DataError(
             f"data={dataset.spec.name}: changed since the run: fingerprint must be {fingerprint}. "
-            f"Received: {dataset.fingerprint}."
+            f"Received: {dataset.fingerprint}." + _split_hint(before, dataset)
         )
+
+
+def _split_hint(before: dict[str, Any], dataset: Dataset) -> str:
+    """Say that the split is another: earlier versions drew that of image folders by position."""
+    split = before.get("splits")
+    return f" The split was '{split}', and is '{dataset.splits}'." if isinstance(split, str) and split != dataset.splits else ""
 
 
 def warn_of_versions(folder: Path) -> None:
