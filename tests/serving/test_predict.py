@@ -108,13 +108,14 @@ def test_what_is_done_to_images_is_told(trained, tmp_path, capsys):
         "resized and cropped at the center to 8x8: 1 input, 1 large.png (20x30)",
         "resized to 8x8: 1 input, 2 color.jpg (16x16)",
         "converted to gray: 2 inputs, such as 2 color.jpg (RGB)",
+        "transparent, laid on white (data.background): 1 input, 3 color.png",
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("prices.csv", b"Date,Close\n2020-01-01,3\n", "is not an image. The model takes images (BMP, GIF, JPEG,"),
+        ("prices.csv", b"Date,Close\n2020-01-01,3\n", "is not an image. The model takes images (AVIF, BMP, GIF,"),
         ("empty.png", b"", "is empty"),
         ("cut.npz", b"PK\x03\x04 and no more", "is not a file of arrays: "),
         ("empty.npy", b"", "is not a file of arrays: "),
@@ -132,7 +133,7 @@ def test_files_of_the_wrong_kind(name, content, message, trained, tmp_path, caps
 
 def test_images_of_too_many_pixels_are_refused_as_in_training(trained, pictures, monkeypatch, capsys):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)
-    assert "has more than 63 pixels. Skip" in said(capsys, trained, pictures / "0000.png")[2]
+    assert "has more than 63 pixels (data.max_pixels). Skip" in said(capsys, trained, pictures / "0000.png")[2]
 
 
 def test_names_that_are_no_text_and_files_of_the_system(trained, pictures, tmp_path, capsys):
