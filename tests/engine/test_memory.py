@@ -54,8 +54,8 @@ def test_auto_keeps_the_optimizer_step_as_large(tmp_path, capsys):
     )
     assert "batch_size=auto: batch_size=128 accumulate_grad_batches=1\n" in capsys.readouterr().err
     assert found.metrics == whole.metrics == evaluate_run(found.folder).metrics
-    (note,) = [record for record in read(found.folder) if record["kind"] == "note"]
-    assert (note["name"], note["value"]) == ("batch_size", 128)
+    (note,) = [record for record in read(found.folder) if record["kind"] == "note" and record["name"] == "batch_size"]
+    assert note["value"] == 128
 
 
 LIMITED = """
