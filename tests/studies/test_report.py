@@ -17,7 +17,6 @@ from dlframe.cli import main
 from dlframe.runs.journal import ended, history
 from dlframe.runs.study_journal import StudyJournal
 from dlframe.studies import report
-from dlframe.studies.driver import options_of
 from dlframe.studies.study import Manifest, Study, read_manifest
 from dlframe.types import Estimate, Objective
 
@@ -209,7 +208,7 @@ def test_a_sweep_ends_with_its_report(capsys):
     best = study.best()
     name = report.fresh_name(study, best)
     fresh = Study(Path("runs/sweeps") / name, read_manifest(Path("runs/sweeps") / name)).records()
-    assert [options_of(record) for record in fresh] == [["seed=1001"], ["seed=1002"]]
+    assert [record.overrides for record in fresh] == [["seed=1001"], ["seed=1002"]]
     mean = np.mean([record.values[0] for record in fresh])
     assert f"search {100 * best.values[0]:.2f} %, 2 fresh seeds {100 * mean:.2f} % (" in said
     assert f"{100 * abs(best.values[0] - mean):.2f} points" in said

@@ -231,11 +231,6 @@ def last_line(log: Path) -> str:
     return f"{lines[-1].removeprefix('error: ')[:300] if lines else 'it has said nothing'} ({log})"
 
 
-def options_of(record: TrialRecord) -> list[str]:
-    """Return the options of a trial that vary, as overrides."""
-    return [f"{key}={text}" for key, text in record.options.items()]
-
-
 def plugins_of(config: Config) -> dict[str, str]:
     """Return a hash of the file of each chosen component that a plugin brings."""
     found = {}

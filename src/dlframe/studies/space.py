@@ -116,10 +116,6 @@ class Space:
                 chosen[axis.key] = axis.suggest(trial)
         return chosen
 
-    def texts(self, params: Mapping[str, Any]) -> dict[str, str]:
-        """Return the options of a trial, as one types them, from the values that it was given."""
-        return {axis.key: axis.text(params[axis.key]) for axis in self.axes if axis.key in params}
-
     def listed(self) -> Space:
         """Return the space with all its values as choices, for a grid.
 

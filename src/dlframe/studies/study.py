@@ -28,7 +28,6 @@ from dlframe.types import ConfigError, DataError, DlframeError, Objective, Trial
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 FOLDER = STUDIES
 MANIFEST = "manifest.json"
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 FREE = ("trials", "storage", "generation", "packages")
 """What may change when a study is continued."""

@@ -12,7 +12,6 @@ from dlframe.config import load_options
 from dlframe.runs.study_journal import write_trial
 from dlframe.storage.known import is_known
 from dlframe.studies import driver, grid, options, report
-from dlframe.studies.driver import options_of
 from dlframe.studies.options import Options, Search
 from dlframe.studies.space import space_of
 from dlframe.studies.study import FOLDER, Study, check_name, check_own, read_manifest
@@ -36,8 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     a space, that of the chosen components is searched. `sampler=`, `pruner=` and `executor=` choose how (`list sampler`), and
     `search=NAME` a file of conf/search. The same command continues a sweep that was stopped or killed, and started a second
     time it helps the first. `sweep status NAME` shows the trials, `sweep best NAME` the best one, `sweep export NAME` writes it
-    to conf/experiment/NAME.yaml, `sweep importance NAME` ranks the options, and `sweep
-    report NAME` draws figures and a page of them.
+    to conf/experiment/NAME.yaml, `sweep importance NAME` ranks the options, and `sweep report NAME` draws figures and a page.
 
     Raises:
         DlframeError: The space or an option is wrong, or the sweep has another manifest.
@@ -85,7 +83,7 @@ def line(study: Study, record: TrialRecord) -> str:
     """Describe a trial."""
     values = zip(study.objectives, record.values, strict=False)
     what = ", ".join(objective.read.text(value) for objective, value in values) if record.state == "complete" else record.state
-    return f"trial {record.number}: {' '.join(options_of(record))}: {what}" + f": {record.failure}" * bool(record.failure)
+    return f"trial {record.number}: {' '.join(record.overrides)}: {what}" + f": {record.failure}" * bool(record.failure)
 
 
 def _header(study: Study) -> str:
@@ -113,7 +111,7 @@ def _summarize(study: Study, chosen: options.Study, trackers: Sequence[Tracker])
     objective = study.objectives[0]
     value = objective.read.text(best.values[0])
     over = f" (mean of {study.manifest.seeds} seeds)" if study.manifest.seeds > 1 else ""
-    say(f"best trial {best.number}: {objective.metric} {value}{over}: {' '.join(options_of(best))}", f"run  {best.run}")
+    say(f"best trial {best.number}: {objective.metric} {value}{over}: {' '.join(best.overrides)}", f"run  {best.run}")
     if len(records) >= study.manifest.trials:
         _train_fresh(study, best, counts["complete"], chosen, trackers)
     return int(bool(counts["failed"]))
@@ -122,7 +120,7 @@ def _summarize(study: Study, chosen: options.Study, trackers: Sequence[Tracker])
 def _train_fresh(study: Study, best: TrialRecord, complete: int, chosen: options.Study, trackers: Sequence[Tracker]) -> None:
     """Train the best trial with seeds that the search has not seen."""
     count = chosen.search.fresh_seeds
-    overrides = [*study.manifest.fixed, *options_of(best)]
+    overrides = [*study.manifest.fixed, *best.overrides]
     said = f"the best value of {complete} trials is too good on average"
     if not count or "seed" in best.options:
         rest = [text for text in overrides if not text.startswith("seed=")]
@@ -134,7 +132,7 @@ def _train_fresh(study: Study, best: TrialRecord, complete: int, chosen: options
     rest = [text for text in overrides if not text.startswith(("seed=", "run_name="))]
     name, objective = report.fresh_name(study, best), study.objectives[0]
     compared = f"search.objectives=[{objective.metric}]"
-    write_trial(study.folder.with_name(name), study=study.name, trial=best.number, options=options_of(best))
+    write_trial(study.folder.with_name(name), study=study.name, trial=best.number, options=best.overrides)
     grid.run_grid([*rest, f"seed={seeds}", f"name={name}", compared, *shared], trackers)
     if fresh := report.fresh_of(study, best):
         say(f"     {fresh.text(objective, best.values[0])}")
@@ -213,7 +211,7 @@ def _export(study: Study) -> int:
 
     check_own(study.folder)
     best = _best_of(study)
-    choices, assignments = parse(given_keys([*study.manifest.fixed, *options_of(best)]))
+    choices, assignments = parse(given_keys([*study.manifest.fixed, *best.overrides]))
     assignments.pop("plugin_paths", None)
     values: dict[str, Any] = {}
     for key, value in assignments.items():

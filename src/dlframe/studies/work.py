@@ -134,12 +134,11 @@ class Worker:
     def _further_seed(self, record: TrialRecord, seed: int) -> float | None:
         """Train a trial with a further seed, and return its value; None if it fails."""
         folder = self.study.run_folder(record.number, seed)
-        options = [f"{key}={text}" for key, text in record.options.items()]
-        config = load([*self.space.fixed, *options, f"run_name={folder.name}"])
+        config = load([*self.space.fixed, *record.overrides, f"run_name={folder.name}"])
         overrides = [*config.overrides, f"seed={config.run.seed + seed}"]
         try:
             config = load(overrides)
-            write_trial(folder, study=self.study.name, trial=record.number, options=options)
+            write_trial(folder, study=self.study.name, trial=record.number, options=record.overrides)
             self._train(config, folder, None)
             return objective_value(config, folder, self.study.objectives[0].metric)
         except Exception as error:

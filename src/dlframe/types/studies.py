@@ -61,6 +61,11 @@ class TrialRecord:
     run: str = ""
     failure: str = ""
 
+    @property
+    def overrides(self) -> list[str]:
+        """The options as overrides, key=value."""
+        return [f"{key}={text}" for key, text in self.options.items()]
+
     def value(self, objective: int = 0) -> float | None:
         """Return the value of an objective; None if there is none, or none that is finite."""
         values = self.values if self.state == "complete" else ()
