@@ -3,7 +3,7 @@
     python benchmarks/search.py [repeats=50] [folder=FOLDER]
 
 First it trains a table: 96 configurations of learning rate x width from a low-discrepancy sequence, each for 9 epochs of
-12 batches of 128 images, validated on 3,072 images after each (`dlframe sweep ... search.sampler=qmc`, about 20 minutes of
+12 batches of 128 images, validated on 3,072 images after each (`dlframe sweep ... sampler=qmc`, about 20 minutes of
 one core and 1.3 GB meanwhile). An interrupted table is continued; a complete one is kept in `folder` (default:
 benchmarks/search in the cache of dlframe) for later calls, without its runs.
 Then Optuna searches over the same space are replayed: a trial reads the curve of the table's nearest point (in the logarithms,
@@ -43,7 +43,7 @@ LR, WIDTH = (1e-4, 1e-1), (4, 32)
 COMMAND = [
     *("model=cnn", "data=fashion_mnist", f"epochs={EPOCHS}", "batch_size=128", "augmentation=[]", "tracking=none"),
     *("trainer.limit_batches=12", f"optimizer.lr=tag(log,interval({LR[0]},{LR[1]}))"),
-    *(f"model.width=tag(log,interval({WIDTH[0]},{WIDTH[1]}))", "search.sampler=qmc", f"trials={POINTS}", "name=table"),
+    *(f"model.width=tag(log,interval({WIDTH[0]},{WIDTH[1]}))", "sampler=qmc", f"trials={POINTS}", "name=table"),
 ]
 BUDGETS = (15, 20, 30)
 """Compute, in complete trainings."""

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.conftest import dlframe
 from tests.faults.conftest import SmallDisk
 
 from dlframe.runs.journal import FILE, Journal, history, read
+from dlframe.studies.study import Study, read_manifest
 from dlframe.tracking import UploadState, upload
 
 
@@ -137,3 +139,22 @@ def test_a_limit_on_file_sizes_is_a_full_disk_too(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[:2] == ["10000", "nothing lost"]
     assert done.stderr == warning(tmp_path).replace("No space left on device", "File too large")
     assert steps(tmp_path) == list(range(1000))
+
+
+def test_a_sweep_on_a_full_disk_loses_no_trial(small_disk: SmallDisk, tmp_path: Path) -> None:
+    """Whatever file was cut short: the reason is told, and with room the same command goes on towards its total."""
+    runs = small_disk.path / "runs"
+    options = ["sweep", "model=mlp", "model.width=8", "epochs=1", "tracking=none", "figures=none", f"runs={runs}"]
+    options += ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "trials=3", "name=try", "search.fresh_seeds=0"]
+    for room in (2**12, 2**15, 2**17):
+        small_disk.fill(leave=room)
+        full = dlframe(*options, cwd=tmp_path)
+        assert full.returncode in (1, 2), full.stdout
+        assert "Traceback" not in full.stderr
+        assert "No space left on device" in full.stdout + full.stderr
+    small_disk.free()
+    done = dlframe(*options, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = Study(runs / "sweeps/try", read_manifest(runs / "sweeps/try")).records()
+    assert [record.state for record in found] == ["complete"] * 3
+    assert all(history(Path(record.run))["val/accuracy"][0][1] == record.values[0] for record in found)

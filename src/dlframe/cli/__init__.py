@@ -14,7 +14,7 @@ from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
 from dlframe.runs.environment import is_main, leave_current_folder
 from dlframe.runs.signals import RunInterrupted
 from dlframe.storage.private import keep_kernels_private
-from dlframe.types import ConfigError, DlframeError, nearest, printable, say
+from dlframe.types import ConfigError, DlframeError, nearest, no_room, printable, say
 
 FLAGS = {"-h": "help", "--help": "help", "-m": "-m", "--multirun": "-m"}
 """Flag -> its command. A flag may stand anywhere."""
@@ -47,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except OSError as error:
+        if not (why := no_room(error)):
+            raise
+        where = f"{error.filename}: cannot" if error.filename else "files cannot"
+        say(f"error: {where} be written: {why}. Make room, and try again", error=True)
+        return 2
 
 
 def _begin() -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from dlframe.config import Config
 from dlframe.jobs.train import begin, finish, load_data, run, tracking_uri_of
 from dlframe.runs import resume, run_directory
-from dlframe.runs.journal import NO_ROOM, ended
+from dlframe.runs.journal import ended
 from dlframe.runs.recorder import BEST, RunRecorder, Watch, state_of, states, step_of
 from dlframe.runs.signals import RunInterrupted, Signals
 from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError, DataError, DlframeError, Result, RunPruned, say
+from dlframe.types import CheckpointError, DataError, DlframeError, Result, RunPruned, no_room, say
 
 if TYPE_CHECKING:
     from dlframe.population.members import Member
@@ -247,10 +247,8 @@ def _finish(run: _Run, member: Member, trackers: list[Tracker]) -> None:
         scored = member.scored(recorder.folder / BEST)
         result = finish(run.config, member.dataset, scored, recorder.folder, recorder)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            error = DataError(
-                f"{recorder.folder}: cannot be written: {os.strerror(error.errno)}. Make room; resume=auto continues"
-            )
+        if why := no_room(error):
+            error = DataError(f"{recorder.folder}: cannot be written: {why}. Make room; resume=auto continues")
         _fail(run, error, trackers)
         return
     run.outcome = result

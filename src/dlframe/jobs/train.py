@@ -14,11 +14,11 @@ from dlframe.jobs.data import load_data
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
 from dlframe.runs.environment import is_main
-from dlframe.runs.journal import NO_ROOM, Journal, ended
+from dlframe.runs.journal import Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
-from dlframe.types import DataError, Dataset, Result, RunPruned, say
+from dlframe.types import DataError, Dataset, Result, RunPruned, no_room, say
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -91,8 +91,8 @@ def run(
             raise
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                told = f"{recorder.folder}: cannot be written: {os.strerror(error.errno)}"
+            if why := no_room(error):
+                told = f"{recorder.folder}: cannot be written: {why}"
                 raise DataError(f"{told}. Make room; {terminal.stopped(config, recorder.step)}") from error
             raise
         finally:
@@ -147,6 +147,7 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
     result, dataset = result_of(config, dataset, scored, folder)
     recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()})
     if isinstance(recorder, RunRecorder):
+        recorder.write_best(is_last=True)
         run_directory.write_end(config, dataset, scored.task, scored.scores, folder, recorder.journal)
         if draw:
             run_directory.write_figures(dataset, scored.task, scored.scores, folder, recorder.journal)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlframe.types import ConfigError, opened, say
+from dlframe.types import NO_ROOM, ConfigError, opened, say
 
 try:
     import fcntl
@@ -25,8 +24,6 @@ LARGEST, LONGEST = 2**31, 2**22
 """Bytes of a journal, and of a line, that are read."""
 LOCK_SECONDS = 1.0
 """Time that a new journal waits for the lock, which `being_written` holds briefly."""
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
-"""Errors of a disk after which a retry may succeed."""
 
 
 def _plain(value: Any) -> Any:

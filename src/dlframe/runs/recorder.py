@@ -134,13 +134,19 @@ class RunRecorder(InMemoryRecorder):
         super().save_best(weights, facts)
         self._facts = {"kind": "best", "model": self.model, **facts}
 
-    def write_best(self) -> None:
-        """Write the best weights, unless already written."""
+    def write_best(self, *, is_last: bool = False) -> None:
+        """Write the best weights, unless already written.
+
+        Raises:
+            CheckpointError: They cannot be written, and `is_last`: nothing writes them later.
+        """
         if self.weights is None:
             return
         try:
             checksum = checkpoint.save(self.folder / BEST, self.weights, self._facts)
         except CheckpointError as error:
+            if is_last:
+                raise
             self._warn(error)
             return
         self._best = {"step": self._facts["step"], "sha256": checksum}
@@ -185,7 +191,7 @@ class RunRecorder(InMemoryRecorder):
 
     def _warn(self, error: CheckpointError) -> None:
         if not self._failed:
-            say(f"warning: {error} Training continues; earlier checkpoints are valid.", error=True)
+            say(f"warning: {str(error).rstrip('.')}. Training continues; earlier checkpoints are valid.", error=True)
         self._failed = True
 
     def tell(self, note: str) -> None:

@@ -68,10 +68,17 @@ def save(path: Path, tree: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        said = re.search(r"I/O error: (.*?)( \(os error|$)", str(error))
-        why = said[1] if said else getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(f"{path}: cannot write the checkpoint: {why}") from None
+        cause = _as_system_error(error)
+        raise CheckpointError(f"{path}: cannot write the checkpoint: {cause.strerror or cause}") from cause
     return metadata["sha256"]
+
+
+def _as_system_error(error: Exception) -> OSError:
+    """Return the error of the system that safetensors reports as text."""
+    if isinstance(error, OSError):
+        return error
+    said = re.search(r"I/O error: (.*) \(os error (\d+)\)", str(error))
+    return OSError(int(said[2]), said[1]) if said else OSError(str(error))
 
 
 def read_facts(path: Path, inside: Path | None = None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import TrialState
+
 from dlframe.config import LISTS, Config
 from dlframe.executors.base import Work
 from dlframe.executors.base import Worker as Started
@@ -41,7 +43,7 @@ def is_worker() -> bool:
     return WORKER in os.environ
 
 
-def work_as_worker(study: Study, space: Space, chosen: options.Study) -> int:
+def work_as_worker(study: Study, space: Space, chosen: options.Arguments) -> int:
     """Work as a process that a study has started; the exit status."""
     trials = int(os.environ[WORKER].partition(":")[2] or 0)
     return work.Worker(study, space, chosen, in_own_process=True).work(trials=trials)
@@ -123,7 +125,7 @@ def _tell(study: Study, records: Sequence[TrialRecord], trackers: list[Tracker])
 def run(
     study: Study,
     space: Space,
-    chosen: options.Study,
+    chosen: options.Arguments,
     command: str,
     main: Callable[[Sequence[str]], int],
     trackers: list[Tracker] | None = None,
@@ -149,10 +151,21 @@ def run(
 
     is_elsewhere = executor["name"] != "local" or executor["isolate"] or chosen.search.timeout
     try:
-        if chosen.options.workers > 1 or is_elsewhere:
-            _drive(study, chosen, next(iter(space.configs.values())), command, main, see)
-        else:
-            work.Worker(study, space, chosen, running=trackers).work(lambda number: see())
+        while True:
+            if chosen.options.workers > 1 or is_elsewhere:
+                _drive(study, chosen, next(iter(space.configs.values())), command, main, see)
+            else:
+                work.Worker(study, space, chosen, running=trackers).work(lambda number: see())
+            # Another process that was given the same command may still work on trials, or be killed while it does.
+            while (running := study.trials(TrialState.RUNNING)) and not study.is_left():
+                time.sleep(work.POLL_SECONDS)
+                see()
+            if not running:
+                break
+        if study.has_failed():
+            failed = [record for record in study.records_of_one_seed() if record.state == "failed"]
+            rule = f"more than search.max_failures={study.max_failures:g}"
+            say(f"stopped: {len(failed)} trials have failed, {rule}; the last: {failed[-1].failure}", error=True)
     except (KeyboardInterrupt, SystemExit):
         shown.close()
         say(f"stopped; the same command continues: {study.folder}", error=True)
@@ -163,7 +176,7 @@ def run(
 
 def _drive(
     study: Study,
-    chosen: options.Study,
+    chosen: options.Arguments,
     config: Config,
     command: str,
     main: Callable[[Sequence[str]], int],
@@ -243,7 +256,7 @@ def plugins_of(config: Config) -> dict[str, str]:
     return found
 
 
-def begin(space: Space, chosen: options.Study, *, trials: int, stem: str = "") -> Study:
+def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "") -> Study:
     """Begin or continue a study.
 
     Args:
@@ -318,11 +331,11 @@ def direction(metric: str, config: Config) -> tuple[str, str]:
     return read.better, read.unit
 
 
-def is_exhaustive(chosen: options.Study) -> bool:
+def is_exhaustive(chosen: options.Arguments) -> bool:
     """Return whether the sampler tries every point once."""
     return bool(REGISTRIES["sampler"].get(chosen.components["sampler"]["name"]).facts["exhaustive"])
 
 
-def is_typed(chosen: options.Study, key: str) -> bool:
+def is_typed(chosen: options.Arguments, key: str) -> bool:
     """Return whether an option of the study was typed."""
     return any(text.partition("=")[0] == key for text in chosen.typed)

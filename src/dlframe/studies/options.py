@@ -68,8 +68,8 @@ class Search:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """The options of a study, and those of its runs.
+class Arguments:
+    """What a command that runs a study was given: the options of the study, and those of its runs.
 
     Attributes:
         options: Of the study.
@@ -90,7 +90,7 @@ class Study:
         return REGISTRIES[group].build(self.components[group], **injected)
 
 
-def read(command: str, arguments: Sequence[str]) -> Study:
+def read(command: str, arguments: Sequence[str]) -> Arguments:
     """Read the options of a study from the arguments of a command.
 
     Raises:
@@ -107,25 +107,25 @@ def read(command: str, arguments: Sequence[str]) -> Study:
         parameters = {f"{group}.{option}": p for option, p in registry.get(name).parameters.items()}
         values = typed_values(command, parameters, [t for t in texts if _key(t).startswith(f"{group}.")])
         components[group] = {"name": name, **{key.partition(".")[2]: value for key, value in values.items()}}
-    study = Study(
+    given = Arguments(
         options=load_options(command, Options, [t for t in texts if _key(t) in own]),
         search=load_options(command, Search, [t for t in texts if _key(t).startswith("search.")], "search."),
         components=components,
         overrides=tuple(text for text in arguments if text not in typed),
         typed=tuple(typed),
     )
-    storage.check(study.options.storage)
-    several = len(study.search.objectives) > 1
-    if several and study.components["pruner"]["name"] != "none":
+    storage.check(given.options.storage)
+    several = len(given.search.objectives) > 1
+    if several and given.components["pruner"]["name"] != "none":
         raise ConfigError("pruner: must be none where search.objectives names several.", "pruner")
-    if several and study.search.seeds > 1:
+    if several and given.search.seeds > 1:
         raise ConfigError("search.seeds: must be 1 where search.objectives names several.", "search.seeds")
     facts = REGISTRIES["sampler"].get(components["sampler"]["name"]).facts
     if several and facts["objectives"] != "many":
         fitting = [entry.name for entry in REGISTRIES["sampler"] if entry.facts["objectives"] == "many"]
         name = components["sampler"]["name"]
         raise ConfigError(f"sampler={name}: takes one objective. Choose from: {', '.join(fitting)}.", "sampler")
-    return study
+    return given
 
 
 def _key(text: str) -> str:

@@ -336,6 +336,16 @@ class Study:
             assert self.storage.take(trial.number)
             return trial
 
+    def is_left(self) -> bool:
+        """Return whether the process of a trial is gone before the trial has ended."""
+        with self.storage.alone():
+            for trial in self.trials(TrialState.RUNNING):
+                if self.storage.take(trial.number):
+                    self.storage.release(trial.number)
+                    if self.trials()[trial.number].state == TrialState.RUNNING:  # it has not ended since
+                        return True
+        return False
+
     def has_failed(self) -> bool:
         """Return whether too many trials have failed."""
         return len(self.trials(TrialState.FAIL)) > self.max_failures
@@ -346,7 +356,11 @@ class Study:
     """What is uploaded of the study, in the process that tells of it."""
 
     def finish(self, trial: Trial, values: Sequence[float] | None, state: TrialState, **facts: Any) -> None:
-        """Note the end of a trial, and let go of it."""
+        """Note the end of a trial, and let go of it; where the server was lost and another process has it, that one will."""
+        if self.storage.is_lost(trial.number):
+            say(f"trial {trial.number}: another process took it while the server was lost", error=True)
+            self.storage.release(trial.number)
+            return
         for name, fact in facts.items():
             trial.set_user_attr(name, fact)
         with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dlframe.studies import driver, grid, options, report
 from dlframe.studies.options import Options, Search
 from dlframe.studies.space import space_of
 from dlframe.studies.study import FOLDER, Study, check_name, check_own, read_manifest
-from dlframe.types import ConfigError, DlframeError, TrialRecord, nearest, say
+from dlframe.types import ConfigError, DlframeError, TrialRecord, nearest, read_text, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str]) -> int:
         driver.run(study, space, chosen, "sweep", main, trackers)
         status = _summarize(study, chosen, trackers)
         _write_report(study, f"python -m dlframe sweep {shlex.join(arguments)}", draw=config.run.figures != "none")
-    say(f"next python -m dlframe sweep export {study.name}")
+    if study.best():
+        say(f"next python -m dlframe sweep export {study.name}")
     return status
 
 
@@ -95,7 +97,7 @@ def _header(study: Study) -> str:
     return f"sweep {study.name}: {manifest.trials} trials{done}; {objectives}; {what}; in {study.folder}"
 
 
-def _summarize(study: Study, chosen: options.Study, trackers: Sequence[Tracker]) -> int:
+def _summarize(study: Study, chosen: options.Arguments, trackers: Sequence[Tracker]) -> int:
     """Print the best trial, train it with fresh seeds, and tell how good it is; the exit status."""
     records = study.records()
     counts = {state: sum(r.state == state for r in records) for state in ("complete", "pruned", "failed", "running")}
@@ -112,16 +114,20 @@ def _summarize(study: Study, chosen: options.Study, trackers: Sequence[Tracker])
     value = objective.read.text(best.values[0])
     over = f" (mean of {study.manifest.seeds} seeds)" if study.manifest.seeds > 1 else ""
     say(f"best trial {best.number}: {objective.metric} {value}{over}: {' '.join(best.overrides)}", f"run  {best.run}")
+    if not list(Path(best.run).glob("figures/*")):
+        say(f"draw python -m dlframe figures {shlex.quote(best.run)}")
     if len(records) >= study.manifest.trials:
         _train_fresh(study, best, counts["complete"], chosen, trackers)
     return int(bool(counts["failed"]))
 
 
-def _train_fresh(study: Study, best: TrialRecord, complete: int, chosen: options.Study, trackers: Sequence[Tracker]) -> None:
+def _train_fresh(
+    study: Study, best: TrialRecord, complete: int, chosen: options.Arguments, trackers: Sequence[Tracker]
+) -> None:
     """Train the best trial with seeds that the search has not seen."""
     count = chosen.search.fresh_seeds
     overrides = [*study.manifest.fixed, *best.overrides]
-    said = f"the best value of {complete} trials is too good on average"
+    said = f"the best value of {complete} trials is too good on average" if complete > 1 else "one value says little"
     if not count or "seed" in best.options:
         rest = [text for text in overrides if not text.startswith("seed=")]
         say(f"     {said}: train it with new seeds", f"     python -m dlframe -m {shlex.join(rest)} seed=1001,1002,1003")
@@ -221,10 +227,16 @@ def _export(study: Study) -> int:
             values[key] = {name: values.get(key, {}).get(name, {}) for name in choices.pop(key)}
     defaults = [{f"override /{group}": name} for group, name in choices.items()]
     path = Path("conf") / "experiment" / f"{study.name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"defaults": [*defaults, "_self_"], **values}
     said = f"Trial {best.number} of the sweep {study.name}: {study.objectives[0].metric} {best.values[0]:.6g}"
     head = f"# @package _global_\n# {said}\n"
-    path.write_text(head + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    text = head + yaml.safe_dump(document, sort_keys=False)
+    try:
+        if os.path.lexists(path) and read_text(path, 2**20, errors="replace") != text:
+            raise ConfigError(f"sweep export: {path} is there, and is another one. Move it away first.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}.") from None
     say(f"written: {path}", f"next python -m dlframe experiment={study.name}")
     return 0

@@ -27,7 +27,7 @@ from dlframe.storage.trials import StorageLost
 from dlframe.studies import options
 from dlframe.studies.space import Space
 from dlframe.studies.study import Study, claim_of_seed, key_of_seed
-from dlframe.types import ConfigError, DataError, DlframeError, RunPruned, TrialRecord, say
+from dlframe.types import ConfigError, DataError, DlframeError, RunPruned, TrialRecord, no_room, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -54,7 +54,7 @@ class Worker:
         self,
         study: Study,
         space: Space,
-        chosen: options.Study,
+        chosen: options.Arguments,
         *,
         in_own_process: bool = False,
         running: Sequence[Tracker] = (),
@@ -256,13 +256,13 @@ class Worker:
             RunPruned: It is worse than others.
             DlframeError: It fails.
         """
+        from dlframe.jobs.train import load_data, run
+
         watch = self._watch(trial)
+        self.study.check_data(data_key(config), load_data(config).fingerprint)
         if config.trainer.devices != 1 or config.trainer.num_nodes > 1:
             self._train_apart(config, folder, watch)
             return
-        from dlframe.jobs.train import load_data, run
-
-        self.study.check_data(data_key(config), load_data(config).fingerprint)
         with contextlib.redirect_stdout(io.StringIO()):
             run(config, pending=self.pending, watch=watch, folder=folder)
 
@@ -305,6 +305,8 @@ def outcome_of(error: Exception) -> tuple[TrialState, str]:
     """
     if isinstance(error, StorageLost):
         raise error
+    if why := no_room(error):  # not of this trial only
+        raise StorageLost(f"the runs cannot be written: {why}. Make room; the same command continues") from error
     if isinstance(error, RunPruned):
         return TrialState.PRUNED, ""
     if isinstance(error, DlframeError):

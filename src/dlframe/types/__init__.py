@@ -14,12 +14,13 @@ from dlframe.types.errors import (
     nearest,
     printable,
 )
-from dlframe.types.files import opened, read_bytes, read_text
+from dlframe.types.files import NO_ROOM, no_room, opened, read_bytes, read_text
 from dlframe.types.results import Estimate, Metric, Result, declared
 from dlframe.types.studies import Objective, TrialRecord, best_of
 from dlframe.types.terminal import Screen, say
 
 __all__ = [
+    "NO_ROOM",
     "PARTS",
     "Batch",
     "CheckpointError",
@@ -47,6 +48,7 @@ __all__ = [
     "check_dataset",
     "declared",
     "nearest",
+    "no_room",
     "opened",
     "printable",
     "read_bytes",

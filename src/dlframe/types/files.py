@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+"""Errors of a disk after which a retry may succeed."""
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -67,3 +69,12 @@ def read_text(path: str | Path, limit: int, inside: Path | None = None, errors: 
         UnicodeDecodeError: It is not UTF-8, and `errors` is "strict".
     """
     return read_bytes(path, limit, inside).decode("utf-8", errors)
+
+
+def no_room(error: BaseException | None) -> str:
+    """Return what the system says where a full disk is an error, or what led to it; else nothing."""
+    while error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return os.strerror(error.errno)
+        error = error.__cause__ or error.__context__
+    return ""
