@@ -137,14 +137,15 @@ class RayNodes:
     def address(self) -> str:
         return f"{self.HEAD}:{self.port}"
 
-    def start(self, address: str, *, cpus: int) -> None:
-        """Start a node; the first one, at `HEAD`, is the head."""
+    def start(self, address: str, *, cpus: int, without: Path | None = None) -> None:
+        """Start a node; the first one, at `HEAD`, is the head. One without a folder finds it empty."""
         if address == self.HEAD:
             words = ["--head", f"--port={self.port}", f"--temp-dir={self.folder / 'ray'}", "--include-dashboard=false"]
         else:
             words = [f"--address={self.address}"]
         words += [f"--node-ip-address={address}", f"--num-cpus={cpus}", "--object-store-memory=80000000", "--block"]
-        self._run(address, ["ray", "start", *words])
+        hidden = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none '{without}' && exec \"$@\"", "sh"] if without else []
+        self._run(address, [*hidden, "ray", "start", *words])
 
     def _run(self, address: str, command: Sequence[str]) -> None:
         with self.log.open("ab") as log:

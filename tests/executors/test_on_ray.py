@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.conftest import until
 from tests.services import RayNodes, short_folder
 
@@ -26,13 +28,18 @@ SWEEP += ["tracking=none", "name=try", "search.fresh_seeds=0", "sampler=random",
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[RayNodes]:
+def nodes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RayNodes]:
+    """Two nodes; for the second one, the folder in the marker `without` is empty."""
+    marker = request.node.get_closest_marker("parametrize")
+    without = tmp_path / request.node.callspec.params["without"] if marker else None
+    if without:
+        without.mkdir()
     with short_folder() as folder:
         nodes = RayNodes(folder, tmp_path / "ray.log")
         try:
             nodes.start(RayNodes.HEAD, cpus=1)
             nodes.wait(1)
-            nodes.start(SECOND, cpus=1)
+            nodes.start(SECOND, cpus=1, without=without)
             nodes.wait(2)
             yield nodes
         finally:
@@ -71,3 +78,56 @@ def test_a_cluster_that_dies_is_told_in_one_line(nodes, tmp_path):
     assert sweep.returncode == 2
     assert "error: executor.address: the Ray cluster is gone" in errors
     assert "Traceback" not in errors
+
+
+PLUGIN = '''"""A model of a plugin."""
+
+from torch import nn
+
+from dlframe.registry import models
+
+
+@models.register("own", inputs=("image",))
+class Own(nn.Sequential):
+    """Logistic regression on pixels."""
+
+    def __init__(self, spec) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+'''
+
+
+@pytest.mark.parametrize("without", ["plugins", "photos", "shared"])
+def test_a_machine_that_lacks_something_is_told_and_the_others_work_on(nodes, tmp_path, without):
+    """The plugin, the data, the folder of the study."""
+    folder = tmp_path / "shared"
+    folder.mkdir(exist_ok=True)
+    run = ["model=mlp", "epochs=2"]
+    if without == "plugins":
+        (tmp_path / "plugins" / "own.py").write_text(PLUGIN)
+        run = ["model=own", f"plugin_paths=[{tmp_path / 'plugins'}]", "epochs=2"]
+    if without == "photos":
+        for label in ("cat", "dog"):
+            (tmp_path / "photos" / label).mkdir()
+            for number in range(20):
+                photo = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(photo).save(tmp_path / "photos" / label / f"{number}.png")
+        run = ["model=mlp", "epochs=2", "data=image_folder", f"data.path={tmp_path / 'photos'}", "data.image_size=8"]
+    options = ["sweep", *run, "tracking=none", "name=try", "search.fresh_seeds=0", "sampler=random"]
+    options += ["optimizer.lr=tag(log,interval(1e-3,1e-1))", "trials=6", "workers=2", "executor=ray"]
+    command = [sys.executable, "-m", "dlframe", *options, f"executor.address={nodes.address}"]
+    done = subprocess.run(command, cwd=folder, env=nodes.environment, capture_output=True, text=True, timeout=300, check=False)
+    assert "Traceback" not in done.stderr
+    records = Study(folder / "runs/sweeps/try", read_manifest(folder / "runs/sweeps/try")).records()
+    said = {
+        "plugins": "worker 1 ended with status 2: model=own: no such model.",
+        "photos": "worker 1 ended with status 2: data that an earlier trial had cannot be read here: image_folder: ",
+        "shared": "worker 1 ended with status 1: a machine of the cluster cannot work: ",
+    }[without]
+    if without == "photos" and [record.state for record in records].count("failed") == 1:
+        # It was this machine's turn before any trial had read the data: that could be the trial's own fault.
+        assert done.returncode == 1
+        return
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("worker 1"))
+    assert line.startswith(said)
+    assert done.returncode == 0
+    assert [record.state for record in records] == ["complete"] * 6

@@ -15,6 +15,7 @@ from dlframe.executors.base import Work
 from dlframe.executors.on_ray import _ray
 from dlframe.executors.on_slurm import Submitit
 from dlframe.runs import journal
+from dlframe.storage.trials import PostgreSQL
 from dlframe.studies.study import Study, read_manifest
 from dlframe.types import ConfigError
 
@@ -27,7 +28,7 @@ needs_submitit = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("package", ["ray", "submitit"])
+@pytest.mark.parametrize("package", ["ray", "submitit", "psycopg"])
 def test_without_the_package_the_install_line_is_told(tmp_path, monkeypatch, package):
     found = builtins.__import__
 
@@ -40,9 +41,13 @@ def test_without_the_package_the_install_line_is_told(tmp_path, monkeypatch, pac
     work = Work(
         number=0, workers=1, command=[], run=len, arguments=[], environment={}, folder=tmp_path, log=tmp_path / "worker.log"
     )
-    extra = {"ray": "ray", "submitit": "slurm"}[package]
-    with pytest.raises(ConfigError, match=rf"^executor={package}: requires .* pip install 'dlframe\[{extra}\]'$"):
-        Submitit().start([work]) if package == "submitit" else _ray()
+    key, extra, ask = {
+        "ray": ("executor=ray", "ray", _ray),
+        "submitit": ("executor=submitit", "slurm", lambda: Submitit().start([work])),
+        "psycopg": ("storage", "postgresql", lambda: PostgreSQL("postgresql://me@127.0.0.1:1/trials", "study")),
+    }[package]
+    with pytest.raises(ConfigError, match=rf"^{key}: .*requires .* pip install 'dlframe\[{extra}\]'$"):
+        ask()
 
 
 @needs_submitit

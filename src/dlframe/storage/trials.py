@@ -26,7 +26,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from dlframe.types import ConfigError, DataError, opened
+from dlframe.types import ConfigError, DataError, WorkerError, opened
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -35,10 +35,6 @@ BLOCK = 2**12
 JOURNAL = "journal"
 ALONE = -1
 """Number of the claim of who chooses a trial."""
-
-
-class StorageLost(ConfigError):
-    """Storage that can no longer be used, which is no failure of a trial."""
 
 
 class Storage(Protocol):
@@ -65,6 +61,10 @@ class Storage(Protocol):
 
     def is_lost(self, number: int) -> bool:
         """Return whether another process may have the trial that this one had taken."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all trials."""
         ...
 
 
@@ -147,6 +147,10 @@ class Journal:
     def is_lost(self, number: int) -> bool:
         return False  # locks of the kernel end with the process
 
+    def close(self) -> None:
+        for number in [*self._claims]:
+            self.release(number)
+
 
 class _Lines(JournalFileBackend):
     """Optuna's journal with lines that are written whole or not at all.
@@ -174,7 +178,7 @@ class _Lines(JournalFileBackend):
                     journal.truncate(end)
                     raise
         except OSError as error:
-            raise StorageLost(f"{self.file}: cannot be written: {error.strerror}. The same command continues") from None
+            raise WorkerError(f"{self.file}: cannot be written: {error.strerror}. The same command continues") from None
 
 
 def _cut_unfinished_line(journal: BinaryIO | FileIO) -> int:
@@ -299,7 +303,7 @@ class PostgreSQL:
     def _keep(self) -> None:
         """Notice a lost connection while a trial is trained, and take the claims again."""
         while not self._closed.wait(KEEP_SECONDS):
-            with contextlib.suppress(StorageLost):  # whoever asks next is told
+            with contextlib.suppress(WorkerError):  # whoever asks next is told
                 self._ask("select 1")
 
     def _ask(self, query: str, number: int | None = None) -> Any:
@@ -381,7 +385,7 @@ def _patient(name: str) -> Callable[..., Any]:
             except (StorageInternalError, SQLAlchemyError) as error:
                 cause = error.__cause__ or error
                 if not isinstance(cause, (OperationalError, InterfaceError)):
-                    raise StorageLost(f"storage: {_one_line(cause)}") from error
+                    raise WorkerError(f"storage: {_one_line(cause)}") from error
                 if time.monotonic() > deadline:
                     raise _lost(cause) from error
                 again = True
@@ -399,8 +403,8 @@ _Patient: Any = type("_Patient", (_Inner, BaseStorage), {name: _patient(name) fo
 """Optuna's storage whose server may be restarted."""
 
 
-def _lost(error: BaseException) -> StorageLost:
-    return StorageLost(f"storage: the server does not come back: {_one_line(error)}. The same command continues")
+def _lost(error: BaseException) -> WorkerError:
+    return WorkerError(f"storage: the server does not come back: {_one_line(error)}. The same command continues")
 
 
 def _one_line(error: BaseException) -> str:

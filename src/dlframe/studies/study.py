@@ -198,6 +198,10 @@ class Study:
             say(f"warning: {failed}; this sweep cannot be continued", error=True)
         return cls(folder, manifest, pruner, space=space, retry=retry)
 
+    def has_data(self, key: str) -> bool:
+        """Return whether a trial has had these data."""
+        return key in self.optuna.user_attrs.get("data", {})
+
     def check_data(self, key: str, fingerprint: str) -> None:
         """Check that the data of a trial are those of the trials before.
 

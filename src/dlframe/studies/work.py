@@ -23,11 +23,10 @@ from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import Watch, read_metadata
 from dlframe.runs.run_directory import FOLDER_VARIABLE, read_result
 from dlframe.runs.study_journal import write_trial
-from dlframe.storage.trials import StorageLost
 from dlframe.studies import options
 from dlframe.studies.space import Space
 from dlframe.studies.study import Study, claim_of_seed, key_of_seed
-from dlframe.types import ConfigError, DataError, DlframeError, RunPruned, TrialRecord, no_room, say
+from dlframe.types import ConfigError, DataError, DlframeError, RunPruned, TrialRecord, WorkerError, no_room, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -79,7 +78,17 @@ class Worker:
 
         Returns:
             Exit status of a worker.
+
+        Raises:
+            WorkerError: This process cannot go on, as its machine lacks something; another one may.
         """
+        try:
+            return self._work(ended, trials)
+        except WorkerError:
+            self.study.storage.close()
+            raise
+
+    def _work(self, ended: Callable[[int], None], trials: int) -> int:
         done = 0
         while claimed := self._claim(min(self.chosen.options.vectorize, trials - done if trials else 2**31)):
             self._trial(claimed[0]) if len(claimed) == 1 else self._stack(claimed)
@@ -259,7 +268,14 @@ class Worker:
         from dlframe.jobs.train import load_data, run
 
         watch = self._watch(trial)
-        self.study.check_data(data_key(config), load_data(config).fingerprint)
+        key = data_key(config)
+        try:
+            fingerprint = load_data(config).fingerprint
+        except DataError as error:
+            if self.study.has_data(key):
+                raise WorkerError(f"data that an earlier trial had cannot be read here: {error}") from error
+            raise
+        self.study.check_data(key, fingerprint)
         if config.trainer.devices != 1 or config.trainer.num_nodes > 1:
             self._train_apart(config, folder, watch)
             return
@@ -301,12 +317,12 @@ def outcome_of(error: Exception) -> tuple[TrialState, str]:
     """Return the state of a trial that has ended with an error, and why.
 
     Raises:
-        StorageLost: It is the study, not the trial, that cannot go on.
+        WorkerError: It is no failure of the trial.
     """
-    if isinstance(error, StorageLost):
+    if isinstance(error, WorkerError):
         raise error
     if why := no_room(error):  # not of this trial only
-        raise StorageLost(f"the runs cannot be written: {why}. Make room; the same command continues") from error
+        raise WorkerError(f"the runs cannot be written: {why}. Make room; the same command continues") from error
     if isinstance(error, RunPruned):
         return TrialState.PRUNED, ""
     if isinstance(error, DlframeError):

@@ -11,6 +11,7 @@ from dlframe.types.errors import (
     RunPruned,
     TrackingError,
     TrainingError,
+    WorkerError,
     nearest,
     printable,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "TrackingError",
     "TrainingError",
     "TrialRecord",
+    "WorkerError",
     "best_of",
     "check_dataset",
     "declared",

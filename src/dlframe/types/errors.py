@@ -45,6 +45,10 @@ class TrackingError(DlframeError):
     """Tracking store that does not answer or is not trusted."""
 
 
+class WorkerError(DlframeError):
+    """What keeps a process from working on a study, and is no failure of a trial."""
+
+
 class RunPruned(DlframeError):
     """A run that a search has ended early, as others do better."""
 
