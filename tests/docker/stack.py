@@ -35,15 +35,13 @@ class Stack:
         self.folder = folder
         self.services: dict[str, Any] = compose()["services"]
         self.processes: dict[str, subprocess.Popen] = {}
-        self.ports = {name: free_port() for name in ("postgres", "object-store", "mlflow", "dashboard", "client")}
+        self.ports = {name: free_port() for name in ("postgres", "object-store", "mlflow", "dashboard")}
         self.ports["ray-head"] = free_port(ADDRESSES["ray-head"])
         self.work = folder / "work"
         (self.work / "runs").mkdir(parents=True)
         shutil.copy(DOCKER / "secrets.sh", folder)
         subprocess.run([folder / "secrets.sh"], check=True)
         self.secrets = folder / "secrets"
-        auth = compose()["configs"]["mlflow_auth"]["content"]
-        (folder / "mlflow-auth.ini").write_text(self.here(auth))
         # Sockets of Ray have long names, and PostgreSQL's account cannot enter a folder of pytest.
         self.short = Path(tempfile.mkdtemp(prefix="dlf-", dir="/tmp"))
 
@@ -67,8 +65,7 @@ class Stack:
             "127.0.0.1:5000": f"127.0.0.1:{port['mlflow']}",
             "--port=5000": f"--port={port['mlflow']}",
             "ray-head:6379": f"{ADDRESSES['ray-head']}:{port['ray-head']}",
-            "--port=6379": f"--port={port['ray-head']} --dashboard-port={port['dashboard']}"
-            f" --ray-client-server-port={port['client']} --temp-dir={self.short / 'ray' if hasattr(self, 'short') else ''}",
+            "--port=6379": f"--port={port['ray-head']} --dashboard-port={port['dashboard']} --temp-dir={self.short / 'ray'}",
             "0.0.0.0": "127.0.0.1",
         }
         for old, new in replaced.items():
@@ -143,6 +140,8 @@ class Stack:
         server = PostgreSQL(self.short, self.secret("postgres_password"), self.folder / "postgres.log")
         self.ports["postgres"] = server.port
         self.processes["postgres"] = server.start()
+        auth = compose()["configs"]["mlflow_auth"]["content"]
+        (self.folder / "mlflow-auth.ini").write_text(self.here(auth))
         connection = {"PGHOST": "127.0.0.1", "PGPORT": str(self.ports["postgres"])}
         self.services["postgres"]["healthcheck"]["test"][1] = str(postgresql("pg_isready"))
         self.services["postgres"]["healthcheck"]["test"].append(f"--port={self.ports['postgres']}")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.conftest import until
 from tests.docker.stack import ADDRESSES, Stack
-from tests.services import postgresql
+from tests.services import free_port, postgresql
 
 from dlframe.runs import journal
 
@@ -178,9 +178,7 @@ def test_a_user_without_permission_loses_nothing(stack: Stack, client: Any) -> N
 
 
 def test_a_server_that_is_down_is_told_before_the_run(stack: Stack) -> None:
-    done = stack.run(
-        "trainer", "dlframe", "model=mlp", "tracking=server", f"tracking.uri=http://127.0.0.1:{stack.ports['client']}"
-    )
+    done = stack.run("trainer", "dlframe", "model=mlp", "tracking=server", f"tracking.uri=http://127.0.0.1:{free_port()}")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "no MLflow server at" in line
