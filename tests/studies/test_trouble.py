@@ -121,3 +121,15 @@ def test_export_writes_over_no_file_of_the_user(tmp_path, monkeypatch, capsys):
     os.symlink(tmp_path / "elsewhere.yaml", file)
     assert main(["sweep", "export", "try"]) == 2
     assert not (tmp_path / "elsewhere.yaml").exists()
+
+
+def test_a_trial_that_was_killed_before_it_had_chosen_chooses_as_if_it_were_not(tmp_path, monkeypatch):
+    """The process ends between the trial's number and its options: they still follow from the trials before."""
+    monkeypatch.chdir(tmp_path)
+    options = ["sweep", "model=mlp", "epochs=1", "tracking=none", "search.fresh_seeds=0", "sampler.warmup_trials=2", SPACE]
+    assert main([*options, "trials=4", "name=whole"]) == 0
+    assert main([*options, "trials=3", "name=try"]) == 0
+    study(tmp_path).optuna.ask()
+    assert main([*options, "trials=4", "name=try"]) == 0
+    whole = Study(Path("runs/sweeps/whole"), read_manifest(Path("runs/sweeps/whole"))).records()
+    assert [record.options for record in study(tmp_path).records()] == [record.options for record in whole]

@@ -326,6 +326,7 @@ class Study:
         with self.storage.alone():
             for trial in self.trials(TrialState.RUNNING):
                 if self.storage.take(trial.number):
+                    self.optuna.sampler = sampler(trial.number)  # it may have been killed before it had chosen
                     return Trial(self.optuna, trial._trial_id)
             waiting = self.trials(TrialState.WAITING)
             number = waiting[0].number if waiting else len(self.trials())
