@@ -50,6 +50,7 @@ LAYERS = (
     "reports",
     "jobs",
     "studies",
+    "comparisons",
     "serving",
     "inspection",
     "cli",

@@ -52,6 +52,12 @@ COMMANDS = {
             "dlframe.studies.sweep",
             trains=True,
         ),
+        Command(
+            "compare",
+            "RUN ... | KEY=VALUE,VALUE ...",
+            "say whether models differ: means with intervals, tests",
+            "dlframe.comparisons.compare",
+        ),
         Command("test", "RUN [KEY=VALUE ...]", "evaluate a finished run again from its directory", "dlframe.jobs.evaluate"),
         Command("figures", "RUN ...", "draw the figures of runs from their directories", "dlframe.jobs.figures"),
         Command("predict", "RUN INPUT ...", "predict for files, folders or arrays", "dlframe.serving.predict"),

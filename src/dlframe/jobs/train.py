@@ -174,6 +174,9 @@ def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | N
         declared=metrics,
         limited=limited,
         notes=task.notes(scored.scores),
+        forms=task.forms(),
+        blocks=task.blocks(len(dataset.test)),
+        is_random=bool(config.networks),
     )
     return result, dataset
 

@@ -240,8 +240,11 @@ def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, fold
 
     split = dataset.test
     columns = {"id": split.ids.tolist()} | ({} if split.groups is None else {"group": split.groups.tolist()})
+    columns |= task.table(scores, split)
+    if (baseline := task.baseline_predictions(dataset)) is not None:
+        columns["baseline"] = baseline
     with _replacing(folder / "predictions.parquet") as unfinished:
-        pyarrow.parquet.write_table(pyarrow.table({**columns, **task.table(scores, split)}), unfinished)
+        pyarrow.parquet.write_table(pyarrow.table(columns), unfinished)
     journal.write("artifact", path="predictions.parquet", to="")
     exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
     journal.write("model", path=MODEL)
@@ -291,9 +294,11 @@ def _is_plain(result: Result) -> bool:
     numbers += [bound for metric in result.declared.values() for bound in (metric.low, metric.high)]
     names = [result.headline, result.limited, name, *result.metrics, *baseline, *result.overrides]
     names += [*result.notes, *result.declared, *(metric.unit for metric in result.declared.values())]
-    counts = (result.interval.undefined, result.interval.resamples)
+    names += [text for name, form in result.forms.items() for text in (name, *form, *form.values())]
+    counts = (result.interval.undefined, result.interval.resamples, result.blocks)
     return (
         isinstance(result.notes, list)
+        and isinstance(result.is_random, bool)
         and all(type(count) is int and count >= 0 for count in counts)
         and all(type(number) in (int, float) for number in numbers)
         and all(isinstance(text, str) and text.isprintable() for text in names)
@@ -315,6 +320,9 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
         "overrides": result.overrides,
         "limited": result.limited,
         "notes": result.notes,
+        "forms": result.forms,
+        "blocks": result.blocks,
+        "is_random": result.is_random,
     }
     with _replacing(folder / RESULT) as unfinished:
         unfinished.write_text(json.dumps(values, indent=1), encoding="utf-8")

@@ -287,7 +287,7 @@ def _warnings(one: Scores, other: Scores, over: Over) -> tuple[str, ...]:
     counts = sorted(m.seeds for m in (one, other) if m.is_random)
     if counts == [2]:
         found.append("two seeds beside a model without randomness: the test is too bold; three are needed")
-    spreads = sorted(float(m.values.var(ddof=1)) for m in (one, other) if m.seeds > 1)
+    spreads = sorted(float(m.values.var(ddof=1)) for m in (one, other) if m.is_random and m.seeds > 1)
     if len(spreads) == 2 and min(counts) < 4 and spreads[1] > 10 * spreads[0]:
         found.append("fewer than four seeds whose variances differ more than tenfold: the test is a little too bold")
     return tuple(found)

@@ -61,10 +61,14 @@ def of_sums(value: Callable[[np.ndarray], np.ndarray], parts: ArrayLike, groups:
     """
     parts = np.asarray(parts, dtype=float)
     count = int(groups.max(initial=-1)) + 1
-    of_group = np.stack([np.bincount(groups, column, count) for column in parts.T], axis=1)
-    total = of_group.sum(axis=0)
+    return of_group_sums(value, np.stack([np.bincount(groups, column, count) for column in parts.T], axis=1))
+
+
+def of_group_sums(value: Callable[[np.ndarray], np.ndarray], sums: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return a metric of sums over examples, see `of_sums`, from the sums (groups, columns) of each group."""
+    total = sums.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(value(total)), np.asarray(value(total - of_group), dtype=float)
+        return float(value(total)), np.asarray(value(total - sums), dtype=float)
 
 
 def of_subsets(

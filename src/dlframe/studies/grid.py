@@ -10,7 +10,8 @@ from dlframe.reports import terminal
 from dlframe.reports.table import Row, table
 from dlframe.runs.run_directory import read_result
 from dlframe.studies import driver, options
-from dlframe.studies.space import space_of
+from dlframe.studies.space import Space, space_of
+from dlframe.studies.study import Study
 from dlframe.types import ConfigError, DlframeError, say
 
 if TYPE_CHECKING:
@@ -49,20 +50,10 @@ def run_grid(arguments: Sequence[str], running: Sequence[Tracker] = ()) -> int:
     Raises:
         ConfigError: They cannot be read.
     """
-    chosen = options.read("-m", [*arguments, "sampler=grid"])
-    for text in chosen.overrides:
-        if text.startswith("resume=") and text not in ("resume=auto", "resume=none"):
-            raise ConfigError(f"resume: a grid is continued by the same command. Received: {text}.", "resume")
-    overrides = [text for text in chosen.overrides if not text.startswith("resume=")]
-    space = space_of(overrides, default=False).listed()
-    study = driver.begin(space, chosen, trials=len(space.grid), stem="grid")
-    if driver.is_worker():
-        return driver.work_as_worker(study, space, chosen)
-    done = sum(record.state != "running" for record in study.records())
-    before = f", {done} done before" if done else ""
-    say(f"grid {study.name}: {len(space.grid)} jobs{before}; in {study.folder}")
-    with driver.tracked(study, next(iter(space.configs.values())), running) as trackers:
-        driver.run(study, space, chosen, "-m", main, trackers)
+    found = train(arguments, running)
+    if isinstance(found, int):
+        return found
+    study, space = found
     rows = []
     varied = [key for key in space.order if len({point.get(key) for point in space.grid}) > 1]
     for record in study.records():
@@ -78,3 +69,31 @@ def run_grid(arguments: Sequence[str], running: Sequence[Tracker] = ()) -> int:
     if rows:
         say(*table(rows).split("\n"))
     return int(len(rows) < len(space.grid) or any(row.result is None for row in rows))
+
+
+def train(arguments: Sequence[str], running: Sequence[Tracker] = (), stem: str = "grid") -> tuple[Study, Space] | int:
+    """Run all jobs, and return their study and its space; the exit status of a process that a study has started.
+
+    Args:
+        arguments: Of the command line; those that list several values make the grid.
+        running: Trackers of this process, which take the grid too.
+        stem: Beginning of the name where components vary.
+
+    Raises:
+        ConfigError: They cannot be read.
+    """
+    chosen = options.read("-m", [*arguments, "sampler=grid"])
+    for text in chosen.overrides:
+        if text.startswith("resume=") and text not in ("resume=auto", "resume=none"):
+            raise ConfigError(f"resume: a grid is continued by the same command. Received: {text}.", "resume")
+    overrides = [text for text in chosen.overrides if not text.startswith("resume=")]
+    space = space_of(overrides, default=False).listed()
+    study = driver.begin(space, chosen, trials=len(space.grid), stem=stem)
+    if driver.is_worker():
+        return driver.work_as_worker(study, space, chosen)
+    done = sum(record.state != "running" for record in study.records())
+    before = f", {done} done before" if done else ""
+    say(f"{stem} {study.name}: {len(space.grid)} jobs{before}; in {study.folder}")
+    with driver.tracked(study, next(iter(space.configs.values())), running) as trackers:
+        driver.run(study, space, chosen, "-m", main, trackers)
+    return study, space

@@ -198,6 +198,21 @@ class Task(nn.Module, ABC):
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         """Return the predictions by column: target, prediction, score."""
 
+    def forms(self) -> dict[str, dict[str, Any]]:
+        """Return how metrics follow from the columns of `table`, for comparisons: {"f1": {"form": "f1", "average": "macro"}}.
+
+        The forms are those of `dlframe.statistics.predicted`; a metric without one is not compared.
+        """
+        return {}
+
+    def baseline_predictions(self, dataset: Dataset) -> list | None:
+        """Return the column "prediction" of the trivial baseline for the test split; None where it has none."""
+        return None
+
+    def blocks(self, samples: int) -> int:
+        """Return the number of blocks of neighbors in the test split, which depend on each other; 0 for independent samples."""
+        return 0
+
     def notes(self, scores: Scores) -> list[str]:
         """Return sentences for the summary, such as on samples that a metric leaves out."""
         return []

@@ -241,15 +241,28 @@ class Classification(Task):
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """Predict the most frequent class; with a threshold, the base rate."""
-        counts = self._class_counts(dataset.train)
-        target = torch.from_numpy(np.ascontiguousarray(dataset.test[self.target]))
+        name, prediction = self._baseline(dataset)
+        return name, self._of_classes(prediction, torch.from_numpy(np.ascontiguousarray(dataset.test[self.target])))
+
+    def baseline_predictions(self, dataset: Dataset) -> list:
+        return [self.spec.classes[i] for i in self._baseline(dataset)[1].tolist()]
+
+    def _baseline(self, dataset: Dataset) -> tuple[str, Tensor]:
+        """Return the name of the baseline, and its classes (samples,) of the test split."""
+        counts, samples = self._class_counts(dataset.train), len(dataset.test)
         if self.threshold != "argmax" or self.average == "positive":
             rate = counts[self.positive] / counts.sum()
-            chance = torch.rand(len(target), generator=torch.Generator().manual_seed(0))
+            chance = torch.rand(samples, generator=torch.Generator().manual_seed(0))
             others = np.delete(counts, self.positive)
             other = int(np.delete(np.arange(len(counts)), self.positive)[others.argmax()])
-            return "base rate", self._of_classes(torch.where(chance < rate, self.positive, other), target)
-        return "majority class", self._of_classes(torch.full_like(target, int(counts.argmax())), target)
+            return "base rate", torch.where(chance < rate, self.positive, other)
+        return "majority class", torch.full((samples,), int(counts.argmax()))
+
+    def forms(self) -> dict[str, dict[str, Any]]:
+        average = {"average": self.average}
+        if self.average == "positive":
+            average["positive"] = self.spec.classes[self.positive]
+        return {"accuracy": {"form": "accuracy"}} | {name: {"form": name, **average} for name in ("f1", "precision", "recall")}
 
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
         """Return Wilson's interval for the accuracy, else a percentile bootstrap."""

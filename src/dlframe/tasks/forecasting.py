@@ -110,10 +110,24 @@ class Forecasting(Task):
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """Predict the last value of each test window for every step (naive forecast)."""
-        (window,), (future,) = self.spec.inputs, self.spec.targets
-        target = dataset.test[future].astype(np.float64)
-        prediction = np.broadcast_to(dataset.test[window][:, -1, :1].astype(np.float64), target.shape)
-        return "naive forecast", {name: error(prediction, target) for name, error in ERRORS.items()}
+        target = dataset.test[next(iter(self.spec.targets))].astype(np.float64)
+        return "naive forecast", {name: error(self._last_values(dataset), target) for name, error in ERRORS.items()}
+
+    def baseline_predictions(self, dataset: Dataset) -> list:
+        last = self._last_values(dataset)
+        return (last[:, 0] if last.shape[1] == 1 else last).tolist()
+
+    def _last_values(self, dataset: Dataset) -> np.ndarray:
+        """Return the last value of each test window, (windows, horizon)."""
+        last = dataset.test[next(iter(self.spec.inputs))][:, -1, :1].astype(np.float64)
+        return np.repeat(last, self.spec.target.shape[0], axis=1)
+
+    def forms(self) -> dict[str, dict[str, Any]]:
+        return {name: {"form": name} for name in ERRORS}
+
+    def blocks(self, samples: int) -> int:
+        """Return up to 20 blocks, none shorter than the horizon: windows overlap, and volatility clusters."""
+        return max(2, min(20, samples // max(5, self.spec.target.shape[0])))
 
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
         """Return `metric` with a block bootstrap over consecutive windows.

@@ -100,6 +100,9 @@ class Result:
         limited: What limits the run to a part of the data, and the part of the test samples; empty for a whole run. A limited
             run has no place in a comparison.
         notes: Sentences on the metrics, such as what one of them leaves out.
+        forms: How metrics follow from the table of predictions, for comparisons.
+        blocks: Number of blocks of test samples whose neighbors depend on each other; 0 for independent samples.
+        is_random: Whether another seed gives another result.
     """
 
     folder: Path | None
@@ -113,6 +116,9 @@ class Result:
     overrides: tuple[str, ...] = ()
     limited: str = ""
     notes: list[str] = field(default_factory=list)
+    forms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    blocks: int = 0
+    is_random: bool = True
 
     def metric(self, name: str) -> Metric:
         """Return the metadata of a metric."""

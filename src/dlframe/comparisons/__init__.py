@@ -1,0 +1,1 @@
+"""Comparisons of finished runs: read from their folders, without torch."""

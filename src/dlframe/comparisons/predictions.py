@@ -1,0 +1,176 @@
+"""Predictions of runs, paired by the ids of test samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dlframe.comparisons.runs import Run
+from dlframe.statistics.jackknife import groups_of
+from dlframe.statistics.predicted import Form
+from dlframe.types import ConfigError, DataError, opened
+
+PREDICTIONS = "predictions.parquet"
+LARGEST = 2**33
+"""Bytes of a table of predictions that is read."""
+
+
+class Paired:
+    """The test samples that all runs on one data set have in common: all of them, in the order of the first run.
+
+    Args:
+        first: The run whose order and targets the others must have.
+
+    Raises:
+        DataError: Its predictions cannot be read, or an id is there twice.
+    """
+
+    def __init__(self, first: Run) -> None:
+        self.first = first
+        self.names: dict[str, int] = {}
+        """Classes and other words, by number: numbers are compared faster."""
+        table = _read(first)
+        self.ids = _ids(table, first)
+        self.target = self._column(table, "target", first)
+        groups = table["group"].to_numpy(zero_copy_only=False) if "group" in table.column_names else None
+        blocks = 0 if groups is not None else first.result.blocks
+        self.groups = groups_of(len(self.ids), groups, blocks)
+        self.unit = "groups" if groups is not None else f"blocks of {len(self.ids) // blocks} neighbors" if blocks else ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def values(self, run: Run, metrics: Sequence[str], *, baseline: bool = False) -> dict[str, tuple[float, np.ndarray]] | None:
+        """Return metrics of a run, each with its leave-one-group-out values (groups,).
+
+        Args:
+            run: A run on the same test samples.
+            metrics: Names.
+            baseline: Of the trivial baseline in the table of the run; None where it has none.
+
+        Raises:
+            ConfigError: It was tested on other samples, or lacks a metric.
+            DataError: Its predictions cannot be read, or do not give the metric in its result.
+        """
+        table = _read(run)
+        if baseline and "baseline" not in table.column_names:
+            return None
+        order = self._order(table, run)
+        columns: dict[str, Any] = {}
+        for name in table.column_names:
+            source = "baseline" if baseline and name == "prediction" else name
+            if name not in ("id", "group", "probabilities", "baseline"):
+                columns[name] = self._column(table, source, run)[order]
+        if not _equal(columns.get("target"), self.target):
+            raise ConfigError(f"compare: {run.folder} has other targets than {self.first.folder} for the same test samples")
+        found = {}
+        for metric in metrics:
+            form = self._form(run, metric)
+            try:
+                value, deleted = form.values(columns, self.groups)
+            except (KeyError, ValueError, TypeError) as error:
+                raise DataError(f"{run.folder / PREDICTIONS}: does not give {metric}: {error}") from None
+            told = run.result.baseline[1].get(metric) if baseline else run.result.metrics.get(metric)
+            if told is not None and not np.isclose(value, told, rtol=1e-5, atol=1e-9, equal_nan=True):
+                raise DataError(f"{run.folder / PREDICTIONS}: gives {metric} {value:.6g}. {run.folder} says {told:.6g}")
+            if not np.isfinite(deleted).all() or not np.isfinite(value):
+                raise ConfigError(f"compare: {metric} of {run.folder} is undefined, or is without some of the test samples")
+            found[metric] = (value, deleted)
+        return found
+
+    def _form(self, run: Run, metric: str) -> Form:
+        forms = run.result.forms
+        if metric not in forms:
+            known = f"Choose from: {', '.join(forms)}" if forms else "It was trained by an earlier version: train it again"
+            raise ConfigError(f"compare: no metric '{metric}' follows from the predictions of {run.folder}. {known}")
+        options = dict(forms[metric])
+        try:
+            name = options.pop("form")
+            if "positive" in options:
+                options["positive"] = self.names.setdefault(options["positive"], len(self.names))
+            return Form(name, options)
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{run.folder}: its result is damaged: {error}") from None
+
+    def _order(self, table: Any, run: Run) -> np.ndarray:
+        """Return the rows of a table in the order of the first run."""
+        ids = _ids(table, run)
+        if len(ids) == len(self.ids) and (ids == self.ids).all():
+            return np.arange(len(ids))
+        mine, theirs = np.argsort(self.ids, kind="stable"), np.argsort(ids, kind="stable")
+        if len(ids) != len(self.ids) or not (ids[theirs] == self.ids[mine]).all():
+            only = len(np.setdiff1d(ids, self.ids)), len(np.setdiff1d(self.ids, ids))
+            raise ConfigError(
+                f"compare: {run.folder} was tested on other samples than {self.first.folder}: "
+                f"{only[0]:,} are only in the first, {only[1]:,} only in the second"
+            )
+        order = np.empty(len(ids), dtype=np.int64)
+        order[mine] = theirs
+        return order
+
+    def _column(self, table: Any, name: str, run: Run) -> np.ndarray:
+        """Return a column as numbers: words by their place in `names`, lists of equal length as rows."""
+        import pyarrow
+
+        if name not in table.column_names:
+            raise DataError(f"{run.folder / PREDICTIONS}: has no column '{name}'")
+        column = table[name].combine_chunks()
+        if isinstance(column, pyarrow.ChunkedArray):  # of an empty table
+            column = pyarrow.concat_arrays(column.chunks)
+        kind = column.type
+        if column.null_count:
+            raise DataError(f"{run.folder / PREDICTIONS}: column '{name}' lacks {column.null_count:,} values")
+        if pyarrow.types.is_dictionary(kind):
+            places = [self.names.setdefault(word, len(self.names)) for word in column.dictionary.to_pylist()]
+            return np.asarray(places, dtype=np.int64)[column.indices.to_numpy(zero_copy_only=False)]
+        if pyarrow.types.is_list(kind) and pyarrow.types.is_floating(kind.value_type):
+            lengths = np.diff(column.offsets.to_numpy())
+            if len(lengths) and (lengths == lengths[0]).all():
+                return column.flatten().to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
+        elif pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind) or pyarrow.types.is_boolean(kind):
+            return column.to_numpy(zero_copy_only=False)
+        return np.zeros(len(column))  # no form takes others, such as texts of varying length
+
+
+def _read(run: Run) -> Any:
+    """Return the table of predictions of a run; words as dictionaries."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = run.folder / PREDICTIONS
+    try:
+        with opened(path, inside=run.folder) as file:
+            source = pyarrow.parquet.ParquetFile(file)
+            names = [name for name in source.schema_arrow.names if name != "probabilities"]
+            words = [field.name for field in source.schema_arrow if pyarrow.types.is_string(field.type) and field.name != "id"]
+            size = sum(source.metadata.row_group(i).total_byte_size for i in range(source.metadata.num_row_groups))
+            if size > LARGEST:
+                raise DataError(f"{path}: must unpack to at most {LARGEST:,} bytes. Received: {size:,}")
+            file.seek(0)
+            return pyarrow.parquet.read_table(file, columns=names, read_dictionary=words)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _ids(table: Any, run: Run) -> np.ndarray:
+    """Return the ids of the test samples as text or integers.
+
+    Raises:
+        DataError: There are none, or one is there twice.
+    """
+    if "id" not in table.column_names or not len(table):
+        raise DataError(f"{run.folder / PREDICTIONS}: has no ids of test samples")
+    ids = table["id"].to_numpy(zero_copy_only=False)
+    if ids.dtype == object:
+        ids = np.asarray([str(name) for name in ids])
+    if repeated := len(ids) - len(np.unique(ids)):
+        raise DataError(f"{run.folder / PREDICTIONS}: {repeated:,} ids of test samples are there twice")
+    return ids
+
+
+def _equal(one: Any, other: np.ndarray) -> bool:
+    if one is None or one.shape != other.shape:
+        return False
+    return bool((one == other).all()) if one.dtype.kind in "iub" else bool(np.allclose(one, other, rtol=1e-9, equal_nan=True))

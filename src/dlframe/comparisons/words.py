@@ -1,0 +1,204 @@
+"""What a comparison says, in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from dlframe.comparisons.analysis import Comparison, Pair, Row
+from dlframe.statistics import planning
+from dlframe.statistics.comparison import Difference, Parts
+from dlframe.types import Metric
+
+POWER = 0.8
+"""Probability of showing a difference that is asked of a plan."""
+
+
+def size(read: Metric, value: float) -> str:
+    """Say a difference in the unit of the metric: "1.9 points", "0.012"."""
+    if read.unit == "fraction":
+        return f"{_digits(100 * value)} points"
+    return f"{_digits(value)} {read.unit}".rstrip()
+
+
+def _digits(value: float) -> str:
+    """Write a number with two digits after the first ones that count, without an exponent: "1.94", "0.031"."""
+    if not math.isfinite(value):
+        return "undefined"
+    if value == 0:
+        return "0"
+    places = max(0, 2 - max(-2, math.floor(math.log10(abs(value)))) - (1 if abs(value) < 1 else 0))
+    return f"{value:.{min(places, 8)}f}"
+
+
+def bounds(read: Metric, difference: Difference) -> str:
+    """Say an interval of a difference: "0.8 to 3.1"."""
+    scale = 100.0 if read.unit == "fraction" else 1.0
+    return f"{_digits(scale * difference.low)} to {_digits(scale * difference.high)}"
+
+
+def p_text(p_value: float) -> str:
+    """Write a p-value: "p = 0.002"."""
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
+
+
+def pair_sentence(found: Comparison, pair: Pair, detect: float = 0.0) -> str:
+    """Say what a pair shows: which is better and by how much, or what it would take to see a difference.
+
+    Args:
+        found: The comparison.
+        pair: Two of its models.
+        detect: Difference that is worth seeing, in the metric's own unit; 0 for half of the interval's half-width.
+    """
+    read, difference = found.metrics[found.metric], pair.difference
+    if math.isnan(difference.p_value):
+        if difference.value:
+            return f"{pair.better} and {pair.worse} differ by {size(read, difference.value)}, and nothing varies: no test"
+        return f"{pair.better} and {pair.worse} are equal in every run, and nothing varies: no test"
+    told = f"{size(read, difference.value)} ({bounds(read, difference)}; {p_text(pair.adjusted)})"
+    if pair.differs:
+        return f"{pair.better} is better than {pair.worse} by {told}"
+    return f"no difference shown between {pair.better} and {pair.worse}: {told}; {needs(found, difference, detect)}"
+
+
+def needs(found: Comparison, difference: Difference, detect: float = 0.0) -> str:
+    """Say what holds a difference back: seeds or test examples, and how many would show one."""
+    read, parts = found.metrics[found.metric], difference.parts
+    target = detect or _rounded((difference.high - difference.low) / 4)
+    if not target or not parts.variance:
+        return "nothing varies"
+    plan = planning.needed(target, parts, target=POWER)
+    would = f"would show {size(read, target)}"
+    unit = "test examples" if not found.unit else f"test examples, in {found.groups:,} {found.unit},"
+    examples = f"about {_about(plan.examples * found.samples)} {would}" if plan.examples else ""
+    seeds = f"about {_about(plan.seeds)} seeds of each {would}" if plan.seeds else ""
+    if parts.examples >= sum(parts.seeds):
+        decide = f"the {found.samples:,} {unit} decide" + (f", {examples}" if examples else "")
+        return (
+            f"more seeds would not help: {decide}"
+            if not seeds
+            else f"mostly {decide}; so would {seeds.replace(would, '').strip()}"
+        )
+    if seeds:
+        return f"the seeds decide, {seeds}"
+    return f"the seeds decide, but alone they are not enough for {size(read, target)}: more test examples too"
+
+
+def _rounded(value: float) -> float:
+    """Round to one digit."""
+    return float(f"{value:.0e}") if value and math.isfinite(value) else 0.0
+
+
+def _about(count: float) -> str:
+    """Write a number that is known roughly: two digits."""
+    return f"{float(f'{math.ceil(count):.1e}'):,.0f}"
+
+
+def standing(found: Comparison, row: Row) -> str:
+    """Say where a model stands beside the best one: "best", "level with the best", or "worse"."""
+    best = found.rows[0]
+    if row is best:
+        return "best" if len(found.rows) > 1 else ""
+    pair = found.pair(best.label, row.label)
+    read = found.metrics[found.metric]
+    if math.isnan(pair.adjusted):
+        return "no test"
+    return f"worse by {size(read, pair.difference.value)}" if pair.differs else "level with the best"
+
+
+def flags(found: Comparison) -> list[str]:
+    """Say which models do not beat the trivial baseline beyond the interval of their difference."""
+    if not found.baseline:
+        return []
+    read, name = found.metrics[found.metric], found.baseline.label
+    told = []
+    for row in found.rows:
+        difference = found.over_baseline[row.label]
+        if math.isnan(difference.p_value):
+            if difference.value <= 0:
+                told.append(f"{row.label} does not beat the {name}: {size(read, difference.value)}, and nothing varies")
+        elif difference.low <= 0:
+            interval = f"{size(read, difference.value)} ({bounds(read, difference)})"
+            verb = "is worse than" if difference.high < 0 else "does not beat"
+            told.append(f"{row.label} {verb} the {name}: {interval}")
+    return told
+
+
+def sentences(found: Comparison, detect: float = 0.0) -> list[str]:
+    """Return a sentence for each pair that matters, flags, and what makes a test less sure."""
+    best = found.rows[0]
+    told = [pair_sentence(found, found.pair(best.label, row.label), detect) for row in found.rows[1:]]
+    told += flags(found)
+    warnings = dict.fromkeys(text for pair in found.pairs for text in pair.difference.warnings)
+    return [*told, *(f"note: {text}" for text in warnings)]
+
+
+def footnotes(found: Comparison) -> list[str]:
+    """Say what the intervals and tests are over."""
+    counts = sorted({len(row.runs) for row in found.rows})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    units = f"{found.samples:,} test examples" + (f" in {found.groups:,} {found.unit}" if found.unit else "")
+    over = {
+        "both": f"seeds ({seeds}) and test examples",
+        "seeds": f"seeds ({seeds}) on these test examples only",
+        "examples": "test examples, for these trained networks only",
+    }[found.over]
+    test = {
+        "both": "Obuchowski and Rockette's test with a variance for each model",
+        "seeds": "Welch's t-test",
+        "examples": "paired t-test of the mean networks",
+    }[found.over]
+    told = [f"95 % intervals over {over}; {units}; {test}"]
+    if len(found.pairs) > 1:
+        told[0] += f"; p-values with Holm's correction for {len(found.pairs)} pairs"
+    if (
+        found.over == "both"
+        and all(count == 1 for count in counts)
+        and any(r.scores[found.metric].is_random for r in found.rows)
+    ):
+        told.append("one seed of each: the noise of training is left out")
+    return told
+
+
+def parts_text(parts: Parts) -> str:
+    """Say where the variance of a difference comes from, in %."""
+    total = parts.variance
+    seeds = 100 * sum(parts.seeds) / total if total else math.nan
+    return f"seeds {seeds:.0f} %, examples {100 - seeds:.0f} %"
+
+
+def columns(found: Comparison) -> tuple[list[str], list[Sequence[str]]]:
+    """Return the head and the rows of the table, as text."""
+    several = any(len(row.runs) > 1 for row in found.rows) and found.over == "both"
+    head = ["model", *found.metrics, "beside the best"]
+    head += ["over seeds alone"] if several else []
+    head += ["seeds", "parameters", "seconds"]
+    rows: list[Sequence[str]] = []
+    for row in (*found.rows, *([found.baseline] if found.baseline else [])):
+        is_model = bool(row.runs)
+        cells = [row.label, *(_cell(read, row, metric) for metric, read in found.metrics.items())]
+        cells.append(standing(found, row) if is_model else "")
+        if several:
+            alone = row.alone.get(found.metric)
+            cells.append(_interval(found.metrics[found.metric], alone.low, alone.high) if alone else "")
+        cells += (
+            [str(len(row.runs)), f"{row.parameters:,}" if row.parameters else "", f"{row.seconds:.1f}"]
+            if is_model
+            else [""] * 3
+        )
+        rows.append(cells)
+    return head, rows
+
+
+def _cell(read: Metric, row: Row, metric: str) -> str:
+    found = row.means[metric]
+    interval = _interval(read, found.low, found.high)
+    return f"{read.text(found.value)} ({interval})" if interval else read.text(found.value)
+
+
+def _interval(read: Metric, low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    low, high = max(low, read.low), min(high, read.high)
+    unit = read.text(high).partition(" ")[2]
+    return f"{read.text(low).removesuffix(unit).rstrip()} to {read.text(high)}"
