@@ -267,7 +267,7 @@ def test_the_probe_of_kuberay_asks_what_ray_answers(cluster: Stack) -> None:
 def test_a_sweep_on_the_cluster(cluster: Stack, client: Any) -> None:
     """The service `sweep`: trials in PostgreSQL, on the worker's node; the server has them all, with their files."""
     script = cluster.services["sweep"]["command"][2]
-    small = script.replace("model=cnn", "model=mlp epochs=2").replace("trials=20", "trials=4 name=stack")
+    small = script.replace("model=cnn", "model=mlp epochs=2").replace("trials=20", "trials=4 search.fresh_seeds=0 name=stack")
     sweep = cluster.start("sweep", replace={script: small})
     assert sweep.wait(600) == 0, cluster.said("sweep")
     names = {run.info.run_name: run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,16 +11,21 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from dlframe.comparisons import table
+from dlframe.comparisons import page, table
 from dlframe.comparisons.analysis import Comparison, compare
 from dlframe.comparisons.runs import Run, models_of, read_run
+from dlframe.comparisons.words import heading
 from dlframe.config import load_options
 from dlframe.registry import NonNegative
+from dlframe.runs.run_directory import FIGURES, REPORT, check_links
 from dlframe.studies import grid
-from dlframe.studies.study import FOLDER, MANIFEST
+from dlframe.studies.space import Space
+from dlframe.studies.study import FOLDER, MANIFEST, Study
 from dlframe.types import ConfigError, printable, say
 
 __all__ = ["Options", "main"]
+
+HTML = ".html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +63,9 @@ def main(arguments: Sequence[str]) -> int:
     places = [text for text in arguments if "=" not in text]
     options = load_options("compare", Options, [text for text in arguments if text.partition("=")[0] in own])
     rest = [text for text in arguments if "=" in text and text.partition("=")[0] not in own]
-    write = table.FORMATS.get(Path(options.out).suffix) if options.out else None
-    if options.out and not write:
-        raise ConfigError(f"out: must end in {', '.join(table.FORMATS)}. Received: {options.out!r}.", "out")
+    endings = [*table.FORMATS, HTML]
+    if options.out and Path(options.out).suffix not in endings:
+        raise ConfigError(f"out: must end in {', '.join(endings)}. Received: {options.out!r}.", "out")
     if places and rest:
         raise ConfigError(f"compare: takes runs, or options of runs to train. Received both: {places[0]} and {rest[0]}")
     if not places and not rest:
@@ -66,30 +73,70 @@ def main(arguments: Sequence[str]) -> int:
             "compare: requires runs, or options of runs to train. Try: python -m dlframe compare model=cnn,rnn seeds=5"
         )
     if rest:
-        if not any(text.startswith("seed=") for text in rest):
-            rest.append(f"seed={','.join(map(str, range(options.seeds)))}")
-        trained = grid.train(rest, stem="compare")
-        if isinstance(trained, int):
-            return trained
-        study, space = trained
+        return _trained(arguments, rest, options)
+    _tell(compare_runs([read_run(folder) for place in places for folder in folders_of(place)], options), options)
+    return 0
+
+
+def _trained(arguments: Sequence[str], rest: Sequence[str], options: Options) -> int:
+    """Train what is missing of a grid, and compare its runs; the exit status."""
+    seeds = ",".join(map(str, range(options.seeds)))
+    status = 0
+
+    def end(study: Study, space: Space) -> None:
+        nonlocal status
         records = study.records()
-        folders = [Path(record.run) for record in records if record.state == "complete"]
-        failed = [record for record in records if record.state != "complete"]
-        say(*(f"failed: {' '.join(r.overrides)}: {r.failure or 'not finished'}" for r in failed))
-        if not folders:
+        complete = [record for record in records if record.state == "complete"]
+        others = [record for record in records if record.state != "complete"]
+        say(*(f"failed: {' '.join(r.overrides)}: {r.failure or 'not finished'}" for r in others))
+        if not complete:
             raise ConfigError(f"compare: no run of {study.name} is complete")
-        status = int(len(folders) < len(space.grid))
-    else:
-        folders, status = [folder for place in places for folder in folders_of(place)], 0
-    found = compare_runs([read_run(folder) for folder in folders], options)
-    texts = []
+        status = int(len(complete) < len(space.grid))
+        found = compare_runs([read_run(Path(record.run)) for record in complete], options)
+        _tell(found, options)
+        _write_page(found, study, f"python -m dlframe compare {shlex.join(arguments)}")
+
+    is_given = any(text.startswith("seed=") for text in rest)
+    own = grid.train([*rest, *([] if is_given else [f"seed={seeds}"])], stem="compare", end=end)
+    return own if isinstance(own, int) else status
+
+
+def _tell(found: Sequence[Comparison], options: Options) -> None:
+    """Print comparisons, and write the file that is asked for."""
     for comparison in found:
         say(heading(comparison), *table.terminal(comparison, options.detect).split("\n"))
-        if write:
-            texts.append(write(comparison, options.detect))
-    if write:
-        _write(Path(options.out), texts)
-    return status
+    if not options.out:
+        return
+    path = Path(options.out)
+    try:
+        if path.suffix == HTML:
+            with tempfile.TemporaryDirectory() as folder:
+                figures = [page.draw(comparison, Path(folder)) for comparison in found]
+            text = page.html(found, figures, "Comparison")
+        else:
+            text = "\n".join(table.FORMATS[path.suffix](comparison, options.detect) for comparison in found)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"out: {path} cannot be written: {error.strerror or error}.", "out") from None
+    say(f"written: {path}")
+
+
+def _write_page(found: Sequence[Comparison], study: Study, command: str) -> None:
+    """Write the page of a comparison into the folder of its study."""
+    check_links(study.folder, "compare")
+    figures = []
+    for number, comparison in enumerate(found):
+        folder = study.folder / FIGURES
+        figures.append(page.draw(comparison, folder, f"{number}_" if number else ""))
+    path = study.folder / REPORT
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(page.html(found, figures, study.name, command), encoding="utf-8")
+    unfinished.replace(path)
+    if study.journal:
+        for name in sorted(file.name for file in (study.folder / FIGURES).glob("*.png")):
+            study.journal.artifact(f"{FIGURES}/{name}", FIGURES)
+        study.journal.artifact(REPORT)
+    say(f"page {path}")
 
 
 def folders_of(place: str, runs: str = "runs") -> list[Path]:
@@ -127,18 +174,3 @@ def compare_runs(runs: Sequence[Run], options: Options) -> list[Comparison]:
             )
         names[same[0].data] = same[0]
     return [compare(models_of(same), options.metrics, over=options.over) for same in by_data.values()]
-
-
-def heading(found: Comparison) -> str:
-    """Return the first line of a comparison."""
-    models = f"{len(found.rows)} models" if len(found.rows) > 1 else "1 model"
-    better = "higher" if found.metrics[found.metric].better == "max" else "lower"
-    return f"{models} on {printable(found.data)}, {found.samples:,} test examples; {found.metric}, {better} is better"
-
-
-def _write(path: Path, texts: Sequence[str]) -> None:
-    try:
-        path.write_text("\n".join(texts), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"out: {path} cannot be written: {error.strerror or error}.", "out") from None
-    say(f"written: {path}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dlframe.comparisons.analysis import Comparison, Pair, Row
 from dlframe.statistics import planning
 from dlframe.statistics.comparison import Difference, Parts
-from dlframe.types import Metric
+from dlframe.types import Metric, printable
 
 POWER = 0.8
 """Probability of showing a difference that is asked of a plan."""
@@ -202,3 +202,10 @@ def _interval(read: Metric, low: float, high: float) -> str:
     low, high = max(low, read.low), min(high, read.high)
     unit = read.text(high).partition(" ")[2]
     return f"{read.text(low).removesuffix(unit).rstrip()} to {read.text(high)}"
+
+
+def heading(found: Comparison) -> str:
+    """Return the first line of a comparison."""
+    models = f"{len(found.rows)} models" if len(found.rows) > 1 else "1 model"
+    better = "higher" if found.metrics[found.metric].better == "max" else "lower"
+    return f"{models} on {printable(found.data)}, {found.samples:,} test examples; {found.metric}, {better} is better"

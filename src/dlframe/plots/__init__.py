@@ -1,6 +1,7 @@
 """Figures of a run. Only this folder imports matplotlib."""
 
 from dlframe.plots.classification import confusion, reliability
+from dlframe.plots.comparisons import differences, power_curves, seed_values, variance_split
 from dlframe.plots.curves import learning_curve
 from dlframe.plots.forecasts import forecast
 from dlframe.plots.images import grid, samples
@@ -11,6 +12,7 @@ from dlframe.plots.style import save
 __all__ = [
     "Dimension",
     "confusion",
+    "differences",
     "forecast",
     "grid",
     "importance",
@@ -19,8 +21,11 @@ __all__ = [
     "optimization_history",
     "parallel_coordinates",
     "pareto_front",
+    "power_curves",
     "reliability",
     "samples",
     "save",
+    "seed_values",
     "slices",
+    "variance_split",
 ]

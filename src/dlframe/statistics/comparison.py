@@ -205,7 +205,8 @@ def mean(
         if is_proportion:
             from dlframe.statistics.intervals import wilson
 
-            return Mean(value, *wilson(round(value * model.groups), model.groups, level), parts)
+            low, high = wilson(round(value * model.groups), model.groups, level)
+            return Mean(value, low, high, parts)
         return Mean(value, math.nan, math.nan, parts)
     quantile = float(stdtrit(min(parts.freedom, 1e9), (1 + level) / 2))
     half = quantile * math.sqrt(variance)
@@ -217,8 +218,8 @@ def mean(
     if math.isfinite(low) and math.isfinite(high) and low < value < high:
         place = (value - low) / (high - low)
         step = half / (high - low) / (place * (1 - place))
-        bounds = expit(logit(place) + np.array([-step, step]))
-        return Mean(value, *(float(low + (high - low) * bound) for bound in bounds), parts)
+        bottom, top = low + (high - low) * expit(logit(place) + np.array([-step, step]))
+        return Mean(value, float(bottom), float(top), parts)
     return Mean(value, value - half, value + half, parts)
 
 

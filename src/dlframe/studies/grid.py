@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dlframe.registry import plugins
@@ -71,13 +71,19 @@ def run_grid(arguments: Sequence[str], running: Sequence[Tracker] = ()) -> int:
     return int(len(rows) < len(space.grid) or any(row.result is None for row in rows))
 
 
-def train(arguments: Sequence[str], running: Sequence[Tracker] = (), stem: str = "grid") -> tuple[Study, Space] | int:
+def train(
+    arguments: Sequence[str],
+    running: Sequence[Tracker] = (),
+    stem: str = "grid",
+    end: Callable[[Study, Space], None] = lambda study, space: None,
+) -> tuple[Study, Space] | int:
     """Run all jobs, and return their study and its space; the exit status of a process that a study has started.
 
     Args:
         arguments: Of the command line; those that list several values make the grid.
         running: Trackers of this process, which take the grid too.
         stem: Beginning of the name where components vary.
+        end: What is done at the end, while the study can still upload.
 
     Raises:
         ConfigError: They cannot be read.
@@ -96,4 +102,5 @@ def train(arguments: Sequence[str], running: Sequence[Tracker] = (), stem: str =
     say(f"{stem} {study.name}: {len(space.grid)} jobs{before}; in {study.folder}")
     with driver.tracked(study, next(iter(space.configs.values())), running) as trackers:
         driver.run(study, space, chosen, "-m", main, trackers)
+        end(study, space)
     return study, space
