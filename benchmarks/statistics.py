@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from dlframe.statistics import jackknife, planning
-from dlframe.statistics.comparison import Scores, difference, holm, mean, scores
+from dlframe.statistics.comparison import jackknife, planning
+from dlframe.statistics.comparison.differences import Scores, difference, holm, mean, scores
 
 SHARED, OWN = 0.45, 0.25
 """Variance of an example's difficulty for all models, and for one; the rest is of one network."""

@@ -155,7 +155,7 @@ def test_on_a_full_disk_training_goes_on_and_the_best_weights_wait(kept, tmp_pat
         assert torch.equal(run.best_weights()["weight"], torch.ones(2))
         warnings = capsys.readouterr().err.splitlines()
         assert len(warnings) == 1
-        assert warnings[0].endswith("No space left on device Training continues; earlier checkpoints are valid.")
+        assert warnings[0].endswith("No space left on device. Training continues; earlier checkpoints are valid.")
     assert names(tmp_path) == [1]
     save(run, 4)
     assert run.best_weights() is None

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
-from dlframe.statistics import comparison, jackknife, planning
-from dlframe.statistics.comparison import crossed, crossed_test, difference, holm, mean, scores
+from dlframe.statistics.comparison import differences as comparison
+from dlframe.statistics.comparison import jackknife, planning
+from dlframe.statistics.comparison.differences import crossed, crossed_test, difference, holm, mean, scores
 
 RANDOM = np.random.default_rng(0)
 

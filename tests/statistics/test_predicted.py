@@ -6,8 +6,8 @@ import torch
 from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
 
-from dlframe.statistics import jackknife
-from dlframe.statistics.predicted import FORMS, Form
+from dlframe.statistics.comparison import jackknife
+from dlframe.statistics.comparison.predicted import FORMS, Form
 
 RANDOM = np.random.default_rng(1)
 NAMES = np.array(["cat", "dog", "eel", "fox"])

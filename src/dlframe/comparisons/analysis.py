@@ -11,8 +11,8 @@ import numpy as np
 
 from dlframe.comparisons.predictions import Paired
 from dlframe.comparisons.runs import Model, Run
-from dlframe.statistics import comparison
-from dlframe.statistics.comparison import Difference, Mean, Over, Scores
+from dlframe.statistics.comparison import differences as comparison
+from dlframe.statistics.comparison.differences import Difference, Mean, Over, Scores
 from dlframe.types import ConfigError, Metric
 
 

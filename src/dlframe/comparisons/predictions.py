@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from dlframe.comparisons.runs import Run
-from dlframe.statistics.jackknife import groups_of
-from dlframe.statistics.predicted import Form
+from dlframe.statistics.comparison.jackknife import groups_of
+from dlframe.statistics.comparison.predicted import Form
 from dlframe.types import ConfigError, DataError, opened
 
 PREDICTIONS = "predictions.parquet"
@@ -33,7 +33,10 @@ class Paired:
         """Classes and other words, by number: numbers are compared faster."""
         table = _read(first)
         self.ids = _ids(table, first)
-        self.target = self._column(table, "target", first)
+        target = self._column(table, "target", first)
+        if target is None:
+            raise DataError(f"{first.folder / PREDICTIONS}: targets must be classes or numbers")
+        self.target = target
         groups = table["group"].to_numpy(zero_copy_only=False) if "group" in table.column_names else None
         blocks = 0 if groups is not None else first.result.blocks
         self.groups = groups_of(len(self.ids), groups, blocks)
@@ -62,7 +65,8 @@ class Paired:
         for name in table.column_names:
             source = "baseline" if baseline and name == "prediction" else name
             if name not in ("id", "group", "probabilities", "baseline"):
-                columns[name] = self._column(table, source, run)[order]
+                values = self._column(table, source, run)
+                columns |= {} if values is None else {name: values[order]}
         if not _equal(columns.get("target"), self.target):
             raise ConfigError(f"compare: {run.folder} has other targets than {self.first.folder} for the same test samples")
         found = {}
@@ -70,7 +74,9 @@ class Paired:
             form = self._form(run, metric)
             try:
                 value, deleted = form.values(columns, self.groups)
-            except (KeyError, ValueError, TypeError) as error:
+            except KeyError as error:
+                raise DataError(f"{run.folder / PREDICTIONS}: has no column {error}, which {metric} requires") from None
+            except (ValueError, TypeError) as error:
                 raise DataError(f"{run.folder / PREDICTIONS}: does not give {metric}: {error}") from None
             told = run.result.baseline[1].get(metric) if baseline else run.result.metrics.get(metric)
             if told is not None and not np.isclose(value, told, rtol=1e-5, atol=1e-9, equal_nan=True):
@@ -110,8 +116,8 @@ class Paired:
         order[mine] = theirs
         return order
 
-    def _column(self, table: Any, name: str, run: Run) -> np.ndarray:
-        """Return a column as numbers: words by their place in `names`, lists of equal length as rows."""
+    def _column(self, table: Any, name: str, run: Run) -> np.ndarray | None:
+        """Return a column as numbers: words by their place in `names`, lists of equal length as rows; None for others."""
         import pyarrow
 
         if name not in table.column_names:
@@ -122,6 +128,9 @@ class Paired:
         kind = column.type
         if column.null_count:
             raise DataError(f"{run.folder / PREDICTIONS}: column '{name}' lacks {column.null_count:,} values")
+        if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
+            column = column.dictionary_encode()
+            kind = column.type
         if pyarrow.types.is_dictionary(kind):
             places = [self.names.setdefault(word, len(self.names)) for word in column.dictionary.to_pylist()]
             return np.asarray(places, dtype=np.int64)[column.indices.to_numpy(zero_copy_only=False)]
@@ -131,7 +140,7 @@ class Paired:
                 return column.flatten().to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
         elif pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind) or pyarrow.types.is_boolean(kind):
             return column.to_numpy(zero_copy_only=False)
-        return np.zeros(len(column))  # no form takes others, such as texts of varying length
+        return None  # no form takes others
 
 
 def _read(run: Run) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlframe.config.yaml_files import read as read_yaml
 from dlframe.runs.recorder import read_metadata
 from dlframe.runs.run_directory import FREE, RESULT, flat, read_file, read_result
 from dlframe.types import ConfigError, DataError, Result, nearest, printable
@@ -76,15 +77,13 @@ def read_run(folder: Path) -> Run:
         raise ConfigError(f"compare: {folder} is no run directory. Give directories such as runs/cnn-digits-20260131-120000")
     if not (folder / RESULT).exists():
         raise ConfigError(f"compare: the run in {folder} has not ended. Resume it, or leave it out")
-    import yaml
-
     try:
-        options = dict(flat(yaml.load(read_file(folder, "config.yaml"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
+        options = dict(flat(read_yaml(folder / "config.yaml", inside=folder)))
         facts = json.loads(read_file(folder, "data.json"))
         data, fingerprint = facts["name"], facts["fingerprint"]
         if not all(isinstance(text, str) and text.isprintable() for text in (data, fingerprint)):
             raise ValueError("invalid names")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: is damaged: {' '.join(str(error).split())[:200]}") from None
     result = read_result(folder)
     if result.limited:

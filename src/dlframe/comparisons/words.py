@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from dlframe.comparisons.analysis import Comparison, Pair, Row
-from dlframe.statistics import planning
-from dlframe.statistics.comparison import Difference, Parts
+from dlframe.statistics.comparison import planning
+from dlframe.statistics.comparison.differences import Difference, Parts
 from dlframe.types import Metric, printable
 
 POWER = 0.8

@@ -201,7 +201,7 @@ class Task(nn.Module, ABC):
     def forms(self) -> dict[str, dict[str, Any]]:
         """Return how metrics follow from the columns of `table`, for comparisons: {"f1": {"form": "f1", "average": "macro"}}.
 
-        The forms are those of `dlframe.statistics.predicted`; a metric without one is not compared.
+        The forms are those of `dlframe.statistics.comparison.predicted`; a metric without one is not compared.
         """
         return {}
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlframe.statistics.comparison import Parts
+from dlframe.statistics.comparison.differences import Parts
 
 MOST_SEEDS, MOST_EXAMPLES = 1000, 1e6
 """Limits of the search: seeds of a model, and times the present number of examples."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlframe.statistics.jackknife import of_group_sums
+from dlframe.statistics.comparison.jackknife import of_group_sums
 
 Columns = Mapping[str, Any]
 """Columns of a table of predictions by name, (samples, ...): classes as names, numbers as floats."""
@@ -37,7 +37,7 @@ class Form:
 
         Args:
             columns: The table.
-            groups: (samples,) numbers from 0, see `dlframe.statistics.jackknife.groups_of`.
+            groups: (samples,) numbers from 0, see `dlframe.statistics.comparison.jackknife.groups_of`.
 
         Raises:
             KeyError: A column is missing.

@@ -1,0 +1,1 @@
+"""Comparison of training procedures over seeds and test examples; arrays in, numbers out."""

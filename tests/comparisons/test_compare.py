@@ -1,0 +1,286 @@
+"""`compare`, on runs of real training: the numbers anew from the predictions, the words, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from scipy import stats
+
+from dlframe.cli import main
+
+SHORT = ["epochs=2", "tracking=none", "model.width=16", "figures=none"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two models with three seeds each, and one without randomness."""
+    folder = tmp_path_factory.mktemp("compare")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["compare", "model=mlp", "model.width=16,64", "epochs=2", "tracking=none", "seeds=3", "name=both"]) == 0
+        assert main(["-m", "model=lda", "seed=0", "tracking=none", "name=closed"]) == 0
+        assert main(["-m", "task=forecasting", "model=dlinear", "data=sp500", "epochs=1", "tracking=none", "seed=0,1",
+                     "name=prices"]) == 0  # fmt: skip
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+
+
+def rows(path: str) -> dict[str, dict[str, str]]:
+    with open(path, encoding="utf-8") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def right(number: int) -> np.ndarray:
+    table = pandas.read_parquet(f"runs/both-{number:04d}/predictions.parquet").sort_values("id")
+    return (table.target == table.prediction).to_numpy(float)
+
+
+# --- numbers
+
+
+def test_the_numbers_are_those_of_the_predictions(capsys):
+    """Variances over seeds, covariances over examples, Satterthwaite's degrees of freedom: by hand, from the tables."""
+    assert main(["compare", "both", "out=numbers.csv"]) == 0
+    small, large = np.array([right(i) for i in (0, 1, 2)]), np.array([right(i) for i in (3, 4, 5)])
+    n = small.shape[1]
+    variance = [y.mean(1).var(ddof=1) / 3 for y in (small, large)]
+    within = [np.mean([np.cov(y[i], y[j])[0, 1] for i, j in ((0, 1), (0, 2), (1, 2))]) / n for y in (small, large)]
+    across = np.mean([np.cov(a, b)[0, 1] for a in small for b in large]) / n
+    examples = max(sum(within) - 2 * across, 0)
+    total = sum(variance) + examples
+    freedom = total**2 / (sum(v**2 / 2 for v in variance) + examples**2 / (n - 1))
+    difference = large.mean() - small.mean()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(total)
+    found = rows("numbers.csv")
+    assert set(found) == {"mlp model.width=16", "mlp model.width=64", "majority class"}
+    worse = found["mlp model.width=16"]
+    assert float(worse["mean"]) == pytest.approx(small.mean())
+    assert float(worse["difference_to_best"]) == pytest.approx(difference)
+    assert [float(worse["difference_low"]), float(worse["difference_high"])] == pytest.approx(
+        [difference - half, difference + half]
+    )
+    assert float(worse["p_value_holm"]) == pytest.approx(2 * stats.t.sf(difference / np.sqrt(total), freedom))
+    said = capsys.readouterr().out
+    assert re.search(
+        r"mlp model\.width=64 is better than mlp model\.width=16 by [\d.]+ points \([\d.]+ to [\d.]+; p [=<] ", said
+    )
+
+
+def test_metrics_side_by_side_and_the_narrower_questions():
+    assert main(["compare", "both", "metrics=[f1,accuracy]", "over=seeds", "out=seeds.csv"]) == 0
+    values = [json.loads(Path(f"runs/both-{i:04d}/result.json").read_text())["metrics"]["f1"] for i in range(6)]
+    welch = float(stats.ttest_ind(values[3:], values[:3], equal_var=False)[1])
+    with open("seeds.csv", encoding="utf-8") as file:
+        (row,) = (r for r in csv.DictReader(file) if r["model"].endswith("=16") and r["metric"] == "f1")
+    assert float(row["p_value_holm"]) == pytest.approx(welch, rel=1e-4)
+    assert main(["compare", "runs/both-0000", "runs/both-0003", "over=examples", "out=one.csv"]) == 0
+    paired = float(stats.ttest_1samp(right(3) - right(0), 0.0)[1])
+    (worse,) = (row for row in rows("one.csv").values() if row["p_value_holm"])
+    assert float(worse["p_value_holm"]) == pytest.approx(paired)
+
+
+def test_a_model_without_randomness_and_another_order_of_rows(capsys):
+    """Rows are paired by id, whatever their order."""
+    table = pandas.read_parquet("runs/closed-0000/predictions.parquet").sample(frac=1, random_state=0)
+    shutil.copytree("runs/closed-0000", "runs/shuffled")
+    table.to_parquet("runs/shuffled/predictions.parquet")
+    assert main(["compare", "both", "closed", "out=a.csv"]) == 0
+    assert main(["compare", "both", "runs/shuffled", "out=b.csv"]) == 0
+    assert rows("a.csv") == rows("b.csv")
+    assert "note" not in capsys.readouterr().out
+    shutil.rmtree("runs/shuffled")
+
+
+def test_forecasts_are_compared_with_the_naive_one_in_blocks(capsys):
+    assert main(["compare", "prices"]) == 0
+    said = capsys.readouterr().out
+    assert "1,007 test examples in 20 blocks of 50 neighbors" in said
+    assert re.search(r"dlinear (does not beat|is worse than) the naive forecast", said)
+
+
+def test_the_same_command_trains_nothing_again(capsys):
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("both-*/result.json")}
+    assert main(["compare", "model=mlp", "model.width=16,64", "epochs=2", "tracking=none", "seeds=3", "name=both"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").glob("both-*/result.json")} == before
+    said = capsys.readouterr().out
+    assert "compare both: 6 jobs, 6 done before" in said
+    page = Path("runs/sweeps/both/report.html").read_text()
+    assert page.count("<figure>") == 3
+    assert "compare model=mlp model.width=16,64" in page
+
+
+def test_a_run_that_fails_leaves_the_others_a_table(capsys):
+    options = [
+        "compare",
+        "model=mlp",
+        "optimizer=sgd",
+        "optimizer.lr=0.01,1e30",
+        "epochs=1",
+        "tracking=none",
+        "seeds=2",
+        "name=f",
+    ]
+    assert main(options) == 1
+    said = capsys.readouterr().out
+    assert "failed: optimizer.lr=1e30 seed=0: weights or buffers are not finite" in said.replace("1e+30", "1e30")
+    assert "1 model on digits, 359 test examples" in said
+
+
+@pytest.mark.parametrize("ending", [".md", ".tex", ".html", ".txt"])
+def test_every_format_says_the_same(ending, capsys):
+    assert main(["compare", "both", "closed", f"out=table{ending}"]) == 0
+    text = Path(f"table{ending}").read_text()
+    for label in ("lda", "majority class", "points"):
+        assert label in text
+    if ending == ".tex":
+        assert text.count(r"\\") == 5
+        assert r"model.width=64" in text
+        assert "\\%" in text
+        assert r"\textbf{" in text
+
+
+# --- refusals
+
+
+def copied(run: str, name: str) -> Path:
+    target = Path("runs", name)
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(Path("runs", run), target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "compare: requires runs, or options of runs to train"),
+        (["nope"], "compare: no such run. Received: 'nope'."),
+        (["runs"], "compare: runs is no run directory"),
+        (["both", "model=cnn"], "compare: takes runs, or options of runs to train. Received both: both and model=cnn"),
+        (
+            ["both", "metrics=[auroc]"],
+            "compare: no metric 'auroc' follows from the predictions of runs/both-0000. Choose from: accuracy",
+        ),
+        (["both", "prices"], "compare: "),
+        (["both", "seeds=0"], "seeds: must be int"),
+        (["both", "detect=-1"], "detect: must be"),
+        (["both", "over=runs"], "over: must be"),
+        (["both", "out=table.pdf"], "out: must end in .txt, .md, .tex, .csv, .html. Received: 'table.pdf'."),
+        (["both", "out=nowhere/table.md"], "out: nowhere/table.md cannot be written: No such file or directory."),
+        (["both", "ouput=x.md"], "compare: takes runs, or options of runs to train"),
+        (["runs/both-0000", "runs/both-0003", "over=seeds"], "compare: mlp model.width="),
+    ],
+)
+def test_mistakes(arguments, message, capsys):
+    status = main(["compare", *arguments])
+    error = capsys.readouterr().err
+    if arguments == ["both", "prices"]:  # two data sets, each with its own table
+        assert status == 0
+        return
+    assert status == 2
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+
+
+def changed(name: str, change) -> None:
+    target = copied("both-0001", name)
+    table = pandas.read_parquet(target / "predictions.parquet")
+    change(table, target).to_parquet(target / "predictions.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "fewer",
+            lambda table, _: table.iloc[:-3],
+            "was tested on other samples than runs/both-0003: 0 are only in the first, 3 only in",
+        ),
+        ("others", lambda table, _: table.assign(id=table.id + 5000), "was tested on other samples"),
+        ("twice", lambda table, _: table.assign(id=0), "358 ids of test samples are there twice"),
+        (
+            "targets",
+            lambda table, _: table.assign(target=table.target[::-1].to_numpy()),
+            "has other targets than runs/both-0003",
+        ),
+        ("better", lambda table, _: table.assign(prediction=table.target), "gives accuracy 1. runs/better says 0."),
+        ("lacks", lambda table, _: table.drop(columns="prediction"), "has no column 'prediction'"),
+        (
+            "null",
+            lambda table, _: table.assign(prediction=table.prediction.where(table.id != 2)),
+            "column 'prediction' lacks 1 values",
+        ),
+        ("empty", lambda table, _: table.iloc[:0], "has no ids of test samples"),
+    ],
+)
+def test_predictions_that_cannot_be_compared(name, change, message, capsys):
+    changed(name, change)
+    assert main(["compare", "runs/both-0003", f"runs/{name}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    shutil.rmtree(f"runs/{name}")
+
+
+def test_folders_that_are_damaged(capsys):
+    def told(change) -> str:
+        target = copied("both-0001", "damaged")
+        change(target)
+        assert main(["compare", "runs/both-0003", "runs/damaged"]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    assert "has not ended" in told(lambda run: (run / "result.json").unlink())
+    assert "no result of a run" in told(lambda run: (run / "result.json").write_text("{"))
+    assert "cannot be read" in told(lambda run: (run / "predictions.parquet").write_bytes(b"PAR1 and no more"))
+    assert "cannot be read" in told(lambda run: (run / "predictions.parquet").unlink())
+    assert "is damaged" in told(lambda run: (run / "data.json").write_text("[]"))
+    assert "must be a file" in told(
+        lambda run: ((run / "predictions.parquet").unlink(), os.symlink("/etc/passwd", run / "predictions.parquet"))
+    )
+
+    def without_forms(run: Path) -> None:
+        result = json.loads((run / "result.json").read_text())
+        del result["forms"]
+        (run / "result.json").write_text(json.dumps(result))
+
+    assert "It was trained by an earlier version: train it again" in told(without_forms)
+
+
+def test_the_same_run_twice_counts_once_and_a_copy_is_refused(capsys):
+    assert main(["compare", "both", "runs/both-0000", "out=again.csv"]) == 0
+    assert rows("again.csv")["mlp model.width=16"]["seeds"] == "3"
+    copied("both-0000", "copy")
+    capsys.readouterr()
+    assert main(["compare", "both", "runs/copy"]) == 2
+    assert "are the same model with the same seed. Leave one out" in capsys.readouterr().err
+    shutil.rmtree("runs/copy")
+
+
+def test_one_seed_says_what_is_left_out(capsys):
+    assert main(["compare", "runs/both-0000", "runs/both-0003"]) == 0
+    said = capsys.readouterr().out
+    assert "note: one seed: the noise of training is left out" in said
+
+
+def test_other_data_under_one_name_are_refused(capsys):
+    target = copied("both-0001", "elsewhere")
+    facts = json.loads((target / "data.json").read_text())
+    (target / "data.json").write_text(json.dumps({**facts, "fingerprint": "0" * 12}))
+    assert main(["compare", "runs/both-0003", "runs/elsewhere"]) == 2
+    assert "have other data or another split, both called digits" in capsys.readouterr().err
+    shutil.rmtree(target)
