@@ -82,12 +82,12 @@ def test_the_numbers_are_those_of_the_predictions(capsys):
 def test_metrics_side_by_side_and_the_narrower_questions():
     assert main(["compare", "both", "metrics=[f1,accuracy]", "over=seeds", "out=seeds.csv"]) == 0
     values = [json.loads(Path(f"runs/both-{i:04d}/result.json").read_text())["metrics"]["f1"] for i in range(6)]
-    welch = float(stats.ttest_ind(values[3:], values[:3], equal_var=False)[1])
+    welch = stats.ttest_ind(values[3:], values[:3], equal_var=False)[1]
     with open("seeds.csv", encoding="utf-8") as file:
         (row,) = (r for r in csv.DictReader(file) if r["model"].endswith("=16") and r["metric"] == "f1")
     assert float(row["p_value_holm"]) == pytest.approx(welch, rel=1e-4)
     assert main(["compare", "runs/both-0000", "runs/both-0003", "over=examples", "out=one.csv"]) == 0
-    paired = float(stats.ttest_1samp(right(3) - right(0), 0.0)[1])
+    paired = stats.ttest_1samp(right(3) - right(0), 0.0)[1]
     (worse,) = (row for row in rows("one.csv").values() if row["p_value_holm"])
     assert float(worse["p_value_holm"]) == pytest.approx(paired)
 
@@ -283,4 +283,73 @@ def test_other_data_under_one_name_are_refused(capsys):
     (target / "data.json").write_text(json.dumps({**facts, "fingerprint": "0" * 12}))
     assert main(["compare", "runs/both-0003", "runs/elsewhere"]) == 2
     assert "have other data or another split, both called digits" in capsys.readouterr().err
+    shutil.rmtree(target)
+
+
+# --- what it takes, and again
+
+
+def test_a_plan_gives_the_power_that_it_says(capsys):
+    """The seeds that are told, put into the formula for the difference of two means with as many seeds."""
+    assert main(["plan", "both", "detect=10", "out=power.png"]) == 0
+    said = capsys.readouterr().out
+    assert "to see 10.0 points with a chance of 80 %" in said
+    small, large = np.array([right(i) for i in (0, 1, 2)]), np.array([right(i) for i in (3, 4, 5)])
+    share = float(re.search(r"the variance: seeds (\d+) %", said)[1])  # type: ignore[index]
+    seeds = sum(y.mean(1).var(ddof=1) / 3 for y in (small, large))
+    within = [np.mean([np.cov(y[i], y[j])[0, 1] for i, j in ((0, 1), (0, 2), (1, 2))]) / 359 for y in (small, large)]
+    examples = max(sum(within) - 2 * np.mean([np.cov(a, b)[0, 1] for a in small for b in large]) / 359, 0)
+    assert share == pytest.approx(100 * seeds / (seeds + examples), abs=0.51)
+    assert Path("power.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs/both-0000", "runs/both-0003"], "plan: requires two seeds of each model"),
+        (["closed"], "plan: requires two models"),
+        (["both", "prices"], "plan: takes runs on one data set"),
+        (["both", "detect=-1"], "detect: must be"),
+        (["both", "out=x.pdf"], "out: must end in .png"),
+    ],
+)
+def test_mistakes_of_a_plan(arguments, message, capsys):
+    assert main(["plan", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_a_run_is_reproduced_to_the_bit(capsys):
+    assert main(["reproduce", "runs/both-0001"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "identical: the same weights and metrics, bit for bit"
+    assert main(["compare", "both"]) == 0, "the new run is none of the study's"
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "status", "verdict"),
+    [("\nseed: 1", "\nseed: 7", 0, "within the noise"), ("\n  lr: 0.001", "\n  lr: 1.0e-09", 1, "not reproduced")],
+)
+def test_another_training_is_told_apart(was, now, status, verdict, capsys):
+    """Of a record that was changed afterwards: a run with another seed, and one that learns nothing."""
+    target = copied("both-0004", "altered")
+    config = "\n" + (target / "config.yaml").read_text()
+    assert config.count(was) == 1
+    (target / "config.yaml").write_text(config.replace(was, now))
+    assert main(["reproduce", "runs/altered"]) == status
+    assert capsys.readouterr().out.splitlines()[-1].startswith(verdict)
+    shutil.rmtree(target)
+
+
+def test_what_has_changed_since_is_told_first(capsys):
+    target = copied("both-0001", "earlier")
+    environment = json.loads((target / "environment.json").read_text())
+    environment["packages"]["torch"] = "2.0.0"
+    (target / "environment.json").write_text(json.dumps(environment))
+    assert main(["reproduce", "runs/earlier"]) == 0
+    assert re.match(r"note: torch was 2\.0\.0 and is \d", capsys.readouterr().err)
+    (target / "environment.json").write_text("[]")
+    assert main(["reproduce", "runs/earlier"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    assert main(["reproduce"]) == 2
     shutil.rmtree(target)

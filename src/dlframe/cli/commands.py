@@ -58,6 +58,13 @@ COMMANDS = {
             "say whether models differ: means with intervals, tests",
             "dlframe.comparisons.compare",
         ),
+        Command(
+            "plan",
+            "RUN ... | KEY=VALUE,VALUE ...",
+            "tell the seeds, examples and hours that show a difference",
+            "dlframe.comparisons.plan",
+        ),
+        Command("reproduce", "RUN", "train a run again from its record, and compare", "dlframe.comparisons.reproduce"),
         Command("test", "RUN [KEY=VALUE ...]", "evaluate a finished run again from its directory", "dlframe.jobs.evaluate"),
         Command("figures", "RUN ...", "draw the figures of runs from their directories", "dlframe.jobs.figures"),
         Command("predict", "RUN INPUT ...", "predict for files, folders or arrays", "dlframe.serving.predict"),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
-from dlframe.comparisons.predictions import Paired
+from dlframe.comparisons.predictions import Paired, Values
 from dlframe.comparisons.runs import Model, Run
 from dlframe.statistics.comparison import differences as comparison
 from dlframe.statistics.comparison.differences import Difference, Mean, Over, Scores
+from dlframe.statistics.comparison.others import diebold_mariano
 from dlframe.types import ConfigError, Metric
 
 
@@ -26,6 +27,7 @@ class Row:
         means: Metric -> mean with its interval.
         alone: Metric -> mean with its interval over seeds alone; none with one seed.
         runs: Its runs; none of the baseline.
+        losses: (samples,) mean loss of its runs for each forecast of a series; None of other data.
     """
 
     label: str
@@ -33,6 +35,7 @@ class Row:
     means: Mapping[str, Mean]
     alone: Mapping[str, Mean]
     runs: tuple[Run, ...]
+    losses: np.ndarray | None = None
 
     @property
     def seconds(self) -> float:
@@ -79,6 +82,7 @@ class Comparison:
         baseline: The trivial baseline; None where its predictions are not known.
         pairs: All pairs of models, for `metric`.
         over_baseline: Label -> difference of a model and the baseline, positive where the model is better.
+        diebold_mariano: Label -> p-value of Diebold and Mariano's test of a model and the baseline, for forecasts of a series.
         over: What intervals and tests generalize over.
         samples: Number of test samples.
         groups: Number of groups that the jackknife leaves out.
@@ -92,6 +96,7 @@ class Comparison:
     baseline: Row | None
     pairs: tuple[Pair, ...]
     over_baseline: Mapping[str, Difference]
+    diebold_mariano: Mapping[str, float]
     over: Over
     samples: int
     groups: int
@@ -140,6 +145,7 @@ def compare(models: Sequence[Model], metrics: Sequence[str] = (), *, over: Over 
         baseline=baseline,
         pairs=tuple(pairs),
         over_baseline=beaten,
+        diebold_mariano=_diebold_mariano(rows, baseline, paired),
         over=over,
         samples=len(paired),
         groups=int(paired.groups.max()) + 1,
@@ -150,16 +156,33 @@ def compare(models: Sequence[Model], metrics: Sequence[str] = (), *, over: Over 
 def _row(label: str, paired: Paired, runs: Sequence[Run], read: Mapping[str, Metric], over: Over) -> Row:
     values = [paired.values(run, [*read]) or {} for run in runs]
     is_random = runs[0].result.is_random
-    scores = {m: comparison.scores([v[m][0] for v in values], [v[m][1] for v in values], is_random=is_random) for m in read}
-    return _with_intervals(label, scores, runs, read, over)
+    scores = {
+        metric: comparison.scores([v[metric].value for v in values], [v[metric].deleted for v in values], is_random=is_random)
+        for metric in read
+    }
+    return replace(_with_intervals(label, scores, runs, read, over), losses=_losses(values, next(iter(read))))
+
+
+def _losses(values: Sequence[Mapping[str, Values]], metric: str) -> np.ndarray | None:
+    found = [losses for v in values if (losses := v[metric].losses) is not None]
+    return np.mean(found, axis=0) if found else None
 
 
 def _baseline(paired: Paired, first: Run, read: Mapping[str, Metric], over: Over) -> Row | None:
     values = paired.values(first, [*read], baseline=True)
     if values is None:
         return None
-    scores = {metric: comparison.scores([value], [deleted], is_random=False) for metric, (value, deleted) in values.items()}
-    return _with_intervals(first.result.baseline[0], scores, (), read, "examples" if over == "examples" else "both")
+    scores = {metric: comparison.scores([v.value], [v.deleted], is_random=False) for metric, v in values.items()}
+    row = _with_intervals(first.result.baseline[0], scores, (), read, "examples" if over == "examples" else "both")
+    return replace(row, losses=_losses([values], next(iter(read))))
+
+
+def _diebold_mariano(rows: Sequence[Row], baseline: Row | None, paired: Paired) -> dict[str, float]:
+    """Compare the forecasts of models, averaged over seeds, with those of the baseline."""
+    if not baseline or baseline.losses is None:
+        return {}
+    horizon = paired.target.shape[1] if paired.target.ndim > 1 else 1
+    return {row.label: diebold_mariano(row.losses, baseline.losses, horizon) for row in rows if row.losses is not None}
 
 
 def _with_intervals(

@@ -5,23 +5,21 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from dlframe.comparisons import page, table
 from dlframe.comparisons.analysis import Comparison, compare
-from dlframe.comparisons.runs import Run, models_of, read_run
-from dlframe.comparisons.words import heading
-from dlframe.config import load_options
+from dlframe.comparisons.presentation import datasets, page, table
+from dlframe.comparisons.presentation.words import heading
+from dlframe.comparisons.runs import Run, models_of
+from dlframe.comparisons.sources import gather, split
 from dlframe.registry import NonNegative
 from dlframe.runs.run_directory import FIGURES, REPORT, check_links
-from dlframe.studies import grid
-from dlframe.studies.space import Space
-from dlframe.studies.study import FOLDER, MANIFEST, Study
-from dlframe.types import ConfigError, printable, say
+from dlframe.studies.study import Study
+from dlframe.types import ConfigError, say
 
 __all__ = ["Options", "main"]
 
@@ -37,8 +35,8 @@ class Options:
         metrics: Metrics of the table; the first one is tested. None for the headline of the runs.
         over: What intervals and tests generalize over: seeds and test examples (is the procedure better?), seeds (on this test
             set?), or examples (are these trained networks?).
-        detect: Difference that is worth seeing, for the sentence on what it would take, in the metric's own unit (accuracy:
-            0.005 is half a point); 0 for half of the present interval.
+        detect: Difference that is worth seeing, for the sentence on what it would take: in points of accuracy and other
+            fractions, else in the unit of the metric; 0 for a half of the present interval's half-width.
         out: File for the table, ending in .md, .tex, .csv or .txt; empty for none.
     """
 
@@ -59,52 +57,25 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         DlframeError: The runs cannot be compared.
     """
-    own = {f.name for f in fields(Options)}
-    places = [text for text in arguments if "=" not in text]
-    options = load_options("compare", Options, [text for text in arguments if text.partition("=")[0] in own])
-    rest = [text for text in arguments if "=" in text and text.partition("=")[0] not in own]
+    options, places, rest = split("compare", Options, arguments)
     endings = [*table.FORMATS, HTML]
     if options.out and Path(options.out).suffix not in endings:
         raise ConfigError(f"out: must end in {', '.join(endings)}. Received: {options.out!r}.", "out")
-    if places and rest:
-        raise ConfigError(f"compare: takes runs, or options of runs to train. Received both: {places[0]} and {rest[0]}")
-    if not places and not rest:
-        raise ConfigError(
-            "compare: requires runs, or options of runs to train. Try: python -m dlframe compare model=cnn,rnn seeds=5"
-        )
-    if rest:
-        return _trained(arguments, rest, options)
-    _tell(compare_runs([read_run(folder) for place in places for folder in folders_of(place)], options), options)
-    return 0
 
-
-def _trained(arguments: Sequence[str], rest: Sequence[str], options: Options) -> int:
-    """Train what is missing of a grid, and compare its runs; the exit status."""
-    seeds = ",".join(map(str, range(options.seeds)))
-    status = 0
-
-    def end(study: Study, space: Space) -> None:
-        nonlocal status
-        records = study.records()
-        complete = [record for record in records if record.state == "complete"]
-        others = [record for record in records if record.state != "complete"]
-        say(*(f"failed: {' '.join(r.overrides)}: {r.failure or 'not finished'}" for r in others))
-        if not complete:
-            raise ConfigError(f"compare: no run of {study.name} is complete")
-        status = int(len(complete) < len(space.grid))
-        found = compare_runs([read_run(Path(record.run)) for record in complete], options)
+    def use(runs: list[Run], study: Study | None) -> None:
+        found = compare_runs(runs, options)
         _tell(found, options)
-        _write_page(found, study, f"python -m dlframe compare {shlex.join(arguments)}")
+        if study:
+            _write_page(found, study, f"python -m dlframe compare {shlex.join(arguments)}")
 
-    is_given = any(text.startswith("seed=") for text in rest)
-    own = grid.train([*rest, *([] if is_given else [f"seed={seeds}"])], stem="compare", end=end)
-    return own if isinstance(own, int) else status
+    return gather("compare", places, rest, options.seeds, use)
 
 
 def _tell(found: Sequence[Comparison], options: Options) -> None:
     """Print comparisons, and write the file that is asked for."""
     for comparison in found:
         say(heading(comparison), *table.terminal(comparison, options.detect).split("\n"))
+    say(*datasets.sentences(found))
     if not options.out:
         return
     path = Path(options.out)
@@ -137,23 +108,6 @@ def _write_page(found: Sequence[Comparison], study: Study, command: str) -> None
             study.journal.artifact(f"{FIGURES}/{name}", FIGURES)
         study.journal.artifact(REPORT)
     say(f"page {path}")
-
-
-def folders_of(place: str, runs: str = "runs") -> list[Path]:
-    """Return the run directories that an argument names: one, or those of a study.
-
-    Raises:
-        ConfigError: There are none.
-    """
-    path = Path(place)
-    study = path if (path / MANIFEST).is_file() else Path(runs) / FOLDER / place
-    if not (study / MANIFEST).is_file():
-        return [path]
-    folders = sorted(study.parent.parent.glob(f"{study.name}-[0-9][0-9][0-9][0-9]*"))
-    finished = [folder for folder in folders if (folder / "result.json").is_file()]
-    if not finished:
-        raise ConfigError(f"compare: '{printable(study.name)}' has no complete run yet")
-    return finished
 
 
 def compare_runs(runs: Sequence[Run], options: Options) -> list[Comparison]:

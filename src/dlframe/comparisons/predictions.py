@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,20 @@ from dlframe.types import ConfigError, DataError, opened
 PREDICTIONS = "predictions.parquet"
 LARGEST = 2**33
 """Bytes of a table of predictions that is read."""
+
+
+class Values(NamedTuple):
+    """A metric of a run.
+
+    Attributes:
+        value: The metric.
+        deleted: (groups,) the metric without each group of test samples.
+        losses: (samples,) the loss of each forecast, in order; None of other metrics and where samples are no series.
+    """
+
+    value: float
+    deleted: np.ndarray
+    losses: np.ndarray | None
 
 
 class Paired:
@@ -39,14 +53,15 @@ class Paired:
         self.target = target
         groups = table["group"].to_numpy(zero_copy_only=False) if "group" in table.column_names else None
         blocks = 0 if groups is not None else first.result.blocks
+        self.is_series = blocks > 0
         self.groups = groups_of(len(self.ids), groups, blocks)
         self.unit = "groups" if groups is not None else f"blocks of {len(self.ids) // blocks} neighbors" if blocks else ""
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def values(self, run: Run, metrics: Sequence[str], *, baseline: bool = False) -> dict[str, tuple[float, np.ndarray]] | None:
-        """Return metrics of a run, each with its leave-one-group-out values (groups,).
+    def values(self, run: Run, metrics: Sequence[str], *, baseline: bool = False) -> dict[str, Values] | None:
+        """Return metrics of a run.
 
         Args:
             run: A run on the same test samples.
@@ -83,7 +98,7 @@ class Paired:
                 raise DataError(f"{run.folder / PREDICTIONS}: gives {metric} {value:.6g}. {run.folder} says {told:.6g}")
             if not np.isfinite(deleted).all() or not np.isfinite(value):
                 raise ConfigError(f"compare: {metric} of {run.folder} is undefined, or is without some of the test samples")
-            found[metric] = (value, deleted)
+            found[metric] = Values(value, deleted, form.losses(columns) if self.is_series else None)
         return found
 
     def _form(self, run: Run, metric: str) -> Form:

@@ -47,6 +47,13 @@ class Form:
         sums, value = FORMS[self.name](columns, groups, count, self.options)
         return of_group_sums(value, sums)
 
+    def losses(self, columns: Columns) -> np.ndarray | None:
+        """Return the loss (samples,) of each forecast, squared for the RMSE and absolute for the MAE; None of other metrics."""
+        if self.name not in LOSSES:
+            return None
+        target, prediction = _numbers(columns, "target", "prediction")
+        return LOSSES[self.name](prediction - target).mean(1)
+
     @property
     def is_proportion(self) -> bool:
         """Whether the metric is the fraction of samples that are right."""
@@ -139,13 +146,16 @@ def _quotient(columns: Columns, groups: np.ndarray, count: int, options: Mapping
     return _of_rows(np.c_[above.sum(1), below.sum(1)], groups, count), _ratio
 
 
+LOSSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"rmse": np.square, "mae": np.abs}
+"""Metrics of forecasts -> loss of an error."""
+
 FORMS: dict[str, Callable[[Columns, np.ndarray, int, Mapping[str, Any]], Sums]] = {
     "accuracy": _accuracy,
     "f1": _of_classes(lambda hits, predicted, actual: 2 * hits / (predicted + actual)),
     "precision": _of_classes(lambda hits, predicted, actual: hits / predicted),
     "recall": _of_classes(lambda hits, predicted, actual: hits / actual),
-    "rmse": _of_errors(np.square, np.sqrt),
-    "mae": _of_errors(np.abs, lambda means: means),
+    "rmse": _of_errors(LOSSES["rmse"], np.sqrt),
+    "mae": _of_errors(LOSSES["mae"], lambda means: means),
     "mape": _mape,
     "mean": _mean,
     "ratio": _quotient,

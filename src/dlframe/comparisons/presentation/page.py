@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe.comparisons.analysis import Comparison
-from dlframe.comparisons.words import columns, footnotes, heading, sentences
+from dlframe.comparisons.presentation.words import columns, footnotes, heading, sentences
 from dlframe.reports.page import NUMBER, escaped, page, pictures
 from dlframe.types import read_bytes
 

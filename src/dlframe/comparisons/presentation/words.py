@@ -21,6 +21,11 @@ def size(read: Metric, value: float) -> str:
     return f"{_digits(value)} {read.unit}".rstrip()
 
 
+def of_shown(read: Metric, value: float) -> float:
+    """Return a difference in the metric's own unit from one in points, where it is shown in points."""
+    return value / 100 if read.unit == "fraction" else value
+
+
 def _digits(value: float) -> str:
     """Write a number with two digits after the first ones that count, without an exponent: "1.94", "0.031"."""
     if not math.isfinite(value):
@@ -48,7 +53,8 @@ def pair_sentence(found: Comparison, pair: Pair, detect: float = 0.0) -> str:
     Args:
         found: The comparison.
         pair: Two of its models.
-        detect: Difference that is worth seeing, in the metric's own unit; 0 for half of the interval's half-width.
+        detect: Difference that is worth seeing, in points of fractions, else in the metric's unit; 0 for half of the
+            interval's half-width.
     """
     read, difference = found.metrics[found.metric], pair.difference
     if math.isnan(difference.p_value):
@@ -64,14 +70,14 @@ def pair_sentence(found: Comparison, pair: Pair, detect: float = 0.0) -> str:
 def needs(found: Comparison, difference: Difference, detect: float = 0.0) -> str:
     """Say what holds a difference back: seeds or test examples, and how many would show one."""
     read, parts = found.metrics[found.metric], difference.parts
-    target = detect or _rounded((difference.high - difference.low) / 4)
+    target = of_shown(read, detect) or _rounded((difference.high - difference.low) / 4)
     if not target or not parts.variance:
         return "nothing varies"
     plan = planning.needed(target, parts, target=POWER)
     would = f"would show {size(read, target)}"
     unit = "test examples" if not found.unit else f"test examples, in {found.groups:,} {found.unit},"
-    examples = f"about {_about(plan.examples * found.samples)} {would}" if plan.examples else ""
-    seeds = f"about {_about(plan.seeds)} seeds of each {would}" if plan.seeds else ""
+    examples = f"about {about(plan.examples * found.samples)} {would}" if plan.examples else ""
+    seeds = f"about {about(plan.seeds)} seeds of each {would}" if plan.seeds else ""
     if parts.examples >= sum(parts.seeds):
         decide = f"the {found.samples:,} {unit} decide" + (f", {examples}" if examples else "")
         return (
@@ -89,7 +95,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.0e}") if value and math.isfinite(value) else 0.0
 
 
-def _about(count: float) -> str:
+def about(count: float) -> str:
     """Write a number that is known roughly: two digits."""
     return f"{float(f'{math.ceil(count):.1e}'):,.0f}"
 
@@ -129,6 +135,10 @@ def sentences(found: Comparison, detect: float = 0.0) -> list[str]:
     best = found.rows[0]
     told = [pair_sentence(found, found.pair(best.label, row.label), detect) for row in found.rows[1:]]
     told += flags(found)
+    for label, p_value in found.diebold_mariano.items():
+        if not math.isnan(p_value) and found.baseline:
+            check = f"cross-check: {label} and {found.baseline.label} by Diebold and Mariano's test"
+            told.append(f"{check}, which knows no noise of training: {p_text(p_value)}")
     warnings = dict.fromkeys(text for pair in found.pairs for text in pair.difference.warnings)
     return [*told, *(f"note: {text}" for text in warnings)]
 

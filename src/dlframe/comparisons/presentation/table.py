@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 
 from dlframe.comparisons.analysis import Comparison
-from dlframe.comparisons.words import columns, footnotes, sentences
+from dlframe.comparisons.presentation.words import columns, footnotes, sentences
 from dlframe.types import printable
 
 NUMBERS = ("seeds", "parameters", "seconds")

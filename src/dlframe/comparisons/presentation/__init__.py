@@ -1,0 +1,1 @@
+"""What is shown of a comparison: words, tables, a page."""

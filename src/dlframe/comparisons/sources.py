@@ -1,0 +1,95 @@
+"""Runs that a command compares: named, or trained first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dlframe.comparisons.runs import Run, read_run
+from dlframe.config import load_options
+from dlframe.studies import grid
+from dlframe.studies.space import Space
+from dlframe.studies.study import FOLDER, MANIFEST, Study
+from dlframe.types import ConfigError, printable, say
+
+T = TypeVar("T")
+
+
+def split(command: str, options: type[T], arguments: Sequence[str]) -> tuple[T, list[str], list[str]]:
+    """Return the options of a command, the runs that it names, and the options of runs to train.
+
+    Raises:
+        ConfigError: An option is wrong, or there are runs of both kinds, or none.
+    """
+    own = {f.name for f in fields(options)}  # type: ignore[arg-type]  # a dataclass
+    places = [text for text in arguments if "=" not in text or Path(text).is_dir()]
+    others = [text for text in arguments if text not in places]
+    chosen = load_options(command, options, [text for text in others if text.partition("=")[0] in own])
+    rest = [text for text in others if text.partition("=")[0] not in own]
+    if places and rest:
+        raise ConfigError(f"{command}: takes runs, or options of runs to train. Received both: {places[0]} and {rest[0]}")
+    if not places and not rest:
+        example = f"python -m dlframe {command} model=cnn,rnn"
+        raise ConfigError(f"{command}: requires runs, or options of runs to train. Try: {example}")
+    return chosen, places, rest
+
+
+def gather(
+    command: str, places: Sequence[str], rest: Sequence[str], seeds: int, use: Callable[[list[Run], Study | None], Any]
+) -> int:
+    """Read runs, or train them as a grid first, and use them.
+
+    Args:
+        command: Name of the command, which begins that of the grid.
+        places: Runs and studies that are named.
+        rest: Options of runs to train.
+        seeds: Number of seeds of each combination, unless `rest` names seeds.
+        use: What is done with the runs, and with the study that was trained, while it can still upload.
+
+    Returns:
+        Exit status: 1 if a run failed.
+
+    Raises:
+        DlframeError: A run cannot be read, or none is complete.
+    """
+    if not rest:
+        use([read_run(folder) for place in places for folder in folders_of(command, place)], None)
+        return 0
+    status = 0
+
+    def end(study: Study, space: Space) -> None:
+        nonlocal status
+        records = study.records()
+        complete = [record for record in records if record.state == "complete"]
+        others = [record for record in records if record.state != "complete"]
+        say(*(f"failed: {' '.join(r.overrides)}: {r.failure or 'not finished'}" for r in others))
+        if not complete:
+            raise ConfigError(f"{command}: no run of {study.name} is complete")
+        status = int(len(complete) < len(space.grid))
+        use([read_run(Path(record.run)) for record in complete], study)
+
+    is_given = any(text.startswith("seed=") for text in rest)
+    own = [] if is_given else [f"seed={','.join(map(str, range(seeds)))}"]
+    found = grid.train([*rest, *own], stem=command, end=end)
+    return found if isinstance(found, int) else status
+
+
+def folders_of(command: str, place: str, runs: str = "runs") -> list[Path]:
+    """Return the run directories that an argument names: one, or those of a study.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    path = Path(place)
+    study = path if (path / MANIFEST).is_file() else Path(runs) / FOLDER / place
+    if not (study / MANIFEST).is_file():
+        return [path]
+    own = re.compile(re.escape(study.name) + r"-\d{4,}(-seed\d+)?")
+    folders = sorted(folder for folder in study.parent.parent.iterdir() if own.fullmatch(folder.name))
+    finished = [folder for folder in folders if (folder / "result.json").is_file()]
+    if not finished:
+        raise ConfigError(f"{command}: '{printable(study.name)}' has no complete run yet")
+    return finished
