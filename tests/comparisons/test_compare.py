@@ -321,7 +321,7 @@ def test_mistakes_of_a_plan(arguments, message, capsys):
 
 
 def test_a_run_is_reproduced_to_the_bit(capsys):
-    assert main(["reproduce", "runs/both-0001"]) == 0
+    assert main(["reproduce", "runs/both-0001", "runs=again"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "identical: the same weights and metrics, bit for bit"
     assert main(["compare", "both"]) == 0, "the new run is none of the study's"
 
@@ -336,7 +336,7 @@ def test_another_training_is_told_apart(was, now, status, verdict, capsys):
     config = "\n" + (target / "config.yaml").read_text()
     assert config.count(was) == 1
     (target / "config.yaml").write_text(config.replace(was, now))
-    assert main(["reproduce", "runs/altered"]) == status
+    assert main(["reproduce", "runs/altered", "runs=again"]) == status
     assert capsys.readouterr().out.splitlines()[-1].startswith(verdict)
     shutil.rmtree(target)
 
@@ -346,10 +346,35 @@ def test_what_has_changed_since_is_told_first(capsys):
     environment = json.loads((target / "environment.json").read_text())
     environment["packages"]["torch"] = "2.0.0"
     (target / "environment.json").write_text(json.dumps(environment))
-    assert main(["reproduce", "runs/earlier"]) == 0
+    assert main(["reproduce", "runs/earlier", "runs=again"]) == 0
     assert re.match(r"note: torch was 2\.0\.0 and is \d", capsys.readouterr().err)
     (target / "environment.json").write_text("[]")
-    assert main(["reproduce", "runs/earlier"]) == 2
+    assert main(["reproduce", "runs/earlier", "runs=again"]) == 2
     assert "is damaged" in capsys.readouterr().err
     assert main(["reproduce"]) == 2
     shutil.rmtree(target)
+
+
+def test_runs_of_other_studies_are_taken_instead_of_training(capsys):
+    """Four of the six runs are those of `both`, under their own names; two seeds are new."""
+    before = {path.name for path in Path("runs").iterdir()}
+    options = ["compare", "model=mlp", "model.width=16,64", "epochs=2", "tracking=none", "seed=1,2,5", "name=more"]
+    assert main(options) == 0
+    new = {path.name for path in Path("runs").iterdir()} - before
+    assert new == {"more-0002", "more-0005"}
+    assert main(["compare", "more", "out=more.csv"]) == 0
+    assert {row["seeds"] for row in rows("more.csv").values() if row["parameters"]} == {"3"}
+    values = [
+        right(1).mean(),
+        right(2).mean(),
+        json.loads(Path("runs/more-0002/result.json").read_text())["metrics"]["accuracy"],
+    ]
+    assert float(rows("more.csv")["mlp model.width=16"]["mean"]) == pytest.approx(np.mean(values))
+    capsys.readouterr()
+    environment = Path("runs/both-0001/environment.json")
+    text = environment.read_text()
+    environment.write_text(text.replace('"torch": "', '"torch": "0.'))  # another version does not count as the same run
+    assert main([*options[:-1], "name=anew"]) == 0
+    assert (Path("runs/anew-0000") / "result.json").exists()
+    assert not Path("runs/anew-0001").exists()
+    environment.write_text(text)

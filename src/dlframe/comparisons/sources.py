@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 from dlframe.comparisons.runs import Run, read_run
 from dlframe.config import load_options
+from dlframe.runs.run_directory import RESULT
+from dlframe.storage.known import is_known
 from dlframe.studies import grid
 from dlframe.studies.space import Space
-from dlframe.studies.study import FOLDER, MANIFEST, Study
+from dlframe.studies.study import FOLDER, MANIFEST, Study, read_manifest
 from dlframe.types import ConfigError, printable, say
 
 T = TypeVar("T")
@@ -72,7 +74,7 @@ def gather(
         use([read_run(Path(record.run)) for record in complete], study)
 
     is_given = any(text.startswith("seed=") for text in rest)
-    own = [] if is_given else [f"seed={','.join(map(str, range(seeds)))}"]
+    own = ["reuse=true", *([] if is_given else [f"seed={','.join(map(str, range(seeds)))}"])]
     found = grid.train([*rest, *own], stem=command, end=end)
     return found if isinstance(found, int) else status
 
@@ -88,8 +90,10 @@ def folders_of(command: str, place: str, runs: str = "runs") -> list[Path]:
     if not (study / MANIFEST).is_file():
         return [path]
     own = re.compile(re.escape(study.name) + r"-\d{4,}(-seed\d+)?")
-    folders = sorted(folder for folder in study.parent.parent.iterdir() if own.fullmatch(folder.name))
-    finished = [folder for folder in folders if (folder / "result.json").is_file()]
-    if not finished:
+    found = {folder for folder in study.parent.parent.iterdir() if own.fullmatch(folder.name)}
+    if is_known(study=study.resolve()):  # its records may name runs of other studies, which were taken instead
+        records = Study(study, read_manifest(study)).records_of_one_seed()
+        found |= {Path(record.run) for record in records if record.state == "complete"}
+    if not (finished := sorted(folder for folder in found if (folder / RESULT).is_file())):
         raise ConfigError(f"{command}: '{printable(study.name)}' has no complete run yet")
     return finished

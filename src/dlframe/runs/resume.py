@@ -1,14 +1,15 @@
-"""Search of the run to resume: same config, same directory of runs."""
+"""Search of runs of a config in a directory of runs: the one to resume, or one that has ended."""
 
 from __future__ import annotations
 
 import glob
+import json
 from pathlib import Path
 from typing import Any
 
 from dlframe.config import Config, load_saved
 from dlframe.runs import journal
-from dlframe.runs.run_directory import FREE, check_links, flat, identity, title
+from dlframe.runs.run_directory import FREE, RESULT, check_links, flat, has_same_versions, identity, title
 from dlframe.storage.known import is_known
 from dlframe.types import ConfigError, nearest, say
 
@@ -53,6 +54,40 @@ def at(config: Config, folder: Path) -> Path | None:
     if start.get("identity") != identity(config.values):
         raise ConfigError(f"resume: {folder} has another config: {_difference(config, folder)}.", "resume")
     return _checked(folder)
+
+
+class Finished:
+    """Finished runs in a directory of runs, by what they were.
+
+    Only those that this user has started are taken, by the same versions of packages.
+
+    Args:
+        runs: The directory.
+    """
+
+    def __init__(self, runs: str) -> None:
+        self.runs = Path(runs)
+        self._known: dict[str, Path] | None = None
+
+    def find(self, config: Config, fingerprint: str) -> Path | None:
+        """Return a finished run of a config on the data with a fingerprint; None without one."""
+        if self._known is None:
+            self._known = {}
+            for folder in sorted(self.runs.glob("*/")) if self.runs.is_dir() else []:
+                start = _beginning(folder)
+                parameters, tags = start.get("parameters"), start.get("tags")
+                if not isinstance(parameters, dict) or not isinstance(tags, dict) or not (folder / RESULT).is_file():
+                    continue
+                if is_known(run=folder) and journal.ended(folder) == "FINISHED" and has_same_versions(folder):
+                    self._known.setdefault(_job(parameters, tags.get("data.fingerprint")), folder)
+        return self._known.get(_job(dict(flat(config.values)), fingerprint))
+
+
+def _job(options: dict[str, Any], fingerprint: Any) -> str:
+    """Return what makes two runs the same job, whatever their names."""
+    named = (*FREE, "run_name", "experiment_name")
+    counted = {key: value for key, value in options.items() if key.split(".")[0] not in named}
+    return json.dumps([counted, fingerprint], sort_keys=True)
 
 
 def _checked(folder: Path) -> Path:

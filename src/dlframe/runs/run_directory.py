@@ -212,6 +212,14 @@ def _split_hint(before: dict[str, Any], dataset: Dataset) -> str:
     return f" The split was '{split}', and is '{dataset.splits}'." if isinstance(split, str) and split != dataset.splits else ""
 
 
+def has_same_versions(folder: Path) -> bool:
+    """Return whether a run was trained with the packages that are installed now."""
+    try:
+        return json.loads(read_file(folder, "environment.json"))["packages"] == environment.versions()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def warn_of_versions(folder: Path) -> None:
     """Warn about package versions that changed since the start of the run."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe.registry import plugins
@@ -62,7 +63,7 @@ def run_grid(arguments: Sequence[str], running: Sequence[Tracker] = ()) -> int:
         result, failure = None, record.failure or "not finished"
         if record.state == "complete":
             try:
-                result = read_result(study.run_folder(record.number))
+                result = read_result(Path(record.run))
             except DlframeError as error:
                 failure = str(error)
         rows.append(Row(" ".join(values) or "-", group, result, failure))

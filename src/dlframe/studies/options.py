@@ -30,6 +30,7 @@ class Options:
             train as one stacked model, if a measurement at their start says that it is faster.
         extend: Go on with a sweep whose space, search or plugins have changed.
         retry: Run failed trials again.
+        reuse: Take a finished run of the same config, data and packages from the folder of runs, instead of training it again.
         storage: "journal" for a file in the folder of the sweep, or postgresql://USER@HOST:PORT/DATABASE for machines that
             share no storage fit for locks. The password is read from PGPASSWORD or the file that PGPASSFILE names.
     """
@@ -40,6 +41,7 @@ class Options:
     vectorize: Count = 1
     extend: bool = False
     retry: bool = False
+    reuse: bool = False
     storage: str = storage.JOURNAL
 
 

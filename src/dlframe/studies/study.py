@@ -243,7 +243,7 @@ class Study:
             values=tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else (),
             reported=tuple(sorted(trial.intermediate_values.items())),
             seconds=float(attributes.get("seconds", 0.0)),
-            run=str(self.run_folder(trial.number)),
+            run=str(attributes.get("run") or self.run_folder(trial.number)),
             failure=str(attributes.get("failure", "")),
         )
 

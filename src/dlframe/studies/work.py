@@ -19,8 +19,9 @@ from optuna.trial import Trial, TrialState
 
 from dlframe.config import Config, load
 from dlframe.runs.environment import python
-from dlframe.runs.journal import ended, history
+from dlframe.runs.journal import FILE, ended, history
 from dlframe.runs.recorder import Watch, read_metadata
+from dlframe.runs.resume import Finished
 from dlframe.runs.run_directory import FOLDER_VARIABLE, read_result
 from dlframe.runs.study_journal import write_trial
 from dlframe.studies import options
@@ -64,6 +65,7 @@ class Worker:
         self.timeout = chosen.search.timeout if in_own_process else 0.0
         self.shared = running
         self.pending: list[Tracker] = [*running]
+        self.finished: Finished | None = None
 
     def sampler(self, number: int) -> Any:
         """Return the sampler of a trial, which depends on the trials before and on nothing else."""
@@ -161,6 +163,10 @@ class Worker:
         with self._limited([trial], started):
             try:
                 config, folder = self._config(trial)
+                if other := self._finished(config, folder):
+                    self._tell(trial, started, config, other, run=str(other))
+                    return
+                self._begin(trial, folder)
                 self._train(config, folder, trial)
                 self._tell(trial, started, config, folder)
             except Exception as error:
@@ -176,6 +182,7 @@ class Worker:
             for trial in trials:
                 try:
                     config, folder = self._config(trial)
+                    self._begin(trial, folder)
                 except DlframeError as error:
                     self._tell_failure(trial, started, error)
                     continue
@@ -202,18 +209,29 @@ class Worker:
         """Return the config of a trial, and the folder of its run."""
         folder = self.study.run_folder(trial.number)
         varied = [f"{key}={text}" for key, text in self.space.suggest(trial).items()]
-        config = load([*self.space.fixed, *varied, f"run_name={folder.name}"])
-        write_trial(folder, study=self.study.name, trial=trial.number, options=varied)
-        return config, folder
+        return load([*self.space.fixed, *varied, f"run_name={folder.name}"]), folder
 
-    def _tell(self, trial: Trial, started: float, config: Config, folder: Path) -> None:
-        """Tell the study the values of a trial.
+    def _begin(self, trial: Trial, folder: Path) -> None:
+        varied = [f"{key}={text}" for key, text in self.space.suggest(trial).items()]
+        write_trial(folder, study=self.study.name, trial=trial.number, options=varied)
+
+    def _finished(self, config: Config, folder: Path) -> Path | None:
+        """Return a finished run that can stand for a trial which has not begun."""
+        if not self.chosen.options.reuse or (folder / FILE).exists():
+            return None
+        from dlframe.jobs.train import load_data
+
+        self.finished = self.finished or Finished(config.run.runs)
+        return self.finished.find(config, load_data(config).fingerprint)
+
+    def _tell(self, trial: Trial, started: float, config: Config, folder: Path, **facts: Any) -> None:
+        """Tell the study the values of a trial, and facts of it.
 
         Raises:
             DlframeError: It has no finite one.
         """
         values = [objective_value(config, folder, objective.metric) for objective in self.study.objectives]
-        self.study.finish(trial, values, TrialState.COMPLETE, seconds=time.perf_counter() - started)
+        self.study.finish(trial, values, TrialState.COMPLETE, seconds=time.perf_counter() - started, **facts)
 
     def _tell_failure(self, trial: Trial, started: float, error: Exception) -> None:
         state, failure = outcome_of(error)
