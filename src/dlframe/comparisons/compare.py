@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
@@ -18,6 +19,7 @@ from dlframe.comparisons.runs import Run, models_of
 from dlframe.comparisons.sources import gather, split
 from dlframe.registry import NonNegative
 from dlframe.runs.run_directory import FIGURES, REPORT, check_links
+from dlframe.studies import driver
 from dlframe.studies.study import Study
 from dlframe.types import ConfigError, say
 
@@ -62,11 +64,12 @@ def main(arguments: Sequence[str]) -> int:
     if options.out and Path(options.out).suffix not in endings:
         raise ConfigError(f"out: must end in {', '.join(endings)}. Received: {options.out!r}.", "out")
 
-    def use(runs: list[Run], study: Study | None) -> None:
+    def use(runs: list[Run], study: Study | None, trackers: list[Any]) -> None:
         found = compare_runs(runs, options)
         _tell(found, options)
         if study:
             _write_page(found, study, f"python -m dlframe compare {shlex.join(arguments)}")
+            _tell_seeds(found, study, trackers)
 
     return gather("compare", places, rest, options.seeds, use)
 
@@ -90,6 +93,18 @@ def _tell(found: Sequence[Comparison], options: Options) -> None:
     except OSError as error:
         raise ConfigError(f"out: {path} cannot be written: {error.strerror or error}.", "out") from None
     say(f"written: {path}")
+
+
+def _tell_seeds(found: Sequence[Comparison], study: Study, trackers: list[Any]) -> None:
+    """Have each model uploaded as a run of its own, by whose metrics a tracking server can sort."""
+    rows = sorted(((row.label, comparison.data, row) for comparison in found for row in comparison.rows), key=lambda r: r[:2])
+    for place, (label, data, row) in enumerate(rows):
+        values = {"seeds": float(len(row.runs))}
+        for metric, mean in row.means.items():
+            bounds = {"": mean.value, "/low": mean.low, "/high": mean.high}
+            values |= {f"mean/{metric}{end}": value for end, value in bounds.items() if math.isfinite(value)}
+        label = label if len(found) == 1 else f"{label}, {data}"
+        driver.tell_seeds(study, place, label, [run.folder for run in row.runs], values, trackers)
 
 
 def _write_page(found: Sequence[Comparison], study: Study, command: str) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Interval
 from scipy.stats import chi2
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.out and not options.out.endswith(".png"):
         raise ConfigError(f"out: must end in .png. Received: {options.out!r}.", "out")
 
-    def use(runs: list[Run], study: Study | None) -> None:
+    def use(runs: list[Run], study: Study | None, trackers: list[Any]) -> None:
         if len({run.fingerprint for run in runs}) > 1:
             raise ConfigError("plan: takes runs on one data set")
         found = compare(models_of(runs), options.metrics)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlframe.comparisons.runs import Run, read_run
 from dlframe.config import load_options
@@ -16,6 +16,9 @@ from dlframe.studies import grid
 from dlframe.studies.space import Space
 from dlframe.studies.study import FOLDER, MANIFEST, Study, read_manifest
 from dlframe.types import ConfigError, printable, say
+
+if TYPE_CHECKING:
+    from dlframe.tracking import Tracker
 
 T = TypeVar("T")
 
@@ -40,7 +43,11 @@ def split(command: str, options: type[T], arguments: Sequence[str]) -> tuple[T, 
 
 
 def gather(
-    command: str, places: Sequence[str], rest: Sequence[str], seeds: int, use: Callable[[list[Run], Study | None], Any]
+    command: str,
+    places: Sequence[str],
+    rest: Sequence[str],
+    seeds: int,
+    use: Callable[[list[Run], Study | None, list[Tracker]], Any],
 ) -> int:
     """Read runs, or train them as a grid first, and use them.
 
@@ -49,7 +56,7 @@ def gather(
         places: Runs and studies that are named.
         rest: Options of runs to train.
         seeds: Number of seeds of each combination, unless `rest` names seeds.
-        use: What is done with the runs, and with the study that was trained, while it can still upload.
+        use: What is done with the runs, and with the study that was trained and the trackers, while these can still upload.
 
     Returns:
         Exit status: 1 if a run failed.
@@ -58,11 +65,11 @@ def gather(
         DlframeError: A run cannot be read, or none is complete.
     """
     if not rest:
-        use([read_run(folder) for place in places for folder in folders_of(command, place)], None)
+        use([read_run(folder) for place in places for folder in folders_of(command, place)], None, [])
         return 0
     status = 0
 
-    def end(study: Study, space: Space) -> None:
+    def end(study: Study, space: Space, trackers: list[Tracker]) -> None:
         nonlocal status
         records = study.records()
         complete = [record for record in records if record.state == "complete"]
@@ -71,7 +78,7 @@ def gather(
         if not complete:
             raise ConfigError(f"{command}: no run of {study.name} is complete")
         status = int(len(complete) < len(space.grid))
-        use([read_run(Path(record.run)) for record in complete], study)
+        use([read_run(Path(record.run)) for record in complete], study, trackers)
 
     is_given = any(text.startswith("seed=") for text in rest)
     own = ["reuse=true", *([] if is_given else [f"seed={','.join(map(str, range(seeds)))}"])]

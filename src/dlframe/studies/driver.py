@@ -23,7 +23,7 @@ from dlframe.runs.environment import python
 from dlframe.runs.run_directory import check_writable
 from dlframe.runs.signals import RunInterrupted
 from dlframe.runs.study_journal import StudyJournal, trial_of
-from dlframe.storage.known import is_known
+from dlframe.storage.known import is_known, remember
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
 from dlframe.studies.study import FOLDER, Manifest, Study, check_name
@@ -120,6 +120,43 @@ def _tell(study: Study, records: Sequence[TrialRecord], trackers: list[Tracker])
         tracker = Tracker.start(study.folder, running=trackers)
         trackers += [tracker] if tracker not in trackers else []
     study.journal.update(records)
+
+
+def tell_seeds(
+    study: Study, place: int, label: str, runs: Sequence[Path], values: dict[str, float], trackers: list[Tracker]
+) -> None:
+    """Have the runs of one model, which differ in their seeds, uploaded as a run of the study with what they have together.
+
+    Args:
+        study: The study.
+        place: Number of the model in the study.
+        label: Name of the model.
+        runs: Its runs.
+        values: Metrics, such as the mean with the ends of its interval.
+        trackers: Those of this process, which take the run too.
+    """
+    if not study.journal or not study.journal.journal:
+        return
+    folder = study.folder.with_name(f"{study.name}-seeds-{place:04d}")
+    folder.mkdir(exist_ok=True)
+    if remember(study=folder.resolve()):
+        return  # it has been told for the study itself
+    start = study.journal.start
+    tags = {"run.folder": str(folder.resolve()), "dlframe.study": study.name, "dlframe.model": label}
+    tags |= {
+        "dlframe.seeds": " ".join(path.name for path in runs),
+        "mlflow.source.name": "dlframe",
+        "mlflow.source.type": "LOCAL",
+    }
+    mine = {"run_name": folder.name, "study": study.name, "parameters": {"model": label}, "tags": tags}
+    journal = StudyJournal(folder, study.objectives, {**start, **mine})
+    if journal.open():
+        from dlframe.tracking import Tracker
+
+        tracker = Tracker.start(folder, running=trackers)
+        trackers += [tracker] if tracker not in trackers else []
+        journal.metrics(values)
+        journal.end("FINISHED")
 
 
 def run(

@@ -76,7 +76,7 @@ def train(
     arguments: Sequence[str],
     running: Sequence[Tracker] = (),
     stem: str = "grid",
-    end: Callable[[Study, Space], None] = lambda study, space: None,
+    end: Callable[[Study, Space, list[Tracker]], None] = lambda study, space, trackers: None,
 ) -> tuple[Study, Space] | int:
     """Run all jobs, and return their study and its space; the exit status of a process that a study has started.
 
@@ -103,5 +103,5 @@ def train(
     say(f"{stem} {study.name}: {len(space.grid)} jobs{before}; in {study.folder}")
     with driver.tracked(study, next(iter(space.configs.values())), running) as trackers:
         driver.run(study, space, chosen, "-m", main, trackers)
-        end(study, space)
+        end(study, space, trackers)
     return study, space
