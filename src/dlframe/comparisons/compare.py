@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval
 
@@ -19,9 +19,10 @@ from dlframe.comparisons.runs import Run, models_of
 from dlframe.comparisons.sources import gather, split
 from dlframe.registry import NonNegative
 from dlframe.runs.run_directory import FIGURES, REPORT, check_links
-from dlframe.studies import driver
-from dlframe.studies.study import Study
 from dlframe.types import ConfigError, say
+
+if TYPE_CHECKING:
+    from dlframe.studies.study import Study
 
 __all__ = ["Options", "main"]
 
@@ -97,6 +98,8 @@ def _tell(found: Sequence[Comparison], options: Options) -> None:
 
 def _tell_seeds(found: Sequence[Comparison], study: Study, trackers: list[Any]) -> None:
     """Have each model uploaded as a run of its own, by whose metrics a tracking server can sort."""
+    from dlframe.studies import driver
+
     rows = sorted(((row.label, comparison.data, row) for comparison in found for row in comparison.rows), key=lambda r: r[:2])
     for place, (label, data, row) in enumerate(rows):
         values = {"seeds": float(len(row.runs))}

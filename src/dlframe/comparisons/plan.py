@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
 from scipy.stats import chi2
@@ -18,8 +18,10 @@ from dlframe.comparisons.sources import gather, split
 from dlframe.registry import NonNegative
 from dlframe.statistics.comparison import planning
 from dlframe.statistics.comparison.differences import Parts
-from dlframe.studies.study import Study
 from dlframe.types import ConfigError, say
+
+if TYPE_CHECKING:
+    from dlframe.studies.study import Study
 
 __all__ = ["Options", "main"]
 

@@ -51,7 +51,7 @@ class Paired:
         if target is None:
             raise DataError(f"{first.folder / PREDICTIONS}: targets must be classes or numbers")
         self.target = target
-        groups = table["group"].to_numpy(zero_copy_only=False) if "group" in table.column_names else None
+        groups = _values(table["group"]) if "group" in table.column_names else None
         blocks = 0 if groups is not None else first.result.blocks
         self.is_series = blocks > 0
         self.groups = groups_of(len(self.ids), groups, blocks)
@@ -148,13 +148,13 @@ class Paired:
             kind = column.type
         if pyarrow.types.is_dictionary(kind):
             places = [self.names.setdefault(word, len(self.names)) for word in column.dictionary.to_pylist()]
-            return np.asarray(places, dtype=np.int64)[column.indices.to_numpy(zero_copy_only=False)]
+            return np.asarray(places, dtype=np.int64)[_values(column.indices)]
         if pyarrow.types.is_list(kind) and pyarrow.types.is_floating(kind.value_type):
-            lengths = np.diff(column.offsets.to_numpy())
+            lengths = np.diff(_values(column.offsets))
             if len(lengths) and (lengths == lengths[0]).all():
-                return column.flatten().to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
+                return _values(column.flatten()).reshape(len(lengths), -1)
         elif pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind) or pyarrow.types.is_boolean(kind):
-            return column.to_numpy(zero_copy_only=False)
+            return _values(column)
         return None  # no form takes others
 
 
@@ -167,13 +167,14 @@ def _read(run: Run) -> Any:
     try:
         with opened(path, inside=run.folder) as file:
             source = pyarrow.parquet.ParquetFile(file)
-            names = [name for name in source.schema_arrow.names if name != "probabilities"]
-            words = [field.name for field in source.schema_arrow if pyarrow.types.is_string(field.type) and field.name != "id"]
+            schema = source.schema_arrow
+            names = [name for name in schema.names if name != "probabilities"]
+            words = [field.name for field in schema if pyarrow.types.is_string(field.type) and field.name != "id"]
             size = sum(source.metadata.row_group(i).total_byte_size for i in range(source.metadata.num_row_groups))
             if size > LARGEST:
                 raise DataError(f"{path}: must unpack to at most {LARGEST:,} bytes. Received: {size:,}")
             file.seek(0)
-            return pyarrow.parquet.read_table(file, columns=names, read_dictionary=words)
+            return pyarrow.parquet.ParquetFile(file, read_dictionary=words).read(names)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 
@@ -186,12 +187,23 @@ def _ids(table: Any, run: Run) -> np.ndarray:
     """
     if "id" not in table.column_names or not len(table):
         raise DataError(f"{run.folder / PREDICTIONS}: has no ids of test samples")
-    ids = table["id"].to_numpy(zero_copy_only=False)
-    if ids.dtype == object:
-        ids = np.asarray([str(name) for name in ids])
+    ids = _values(table["id"])
     if repeated := len(ids) - len(np.unique(ids)):
         raise DataError(f"{run.folder / PREDICTIONS}: {repeated:,} ids of test samples are there twice")
     return ids
+
+
+def _values(column: Any) -> np.ndarray:
+    """Return a column without missing values as an array; Arrow's own conversion imports pandas, which takes half a second."""
+    import pyarrow
+
+    if isinstance(column, pyarrow.ChunkedArray):
+        column = column.combine_chunks()
+    if pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type):
+        return np.from_dlpack(column)
+    if pyarrow.types.is_boolean(column.type):
+        return np.from_dlpack(column.cast(pyarrow.uint8())).astype(bool)
+    return np.asarray([str(value) for value in column.to_pylist()])
 
 
 def _equal(one: Any, other: np.ndarray) -> bool:

@@ -12,12 +12,11 @@ from dlframe.comparisons.runs import Run, read_run
 from dlframe.config import load_options
 from dlframe.runs.run_directory import RESULT
 from dlframe.storage.known import is_known
-from dlframe.studies import grid
-from dlframe.studies.space import Space
-from dlframe.studies.study import FOLDER, MANIFEST, Study, read_manifest
 from dlframe.types import ConfigError, printable, say
 
 if TYPE_CHECKING:
+    from dlframe.studies.space import Space
+    from dlframe.studies.study import Study
     from dlframe.tracking import Tracker
 
 T = TypeVar("T")
@@ -67,6 +66,8 @@ def gather(
     if not rest:
         use([read_run(folder) for place in places for folder in folders_of(command, place)], None, [])
         return 0
+    from dlframe.studies import grid
+
     status = 0
 
     def end(study: Study, space: Space, trackers: list[Tracker]) -> None:
@@ -93,6 +94,10 @@ def folders_of(command: str, place: str, runs: str = "runs") -> list[Path]:
         ConfigError: There are none.
     """
     path = Path(place)
+    if (path / "config.yaml").is_file():
+        return [path]
+    from dlframe.studies.study import FOLDER, MANIFEST, Study, read_manifest  # Optuna is not needed for runs
+
     study = path if (path / MANIFEST).is_file() else Path(runs) / FOLDER / place
     if not (study / MANIFEST).is_file():
         return [path]

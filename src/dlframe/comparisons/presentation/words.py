@@ -64,6 +64,10 @@ def pair_sentence(found: Comparison, pair: Pair, detect: float = 0.0) -> str:
     told = f"{size(read, difference.value)} ({bounds(read, difference)}; {p_text(pair.adjusted)})"
     if pair.differs:
         return f"{pair.better} is better than {pair.worse} by {told}"
+    scores = [row.scores[found.metric] for row in found.rows if row.label in (pair.better, pair.worse)]
+    if found.over == "both" and any(s.is_random and s.seeds == 1 for s in scores):
+        unknown = "with one seed nothing tells whether seeds or test examples decide"
+        return f"no difference shown between {pair.better} and {pair.worse}: {told}; {unknown}"
     return f"no difference shown between {pair.better} and {pair.worse}: {told}; {needs(found, difference, detect)}"
 
 
@@ -161,12 +165,6 @@ def footnotes(found: Comparison) -> list[str]:
     told = [f"95 % intervals over {over}; {units}; {test}"]
     if len(found.pairs) > 1:
         told[0] += f"; p-values with Holm's correction for {len(found.pairs)} pairs"
-    if (
-        found.over == "both"
-        and all(count == 1 for count in counts)
-        and any(r.scores[found.metric].is_random for r in found.rows)
-    ):
-        told.append("one seed of each: the noise of training is left out")
     return told
 
 

@@ -5,7 +5,7 @@ Radiology has the same problem with readers and cases, and its solution is used 
 over examples from a jackknife over groups (Obuchowski and Rockette 1995, Communications in Statistics 24:285; Hillis 2007,
 Statistics in Medicine 26:596, and 2014, 33:330, for seeds nested in models; for classifiers Chen, Gallas and Yousef 2012,
 Pattern Recognition 45:2661). It differs in that each model has its own variance over seeds, as in Welch's test, and that the
-degrees of freedom count the groups, which matters where they are few blocks. `benchmarks/statistics.py` prints error rates
+degrees of freedom count the groups, which matters where they are few blocks. `benchmarks/error_rates.py` prints error rates
 and coverages.
 """
 

@@ -1,6 +1,6 @@
 """Error rates of comparisons and coverages of intervals, on simulated models whose truth is known.
 
-    python benchmarks/statistics.py [repetitions=1000] [seed=0] [only=accuracy]
+    python benchmarks/error_rates.py [repetitions=1000] [seed=0] [only=accuracy]
 
 Simulated are two models that are equally good, with noise over seeds (small, or large: the standard deviation of a seed is
 about 0.5 or 3 points of accuracy), and test examples some of which are hard for both models, some for one, some for one
