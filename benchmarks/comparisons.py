@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -67,13 +67,15 @@ def main() -> None:
         command = python("-m", "dlframe", "compare", *folders)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout
-        lines = []
+        lines, memory = [], 0.0
         for line in process.stdout:
             lines.append((time.monotonic() - start, line))
+            # Not that of getrusage, which is at least this process's own.
+            status = Path(f"/proc/{process.pid}/status").read_text() if os.path.exists("/proc") else ""
+            memory = max([memory, *(int(kib) / 2**20 for kib in re.findall(r"VmHWM:\s+(\d+)", status))])
         if process.wait():
             sys.exit("error: compare has failed")
         seconds = time.monotonic() - start
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         told = f"{models} models, {seeds} seeds, {examples or 'own':,} examples" if examples else f"{len(folders)} runs"
         print(f"{told}: first line {lines[0][0]:.1f} s, all {seconds:.1f} s, {memory:.2f} GiB")
         os.chdir("/")
