@@ -27,13 +27,12 @@ def of_shown(read: Metric, value: float) -> float:
 
 
 def _digits(value: float) -> str:
-    """Write a number with two digits after the first ones that count, without an exponent: "1.94", "0.031"."""
+    """Write a number with three digits, or two below 1: "12.3", "1.94", "0.031"."""
     if not math.isfinite(value):
         return "undefined"
-    if value == 0:
-        return "0"
-    places = max(0, 2 - max(-2, math.floor(math.log10(abs(value)))) - (1 if abs(value) < 1 else 0))
-    return f"{value:.{min(places, 8)}f}"
+    if abs(value) < 0.1:
+        return f"{value:.2g}"
+    return f"{value:,.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
 
 
 def bounds(read: Metric, difference: Difference) -> str:
