@@ -81,7 +81,7 @@ def test_the_run_folder_holds_everything(default_run):
 def test_predictions_give_the_accuracy(default_run):
     _, folder = default_run
     table = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
-    assert list(table) == ["id", "target", "prediction", "score", "probabilities"]
+    assert list(table) == ["id", "target", "prediction", "score", "probabilities", "baseline"]
     data = digits()
     assert sorted(table["id"]) == sorted(data.test.ids.tolist())
     right = [t == p for t, p in zip(table["target"], table["prediction"], strict=True)]
