@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("parity", "startup", "steps", "cells", "accuracy", "checkpoints", "kills", "racing", "trials", "search"):
+NAMES = ("parity", "startup", "steps", "cells", "accuracy", "checkpoints", "kills", "racing", "trials", "search", "pictures")
+
+for name in NAMES:
     print(f"\n{name}", flush=True)
     subprocess.run([sys.executable, Path(__file__).parent / f"{name}.py"], check=True)

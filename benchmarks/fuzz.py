@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import hashlib
 import io
 import json
 import os
@@ -120,6 +121,10 @@ def lines(content: bytes, rng: random.Random) -> bytes:
     i, j = rng.randrange(len(rows)), rng.randrange(len(rows))
     rows[i] = rng.choice((rows[j], rows[j] + rows[i], b" " * rng.randrange(8) + rows[i].lstrip(), b""))
     return b"\n".join(rows)
+
+
+def cut_at_thousands(content: bytes, rng: random.Random) -> bytes:
+    return content[: 1000 * rng.randrange(len(content) // 1000 + 1)]
 
 
 BYTES = (flip, cut, remove, insert, overwrite, number, repeat, lines)
@@ -249,6 +254,22 @@ def images() -> list[bytes]:
     return seeds
 
 
+def photos() -> list[bytes]:
+    """A photo in the formats that Pillow writes, of thousands of bytes each."""
+    import matplotlib
+    from PIL import Image
+
+    source = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    with Image.open(source) as photo:
+        small = photo.convert("RGB").resize((128, 150))
+    forms = ("AVIF", "BMP", "GIF", "ICO", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
+    seeds = [source.read_bytes()]
+    for form in forms:
+        with contextlib.suppress(OSError, KeyError):  # a Pillow without this format
+            seeds.append(bytes_of(lambda b, form=form: small.save(b, form)))
+    return seeds
+
+
 def tar_of(members: dict[str, bytes], mode: str) -> bytes:
     def write(buffer: io.BytesIO) -> None:
         with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
@@ -282,6 +303,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     from functools import partial
 
     import numpy as np
+    import pyarrow.parquet
     import torch
     from mlflow.exceptions import MlflowException
 
@@ -292,13 +314,15 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
     from dlframe.data.stocks import COLUMNS
     from dlframe.models import backbone
-    from dlframe.readers.images import read_image
+    from dlframe.readers.decoding import decode_files
+    from dlframe.readers.images import Picture, read_image
+    from dlframe.readers.labels import list_table
     from dlframe.readers.series import read_prices
     from dlframe.registry import read_source
     from dlframe.runs import journal, run_directory
     from dlframe.runs.exported_model import Predictor, read_spec
     from dlframe.storage import checkpoint, fetch, known
-    from dlframe.storage.decoded import decoded
+    from dlframe.storage.decoded import contents, decoded
     from dlframe.studies.space import space_of
     from dlframe.studies.study import read_manifest
     from dlframe.tracking.artifacts import RejectedRecord, destination
@@ -397,6 +421,25 @@ def readers(folder: Path) -> dict[str, Reader]:
 
         return decoded("toy", "k", build, lambda arrays, given: (arrays["x"].sum(), given["a"]))
 
+    def photo(file: Path) -> object:
+        return read_image(file, (8, 8), "rgb", file.parent.resolve())
+
+    def unfinished(file: Path) -> object:
+        """The notes of a decoding that was killed."""
+        hashes = [bytes([i]) * 32 for i in range(3)]
+        return decode_files([file] * 3, hashes, (3, 4, 4), lambda _: Picture(np.zeros((3, 4, 4), np.uint8)), file.parent, "x")
+
+    def kept(file: Path) -> object:
+        """The hashes of contents that an earlier run has kept."""
+        os.environ["DLFRAME_DATA"] = str(cache_folder := file.with_name("cache"))
+        root = file.parent.resolve()
+        shutil.rmtree(cache_folder, ignore_errors=True)
+        (cache_folder / "contents").mkdir(parents=True, mode=0o700)
+        shutil.copy(file, cache_folder / "contents" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.npy")
+        found = contents(root, [file])
+        assert found == [hashlib.sha256(file.read_bytes()).digest()], found
+        return found
+
     def listing(file: Path) -> object:
         """A folder of images, with other things in it as the bytes say."""
         rng = random.Random(file.read_bytes())
@@ -441,6 +484,19 @@ def readers(folder: Path) -> dict[str, Reader]:
         shutil.rmtree(file.with_name("cache"), ignore_errors=True)
         return mnist(path=str(file.parent))
 
+    photographs = photos()
+    labelled = {f"images/{name}.png": b"" for name in "abcd"}
+    tables = [
+        b"file,label\na.png,cat\nb.png,dog\nc.png,cat\nd.png,dog\n",
+        b"id;cat;dog\na;1;0\nb;0;1\nc;1;0\nd;0;1\n",
+        "\ufeffname\tclass\tsplit\na\tch\u00e9ri\ttrain\nb\tx\ttrain\nc\tx\tTest\n".encode(),
+    ]
+    rows = pyarrow.table({"file": ["a.png", "b.png"], "label": ["cat", "dog"]})
+    parquet = bytes_of(lambda b: pyarrow.parquet.write_table(rows, b))
+    pixels = {
+        "pixels": bytes_of(lambda b: np.save(b, np.zeros((3, 3, 4, 4), np.uint8))),
+        "hashes": bytes_of(lambda b: np.save(b, np.zeros((3, 32), np.uint8))),
+    }
     yaml = (in_yaml, insert, lines)
     header = (in_header, in_facts)
     result, told, sent = ((run / name).read_bytes() for name in ("result.json", "data.json", "tracking.json"))
@@ -477,6 +533,18 @@ def readers(folder: Path) -> dict[str, Reader]:
         "model's weights": Reader("weights.safetensors", [model["weights.safetensors"]], model_of, model, header),
         "image": Reader("x.png", pictures, lambda file: read_image(file, (4, 4), "rgb", file.parent.resolve())),
         "image folder": Reader("x", [bytes([i]) * 8 for i in range(64)], listing, right=False),
+        "photo": Reader("x.jpg", photographs, photo, {}, (cut_at_thousands,)),
+        "photo as TGA": Reader("x.tga", photographs, photo, {}, (cut_at_thousands,)),
+        "labels": Reader("labels.csv", tables, lambda file: list_table(file.parent, file), labelled, (lines, insert)),
+        "labels as Parquet": Reader("labels.parquet", [parquet], lambda file: list_table(file.parent, file), labelled),
+        "unfinished decoding": Reader(
+            "x.pixels/said.jsonl",
+            [b'{"file": 0, "content": "' + b"00" * 32 + b'", "fault": "", "notes": ["transparent"]}\n'],
+            unfinished,
+            {f"x.pixels/{name}.npy": array for name, array in pixels.items()},
+            (in_json_line,),
+        ),
+        "hashes of contents": Reader("x.npy", [bytes_of(lambda b: np.save(b, np.zeros((3, 64), np.uint8)))], kept),
         "idx": Reader(idx_names[0], [idx[0]], stored, rest),
         "idx labels": Reader(idx_names[1], [idx[1]], stored, {**rest, idx_names[0]: idx[0]}),
         "idx, packed": Reader(f"{idx_names[0]}.gz", [packed[f"{idx_names[0]}.gz"]], stored, packed, (squeezed,)),

@@ -234,7 +234,8 @@ def test_an_image_folder_that_is_not_named(tmp_path):
 def test_an_image_folder_that_is_empty(tmp_path):
     (tmp_path / "photos").mkdir()
     refused(
-        "image_folder: photos has no sub-folders. Put images into photos/CLASS/",
+        "image_folder: photos has no sub-folders. Put images into photos/CLASS/, or say where their labels are: "
+        "data.labels=TABLE, or data.label=PATTERN of file names",
         *("data=image_folder", "data.path=photos"),
         cwd=tmp_path,
     )

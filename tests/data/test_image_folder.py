@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlframe.cli import main
 from dlframe.data import image_folder as module
 from dlframe.data.digits import digits
 from dlframe.data.image_folder import image_folder
+from dlframe.storage import decoded as cached
 from dlframe.types import DataError
 
 
@@ -63,7 +66,36 @@ def test_decoded_once_until_a_file_changes(folder, monkeypatch, capsys):
     changed = image_folder(path=str(folder), image_size=8)
     assert (changed.train["image"][0] == 77).all()
     assert (changed.train["image"][1:] == first.train["image"][1:]).all()
+    assert capsys.readouterr().err == f"Decoding 1 images of {folder} (once); 29 are decoded already\n"
+    for file in folder.rglob("*.png"):
+        os.utime(file)
+    (folder / changed.train.ids[1]).chmod(0o600)
+    assert image_folder(path=str(folder), image_size=8).fingerprint == changed.fingerprint
+    assert capsys.readouterr().err == ""
     assert image_folder(path=str(folder), image_size=16).spec.shape == (3, 16, 16)
+
+
+def test_a_content_that_changes_behind_the_same_time_and_size(folder, monkeypatch):
+    monkeypatch.setattr(cached, "FRESH_SECONDS", 0)  # so that all stamps are kept
+    file = folder / "one" / "0.png"
+    bright, dark = folder.parent / "bright.bmp", folder.parent / "dark.bmp"
+    for place, value in ((bright, 200), (dark, 20)):
+        Image.new("L", (8, 8), value).save(place)
+    file.write_bytes(bright.read_bytes())
+    times = file.stat()
+
+    def seen() -> int:
+        dataset = image_folder(path=str(folder), image_size=8)
+        (image,) = (
+            s["image"][s.ids == "one/0.png"] for s in (dataset.train, dataset.validation, dataset.test) if "one/0.png" in s.ids
+        )
+        return int(image[0, 0, 0, 0])
+
+    assert seen() == 200
+    file.write_bytes(dark.read_bytes())
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert seen() == 20
 
 
 @pytest.mark.parametrize(
@@ -200,7 +232,10 @@ def test_folders_that_are_refused(tmp_path, folder):
     assert refused(file) == f"data.path: must be a folder. Received: {file}"
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert refused(empty) == f"image_folder: {empty} has no sub-folders. Put images into {empty}/CLASS/"
+    assert refused(empty) == (
+        f"image_folder: {empty} has no sub-folders. Put images into {empty}/CLASS/, or say where their labels are: "
+        f"data.labels=TABLE, or data.label=PATTERN of file names"
+    )
     (empty / "cat").mkdir()
     assert refused(empty) == f"image_folder: {empty} must have at least two classes. Received: 'cat'"
     (empty / "dog").mkdir()
@@ -250,9 +285,35 @@ def test_classes_in_natural_order_and_one_in_test(tmp_path, capsys):
     dataset = image_folder(path=str(tmp_path / "set"), image_size=8)
     assert dataset.spec.classes == ("1", "2", "10")
     assert (dataset.test["label"] == 2).all()
+    assert dataset.refusal.startswith(
+        "image_folder: test: 10 of 10 images are in train or validation too, more than data.max_duplicates=0.5: "
+    )
+    assert image_folder(path=str(tmp_path / "set"), image_size=8, max_duplicates=1).refusal == ""
     said = capsys.readouterr().err
     assert "image_folder: classes only in train, not in Test: 1, 2\n" in said
     assert "image_folder: test: 10 of 10 images are in train or validation too: not unseen\n" in said
+
+
+def test_a_file_in_two_classes_is_told(folder, capsys):
+    shutil.copy(folder / "one" / "0.png", folder / "two = 2" / "copy.png")
+    image_folder(path=str(folder), image_size=8)
+    said = capsys.readouterr().err
+    assert "image_folder: 1 of 31 files are in another class too, such as two = 2/copy.png is one/0.png\n" in said
+
+
+def test_a_run_with_too_many_duplicates_is_refused(tmp_path, capsys):
+    for part in ("train", "test"):
+        write(tmp_path / "set" / part, {"one": 1, "two": 2})
+    options = ["model=mlp", "data=image_folder", f"data.path={tmp_path / 'set'}", "tracking=none", f"runs={tmp_path / 'runs'}"]
+    assert main([*options, "epochs=1"]) == 2
+    assert capsys.readouterr().err.endswith("or accept them: data.max_duplicates=1\n")
+    assert not (tmp_path / "runs").exists()
+    # Drawn by hash, copies are told of, and refused only on request.
+    write(tmp_path / "drawn", {"one": 1, "two": 2})
+    shutil.copytree(tmp_path / "drawn" / "one", tmp_path / "drawn" / "one" / "copies")
+    assert image_folder(path=str(tmp_path / "drawn")).refusal == ""
+    assert "images are in train too" in capsys.readouterr().err
+    assert "data.max_duplicates=0: " in image_folder(path=str(tmp_path / "drawn"), max_duplicates=0).refusal
 
 
 def test_labels_and_groups_of_a_table_without_class_folders(tmp_path, capsys):
@@ -286,6 +347,11 @@ def test_what_was_assumed_is_told_every_time_and_kept_for_predictions(folder, ca
         line = "image_folder: 1 of 31 images transparent, laid on black (data.background): one/t.png\n"
         assert line in capsys.readouterr().err
     assert dataset.spec.fitted == {"decoding": {"fit": "squash", "background": "black", "value_range": None}}
+    Image.new("L", (8, 8), 3).save(folder / "one" / "new.png")  # the others are not decoded again, and told of as before
+    image_folder(path=str(folder), image_size=8, background="black")
+    said = capsys.readouterr().err
+    assert f"Decoding 1 images of {folder} (once); 31 are decoded already\n" in said
+    assert "image_folder: 1 of 32 images transparent, laid on black (data.background): one/t.png\n" in said
     with pytest.raises(DataError, match=r"^data.range: must be ascending. Received: \[5, 5\].$"):
         image_folder(path=str(folder), range=(5, 5))
 

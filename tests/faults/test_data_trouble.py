@@ -16,6 +16,7 @@ from PIL import Image
 from tests.conftest import dlframe, until
 from tests.faults.conftest import SmallDisk
 
+from dlframe.data import image_folder as module
 from dlframe.data.image_folder import image_folder
 from dlframe.runs import journal
 from dlframe.types import DataError
@@ -100,17 +101,44 @@ def test_a_run_does_not_notice_that_its_data_are_removed(tmp_path: Path, cache: 
     assert journal.history(run)["train/loss"][-1][0] > last
 
 
-def test_a_run_that_is_killed_while_it_decodes_leaves_nothing_half_done(tmp_path: Path, cache: Path, capsys) -> None:
-    folder = photos(tmp_path / "photos", 400, side=200)
-    script = "import sys; from dlframe.data.image_folder import image_folder; image_folder(path=sys.argv[1], image_size=200)"
-    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.DEVNULL) as process:
-        until(lambda: list(cache.glob("decoded/*.unfinished*/**/train-inputs.npy")))
-        process.send_signal(signal.SIGKILL)
+def test_a_run_that_is_killed_while_it_decodes_goes_on_where_it_was(tmp_path: Path, cache: Path, capsys, monkeypatch) -> None:
+    """Killed twice, with a file that changes in between; what was decoded before is not read again."""
+    folder = photos(tmp_path / "photos", 2000, side=128)
+    transparent = folder / "bright" / "00000.png"  # the first file: what was assumed of it is kept too
+    Image.new("LA", (128, 128), (9, 100)).save(transparent)
+    script = (
+        "import sys, time; from dlframe.readers import decoding; decoding.SAVED_SECONDS = 0.05\n"
+        "from dlframe.data import image_folder; own = image_folder.read_image\n"
+        "image_folder.read_image = lambda *given: (time.sleep(0.01), own(*given))[1]\n"
+        "image_folder.image_folder(path=sys.argv[1], image_size=32)"
+    )
+
+    def done() -> int:
+        files = list(cache.glob("decoded/*.pixels/hashes.npy"))
+        return int(np.load(files[0]).any(1).sum()) if files and files[0].stat().st_size else 0
+
+    for enough in (100, 300):
+        with subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.DEVNULL) as process:
+            until(lambda enough=enough: done() >= enough)
+            process.send_signal(signal.SIGKILL)
     assert not list(cache.glob("decoded/*/facts.json"))
-    after_kill = image_folder(path=str(folder), image_size=200).fingerprint
-    assert "was killed while reading" in capsys.readouterr().err
+    before = done()
+    assert before < 2000
+    changed = folder / "bright" / "00001.png"
+    Image.new("L", (128, 128), 77).save(changed)
+    read: list[Path] = []
+    own = module.read_image
+    monkeypatch.setattr(module, "read_image", lambda file, *rest: (read.append(file), own(file, *rest))[1])
+    dataset = image_folder(path=str(folder), image_size=32)
+    said = capsys.readouterr().err
+    assert "was killed while reading" in said
+    assert f"; {before - 1:,} are decoded already\n" in said
+    assert "1 of 2,000 images transparent, laid on white (data.background): bright/00000.png" in said
+    assert len(read) == len({*read}) == 2000 - before + 1
+    assert changed in read
+    assert transparent not in read
     shutil.rmtree(cache)
-    assert image_folder(path=str(folder), image_size=200).fingerprint == after_kill
+    assert image_folder(path=str(folder), image_size=32).fingerprint == dataset.fingerprint
     assert "was killed while reading" not in capsys.readouterr().err
 
 

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
+from PIL import Image
 
+import dlframe
 from dlframe.config import load
 from dlframe.data import stocks
 from dlframe.data.digits import digits
 from dlframe.jobs import data
-from dlframe.jobs.data import load_data
+from dlframe.jobs.data import load_data, sized
+from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import run
 from dlframe.storage import stamps
 
@@ -132,3 +137,37 @@ def test_a_file_that_is_gone_is_told(prices):
     with pytest.raises(Exception, match="prices") as told:
         load_data(forecast(prices))
     assert type(told.value) is stocks.DataError
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ("model=cnn", None),
+        ("model=backbone", 64),
+        ("model=backbone model.weights=package", 224),
+        ("model=backbone model.weights=package model.image_size=96", 96),
+        ("model=backbone model.weights=package data.image_size=100", 100),
+    ],
+)
+def test_the_model_is_asked_for_the_size_of_images(options, size):
+    config = sized(load(["data=image_folder", "data.path=photos", *options.split()]))
+    assert config.values["data"]["image_size"] == size
+
+
+def test_a_run_with_pretrained_weights_is_tested_at_their_size(tmp_path, monkeypatch, capsys):
+    """In data of another size, which the model resizes: the weights are not read again, and their size is kept."""
+    monkeypatch.setenv("DLFRAME_DATA", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / "photos" / name / f"{number}.png")
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pt")
+    model = ["model=backbone", "model.architecture=test_resnet", f"model.weights={tmp_path / 'w.pt'}"]
+    options = [*model, "data=image_folder", f"data.path={tmp_path / 'photos'}", "epochs=1", "tracking=none", "figures=none"]
+    for more, shape in (([], "3x160x160"), (["data.image_size=32"], "3x32x32")):
+        result = run(load([*options, *more, f"runs={tmp_path / 'runs'}"]))
+        assert f"; image {shape}, 2 classes (a, b); " in capsys.readouterr().out
+        assert result.folder
+        assert evaluate_run(result.folder).metrics == result.metrics
+        assert dlframe.load(result.folder).task.model.image_size == 160

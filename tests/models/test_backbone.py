@@ -241,6 +241,24 @@ def test_files_that_hold_no_weights(tmp_path):
     assert refusal(Path("pakage")) == f"{rule} Received: 'pakage'. Did you mean 'package'?"
 
 
+# --- the size of images
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, 64),
+        ({"image_size": 96}, 96),
+        ({"weights": "package"}, 224),
+        ({"weights": "package", "image_size": 96}, 96),
+        ({"weights": "mine.pt", "architecture": "test_resnet"}, 160),  # the size in timm's description of these weights
+        ({"weights": "hub", "architecture": "tf_efficientnet_b3.ns_jft_in1k"}, 300),
+    ],
+)
+def test_the_size_is_that_of_the_weights(options, size):
+    assert Backbone.input_size(**{"architecture": "mobilenetv2_100", "weights": "none", "image_size": None, **options}) == size
+
+
 # --- weights from a package
 
 

@@ -2,12 +2,14 @@
 
 import os
 import re
+import subprocess
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from dlframe.readers.labels import list_table
-from dlframe.readers.listing import compiled, list_folder, natural, split_of
+from dlframe.readers.listing import compiled, list_folder, matched, natural, split_of
 from dlframe.types import DataError
 
 
@@ -164,7 +166,10 @@ def test_labels_groups_and_splits_of_a_table(form, tmp_path):
     assert [(file.name, label) for file, label in found.parts["train"]] == [("a.png", "cat"), ("b.png", "dog")]
     assert [(file.name, label) for file, label in found.parts["test"]] == [("c.png", "cat")]
     assert [found.groups[file] for file, _ in found.parts["train"]] == ["p1", "p2"]
-    assert found.notes == ["labels from labels.csv: files file, labels label, splits split, groups patient"]
+    assert found.notes == [
+        "class only in train, not in test: dog",
+        "labels from labels.csv: files file, labels label, splits split, groups patient",
+    ]
 
 
 def test_stems_and_what_a_table_does_not_name(tmp_path):
@@ -217,3 +222,57 @@ def test_a_column_of_choice_and_parquet(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"^data.labels: .*x.parquet is not readable"):
         list_table(tmp_path, tmp_path / "x.parquet")
+
+
+def test_folders_a_thousand_deep_and_links_to_links(tmp_path, monkeypatch):
+    made(tmp_path, "b/1.png")
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("a")
+    os.chdir("a")
+    for _ in range(1200):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("x.png").touch()
+    monkeypatch.chdir(tmp_path)
+    found = list_folder(tmp_path)
+    subprocess.run(["rm", "-r", "a"], check=True)  # Python's own removal is not made for it
+    assert [label for _, label in found.parts[""]] == ["a", "b"]
+    made(tmp_path, "a/1.png")
+    for i in range(20):
+        (tmp_path / "b" / f"{i}").mkdir()
+        for name in "xy":
+            (tmp_path / "b" / f"{i}" / name).symlink_to(f"../{i + 1}")
+    with pytest.raises(DataError, match=r"is behind more than 8 links to folders. Replace links by folders$"):
+        list_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a.png,cat,p1,train\nb.png,dog,,train\nc.png,cat,p3,test\n", "labels.csv, row 3: patient must not be empty"),
+        (
+            "a.png,cat,p1,train\nb.png,dog,p2,extra\nc.png,cat,p3,test\n",
+            "labels.csv, row 3: split must be train, validation or test, as in other rows. Received: 'extra'.",
+        ),
+        ("a.png,cat,p1,train\nb.png,dog,p2,train\nc.png,cow,p3,test\n", "class 'cow' of test is not in train (c.png)."),
+    ],
+)
+def test_tables_whose_groups_and_splits_say_nothing(rows, message, tmp_path):
+    with pytest.raises(DataError, match=f"^image_folder: {re.escape(message)}"):
+        table(tmp_path, "file,label,patient,split\n" + rows, group="patient")
+
+
+def test_names_that_are_typed_in_another_form_of_unicode(tmp_path):
+    """An e with an accent as one character, and as two."""
+    one, two = (unicodedata.normalize(form, "espèce") for form in ("NFC", "NFD"))
+    assert one != two
+    found = table(tmp_path, f"file,{one},x\na.png,{two},3\nb.png,dog,4\n", label=two)
+    assert [label for _, label in found.parts[""]] == [one, "dog"]
+    pattern = compiled(f"({two})", "label")
+    assert pattern
+    assert matched(pattern, Path(f"x/{one}.png"), "label") == one
+
+
+def test_numbers_of_any_length_are_sorted():
+    names = ["10" + "0" * 5000, "9" + "0" * 5000, "2", "010", "a10", "a9"]
+    assert sorted(names, key=natural) == ["2", "010", names[1], names[0], "a9", "a10"]

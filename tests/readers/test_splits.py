@@ -1,13 +1,16 @@
 """What every data set has in common, on the digits."""
 
 import hashlib
+import io
 import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from dlframe.data.digits import digits
-from dlframe.readers.splits import across, by_hash, chronological_split, drop_labels, statistics, stratified
+from dlframe.readers.splits import by_hash, chronological_split, drop_labels, overlaps, statistics, stratified
 from dlframe.types import DataError, check_dataset
 
 
@@ -112,8 +115,37 @@ def test_images_of_train_in_test_are_counted():
     rng = np.random.default_rng(0)
     train, other = (rng.integers(0, 200, (5, 1, 16, 16), np.uint8) for _ in range(2))
     test = np.concatenate([train[:2], train[2:3] + 7, other[:3]])
-    assert across({"train": train, "validation": other[3:], "test": test}) == [
-        "test: 2 of 6 images are in train or validation too, 1 more look alike (perceptual hash): not unseen"
-    ]
+    (found,) = overlaps({"train": train, "validation": other[3:], "test": test})
+    assert str(found) == "test: 2 of 6 images are in train or validation too, 1 more look alike"
+    assert found.fraction == 0.5
     blank = np.full((3, 3, 16, 16), 9, np.uint8)
-    assert across({"train": blank, "test": blank + 1}) == []
+    assert overlaps({"train": blank, "test": blank + 1}) == []
+
+
+def test_copies_of_photos_look_alike_and_others_do_not():
+    """Pieces of 80 pixels of two photos, in another compression, size and brightness; and mirrored, which are others."""
+    tiles = []
+    for name in ("china.jpg", "flower.jpg"):
+        photo = load_sample_image(name)
+        tiles += [photo[y : y + 80, x : x + 80] for y in range(0, 400, 80) for x in range(0, 640, 80)]
+
+    def seen(pictures: list[Image.Image]) -> np.ndarray:
+        small = [picture.resize((32, 32), Image.Resampling.BILINEAR) for picture in pictures]
+        return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in small])
+
+    def compressed(picture: Image.Image) -> Image.Image:
+        stored = io.BytesIO()
+        picture.save(stored, "JPEG", quality=40)
+        return Image.open(stored)
+
+    pictures = [Image.fromarray(tile) for tile in tiles]
+    train = seen(pictures)
+    contrasts = np.array([tile.mean(2).std() for tile in tiles])
+    clear = [picture for picture, contrast in zip(pictures, contrasts, strict=True) if contrast > 20]
+    assert len(clear) > 40
+    changes = (compressed, lambda p: p.resize((47, 47)), lambda p: p.point(lambda value: value // 2 + 40))
+    for change in changes:
+        (found,) = overlaps({"train": train, "test": seen([change(picture) for picture in clear])})
+        assert found.equal + found.alike > 0.9 * len(clear)
+    others = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in clear]
+    assert overlaps({"train": train, "test": seen(others)}) == []

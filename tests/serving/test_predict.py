@@ -53,6 +53,10 @@ def known(trained: Path) -> dict[str, Any]:
     return table
 
 
+def test_inputs_are_named_as_data_are(trained, pictures, capsys):
+    assert said(capsys, trained, f"data.path={pictures}") == said(capsys, trained, pictures)
+
+
 def test_files_are_predicted_as_the_test_split_was_to_the_bit(trained, pictures, tmp_path, capsys):
     code, out, error = said(capsys, trained, pictures, f"out={tmp_path / 'p.parquet'}")
     assert (code, error) == (0, "")

@@ -18,7 +18,7 @@ from dlframe.comparisons.runs import Model, Run, read_run
 from dlframe.config import Config, load_options, load_saved
 from dlframe.runs import environment
 from dlframe.runs.recorder import BEST
-from dlframe.runs.run_directory import new_folder, read_file
+from dlframe.runs.run_directory import new_folder, read_data, read_file
 from dlframe.types import ConfigError, DataError, DlframeError, say
 
 __all__ = ["Options", "main"]
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(places) != 1:
         raise ConfigError("reproduce: requires one run directory. Try: python -m dlframe reproduce runs/...")
     before = read_run(Path(places[0]))
-    config = load_saved(before.folder / "config.yaml", options.plugin_paths)
+    config = read_data(before.folder).located(load_saved(before.folder / "config.yaml", options.plugin_paths))
     name = f"{before.folder.name}-again"[:100]
     config = config.changed(runs=options.runs, resume="none", run_name=name, tracking={"uri": "none"})
     for line in differences(before.folder):

@@ -95,8 +95,13 @@ def _packaged_store(choice: str | None) -> str:
 
 
 @_alone
-def load_saved(path: Path, plugin_paths: Sequence[str] = ()) -> Config:
+def load_saved(path: Path, plugin_paths: Sequence[str] = (), overrides: Sequence[str] = ()) -> Config:
     """The config that a run saved. It is data: plugins that it names are not loaded, those of `plugin_paths` are.
+
+    Args:
+        path: The file.
+        plugin_paths: Files and folders of plugins.
+        overrides: Options of components that are set to other values, as "data.path=FOLDER".
 
     Raises:
         ConfigError: There is none, it cannot be read, or this version of dlframe or its plugins do not know what it names.
@@ -105,8 +110,11 @@ def load_saved(path: Path, plugin_paths: Sequence[str] = ()) -> Config:
 
     values = read(path, inside=path.parent)
     plugins.discover(plugin_paths)
+    values = translated(values)
+    for key, value in parse(given_keys(overrides))[1].items():
+        assign(values, key, value)
     try:
-        return check(translated(values))
+        return check(values)
     except ConfigError as error:
         named = values.get("plugin_paths") if not plugin_paths else None
         hint = f" The run had plugins, which are code; if you trust them: plugin_paths={named}" if named else ""

@@ -97,8 +97,19 @@ class Config:
         """
         options = self.values["model"]
         if restored and "weights" in options:
-            options = {**options, "weights": "none"}
+            size = {"image_size": size} if (size := self.input_size) else {}  # which may depend on the weights
+            options = {**options, **size, "weights": "none"}
         return GROUPS["model"].build(options, spec=spec)
+
+    @property
+    def input_size(self) -> int | None:
+        """Height and width of the images that the model expects; None if it takes any.
+
+        A model that states `sized=True` has an option `image_size`, and a static method `input_size(**options)`.
+        """
+        if not self.entry("model").facts["sized"]:
+            return None
+        return GROUPS["model"].factory(self.values["model"]["name"]).input_size(**self.values["model"])  # type: ignore[attr-defined]
 
     def build_list(self, group: str, **injected: Any) -> list[Any]:
         """The chosen entries of a group of many, built in order."""

@@ -46,6 +46,17 @@ def test_shape(entry):
                 assert not different, f"channels-last memory changes the answer: {different}"
 
 
+@contract("model")
+def test_sized(entry):
+    """A model that states its size has an option for it, which it returns where it is given."""
+    if entry.facts["sized"]:
+        assert "image_size" in entry.parameters, "it states sized=True and has no option image_size"
+        options = {name: p.default for name, p in entry.parameters.items()}
+        sizes = [GROUPS["model"].factory(entry.name).input_size(**{**options, "image_size": size}) for size in (None, 48)]
+        assert isinstance(sizes[0], int), f"input_size must return an integer. Received: {sizes[0]!r}"
+        assert sizes[1] == 48, f"input_size must return the option image_size, 48. Received: {sizes[1]!r}"
+
+
 def unmoved(before: Mapping[str, Tensor], network: nn.Module) -> list[str]:
     """The trained parameters that are what they were."""
     return [name for name, p in network.named_parameters() if p.requires_grad and torch.equal(p, before[name])]

@@ -19,7 +19,7 @@ import numpy as np
 
 from dlframe.readers.splits import image_set, image_spec, statistics, store, stratified
 from dlframe.registry import data
-from dlframe.storage.decoded import cache_key, decoded
+from dlframe.storage.decoded import cache_key, contents, decoded
 from dlframe.storage.fetch import BROKEN, Package, content, download, expanded, members
 from dlframe.storage.private import cache
 from dlframe.types import DataError, Dataset, Split, check_dataset
@@ -326,8 +326,8 @@ def load(name: str, path: str | None, where: Where) -> Dataset:
     files, source = _given(name, expanded(path))
     folder = str(files[0].parent)
     return decoded(
-        f"{name}-{cache_key([], files[0].parent.resolve())}",
-        cache_key(files),
+        f"{name}-{cache_key(files[0].parent.resolve())}",
+        cache_key(contents(files[0].parent.resolve(), files)),
         lambda stored: _store(name, source.read(files), folder, stored),
         read,
     )

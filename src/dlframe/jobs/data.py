@@ -38,6 +38,7 @@ def load_data(config: Config) -> Dataset:
     Raises:
         DataError: They are not as declared, or their kinds do not fit the model or the task.
     """
+    config = sized(config)
     key = _key(config)
     if key is None or key not in _kept:
         dataset = _read(config)
@@ -51,8 +52,17 @@ def load_data(config: Config) -> Dataset:
     return dataset
 
 
+def sized(config: Config) -> Config:
+    """Return the config with the size of images that the model expects, where the data leave their size open."""
+    if config.values["data"].get("image_size", 0) is None and (size := config.input_size):
+        return config.changed(data={"image_size": size})
+    return config
+
+
 def _read(config: Config) -> Dataset:
     dataset = check_dataset(config.build("data"))
+    if dataset.refusal:
+        raise DataError(dataset.refusal)
     spec = dataset.spec
     for role, fields in (("inputs", spec.inputs), ("targets", spec.targets)):
         promised = config.entry("data").facts[role]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe.config import Config, load_options, load_saved
+from dlframe.jobs.other_data import given_data
 from dlframe.jobs.train import load_data, result_of
 from dlframe.reports import terminal
 from dlframe.runs import run_directory
@@ -36,38 +38,51 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """Score a finished run again, from its directory alone: the metrics are bitwise identical to those of its end.
 
-    RUN is the run directory. The data must be those of the training: their fingerprint is compared first.
+    RUN is the run directory. The data must be those of the training: their fingerprint is compared first. `data.path=NEW`
+    names the place where they are now, or other data, which are scored with the classes of the run; their predictions are
+    written beside those of the run.
 
     Raises:
         DlframeError: There is no such run, or its data or checkpoint are not what they were.
     """
     runs = [argument for argument in arguments if "=" not in argument or Path(argument).is_dir()]
-    options = load_options("test", Options, [argument for argument in arguments if argument not in runs])
+    data = [argument for argument in arguments if argument not in runs and argument.startswith("data.")]
+    options = load_options("test", Options, [argument for argument in arguments if argument not in (*runs, *data)])
     if len(runs) != 1:
         received = f" Received: {', '.join(map(repr, runs))}." if runs else ""
         raise ConfigError(f"test: requires one run directory.{received} Try: python -m dlframe test {[*runs, 'runs/...'][0]}")
-    evaluate_run(Path(runs[0]), options.checkpoint, options.plugin_paths)
+    evaluate_run(Path(runs[0]), options.checkpoint, options.plugin_paths, data)
     return 0
 
 
-def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = ()) -> Result:
+def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = (), data: Sequence[str] = ()) -> Result:
     """Score a finished run again from its folder.
 
     Args:
         folder: The run's folder.
         weights: "best", which is the default, "last", or another checkpoint's path.
         plugin_paths: Plugins that the run used, beside ./plugins and the installed ones.
+        data: Options of the data set, as "data.path=FOLDER", where the data are elsewhere or others.
 
     Raises:
         DlframeError: The folder holds no run, or its data or checkpoint are not what they were.
     """
     started = time.perf_counter()
-    run = prepared(folder, weights, plugin_paths)
-    say(terminal.header(run.config, run.dataset, None))
-    result, _ = result_of(run.config, run.dataset, run.score(), folder)
+    run = prepared(folder, weights, plugin_paths, data=data)
+    say(terminal.header(run.config, run.dataset, None, others=run.others), *run.notes)
+    scored = run.score()
+    result, dataset = result_of(run.config, run.dataset, scored, folder)
     result.seconds = time.perf_counter() - started
     result.overrides = run.overrides
     say(*terminal.summary(result).split("\n"))
+    if run.others:
+        path = folder / f"predictions-{run.dataset.fingerprint}.parquet"
+        run_directory.check_links(folder, "test")
+        try:
+            run_directory.write_predictions(dataset, scored.task, scored.scores, path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from None
+        say(f"predictions {path}")
     return result
 
 
@@ -77,15 +92,19 @@ class Prepared:
 
     Attributes:
         config: Config of the run, with the batch size that it found.
-        dataset: Its data, unchanged since the run.
+        dataset: Its data, unchanged since the run, or those that were given.
         overrides: What was typed.
         weights: The checkpoint that is scored.
+        others: Whether the data are others than those of the run.
+        notes: What is to be said about them.
     """
 
     config: Config
     dataset: Dataset
     overrides: tuple[str, ...]
     weights: Path
+    others: bool = False
+    notes: tuple[str, ...] = ()
 
     def score(self) -> Scored:
         """Score the test split; see `evaluate`."""
@@ -94,11 +113,18 @@ class Prepared:
         return evaluate(self.config, self.dataset, self.weights)
 
 
-def prepared(folder: Path, weights: str = "", plugin_paths: Sequence[str] = (), *, command: str = "test") -> Prepared:
+def prepared(
+    folder: Path,
+    weights: str = "",
+    plugin_paths: Sequence[str] = (),
+    *,
+    command: str = "test",
+    data: Sequence[str] = (),
+) -> Prepared:
     """Check the directory of a run before it is scored; arguments and errors as of `evaluate_run`."""
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{command}: '{folder}' is not a run directory (no config.yaml). Runs are in runs/.")
-    config = load_saved(folder / "config.yaml", plugin_paths)
+    config = load_saved(folder / "config.yaml", plugin_paths, data)
     path = _weights_file(folder, weights)
     own, model = (
         checkpoint.read_facts(path, folder if path.is_relative_to(folder) else None).get("model"),
@@ -114,13 +140,18 @@ def prepared(folder: Path, weights: str = "", plugin_paths: Sequence[str] = (), 
             raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
+    before = run_directory.read_data(folder)
+    config = before.located(config) if not data else config
+    if data:
+        given = given_data(config, folder, before)
+        return Prepared(config, given.dataset, overrides, path, not given.same, given.notes)
     try:
         dataset = load_data(config)
     except DataError as error:
-        given = Path(str(config.values["data"].get("path") or "/"))
-        if given.is_absolute() or given.exists():
+        given = [config.values["data"].get(option) for option in config.entry("data").facts["files"]]
+        if all(os.path.exists(os.path.expanduser(value)) for value in given if isinstance(value, str)):
             raise
-        raise DataError(f"{error}. data.path is relative to the folder in which the run was started: test it there") from None
+        raise DataError(f"{error} If the data were moved: python -m dlframe {command} {folder} data.path=FOLDER") from None
     run_directory.check_data(folder, dataset)
     return Prepared(config, dataset, overrides, path)
 

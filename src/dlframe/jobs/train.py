@@ -66,7 +66,7 @@ def run(
     if before and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
         return _summarized(run_directory.read_result(before), pending)
     tracking_uri = tracking_uri_of(config)
-    dataset = load_data(config)
+    dataset = load_data(run_directory.read_data(before).located(config) if before else config)
     with Signals() as signals:
         if not is_main():
             exit_with_parent()

@@ -55,8 +55,15 @@ PACKAGES = {
 """Architecture -> ImageNet weights: package, path of the file in the package, SHA-256 of the file."""
 
 
+SIZE = 64
+"""Height and width of images without pretrained weights."""
+
+
 @models.register(
-    "backbone", inputs=("image",), search={"head_lr_scale": "tag(log,interval(1,100))", "layer_decay": "interval(0.5,1)"}
+    "backbone",
+    inputs=("image",),
+    sized=True,
+    search={"head_lr_scale": "tag(log,interval(1,100))", "layer_decay": "interval(0.5,1)"},
 )
 class Backbone(nn.Module):
     """Image classifier of timm with a new head and optional pretrained weights.
@@ -72,7 +79,8 @@ class Backbone(nn.Module):
             .pth file. A classifier head with another number of classes is ignored.
         trainable: Trained layers: all, head (the rest is frozen, including batch norm statistics), or gradual (the head
             in the first epoch, further layers during the first half of the epochs, then all).
-        image_size: Height and width of resized images in pixels.
+        image_size: Height and width in pixels to which images are resized; null is the size that the pretrained weights
+            expect, or 64 without weights. Data that leave their size open follow it.
         head_lr_scale: Learning rate of the head, relative to the optimizer's.
         layer_decay: Learning rate of a layer, relative to that of the next layer.
     """
@@ -88,14 +96,12 @@ class Backbone(nn.Module):
         architecture: str = "mobilenetv2_100",
         weights: str = "none",
         trainable: Literal["all", "head", "gradual"] = "all",
-        image_size: Count = 64,
+        image_size: Count | None = None,
         head_lr_scale: Positive = 1.0,
         layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0,
     ) -> None:
         super().__init__()
-        known = {*timm.list_models(), *timm.list_pretrained()}
-        if architecture not in known:
-            raise ConfigError(f"model.architecture: timm has no '{architecture}'.{nearest(architecture, known)}")
+        image_size = self.input_size(architecture=architecture, weights=weights, image_size=image_size)
         if spec.shape[0] not in (1, 3):
             raise ConfigError(f"model=backbone: takes images of 1 or 3 channels. Received: {spec.shape[0]}")
         self.trainable = trainable
@@ -121,6 +127,19 @@ class Backbone(nn.Module):
         scale, shift = torch.tensor(spec.input.std) / std, (torch.tensor(spec.input.mean) - mean) / std
         self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
+
+    @staticmethod
+    def input_size(*, architecture: str, weights: str, image_size: int | None, **_: Any) -> int:
+        """Return the height and width of the network's images for these options.
+
+        Raises:
+            ConfigError: timm has no such architecture.
+        """
+        known = {*timm.list_models(), *timm.list_pretrained()}
+        if architecture not in known:
+            raise ConfigError(f"model.architecture: timm has no '{architecture}'.{nearest(architecture, known)}")
+        config = timm.get_pretrained_cfg(architecture) if weights != "none" else None
+        return image_size or (config.input_size[-1] if config else SIZE)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (batch, classes) of images (batch, 1 or 3, height, width)."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from dlframe.readers.listing import Folders, Listing, few, split_of, text_of
+from dlframe.readers.listing import Folders, Listing, compare, few, keep_scored, split_of, text_of
 from dlframe.types import DataError, nearest
 from dlframe.types.files import read_text
 
@@ -29,7 +30,9 @@ def table_in(root: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def list_table(root: Path, table: Path, *, label: str | None = None, group: str | None = None) -> Listing:
+def list_table(
+    root: Path, table: Path, *, label: str | None = None, group: str | None = None, known: Sequence[str] | None = None
+) -> Listing:
     """List the samples that a table names.
 
     The column of files is the one whose values all are files below `root`, by path, name or stem.
@@ -39,17 +42,17 @@ def list_table(root: Path, table: Path, *, label: str | None = None, group: str 
         table: The table.
         label: Column of classes; None for the only one, or one of a usual name.
         group: Column of groups.
+        known: Classes of a trained model, which is scored on the files.
 
     Raises:
         DataError: The table is not readable or does not decide files and labels.
     """
     rows = _read(table)
+    label, group = (text_of(name) if name is not None else None for name in (label, group))
     reader = Folders(root)
     files = [file for file in reader.below(root) if file.resolve() != table.resolve()]
     column, found = _files(table, rows, files, root)
-    split = next(
-        (name for name in rows if name.casefold() in SPLIT and name != column and all(map(split_of, rows[name]))), None
-    )
+    split = _split_column(table, rows, {column, group, label})
     if group is not None and group not in rows:
         raise DataError(f"data.group: must be a column of {table.name}. Received: '{group}'.{nearest(group, rows)}")
     labels, named = _labels(table, rows, {column, split, group}, label)
@@ -65,15 +68,21 @@ def list_table(root: Path, table: Path, *, label: str | None = None, group: str 
         part = split_of(rows[split][i]) or "" if split else ""
         listing.parts.setdefault(part, []).append((file, labels[i]))
         if group:
+            if (name := rows[group][i]).casefold() in MISSING:
+                raise DataError(f"image_folder: {table.name}, row {i + 2}: {group} must not be empty. Received: '{name}'.")
             listing.groups[file] = rows[group][i]
-    if len(set(labels)) < 2:
+    if known is not None:
+        keep_scored(listing, root, known)
+    elif len(set(labels)) < 2:
         raise DataError(
             f"image_folder: {table.name}: {named} must have at least two classes. Received: {few(sorted(set(labels)))}"
         )
-    if split and "train" not in listing.parts:
+    elif split and "train" not in listing.parts:
         raise DataError(
             f"image_folder: {table.name}: column '{split}' must name train. Received: {few(sorted(set(rows[split])))}"
         )
+    if known is None:
+        compare(root, listing)
     columns = ", ".join(f"{role} {name}" for role, name in (("splits", split), ("groups", group)) if name)
     listing.notes.append(f"labels from {text_of(table.name)}: files {column}, labels {named}{', ' * bool(columns)}{columns}")
     if rest := len(files) - len(homes):
@@ -84,6 +93,22 @@ def list_table(root: Path, table: Path, *, label: str | None = None, group: str 
         )
     listing.notes += reader.left_out()
     return listing
+
+
+def _split_column(table: Path, rows: Rows, used: set[str | None]) -> str | None:
+    """Return the column whose values all are splits; `DataError` if some are."""
+    for name in rows:
+        if name.casefold() in SPLIT and name not in used:
+            known = [*map(split_of, rows[name])]
+            if all(known):
+                return name
+            if any(known):
+                row = known.index(None)
+                raise DataError(
+                    f"image_folder: {table.name}, row {row + 2}: {name} must be train, validation or test, as in other rows. "
+                    f"Received: '{rows[name][row]}'."
+                )
+    return None
 
 
 def _read(table: Path) -> Rows:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dlframe.types import DataError, nearest, printable
+from dlframe.types import DataError, nearest, normalized, printable
 
 Layout = Literal["auto", "splits", "classes", "nested"]
 
@@ -28,6 +27,9 @@ _WORDS = {word: part for part, words in SPLITS.items() for word in words}
 _NAME = re.compile(
     rf"(?:seg[ _-]?)?({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:[ _-]?(?:set|data|images?))?[ _-]?\d*", re.I
 )
+
+LINKS = 8
+"""Largest number of links to folders in a path: two in each of 30 folders would lead to a billion."""
 
 SYSTEM = {
     "thumbs.db",
@@ -71,14 +73,14 @@ def is_hidden(name: str) -> bool:
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key with numbers by value: 2 before 10."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
+    """Sort key with numbers by value, of any length: 2 before 10."""
+    parts = ((part, part.lstrip("0")) for part in re.split(r"([0-9]+)", name.casefold()) if part)
+    return [(0, len(number), number) if part[0] in "0123456789" else (1, 0, part) for part, number in parts], name
 
 
 def text_of(path: Path | str) -> str:
     """Return a path or name as text: NFC, invalid bytes and control characters escaped."""
-    return printable(unicodedata.normalize("NFC", str(path).encode(errors="backslashreplace").decode()))
+    return printable(normalized(str(path).encode(errors="backslashreplace").decode()))
 
 
 def few(names: Sequence[str], most: int = 6) -> str:
@@ -125,15 +127,26 @@ class Folders:
                 raise DataError(f"image_folder: {place} is a link out of {self.root}. Replace the link by the folder")
         return folders
 
-    def below(self, folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-        """Return all files below a folder."""
-        place = folder.resolve()
-        if place in above:
-            self.loops[folder] = None
-            return []
-        folders, files = self.entries(folder)
-        for inside in folders:
-            files += self.below(inside, (*above, place))
+    def below(self, folder: Path) -> list[Path]:
+        """Return all files below a folder.
+
+        Raises:
+            DataError: Links lead to links, more than `LINKS` deep.
+        """
+        files: list[Path] = []
+        # Folders, with the real ones that lead there, and how many of them are links.
+        waiting: list[tuple[Path, frozenset[Path], int]] = [(folder, frozenset(), 0)]
+        while waiting:
+            here, above, links = waiting.pop()
+            place = here.resolve()
+            if place in above:
+                self.loops[here] = None
+                continue
+            if links > LINKS:
+                raise DataError(f"image_folder: {here} is behind more than {LINKS} links to folders. Replace links by folders")
+            folders, inside = self.entries(here)
+            files += inside
+            waiting += [(f, above | {place}, links + f.is_symlink()) for f in reversed(folders)]
         return files
 
     def left_out(self) -> list[str]:
@@ -148,35 +161,64 @@ class Folders:
         return lines
 
 
-def list_folder(root: Path, layout: Layout = "auto", label: re.Pattern[str] | None = None) -> Listing:
+def list_folder(
+    root: Path, layout: Layout = "auto", label: re.Pattern[str] | None = None, known: Sequence[str] | None = None
+) -> Listing:
     """List the samples of a folder of images.
 
     Args:
         root: The folder.
         layout: What the folders in it are; "nested" makes a class of every folder that holds files.
         label: Pattern of the class in a file's path; None where folders are the classes.
+        known: Classes of a trained model, which is scored on the folder: it may hold one class or one split only.
 
     Raises:
-        DataError: The layout is ambiguous, empty, or has fewer than two classes.
+        DataError: The layout is ambiguous or empty, or has fewer than two classes, or one that is not known.
     """
     reader = Folders(root)
     listing = Listing()
-    given = _splits(reader, layout, label is not None, listing)
+    scored = known is not None
+    if known and layout == "auto" and {text_of(folder.name) for folder in reader.classes(root)} <= set(known):
+        layout = "classes"
+    given = _splits(reader, layout, label is not None, listing, scored)
     for part, folder in (given or {"": root}).items():
-        listing.parts[part] = _samples(reader, folder, part, layout == "nested", label, listing)
+        listing.parts[part] = _samples(reader, folder, part, layout == "nested", label, listing, scored)
         listing.names[part] = folder.name
     if not given and not label:
         loose = [] if layout == "nested" else reader.entries(root)[1]
         _beside(loose, root, "beside the class folders", listing)
-    _compare(root, listing)
+    if known is None:
+        compare(root, listing)
+    else:
+        keep_scored(listing, root, known)
     listing.notes += reader.left_out()
     return listing
 
 
-def _splits(reader: Folders, layout: Layout, flat: bool, listing: Listing) -> dict[str, Path]:
+def keep_scored(listing: Listing, root: Path, known: Sequence[str]) -> None:
+    """Keep the split that a trained model is scored on: test, or validation or train without it.
+
+    Raises:
+        DataError: A class is not known.
+    """
+    part = next(part for part in ("test", "validation", "train", "") if part in listing.parts)
+    for other in listing.parts.keys() - {part}:
+        count, name = len(listing.parts.pop(other)), listing.names.get(other, other)
+        listing.notes.append(f"left out {name} ({count:,} files): {listing.names.get(part, part)} is scored")
+    if not listing.parts[part]:
+        raise DataError(f"image_folder: {root} has no files to score")
+    for file, label in listing.parts[part]:
+        if label not in known:
+            raise DataError(
+                f"image_folder: '{label}' ({text_of(file.relative_to(root))}) is not a class of the run: {few(known)}."
+                f"{nearest(label, known)}"
+            )
+
+
+def _splits(reader: Folders, layout: Layout, flat: bool, listing: Listing, scored: bool) -> dict[str, Path]:
     """Return the split folders; empty where the folders are classes.
 
-    `flat` accepts splits without class folders.
+    `flat` accepts splits without class folders, `scored` such without train.
     """
     root = reader.root
     folders = reader.classes(root)
@@ -191,7 +233,7 @@ def _splits(reader: Folders, layout: Layout, flat: bool, listing: Listing) -> di
             raise DataError(f"data.layout: splits must have folders train and test. Received: {_names(folders)} in {root}")
         return {}
     deep = [folder for folder in named if flat or reader.classes(folder)]
-    if "train" not in found or found["train"][0] not in deep:
+    if not (scored and deep) and ("train" not in found or found["train"][0] not in deep):
         if list(found) == ["train"] and others and layout != "splits":
             listing.notes.append(
                 f"'{found['train'][0].name}' is a class: it has no class folders, and no test folder is beside it"
@@ -222,9 +264,15 @@ def _splits(reader: Folders, layout: Layout, flat: bool, listing: Listing) -> di
 
 
 def _samples(
-    reader: Folders, folder: Path, part: str, nested: bool, label: re.Pattern[str] | None, listing: Listing
+    reader: Folders,
+    folder: Path,
+    part: str,
+    nested: bool,
+    label: re.Pattern[str] | None,
+    listing: Listing,
+    scored: bool,
 ) -> Samples:
-    """Return the files of one split, or of all."""
+    """Return the files of one split, or of all; those to be scored may have one class, or none of another."""
     if label:
         return [(file, matched(label, file.relative_to(folder), "label")) for file in reader.below(folder)]
     if nested:
@@ -233,10 +281,14 @@ def _samples(
         return [(file, text_of(file.parent.relative_to(folder))) for file in files if file.parent != folder]
     classes = reader.classes(folder)
     if not classes:
-        raise DataError(f"image_folder: {folder} has no sub-folders. Put images into {folder}/CLASS/")
+        raise DataError(
+            f"image_folder: {folder} has no sub-folders. Put images into {folder}/CLASS/, or say where their labels are: "
+            f"data.labels=TABLE, or data.label=PATTERN of file names"
+        )
     if part:
         _beside(reader.entries(folder)[1], reader.root, "beside the class folders", listing)
-    if len(classes) == 1 and part in ("", "train"):
+    complete = part in ("", "train") and not scored
+    if len(classes) == 1 and complete:
         inside = reader.classes(classes[0])
         hint = f". Try: data.path={classes[0]}" if len(inside) > 1 else ""
         raise DataError(f"image_folder: {folder} must have at least two classes. Received: '{text_of(classes[0].name)}'{hint}")
@@ -247,7 +299,7 @@ def _samples(
         if homes.setdefault(name, above) != above:
             raise DataError(f"image_folder: {folder} has two folders of the name '{name}', in other bytes. Rename one")
         files = reader.below(above)
-        if not files and part in ("", "train"):
+        if not files and complete:
             raise DataError(f"image_folder: {above} has no files. Remove the folder or add images")
         samples += [(file, name) for file in files]
     return samples
@@ -259,8 +311,12 @@ def _beside(files: Sequence[Path], root: Path, where: str, listing: Listing) -> 
         listing.notes.append(f"left out {len(files):,} {'files' if len(files) > 1 else 'file'} {where}: {few(names, 3)}")
 
 
-def _compare(root: Path, listing: Listing) -> None:
-    """Compare the labels of the splits, in both directions."""
+def compare(root: Path, listing: Listing) -> None:
+    """Compare the labels of the splits, in both directions.
+
+    Raises:
+        DataError: A class is not in train.
+    """
     if "train" not in listing.parts:
         return
     known = {label for _, label in listing.parts["train"]}
@@ -268,9 +324,9 @@ def _compare(root: Path, listing: Listing) -> None:
         place = listing.names.get(part, part)
         for file, label in samples:
             if label not in known:
+                here, train = (root / listing.names[p] if p in listing.names else p for p in (part, "train"))
                 raise DataError(
-                    f"image_folder: class '{label}' of {root / place} is not in {root / listing.names.get('train', 'train')} "
-                    f"({file.name}).{nearest(label, known)}"
+                    f"image_folder: class '{label}' of {here} is not in {train} ({file.name}).{nearest(label, known)}"
                 )
         if absent := sorted(known - {label for _, label in samples}, key=natural):
             listing.notes.append(f"{'classes' if len(absent) > 1 else 'class'} only in train, not in {place}: {few(absent)}")
@@ -291,7 +347,7 @@ def matched(pattern: re.Pattern[str], path: Path, option: str) -> str:
 def compiled(pattern: str | None, option: str) -> re.Pattern[str] | None:
     """Compile the pattern of `data.<option>`."""
     try:
-        return re.compile(pattern) if pattern else None
+        return re.compile(normalized(pattern)) if pattern else None
     except re.error as error:
         raise DataError(f"data.{option}: must be a regular expression: {error}. Received: {pattern!r}.") from None
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlframe.types import PARTS, DataError, Dataset, DataSpec, Field, Split, check_dataset
+from dlframe.types import PARTS, Column, DataError, Dataset, DataSpec, Field, Split, check_dataset
 
 
 def stratified(
@@ -95,41 +95,83 @@ def by_hash(labels: Sequence[str], groups: Sequence[str], fractions: Sequence[fl
     return [np.flatnonzero(parts == part) for part in range(len(fractions))]
 
 
-def across(images: Mapping[str, np.ndarray]) -> list[str]:
-    """Say how many images are in an earlier split too: equal pixels, and equal gradients (a perceptual hash).
+ALIKE = 0.999
+"""Least correlation of images that are taken for copies of one."""
 
-    The hash, of 64 bits, tells whether each cell of a grid is brighter than its neighbor; images of fewer than 8 different bits
-    say nothing and are not compared.
+BLOCK = 256
+"""Images that are compared at once."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Images of a split that are in earlier splits too.
+
+    Attributes:
+        part: The split.
+        earlier: The earlier splits, as "train or validation".
+        images: Number of images of the split.
+        equal: How many have pixels of an image of the earlier ones.
+        alike: How many others look like one.
+    """
+
+    part: str
+    earlier: str
+    images: int
+    equal: int
+    alike: int
+
+    @property
+    def fraction(self) -> float:
+        """Fraction of the split that is in earlier ones."""
+        return (self.equal + self.alike) / self.images
+
+    def __str__(self) -> str:
+        more = f", {self.alike:,} more look alike" if self.alike else ""
+        return f"{self.part}: {self.equal:,} of {self.images:,} images are in {self.earlier} too{more}"
+
+
+def overlaps(images: Mapping[str, np.ndarray]) -> list[Overlap]:
+    """Return the splits with images of an earlier one: equal pixels, or such that look alike.
+
+    Alike are images whose means over a grid of 8 x 9 cells correlate above `ALIKE`, as do copies in another size, compression
+    or brightness. A perceptual hash of the signs of their differences misses some of these, and takes more pictures of one
+    kind, such as garments, for copies.
 
     Args:
         images: Split -> (samples, channels, height, width) uint8, from train to test.
     """
-    exact, alike = {}, {}
-    for part, array in images.items():
-        exact[part] = [hashlib.sha256(image.tobytes()).digest() for image in array]
-        alike[part] = _gradients(array) if min(array.shape[-2:]) >= 9 else [None] * len(array)
-    said: list[str] = []
+    exact = {part: [hashlib.sha256(image.tobytes()).digest() for image in array] for part, array in images.items()}
+    cells = {part: _cells(array) for part, array in images.items()}
+    found: list[Overlap] = []
     parts = [*images]
     for number, part in enumerate(parts[1:], 1):
-        pixels = {value for other in parts[:number] for value in exact[other]}
-        hashes = {value for other in parts[:number] for value in alike[other]} - {None}
-        equal = [value in pixels for value in exact[part]]
-        near = sum(value in hashes and not same for value, same in zip(alike[part], equal, strict=True))
-        if any(equal) or near:
-            more = f", {near:,} more look alike (perceptual hash)" if near else ""
-            where = " or ".join(parts[:number])
-            said.append(f"{part}: {sum(equal):,} of {len(equal):,} images are in {where} too{more}: not unseen")
-    return said
+        earlier = parts[:number]
+        pixels = {value for other in earlier for value in exact[other]}
+        equal = np.array([value in pixels for value in exact[part]])
+        known = np.concatenate([cells[other] for other in earlier])
+        alike = np.zeros(len(equal), bool)
+        for start in range(0, len(equal), BLOCK):
+            rows = cells[part][start : start + BLOCK]
+            for column in range(0, len(known), 64 * BLOCK):
+                alike[start : start + BLOCK] |= (rows @ known[column : column + 64 * BLOCK].T > ALIKE).any(1)
+        if equal.any() or alike.any():
+            found.append(Overlap(part, " or ".join(earlier), len(equal), int(equal.sum()), int((alike & ~equal).sum())))
+    return found
 
 
-def _gradients(images: np.ndarray) -> list[bytes | None]:
+def _cells(images: np.ndarray) -> np.ndarray:
+    """Return the means of 8 x 9 cells (samples, 72), centered and of norm 1; zeros for images that are flat, or too small."""
+    found = np.zeros((len(images), 72), np.float32)
+    if min(images.shape[-2:]) < 9:
+        return found
     rows, columns = (np.linspace(0, side, cells + 1).astype(int) for side, cells in zip(images.shape[-2:], (8, 9), strict=True))
-    found: list[bytes | None] = []
-    for image in images:
-        sums = np.add.reduceat(np.add.reduceat(image.sum(0, dtype=np.int64), rows[:-1], axis=0), columns[:-1], axis=1)
-        cells = sums / (np.diff(rows)[:, None] * np.diff(columns))
-        bits = cells[:, 1:] > cells[:, :-1]
-        found.append(np.packbits(bits).tobytes() if 8 <= bits.sum() <= 56 else None)
+    for start in range(0, len(images), BLOCK):
+        gray = images[start : start + BLOCK].mean(1, dtype=np.float64)
+        sums = np.add.reduceat(np.add.reduceat(gray, rows[:-1], axis=1), columns[:-1], axis=2)
+        means = (sums / (np.diff(rows)[:, None] * np.diff(columns))).reshape(len(gray), -1)
+        means -= means.mean(1, keepdims=True)
+        norms = np.linalg.norm(means, axis=1, keepdims=True)
+        found[start : start + BLOCK] = np.where(norms > np.sqrt(72), means / np.maximum(norms, 1), 0)  # a gray level a cell
     return found
 
 
@@ -186,6 +228,12 @@ def store(folder: Path, part: str, split: Split) -> None:
         np.save(folder / f"{part}-{kind}.npy", np.ascontiguousarray(array), allow_pickle=False)
 
 
+def image_split(arrays: Mapping[str, np.ndarray], part: str) -> Split:
+    """Return a split that was written as `store` does."""
+    columns: dict[str, Column] = {column: arrays[f"{part}-{kind}"] for kind, column in STORED.items()}
+    return Split(columns, arrays[f"{part}-ids"], groups=arrays.get(f"{part}-groups"))
+
+
 def image_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], source: str) -> Dataset:
     """Return the data set whose splits were written by `store`.
 
@@ -193,14 +241,7 @@ def image_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, A
         DataError: The arrays are not images with class indices.
         KeyError: An array or metadata (classes, mean, std, splits) is missing.
     """
-    train, validation, test = (
-        Split(
-            {column: arrays[f"{part}-{kind}"] for kind, column in STORED.items()},
-            arrays[f"{part}-ids"],
-            groups=arrays.get(f"{part}-groups"),
-        )
-        for part in PARTS
-    )
+    train, validation, test = (image_split(arrays, part) for part in PARTS)
     if train["image"].ndim != 4:
         raise DataError(f"{name}: is not stored as images with class indices")
     measured = tuple(tuple(float(value) for value in facts[fact]) for fact in ("mean", "std"))

@@ -37,6 +37,7 @@ class Entry:
         where: "file:line" of the source.
         target: "package.module:Class" of an adopted class.
         left_out: Parameters of an adopted class without an option.
+        takes: Optional arguments of the group that it has.
         unavailable: Reason and fix if the package is not installed.
         load: Function that imports the module.
         factory: The class or function, once imported.
@@ -51,6 +52,7 @@ class Entry:
     where: str = ""
     target: str = ""
     left_out: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     unavailable: str = ""
     load: Callable[[], object] | None = field(default=None, compare=False, repr=False)
     factory: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
@@ -81,6 +83,7 @@ class Registry:
     Args:
         group: Name of the group in a config.
         injected: Arguments passed when a component is built; these are not options.
+        optional: Further ones, which a component may have.
         required: Options of every component.
         facts: Metadata that a component may state, with defaults.
     """
@@ -90,11 +93,13 @@ class Registry:
         group: str,
         *,
         injected: tuple[str, ...] = (),
+        optional: tuple[str, ...] = (),
         required: tuple[str, ...] = (),
         facts: dict[str, Any] | None = None,
     ) -> None:
         self.group = group
         self.injected = injected
+        self.optional = optional
         self.required = required
         self.facts = {"exempt": {}, "search": {}, **(facts or {})}
         self.entries: dict[str, Entry] = {}
@@ -197,14 +202,18 @@ class Registry:
 
     def build(self, config: Mapping[str, Any], **injected: Any) -> Any:
         """Check `config` ({name: ..., option: ...}) and build the entry."""
-        entry = self.get(config["name"])
-        options = entry.check(config)
+        options = self.get(config["name"]).check(config)
+        return self.factory(config["name"])(**injected, **options)
+
+    def factory(self, name: str) -> Callable[..., Any]:
+        """Import the class or function of an entry."""
+        entry = self.get(name)
         if entry.factory is None and entry.load:
             entry.load()
-            entry = self.get(entry.name)
+            entry = self.get(name)
         if entry.factory is None:
             raise RegistrationError(f"{self.group} '{entry.name}' was not registered when {entry.where} was imported")
-        return entry.factory(**injected, **options)
+        return entry.factory
 
     def read_object(self, name: str, facts: dict[str, Any], factory: Any) -> Entry:
         """Return the entry of an imported class or function, as of a notebook."""
@@ -220,7 +229,7 @@ class Registry:
                 if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                     raise ValueError(p.name, "is variable; every option must have a name and a type")
                 annotation = p.annotation
-                if isinstance(annotation, str) and p.name not in self.injected:
+                if isinstance(annotation, str) and p.name not in (*self.injected, *self.optional):
                     annotation = resolve(ast.parse(annotation, mode="eval").body, TYPES | call.__globals__)
                 yield p.name, annotation, p.default
 
@@ -266,7 +275,7 @@ class Registry:
         explained = arg_descriptions(doc)
         parameters = {}
         for option, (annotation, default) in signature.items():
-            if option in self.injected:
+            if option in (*self.injected, *self.optional):
                 continue
             if annotation is REQUIRED:
                 raise fault(option, "has no type; write for example 'width: int = 32'")
@@ -274,4 +283,5 @@ class Registry:
                 parameters[option] = Parameter(option, annotation, default, explained.get(option, ""))
             except ValueError as error:
                 raise fault(option, f"must be {error}. Received: {default!r}") from None
-        return Entry(self.group, name, doc.strip().split("\n")[0], parameters, facts, where=where)
+        takes = tuple(option for option in self.optional if option in signature)
+        return Entry(self.group, name, doc.strip().split("\n")[0], parameters, facts, where=where, takes=takes)

@@ -25,9 +25,21 @@ tasks = Registry(
 models = Registry(
     "model",
     injected=("spec",),
-    facts={"inputs": ("image",), "targets": ("class",), "task": "", "networks": ("model",), "unlabeled": False, "sample": {}},
+    facts={
+        "inputs": ("image",),
+        "targets": ("class",),
+        "task": "",
+        "networks": ("model",),
+        "unlabeled": False,
+        "sized": False,
+        "sample": {},
+    },
 )
-data = Registry("data", facts={"inputs": ("image",), "targets": ("class",), "files": ("any",), "sample": {}})
+data = Registry(
+    "data",
+    optional=("spec",),
+    facts={"inputs": ("image",), "targets": ("class",), "files": ("any",), "sample": {}},
+)
 augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("image",), "targets": (), "sample": {}})
 optimizers = Registry("optimizer", injected=("params",), required=("lr",))
 schedulers = Registry("scheduler", injected=("optimizer", "steps"))
@@ -83,7 +95,7 @@ def read_source(path: Path) -> list[tuple[Registry, Entry]]:
             if isinstance(r, Call):
                 entry = registry.read_adoption(*r.read(), r.where)
             else:
-                entry = registry._entry(r.name, r.facts, r.rows(registry.injected), r.doc, r.where)
+                entry = registry._entry(r.name, r.facts, r.rows(registry.injected + registry.optional), r.doc, r.where)
             found.append((registry, entry))
         elif "Did you mean" in (hint := nearest(r.variable, _VARIABLES)):
             raise RegistrationError(f"{r.where}: '{r.variable}' is not a registry of dlframe.{hint}")

@@ -11,14 +11,15 @@ from dlframe.registry import plugins
 from dlframe.types import ConfigError, Dataset, Field, Result, printable, say
 
 
-def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False) -> str:
-    """Return the first line of a run; `again` if the run is resumed."""
+def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False, others: bool = False) -> str:
+    """Return the first line of a run; `again` if the run is resumed, `others` if other data are tested."""
     spec = dataset.spec
     sizes = " + ".join(f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
+    samples = f"{len(dataset.test):,} samples to test" if others else f"{sizes} samples to train, validate, test"
     trainer = config.trainer
     device = trainer.accelerator + (f" x {trainer.devices}" if trainer.devices != 1 else "")
     return (
-        f"{config.values['model']['name']} on {spec.name}: {sizes} samples to train, validate, test; "
+        f"{config.values['model']['name']} on {spec.name}: {samples}; "
         f"{_fields(spec.inputs)}, {_fields(spec.targets)}; split {dataset.splits}; {dataset.source}; "
         f"data {dataset.fingerprint}; on {device}"
         + (f"; limited to {trainer.limit_batches} batches of each split" if trainer.limit_batches else "")

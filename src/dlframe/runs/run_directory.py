@@ -20,7 +20,22 @@ from dlframe.runs import environment, exported_model
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
 from dlframe.runs.study_journal import trial_of
-from dlframe.types import ConfigError, DataError, Dataset, Estimate, Result, declared, printable, read_text, say
+from dlframe.storage.stamps import extent
+from dlframe.types import (
+    PARTS,
+    ConfigError,
+    DataError,
+    Dataset,
+    DataSpec,
+    Estimate,
+    Lazy,
+    Result,
+    Split,
+    declared,
+    printable,
+    read_text,
+    say,
+)
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
@@ -41,7 +56,9 @@ FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_e
 
 
 LIMITS = {"data.json": 2**24}
-"""Bytes of a text file that is read; data.json names all classes."""
+"""Bytes of a text file that is read; data.json names all classes, and has a hash of each training sample."""
+HASH, HASHED = 8, 2**18
+"""Bytes of a hash of a sample, and how many training samples have one at most."""
 
 
 def read_file(folder: Path, name: str) -> str:
@@ -140,6 +157,8 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
         "test": len(dataset.test),
         "inputs": {name: dataclasses.asdict(field) for name, field in spec.inputs.items()},
         "targets": {name: dataclasses.asdict(field) for name, field in spec.targets.items()},
+        "files": (places := places_of(config)),
+        "seen": b"".join(sample_hashes(dataset.train, spec) if places else ()).hex(),
     }
     # libyaml's emitter, where PyYAML was built with it, takes a tenth of the time.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -154,7 +173,8 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
         files["changes.diff"] = git.changes
     for name, content in files.items():
         if not os.path.lexists(folder / name):
-            (folder / name).write_text(content, encoding="utf-8")
+            # A path may hold bytes that are no text, which JSON writes so.
+            (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
     trial = trial_of(folder)
     journal.write(
         "start",
@@ -186,30 +206,106 @@ def identity(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def places_of(config: Config) -> dict[str, dict[str, Any]]:
+    """Return where the files of the data are: option of the data set -> absolute path, number of files and their bytes."""
+    found: dict[str, dict[str, Any]] = {}
+    for option in config.entry("data").facts["files"]:
+        value = config.values["data"].get(option)
+        if isinstance(value, str) and os.path.exists(place := os.path.expanduser(value)):
+            files, size = extent(Path(place)) or (None, None)
+            found[option] = {"place": os.path.abspath(place), "files": files, "bytes": size}
+    return found
+
+
+def sample_hashes(split: Split, spec: DataSpec) -> list[bytes]:
+    """Return a hash of `HASH` bytes of each sample's inputs; none of lazy columns or of more than `HASHED` samples."""
+    columns = [split[name] for name in spec.inputs]
+    if len(split) > HASHED or any(isinstance(column, Lazy) for column in columns):
+        return []
+    return [
+        hashlib.blake2b(b"".join(column[i].tobytes() for column in columns), digest_size=HASH).digest()
+        for i in range(len(split))
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """What a run says about its data.
+
+    Attributes:
+        fingerprint: Of all values.
+        splits: Description of the split.
+        samples: Split -> number of samples.
+        files: Option of the data set -> path of its files when the run began, their number and bytes (None for many).
+        seen: Hashes of the training samples; none where they were not written.
+    """
+
+    fingerprint: str
+    splits: str
+    samples: dict[str, int]
+    files: dict[str, tuple[Path, tuple[int, int] | None]]
+    seen: frozenset[bytes]
+
+    def located(self, config: Config) -> Config:
+        """Return the config with relative paths as they were meant where the run began, if the files are still there."""
+        given = config.values["data"]
+        found = {
+            option: str(place)
+            for option, (place, _) in self.files.items()
+            if isinstance(value := given.get(option), str)
+            and not os.path.isabs(os.path.expanduser(value))
+            and os.path.exists(place)
+        }
+        return config.changed(data=found) if found else config
+
+
+def read_data(folder: Path) -> RunData:
+    """Read data.json of a run, which may be somebody else's.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        read = json.loads(read_file(folder, "data.json"))
+        fingerprint, splits = read["fingerprint"], read.get("splits", "")
+        if not re.fullmatch(r"[0-9a-f]{12}", fingerprint) or not isinstance(splits, str):
+            raise ValueError("invalid fingerprint")
+        samples = {part: int(read.get(part, 0)) for part in PARTS}
+        files = {
+            str(option): (
+                _place(found["place"]),
+                None if found["files"] is None else (int(found["files"]), int(found["bytes"])),
+            )
+            for option, found in read.get("files", {}).items()  # earlier versions did not write them
+        }
+        seen = bytes.fromhex(read.get("seen", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{folder}: is damaged: {error}") from None
+    hashes = frozenset(seen[i : i + HASH] for i in range(0, len(seen), HASH))
+    return RunData(fingerprint, splits, samples, files, hashes)
+
+
+def _place(text: Any) -> Path:
+    if not isinstance(text, str) or not os.path.isabs(text) or "\0" in text:
+        raise ValueError("a place of files must be an absolute path")
+    return Path(text)
+
+
 def check_data(folder: Path, dataset: Dataset) -> None:
     """Check that the data are unchanged since the start of the run.
 
     Raises:
         DataError: The data have changed, or data.json is damaged.
     """
-    try:
-        before = json.loads(read_file(folder, "data.json"))
-        fingerprint = before["fingerprint"]
-        if not re.fullmatch(r"[0-9a-f]{12}", fingerprint):
-            raise ValueError("invalid fingerprint")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{folder}: is damaged: {error}") from None
-    if fingerprint != dataset.fingerprint:
+    before = read_data(folder)
+    if before.fingerprint != dataset.fingerprint:
+        # Earlier versions drew the split of image folders by position.
+        other = before.splits not in ("", dataset.splits)
+        hint = f" The split was '{before.splits}', and is '{dataset.splits}'." if other else ""
         raise DataError(
-            f"data={dataset.spec.name}: changed since the run: fingerprint must be {fingerprint}. "
-            f"Received: {dataset.fingerprint}." + _split_hint(before, dataset)
+            f"data={dataset.spec.name}: changed since the run: fingerprint must be {before.fingerprint}. "
+            f"Received: {dataset.fingerprint}.{hint}"
         )
-
-
-def _split_hint(before: dict[str, Any], dataset: Dataset) -> str:
-    """Say that the split is another: earlier versions drew that of image folders by position."""
-    split = before.get("splits")
-    return f" The split was '{split}', and is '{dataset.splits}'." if isinstance(split, str) and split != dataset.splits else ""
 
 
 def has_same_versions(folder: Path) -> bool:
@@ -243,6 +339,14 @@ def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, fold
         folder: Run directory.
         journal: Journal of the run.
     """
+    write_predictions(dataset, task, scores, folder / "predictions.parquet")
+    journal.write("artifact", path="predictions.parquet", to="")
+    exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
+    journal.write("model", path=MODEL)
+
+
+def write_predictions(dataset: Dataset, task: Task, scores: Scores, path: Path) -> None:
+    """Write a row per test sample; the values of a column with several are named in the metadata of the column."""
     import pyarrow
     import pyarrow.parquet
 
@@ -251,11 +355,13 @@ def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, fold
     columns |= task.table(scores, split)
     if (baseline := task.baseline_predictions(dataset)) is not None:
         columns["baseline"] = baseline
-    with _replacing(folder / "predictions.parquet") as unfinished:
-        pyarrow.parquet.write_table(pyarrow.table(columns), unfinished)
-    journal.write("artifact", path="predictions.parquet", to="")
-    exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
-    journal.write("model", path=MODEL)
+    table = pyarrow.table(columns)
+    for name, field in task.outputs().items():
+        if field.names and name in table.column_names and pyarrow.types.is_list(table.schema.field(name).type):
+            named = table.schema.field(name).with_metadata({"names": json.dumps(field.names, ensure_ascii=False)})
+            table = table.cast(table.schema.set(table.schema.get_field_index(name), named))
+    with _replacing(path) as unfinished:
+        pyarrow.parquet.write_table(table, unfinished)
 
 
 def write_figures(dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> list[str]:

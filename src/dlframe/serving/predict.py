@@ -54,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     known = [field.name for field in fields(Options)]
     given = [a for a in arguments if a.partition("=")[1] and a.partition("=")[0] in known]
-    run, *paths = [a for a in arguments if a not in given] or [""]
+    # The way in which data are named to train and test.
+    run, *paths = [a.removeprefix("data.path=") for a in arguments if a not in given] or [""]
     if not run or not paths:
         raise ConfigError("predict: requires a run directory and inputs. Try: python -m dlframe predict runs/... photo.png")
     for path in paths:

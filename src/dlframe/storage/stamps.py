@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 FRESH_SECONDS = 2.0
@@ -49,3 +51,19 @@ def below(folder: Path) -> Iterator[str | Path]:
     for place, folders, files in os.walk(folder):
         folders.sort()
         yield from (os.path.join(place, name) for name in sorted((*folders, *files)))
+
+
+def extent(path: Path) -> tuple[int, int] | None:
+    """Return the number and the bytes of the files below a path, or of one file; None for too many or too deep ones."""
+    files = size = 0
+    try:
+        for count, place in enumerate(below(path)):
+            if count > MOST:
+                return None
+            with suppress(OSError, ValueError):
+                status = os.stat(place)
+                if stat.S_ISREG(status.st_mode):
+                    files, size = files + 1, size + status.st_size
+    except RecursionError:  # of os.walk, in folders a thousand deep
+        return None
+    return files, size

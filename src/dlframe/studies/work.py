@@ -283,10 +283,11 @@ class Worker:
             RunPruned: It is worse than others.
             DlframeError: It fails.
         """
-        from dlframe.jobs.train import load_data, run
+        from dlframe.jobs.data import load_data, sized
+        from dlframe.jobs.train import run
 
         watch = self._watch(trial)
-        key = data_key(config)
+        key = data_key(sized(config))
         try:
             fingerprint = load_data(config).fingerprint
         except DataError as error:

@@ -20,7 +20,7 @@ from dlframe.registry import Fraction, NonNegative, Positive, tasks
 from dlframe.statistics.calibration import expected_calibration_error
 from dlframe.statistics.intervals import bootstrap, wilson, wilson_of_groups
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate, Field, Split, nearest
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate, Field, Split, nearest, normalized
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +99,7 @@ class Classification(Task):
         self.threshold = threshold
         self.min_precision = min_precision
         self.miss_cost = miss_cost
-        classes = spec.classes
+        classes, pos_label = spec.classes, normalized(pos_label)
         if pos_label and pos_label not in classes:
             raise ConfigError(f"task.pos_label: must be a class. Received: '{pos_label}'.{nearest(pos_label, classes)}")
         self.positive = classes.index(pos_label) if pos_label else len(classes) - 1

@@ -13,6 +13,7 @@ from dlframe.types.errors import (
     TrainingError,
     WorkerError,
     nearest,
+    normalized,
     printable,
 )
 from dlframe.types.files import NO_ROOM, no_room, opened, read_bytes, read_text
@@ -51,6 +52,7 @@ __all__ = [
     "declared",
     "nearest",
     "no_room",
+    "normalized",
     "opened",
     "printable",
     "read_bytes",

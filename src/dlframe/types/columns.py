@@ -258,7 +258,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass
 class Dataset:
-    """Data set with splits; `source` and `splits` are shown in the header."""
+    """Data set with splits; `source` and `splits` are shown in the header, a run with a `refusal` ends with it."""
 
     spec: DataSpec
     train: Split
@@ -266,6 +266,7 @@ class Dataset:
     test: Split
     source: str
     splits: str
+    refusal: str = ""
 
     @cached_property
     def fingerprint(self) -> str:

@@ -59,6 +59,11 @@ def printable(text: str) -> str:
     return "".join(repr(c)[1:-1] if c in hidden else c for c in text) if hidden else text
 
 
+def normalized(text: str) -> str:
+    """Return text in the one form in which names are kept and compared, NFC: "é" may be typed or stored in two ways."""
+    return unicodedata.normalize("NFC", text)
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return the end of an error message: the closest of `names`, or all if few."""
     names = sorted(names)
