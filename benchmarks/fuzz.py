@@ -303,7 +303,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     from functools import partial
 
     import numpy as np
-    import pyarrow.parquet
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     import torch
     from mlflow.exceptions import MlflowException
 
@@ -312,12 +313,13 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.data import image_folder as folders
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
-    from dlframe.data.stocks import COLUMNS
     from dlframe.models import backbone
     from dlframe.readers.decoding import decode_files
     from dlframe.readers.images import Picture, read_image
     from dlframe.readers.labels import list_table
-    from dlframe.readers.series import read_prices
+    from dlframe.readers.tables.rows import read_rows
+    from dlframe.readers.tables.series import read_panel
+    from dlframe.readers.tables.table import read_table
     from dlframe.registry import read_source
     from dlframe.runs import journal, run_directory
     from dlframe.runs.exported_model import Predictor, read_spec
@@ -387,6 +389,22 @@ def readers(folder: Path) -> dict[str, Reader]:
     sheets = {f"s{i}.png": sheet for i in range(1, 6)}
     labels = {"train.json": b"[0, 1, 2]", "test.json": b"[0]"}
     prices = b"Date,Open,High,Low,Close,Volume\n" + b"".join(b"2000-01-%02d,1,2.5,0.5,1.5,100\n" % day for day in range(1, 29))
+    more_prices = b"time;a;b\n" + b"".join(b"%02d.02.2000 10:00;%d.5;1.%03d\n" % (day, day, day) for day in range(1, 29))
+    kept_series = {"targets": ["Close"], "features": ["Open"], "time": "Date", "columns": {"Close": {"kind": "number"}}}
+    kept_rows = {
+        "amount": {"kind": "number", "mean": 1.0, "std": 1.0},
+        "zip": {"kind": "identifier", "words": ["007", "08"]},
+        "day": {"kind": "date", "format": "month/day/year", "mean": 1.0, "std": 1.0},
+    }
+    cells = [
+        b'%d.5,0%d,%d/14/2024,"a ""b"",\n%d",$%d.00,%s\n' % (i, i % 9, i % 12 + 1, i, i, b"yes" if i % 2 else b"no")
+        for i in range(60)
+    ]
+    names_of_table = b"amount,zip,day,text,price,paid"
+    tables = [names_of_table + b"\n" + b"".join(cells), names_of_table + b",\r\n" + b"".join(cells).replace(b"\n", b",\r\n")]
+    tables += [b"\xef\xbb\xbf" + tables[0], tables[0].decode().encode("utf-16"), tables[0].replace(b",", b"\t")]
+    json_lines = b"".join(b'{"a": %d, "b": "x%d", "c": null, "d": true}\n' % (i, i % 3) for i in range(60))
+    parquet = bytes_of(lambda b: pq.write_table(pa.table({"a": [1, None, 3], "b": ["x", "y", None], "c": [0.5, 1.5, 2.5]}), b))
     weights = {"layer.weight": torch.zeros(3, 2), "layer.bias": torch.ones(3)}
     old = bytes_of(lambda b: torch.save(weights, b, _use_new_zipfile_serialization=False))
     toy = {"a/data.bin": b"data" * 100, "b.txt": b"text"}
@@ -491,8 +509,8 @@ def readers(folder: Path) -> dict[str, Reader]:
         b"id;cat;dog\na;1;0\nb;0;1\nc;1;0\nd;0;1\n",
         "\ufeffname\tclass\tsplit\na\tch\u00e9ri\ttrain\nb\tx\ttrain\nc\tx\tTest\n".encode(),
     ]
-    rows = pyarrow.table({"file": ["a.png", "b.png"], "label": ["cat", "dog"]})
-    parquet = bytes_of(lambda b: pyarrow.parquet.write_table(rows, b))
+    rows = pa.table({"file": ["a.png", "b.png"], "label": ["cat", "dog"]})
+    parquet = bytes_of(lambda b: pq.write_table(rows, b))
     pixels = {
         "pixels": bytes_of(lambda b: np.save(b, np.zeros((3, 3, 4, 4), np.uint8))),
         "hashes": bytes_of(lambda b: np.save(b, np.zeros((3, 32), np.uint8))),
@@ -552,10 +570,15 @@ def readers(folder: Path) -> dict[str, Reader]:
         "cifar, packed": Reader("x.tgz", tars[:1], lambda file: cifar([file]), {}, (squeezed,)),
         "cifar sheet": Reader("s1.png", [sheet], png_sheets, {**sheets, **labels}),
         "cifar labels": Reader("train.json", [labels["train.json"]], png_sheets, {**sheets, **labels}, (in_json,)),
-        "prices": Reader("x.csv", [prices], lambda file: read_prices(file, COLUMNS["ohlcv"])),
-        "prices, packed": Reader(
-            "x.csv.gz", [gzip.compress(prices)], lambda file: read_prices(file, COLUMNS["close"]), {}, (squeezed,)
-        ),
+        "series": Reader("x.csv", [prices], read_panel),
+        "series each": Reader("x.csv", [more_prices], lambda file: read_panel(file, target=["a", "b"])),
+        "series, packed": Reader("x.csv.gz", [gzip.compress(prices)], read_panel, {}, (squeezed,)),
+        "series of a run": Reader("x.csv", [prices], lambda file: read_panel(file, known=kept_series)),
+        "table": Reader("x.csv", tables, read_table),
+        "table, packed": Reader("x.zip", [zip_of({"x.csv": tables[0]})], read_table, {}, (in_archive, squeezed)),
+        "table of lines": Reader("x.jsonl", [json_lines], read_table, {}, (in_json,)),
+        "table of columns": Reader("x.parquet", [parquet], read_table),
+        "rows of a run": Reader("x.csv", tables[:1], lambda file: read_rows(file, kept_rows)),
         "cache": Reader("decoded/toy/x.npy", [npy], cache, {"decoded/toy/facts.json": facts}),
         "cached facts": Reader("decoded/toy/facts.json", [facts], cache, {"decoded/toy/x.npy": npy}, (in_json,)),
         # `members`, which calls it, tells an OSError.

@@ -26,7 +26,7 @@ from dlframe.data import image_sets
 from dlframe.data.image_folder import image_folder
 from dlframe.data.image_sets import cifar10, mnist
 from dlframe.data.stocks import sp500
-from dlframe.readers import series
+from dlframe.readers.tables import files
 from dlframe.storage import fetch
 from dlframe.storage.fetch import Package, member
 from dlframe.types import DataError
@@ -177,21 +177,23 @@ def test_a_path(data: str, path: str, refused: Callable[..., str]) -> None:
 
 ROWS = b"".join(b"20%02d-%02d-%02d,1.5\n" % (y, m, d) for y in range(4) for m in range(1, 13) for d in range(1, 28))
 TABLES = {
-    "huge_line.csv": (b"Date,Close\n" + b"9" * 200_000, "field larger than field limit (131072)"),
-    "huge_head.csv": (b"x" * 200_000, "field larger than field limit (131072)"),
-    "open_quote.csv": (b'Date,Close\n"' + ROWS * 20, "field larger than field limit (131072)"),
-    "nul.csv": (b"Date,Close\n2000-01-01,\0\n", "'close' must be a number. Received: '\\x00'"),
-    "latin.csv": (b"Date,Close\n\xff\n", "codec can't decode byte 0xff"),
-    "utf_16.csv": ("Date,Close\n".encode("utf-16"), "codec can't decode byte 0xff"),
-    "empty.csv": (b"", "must have a column 'date'."),
-    "formula.csv": (b"Date,Close\n=cmd|'/c calc',1\n", "the date must be 2018-12-31 or 12/31/2018."),
-    "infinite.csv": (b"Date,Close\n2000-01-01,inf\n", "'close' must be a number. Received: 'inf'"),
-    "overflow.csv": (b"Date,Close\n2000-01-01,1e308\n", "'close' must be a number. Received: '1e308'"),
-    "digits.csv": (b"Date,Close\n2000-01-01," + b"9" * 5000 + b"\n", "'close' must be a number."),
-    "paint.csv": (b"Date,Close\n\x1b]0;owned\x07,1\n", "Received: '\\x1b]0;owned\\x07'"),
-    "short_row.csv": (b"Date,Close\n2000-01-01\n", "'close' must be a number. Received: None"),
-    "bomb.csv.gz": (gzip.compress(bytes(1_100_000)), "holds more than 0.001 GB"),
-    "no_gzip.csv.gz": (b"Date,Close\n", "Not a gzipped file"),
+    "huge_line.csv": (b"Date,Close\n" + b"9" * 200_000, "line 2: has 1 field under 2 names"),
+    "huge_head.csv": (b"x" * 200_000, "data.target must name a column. Received: 'close'."),
+    "open_quote.csv": (b'Date,Close\n"' + ROWS * 20, "line 2: must be quoted as in RFC 4180."),
+    "nul.csv": (b"Date,Close\n2000-01-01,\0\n", "line 2: holds a NUL byte"),
+    "latin.csv": (b"Date,Close\n\xff,1\n", "line 2: must be UTF-8. Received: '\\\\xff,1'."),
+    "utf_16.csv": ("Date,Close\n".encode("utf-16"), "is empty: it has a header and no rows"),
+    "empty.csv": (b"", "is empty: it has no header and no rows"),
+    "formula.csv": (b"Date,Close\n=cmd|'/c calc',1\n", "'Date' must hold times in one format."),
+    "infinite.csv": (b"Date,Close\n2000-01-01,inf\n", "'Close' must be a number. Received: 'inf'"),
+    "overflow.csv": (b"Date,Close\n2000-01-01,1e308\n", "'Close' must be a number. Received: '1e308'"),
+    "digits.csv": (b"Date,Close\n2000-01-01," + b"9" * 5000 + b"\n", "'Close' must be a number."),
+    "paint.csv": (b"Date,Close\n\x1b]0;owned\x07,1\n", "'Date' must hold times in one format."),
+    "paint_a_value.csv": (b"Date,Close\n2000-01-01,\x1b]0;owned\x07\n", "Received: '\\x1b]0;owned\\x07'"),
+    "paint_a_name.csv": (b"Date,\x1b]0;owned\x07\n2000-01-01,1\n", "Choose from: Date, \\x1b]0;owned\\x07."),
+    "short_row.csv": (b"Date,Close\n2000-01-01\n", "line 2: has 1 field under 2 names"),
+    "bomb.csv.gz": (gzip.compress(bytes(1_100_000)), "unpacks to more than 1 MB"),
+    "no_gzip.csv.gz": (b"Date,Close\n", "is not a gz file"),
     "cut.csv.gz": (gzip.compress(b"Date,Close\n" + ROWS)[:-20], "Compressed file ended"),
     "damaged.csv.gz": (gzip.compress(ROWS)[:10] + b"\xff" * 50, "Error -3 while decompressing data"),
     "pickle.csv": (BOMB, ""),
@@ -201,7 +203,7 @@ TABLES = {
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table(name: str, guarded: Callable[..., Any], victim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content, message = TABLES[name]
-    monkeypatch.setattr(series, "LARGEST", 10**6)
+    monkeypatch.setattr(files, "ALWAYS", 10**6)
     Path(name).write_bytes(content)
     with guarded(), pytest.raises(DataError) as caught:
         sp500(path=name)

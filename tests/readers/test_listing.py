@@ -220,7 +220,7 @@ def test_a_column_of_choice_and_parquet(tmp_path):
     ):
         list_table(tmp_path, tmp_path / "x.parquet", label="breeds")
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"^data.labels: .*x.parquet is not readable"):
+    with pytest.raises(DataError, match=r"^data.labels: .*x.parquet: cannot be read as Parquet"):
         list_table(tmp_path, tmp_path / "x.parquet")
 
 

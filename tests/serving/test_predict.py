@@ -311,12 +311,12 @@ def test_a_forecast_of_a_file(tmp_path, capsys):
         assert outputs["prediction"].shape == (1, 3)
         np.testing.assert_allclose(outputs["prediction"][0], found[-1], rtol=1e-6)
     assert said(capsys, result.folder, tmp_path / "undated.csv")[2].splitlines() == [
-        "no column 'date': rows are read in chronological order: 1 input, undated.csv",
+        "no column of times: rows are read in chronological order: 1 input, undated.csv",
         "used the last 7 rows (every=true predicts from every window): 1 input, undated.csv (100 rows)",
     ]
     Image.new("L", (8, 8)).save(tmp_path / "photo.png")
     assert (
-        "is not a table. Use .csv, .csv.gz, .parquet with the columns date, close, or arrays."
+        "photo.png: is a PNG image. Save the table as CSV or Parquet."
         in (said(capsys, result.folder, tmp_path / "photo.png")[2])
     )
     file.write_text("\n".join(["Date,Close", *rows[:5]]))

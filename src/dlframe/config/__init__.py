@@ -63,6 +63,8 @@ def load(overrides: Sequence[str]) -> Config:
     given = given_keys(overrides)
     plugins.discover(plugin_paths(given.get("plugin_paths", "null")))
     choices, assignments = parse(given)
+    if not {"task", "experiment"} & choices.keys() and (own := _task_of(choices.get("data"))):
+        choices["task"] = own
     for group, value in choices.items():
         for name in value if group in LISTS else [value]:
             if not (name is None and group == "experiment"):
@@ -84,6 +86,12 @@ def load(overrides: Sequence[str]) -> Config:
     plugins.preload((group, config.values[group]["name"]) for group in GROUPS if group not in LISTS)
     plugins.preload((group, options["name"]) for group in LISTS for options in config.values[group].values())
     return config
+
+
+def _task_of(data: Any) -> str:
+    """Return the task preset that a data set states, for where the user names no task."""
+    entry = GROUPS["data"].entries.get(data) if isinstance(data, str) else None
+    return next(iter(entry.facts["tasks"].values()), "") if entry else ""
 
 
 def _packaged_store(choice: str | None) -> str:

@@ -202,7 +202,8 @@ def _fits_data(entry: Entry, data: Entry) -> None:
         if not (takes := entry.facts.get(role, ())):
             continue
         has = data.facts[role]
-        some = entry.group == "augmentation" and role == "inputs"
+        # Data with tasks by kind of target have one of the kinds, which only their file tells.
+        some = (entry.group == "augmentation" and role == "inputs") or (role == "targets" and data.facts["tasks"])
         fits = bool(set(has) & set(takes)) if some else set(has) <= set(takes)
         if not fits or (role == "targets" and not set(entry.facts.get("requires", ())) <= set(has)):
             fitting = [other.name for other in GROUPS["data"] if set(other.facts[role]) <= set(takes)]

@@ -117,6 +117,9 @@ def sample_options(entry: Entry) -> dict[str, Any]:
     """The options of a data set's own sample; the name of a file or folder beside its source becomes a path."""
     if entry.origin == "dlframe" and entry.name == "image_folder":  # it cannot bring pictures
         return {"path": str(pictures())}
+    if entry.origin == "dlframe" and entry.name in ("table", "series"):
+        series = {"time": "row", "target": "alcohol", "window": 5}
+        return {"path": str(measurements())} | ({"target": "grower"} if entry.name == "table" else series)
     beside = Path(entry.where.rpartition(":")[0]).parent
     given = entry.facts["sample"].items()
     return {name: str(beside / v) if isinstance(v, str) and v and (beside / v).exists() else v for name, v in given}
@@ -183,7 +186,44 @@ def prices() -> Dataset:
     return _dataset("prices", windows[:, :60, None], windows[:, 60:])
 
 
-STANDARD = (digits, photographs, prices)
+@functools.cache
+def wines() -> Dataset:
+    """16 wines of three growers: three measurements, two of them missing once, and one in steps as a category."""
+    from sklearn.datasets import load_wine
+
+    source: Any = load_wine()
+    rows = np.arange(0, 178, 11)[:HANDFUL]
+    numbers = source.data[rows][:, [0, 6, 12]]
+    mean, std = (tuple(map(float, f(numbers, 0))) for f in (np.mean, np.std))
+    numbers[3, 0] = numbers[5, 2] = np.nan
+    steps = np.digitize(source.data[rows, 9], (3, 6)).astype(np.int32)[:, None] + 2
+    inputs = {
+        "numbers": Field(kind="number", dtype="float64", shape=(3,), mean=mean, std=std),
+        "categories": Field(kind="category", dtype="int32", shape=(1,)),
+    }
+    target = Field(kind="class", dtype="int64", names=tuple(map(str, source.target_names)))
+    split = Split({"numbers": numbers, "categories": steps, "target": source.target[rows].astype(np.int64)}, rows)
+    spec = DataSpec("wines", inputs, {"target": target}, {"cardinalities": [5]})
+    return Dataset(spec, split, split, split, "in memory", "one for all")
+
+
+STANDARD = (digits, photographs, prices, wines)
+
+
+@functools.cache
+def measurements() -> Path:
+    """A table of wines and their growers."""
+    from sklearn.datasets import load_wine
+
+    source: Any = load_wine()
+    file = Path(tempfile.mkdtemp()) / "wines.csv"
+    atexit.register(shutil.rmtree, file.parent, ignore_errors=True)
+    rows = [
+        f"{i},{values[0]},{values[2]},{source.target_names[label]}"
+        for i, (values, label) in enumerate(zip(source.data, source.target, strict=True))
+    ]
+    file.write_text("\n".join(["row,alcohol,ash,grower", *rows]))
+    return file
 
 
 @functools.cache

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-
-from dlframe.readers.series import read_prices
-from dlframe.readers.splits import chronological_split
+from dlframe.readers.tables.series import dataset_of, name_of, read_panel
 from dlframe.registry import Count, data
 from dlframe.storage.fetch import Package, expanded, members
-from dlframe.types import DataError, Dataset, DataSpec, Field, Split, printable
+from dlframe.types import DataError, Dataset, say
 
 ARCH = Package(
     "pip",
@@ -27,7 +24,7 @@ FILES = ["sp500.csv.gz", "nasdaq.csv.gz"]
 COLUMNS = {"close": ("close",), "ohlcv": ("close", "open", "high", "low", "volume")}
 
 
-@data.register("sp500", inputs=("series",), targets=("value",), files=("path",))
+@data.register("sp500", inputs=("series",), targets=("value",), files=("path",), tasks={"value": "forecasting"})
 def sp500(
     *,
     window: Count = 60,
@@ -44,12 +41,13 @@ def sp500(
         window: Trading days of an input.
         horizon: Trading days of a forecast.
         features: Closing price alone, or followed by open, high, low and volume (ohlcv).
-        path: CSV file with the columns Date and Close, and Open, High, Low, Volume for ohlcv; null fetches a package.
+        path: Table with the columns Date and Close, and Open, High, Low, Volume for ohlcv; null fetches a package. Any other
+            table is read by `data=series`.
     """
     return load("sp500", window, horizon, features, path)
 
 
-@data.register("nasdaq", inputs=("series",), targets=("value",), files=("path",))
+@data.register("nasdaq", inputs=("series",), targets=("value",), files=("path",), tasks={"value": "forecasting"})
 def nasdaq(
     *,
     window: Count = 60,
@@ -65,7 +63,8 @@ def nasdaq(
         window: Trading days of an input.
         horizon: Trading days of a forecast.
         features: Closing price alone, or followed by open, high, low and volume (ohlcv).
-        path: CSV file with the columns Date and Close, and Open, High, Low, Volume for ohlcv; null fetches a package.
+        path: Table with the columns Date and Close, and Open, High, Low, Volume for ohlcv; null fetches a package. Any other
+            table is read by `data=series`.
     """
     return load("nasdaq", window, horizon, features, path)
 
@@ -77,40 +76,15 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
         DataError: The file cannot be fetched or read, or is too short for a window and a horizon in every split.
     """
     file = expanded(path) if path is not None else members(ARCH, FILES)[FILES.index(f"{name}.csv.gz")]
-    days, values = read_prices(file, COLUMNS[features])
-    parts = chronological_split(len(days), (0.7, 0.1, 0.2))
-    needed = [window + horizon, horizon, horizon]
-    for part, rows in zip(parts, needed, strict=True):
-        if part.stop - part.start < rows:
-            raise DataError(
-                f"{name}: {len(days):,} days are too few for data.window={window} and data.horizon={horizon}: "
-                f"a split has {part.stop - part.start} of the {rows} that it needs"
-            )
-    train, validation, test = (_windows(days, values, part, window, horizon) for part in parts)
-    # A constant feature, such as a missing volume, must not be divided by zero.
-    seen = values[parts[0]]
-    std = np.where(seen.std(0) > 0, seen.std(0), 1)
-    spec = DataSpec(
-        name if path is None else printable(file.name.partition(".")[0]) or name,
-        inputs={
-            "window": Field(
-                kind="series",
-                dtype="float64",
-                shape=(window, values.shape[1]),
-                names=COLUMNS[features],
-                mean=tuple(map(float, seen.mean(0))),
-                std=tuple(map(float, std)),
-            )
-        },
-        targets={"future": Field(kind="value", dtype="float64", shape=(horizon,))},
+    target, *more = COLUMNS[features]
+    try:
+        panel = read_panel(file, target=[target], features=more)
+    except DataError as error:
+        options = " The options are those of data=series." if path is not None and "data." in str(error) else ""
+        raise DataError(f"{error}{options}") from None
+    dataset = dataset_of(
+        panel, name if path is None else name_of(file, name), window, horizon, str(file) if path else "pip arch"
     )
-    source = f"{file if path is not None else 'pip arch'}, {days[0]} to {days[-1]}"
-    return Dataset(spec, train, validation, test, source, "chronological 70/10/20")
-
-
-def _windows(days: list[str], values: np.ndarray, part: slice, window: int, horizon: int) -> Split:
-    """Return the samples whose targets, of horizon days, lie in `part`."""
-    first = np.arange(max(part.start, window), part.stop - horizon + 1)
-    inputs = values[first[:, None] + np.arange(-window, 0)]
-    targets = values[first[:, None] + np.arange(horizon), 0]
-    return Split({"window": inputs, "future": targets}, np.array(days)[first])
+    for note in panel.notes if path is not None else ():
+        say(f"{name}: {note}", error=True)
+    return dataset

@@ -16,7 +16,7 @@ import numpy as np
 from dlframe.config import Config
 from dlframe.readers.splits import drop_labels
 from dlframe.storage.stamps import below, stamps
-from dlframe.types import DataError, Dataset, Lazy, Ragged, Split, check_dataset
+from dlframe.types import DataError, Dataset, Lazy, OtherTaskError, Ragged, Split, check_dataset
 from dlframe.types.columns import PARTS
 
 LARGEST = 2**30
@@ -47,6 +47,7 @@ def load_data(config: Config) -> Dataset:
     if key in _kept:
         _kept.move_to_end(key)
         dataset = _own(_kept[key])
+    _check_task(config, dataset)
     if config.run.labels_per_class is not None:
         dataset = drop_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
     return dataset
@@ -70,6 +71,19 @@ def _read(config: Config) -> Dataset:
             if field.kind not in promised:
                 raise DataError(f"data={spec.name}: '{name}' must be {' or '.join(promised)}. Received: {field.kind}.")
     return dataset
+
+
+def _check_task(config: Config, dataset: Dataset) -> None:
+    """Raise if the data, which have a task for each kind of target, have another kind than the task takes."""
+    data, task = config.entry("data"), config.entry("task")
+    for field in dataset.spec.targets.values():
+        preset = data.facts["tasks"].get(field.kind)
+        if preset and field.kind not in task.facts["targets"]:
+            raise OtherTaskError(
+                f"data={data.name}: the target of {dataset.spec.name} is a {field.kind}, which task={task.name} does not take. "
+                f"Try: task={preset}",
+                preset,
+            )
 
 
 def _key(config: Config) -> Any:

@@ -18,7 +18,7 @@ from dlframe.runs.journal import Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
-from dlframe.types import DataError, Dataset, Result, RunPruned, no_room, say
+from dlframe.types import DataError, Dataset, OtherTaskError, Result, RunPruned, no_room, say
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -38,8 +38,15 @@ def main(arguments: Sequence[str]) -> int:
     """
     config = load(arguments)
     terminal.warn_of_plugins()
-    folder = os.environ.get(run_directory.FOLDER_VARIABLE) if is_main() else None
-    run(config, folder=Path(folder) if folder else None)
+    given = os.environ.get(run_directory.FOLDER_VARIABLE) if is_main() else None
+    folder = Path(given) if given else None
+    try:
+        run(config, folder=folder)
+    except OtherTaskError as error:
+        if any(argument.startswith(("task=", "experiment=")) for argument in arguments):
+            raise
+        # No task was named, and what the file holds is known only now.
+        run(load([*arguments, f"task={error.preset}"]), folder=folder)
     return 0
 
 

@@ -3,7 +3,7 @@
 from dlframe.plots.classification import confusion, reliability
 from dlframe.plots.comparisons import differences, power_curves, seed_values, variance_split
 from dlframe.plots.curves import learning_curve
-from dlframe.plots.forecasts import forecast
+from dlframe.plots.forecasts import forecast, predictions
 from dlframe.plots.images import grid, samples
 from dlframe.plots.spaces import Dimension, importance, parallel_coordinates, slices
 from dlframe.plots.studies import intermediate_values, optimization_history, pareto_front
@@ -22,6 +22,7 @@ __all__ = [
     "parallel_coordinates",
     "pareto_front",
     "power_curves",
+    "predictions",
     "reliability",
     "samples",
     "save",

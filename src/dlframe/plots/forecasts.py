@@ -1,4 +1,4 @@
-"""Figures of forecasts."""
+"""Figures of forecasts and of other predicted numbers."""
 
 from __future__ import annotations
 
@@ -48,4 +48,30 @@ def forecast(
     ahead = f"{horizon} steps ahead" if horizon > 1 else "one step ahead"
     label(upper, f"{title}, {ahead}" if title else ahead, "", unit)
     label(lower, "", "sample" if dates is None else "date", "error")
+    return figure
+
+
+@style
+def predictions(target: ArrayLike, prediction: ArrayLike, *, title: str = "", unit: str = "value") -> Figure:
+    """Plot predictions against targets.
+
+    Args:
+        target: (samples,) true values.
+        prediction: (samples,) predicted values.
+        title: Title of the figure.
+        unit: Unit of the values.
+    """
+    truth, found = np.asarray(target, float), np.asarray(prediction, float)
+    figure = Figure(figsize=(5.2, 5.2))
+    axes = figure.subplots()
+    axes.scatter(truth, found, s=8, color=BLUE, alpha=0.6, linewidths=0)
+    ends = [min(truth.min(), found.min()), max(truth.max(), found.max())]
+    axes.plot(ends, ends, color="black", lw=0.8, label="prediction = target")
+    axes.legend()
+    label(
+        axes,
+        f"{title}, RMSE {rmse(found, truth):.4g}" if title else f"RMSE {rmse(found, truth):.4g}",
+        f"target ({unit})",
+        "prediction",
+    )
     return figure

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from dlframe.readers.listing import Folders, Listing, compare, few, keep_scored, split_of, text_of
 from dlframe.types import DataError, nearest
-from dlframe.types.files import read_text
-
-LARGEST = 2**28
-"""Maximum bytes of a table."""
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 LABEL = ("label", "labels", "class", "target", "category", "class_name", "y")
@@ -112,46 +106,13 @@ def _split_column(table: Path, rows: Rows, used: set[str | None]) -> str | None:
 
 
 def _read(table: Path) -> Rows:
-    try:
-        if table.suffix.lower() == ".parquet":
-            return _parquet(table)
-        text = read_text(table, LARGEST).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise DataError(f"data.labels: {table} must be UTF-8: {error.reason} at byte {error.start}") from None
-    except OSError as error:
-        raise DataError(f"data.labels: cannot read {table}: {error.strerror or error}") from None
-    header = text.split("\n", 1)[0]
-    separator = max(",;\t", key=header.count)
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if line]
-    except csv.Error as error:
-        raise DataError(f"data.labels: {table} is not a table: {error}") from None
-    if len(lines) < 2:
-        raise DataError(f"data.labels: {table} must have a header and rows. Received: {len(lines)} lines")
-    names = [text_of(name.strip()) for name in lines[0]]
-    if len({name.casefold() for name in names}) < len(names):
-        raise DataError(f"data.labels: {table} must have different column names. Received: {few(names)}")
-    for number, line in enumerate(lines, 1):
-        if len(line) != len(names):
-            raise DataError(f"data.labels: {table}, row {number}: must have {len(names)} fields. Received: {len(line)}")
-    return {name: [text_of(line[i].strip()) for line in lines[1:]] for i, name in enumerate(names)}
-
-
-def _parquet(table: Path) -> Rows:
-    import pyarrow as pa
-    from pyarrow import parquet
+    from dlframe.readers.tables.table import read_texts  # Arrow takes its time to import
 
     try:
-        stored = parquet.read_metadata(table)
-        if sum(stored.row_group(i).total_byte_size for i in range(stored.num_row_groups)) > LARGEST:
-            raise DataError(f"data.labels: {table} must have at most {LARGEST:,} bytes of values")
-        content = parquet.read_table(table)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"data.labels: {table} is not readable: {error}") from None
-    return {
-        name: ["" if value is None else text_of(str(value)) for value in content[name].to_pylist()]
-        for name in content.column_names
-    }
+        rows = read_texts(table)
+    except DataError as error:
+        raise DataError(f"data.labels: {error}") from None
+    return {text_of(name): [text_of(value) for value in values] for name, values in rows.items()}
 
 
 def _files(table: Path, rows: Rows, files: list[Path], root: Path) -> tuple[str, list[Path]]:

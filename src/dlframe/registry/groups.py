@@ -38,7 +38,7 @@ models = Registry(
 data = Registry(
     "data",
     optional=("spec",),
-    facts={"inputs": ("image",), "targets": ("class",), "files": ("any",), "sample": {}},
+    facts={"inputs": ("image",), "targets": ("class",), "files": ("any",), "tasks": {}, "sample": {}},
 )
 augmentations = Registry("augmentation", injected=("spec",), facts={"inputs": ("image",), "targets": (), "sample": {}})
 optimizers = Registry("optimizer", injected=("params",), required=("lr",))

@@ -13,11 +13,9 @@ import numpy as np
 from dlframe.readers.arrays import columns_of, converted, load_arrays
 from dlframe.readers.images import FORMATS, header_of, read_image
 from dlframe.readers.modes import Decoding
-from dlframe.readers.series import read_series
 from dlframe.types import DataError, DataSpec, Field, nearest, printable, say
 
 ARRAYS = (".npy", ".npz")
-TABLES = (".csv", ".csv.gz", ".parquet")
 IGNORED = ("thumbs.db", "desktop.ini")
 """Files of operating systems, skipped like hidden files."""
 
@@ -96,6 +94,9 @@ class Inputs:
         if (columns := self.encode(file)) is not None:
             yield Sample(shown(file), columns)
             return
+        if "table" in self.spec.fitted:
+            yield from self._rows(file)
+            return
         if len(self.spec.inputs) == 1:
             (name, field), *_ = self.spec.inputs.items()
             if field.kind == "image" and not field.ragged:
@@ -113,6 +114,21 @@ class Inputs:
         for i in range(len(next(iter(arrays.values())))):
             columns = {name: converted(arrays[name][i], field, where, name) for name, field in self.spec.inputs.items()}
             yield Sample(f"{where}[{i}]", columns)
+
+    def _rows(self, file: Path) -> Iterator[Sample]:
+        """Yield the rows of a table, with the columns and kinds of training."""
+        from dlframe.readers.tables.rows import cardinalities, read_rows  # Arrow takes its time to import
+
+        arrays, notes = read_rows(file, self.spec.fitted["table"])
+        for note in notes:
+            self._assume(note, file)
+        if {name: array.shape[1:] for name, array in arrays.items()} != {
+            name: field.shape for name, field in self.spec.inputs.items()
+        } or cardinalities(self.spec.fitted["table"]) != self.spec.fitted.get("cardinalities"):
+            raise DataError("spec.json: holds other columns than its inputs")
+        for i in range(len(next(iter(arrays.values())))):
+            columns = {name: converted(arrays[name][i], field, str(file), name) for name, field in self.spec.inputs.items()}
+            yield Sample(f"{shown(file)} row {i + 1}", columns)
 
     def _image(self, file: Path, field: Field) -> np.ndarray:
         channels, height, width = field.shape
@@ -141,22 +157,30 @@ class Inputs:
 
     def _windows(self, file: Path, name: str, field: Field) -> Iterator[Sample]:
         """Yield the last window of a series, or all windows."""
+        from dlframe.readers.tables.series import read_panel
+
         length, features = field.shape
         assert length is not None
         assert features is not None
-        if not file.name.lower().endswith(TABLES):
-            columns = ", ".join(("date", *(field.names or (f"{features} features",))))
-            raise DataError(f"{file} is not a table. Use {', '.join(TABLES)} with the columns {columns}, or arrays")
-        days, values = read_series(file, field.names, features)
-        if days and days[0] == "row 1":
-            self._assume("no column 'date': rows are read in chronological order", file)
-        if len(days) < length:
-            raise DataError(f"{file} must have at least {length} rows. Received: {len(days)}")
-        if len(days) > length and not self.every:
-            self._assume(f"used the last {length} rows (every=true predicts from every window)", file, f"{len(days):,} rows")
-        for end in range(length if self.every else len(days), len(days) + 1):
-            window = converted(values[end - length : end], field, str(file), name)
-            yield Sample(f"{shown(file)} to {days[end - 1]}", {name: window})
+        kept = self.spec.fitted.get("series") or {"targets": field.names[:1], "features": field.names[1:]}
+        try:
+            panel = read_panel(file, known=kept)
+        except (TypeError, KeyError, AttributeError):
+            raise DataError("spec.json: holds no columns of a series") from None
+        for note in panel.notes:
+            self._assume(note, file)
+        for series in panel.series:
+            values, ids = series.values, series.ids
+            told = f" of {series.key}" if series.key else ""
+            if values.shape[1] != features:
+                raise DataError(f"{file} must have {features} columns besides the time. Received: {values.shape[1]}")
+            if len(ids) < length:
+                raise DataError(f"{file} must have at least {length} rows{told}. Received: {len(ids)}")
+            if len(ids) > length and not self.every:
+                self._assume(f"used the last {length} rows (every=true predicts from every window)", file, f"{len(ids):,} rows")
+            for end in range(length if self.every else len(ids), len(ids) + 1):
+                window = converted(values[end - length : end], field, str(file), name)
+                yield Sample(f"{shown(file)}{told} to {ids[end - 1]}", {name: window})
 
 
 def shown(path: Path | str) -> str:

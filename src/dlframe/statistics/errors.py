@@ -25,5 +25,12 @@ def mape(prediction: ArrayLike, target: ArrayLike) -> float:
     return float(100 * np.abs(difference[nonzero] / target[nonzero]).mean()) if nonzero.any() else math.nan
 
 
+def r2(prediction: ArrayLike, target: ArrayLike) -> float:
+    """Return the coefficient of determination over all values; NaN if all targets are equal."""
+    target = np.asarray(target, dtype=float)
+    total = np.square(target - target.mean()).sum()
+    return float(1 - np.square(_difference(prediction, target)).sum() / total) if total else math.nan
+
+
 def _difference(prediction: ArrayLike, target: ArrayLike) -> np.ndarray:
     return np.asarray(prediction, dtype=float) - np.asarray(target, dtype=float)

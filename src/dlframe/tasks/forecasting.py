@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SMALLEST = 1e-6
 """Standard deviation below which a window is constant, in units of the training windows: of sums that are rounded."""
 
+WINDOWS = 4096
+"""Windows whose deviations are computed at once."""
+
 LOSSES = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.huber_loss}
 
 
@@ -62,7 +65,10 @@ class Forecasting(Task):
 
     def prepare(self, train: Split) -> None:
         """Take the median scale of the training windows, by feature, for constant windows."""
-        stds = train[next(iter(self.spec.inputs))].std(1)  # (samples, features)
+        windows = train[next(iter(self.spec.inputs))]
+        # In parts: the windows are views, and what NumPy makes of them is not.
+        parts = [windows[start : start + WINDOWS].std(1) for start in range(0, len(windows), WINDOWS)]
+        stds = np.concatenate(parts)  # (samples, features)
         known = [std[std > 0] for std in stds.T]
         self.flat_unit.copy_(torch.tensor([np.median(std) if len(std) else 1.0 for std in known]))
 

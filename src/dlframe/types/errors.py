@@ -33,6 +33,14 @@ class DataError(DlframeError):
     """Data that are missing, empty, unreadable or not as declared."""
 
 
+class OtherTaskError(DataError):
+    """Data whose file has a target for another task; `preset` is its name."""
+
+    def __init__(self, message: str, preset: str) -> None:
+        super().__init__(message)
+        self.preset = preset
+
+
 class CheckpointError(DlframeError):
     """Checkpoint that is missing, damaged or of another model."""
 

@@ -1,0 +1,1 @@
+"""Reader of tables: CSV, TSV, JSON lines and Parquet."""

@@ -1,0 +1,525 @@
+"""Time series in tables: order, duplicates, gaps, steps and jumps; windows that are views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dlframe.readers.splits import chronological_split
+from dlframe.readers.tables.files import Options
+from dlframe.readers.tables.kinds import Column
+from dlframe.readers.tables.rows import codes_of, floats_of
+from dlframe.readers.tables.table import Table, found_name, names_of, read_table
+from dlframe.types import DataError, Dataset, DataSpec, Field, Split, printable
+
+TIMES = ("date", "datetime", "time", "timestamp", "ds", "day", "month", "observation_date", "datum", "period")
+"""Names, lower case, of a column of times."""
+
+TARGETS = ("close", "y", "value", "target")
+"""Names, lower case, of a target."""
+
+MARKERS = (".", "-", "null", "NULL", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "None", "none", "")
+"""Words for a missing value, where a rule for missing values is given."""
+
+ADJUSTED = ("adj close", "adj_close", "adjclose", "adjusted close", "adjusted_close")
+"""Names, lower case, of prices that are free of splits."""
+
+KEYS = ("unique_id", "id", "series", "series_id", "item_id", "symbol", "ticker", "name")
+"""Names, lower case, of a column that names the series of a row."""
+
+DAY = 86_400_000_000
+
+UNITS = {"day": DAY, "hour": DAY // 24, "minute": 60_000_000, "second": 1_000_000, "microsecond": 1}
+
+LONGEST = 5
+"""Steps that are a gap; fewer are holidays."""
+
+OnMissing = Literal["raise", "drop", "previous"]
+
+
+@dataclass
+class Series:
+    """One series in the order of time.
+
+    Attributes:
+        key: Name; "" for the only one.
+        ids: (rows,) times as text: days where all are midnights, else ISO 8601, or numbers.
+        times: (rows,) int64: microseconds since 1970, or the numbers of the rows.
+        values: (rows, features) float64, the target first.
+    """
+
+    key: str
+    ids: np.ndarray
+    times: np.ndarray
+    values: np.ndarray
+
+
+@dataclass
+class Panel:
+    """The series of a file.
+
+    Attributes:
+        series: In the order of their names.
+        features: Names of the features, the target first.
+        notes: What was assumed, left out or is odd.
+        kept: What is kept in a run to read another file the same way, as JSON.
+    """
+
+    series: list[Series]
+    features: tuple[str, ...]
+    notes: list[str]
+    kept: dict[str, Any]
+
+
+def read_panel(
+    file: Path,
+    options: Options | None = None,
+    *,
+    time: str | None = None,
+    target: Sequence[str] = (),
+    features: Sequence[str] = (),
+    id: str | None = None,  # noqa: A002  # the name of the option
+    on_missing: OnMissing = "raise",
+    known: Mapping[str, Any] | None = None,
+) -> Panel:
+    """Read one or several series.
+
+    Args:
+        file: See `read_table`.
+        options: What the user says about the table.
+        time: Column of times; None for the only column of dates, or one of a usual name.
+        target: Columns to forecast; several are a series each. Empty for a usual name, or the only column of numbers.
+        features: Further columns of the windows.
+        id: Column that names the series of each row.
+        on_missing: Action on a missing value: raise, drop the row, or take the previous value. The last rows are left out in
+            any case.
+        known: `Panel.kept` of a run.
+
+    Raises:
+        DataError: With the physical line and the option that decides.
+    """
+    options = options or Options()
+    if known is not None:
+        time, id = known.get("time") or None, known.get("id") or None  # noqa: A001
+        target, features = known["targets"], known["features"]
+    if on_missing != "raise":
+        options = replace(options, missing=(*options.missing, *MARKERS))
+    names = names_of(file, options)
+    if known is not None and time and time.casefold() not in {name.strip().casefold() for name in names}:
+        time = None
+    time = _time_by_name(names) if time is None else found_name(time, names, "data.time", str(file))
+    if not target and (usual := _usual(names, TARGETS)):
+        target = (usual,)
+    wanted = [found_name(name, names, "data.target", str(file)) for name in target]
+    more = [found_name(name, names, "data.features", str(file)) for name in features]
+    series_id = found_name(id, names, "data.id", str(file)) if id else None
+    if time and wanted:  # other columns may hold anything
+        chosen = {time, *wanted, *more, series_id}
+        options = replace(options, drop=tuple(name for name in names if name not in chosen))
+    hows = known.get("columns", {}) if known is not None else None
+    table = read_table(
+        file,
+        options,
+        hints=hows,
+        words=[series_id] if series_id else [],
+        numbers=(*wanted, *more),
+        keep=[name for name in (time, *wanted, *more) if name],
+    )
+    notes = [note for note in table.notes if not note.startswith("left out by data.drop")]
+    if time is None:
+        time = _time_by_kind(table, [*wanted, *more, series_id])
+    if time is not None and time not in table.columns:
+        raise DataError(f"{table.file}: '{time}' must hold times. Received: no values")
+    if not wanted:
+        wanted = [_only_number(table, [time, series_id, *more])]
+        notes.append(f"the series is '{wanted[0]}', the only column of numbers")
+    for name in (*wanted, *more):
+        if name not in table.columns or table.columns[name].kind != "number":
+            kind = table.columns[name].kind if name in table.columns else "empty"
+            raise DataError(f"{table.file}: '{name}' must hold numbers. Received: {kind}")
+    times, ids = _times(table, time, notes)
+    keys, labels = _keys(table, series_id)
+    values = {name: floats_of(table.columns[name]) for name in (*wanted, *more)}
+    found: list[Series] = []
+    for key, label in enumerate(labels):
+        rows = np.flatnonzero(keys == key) if len(labels) > 1 else np.arange(table.rows)
+        for name in wanted:
+            columns = [name, *more]
+            matrix = np.stack([values[column][rows] for column in columns], 1)
+            part = _ordered(table, rows, times[rows], matrix, columns, on_missing, notes, time, names)
+            rank = " ".join(filter(None, (label, name if len(wanted) > 1 else "")))
+            found.append(Series(rank, ids[part[0]], times[part[0]], part[1]))
+    for series in found:
+        _check_thousands(table, series, wanted[0])
+    odd = [note for series in found for note in _oddities(series, wanted[0], time is not None)]
+    if (adjusted := _usual(names, ADJUSTED)) and adjusted not in wanted:
+        odd = [
+            note + f"; '{adjusted}' may be adjusted: data.target={adjusted}" if "not adjusted" in note else note for note in odd
+        ]
+    notes += odd[:6]
+    kept = {
+        "time": time or "",
+        "id": series_id or "",
+        "targets": list(wanted),
+        "features": list(more),
+        "columns": {name: column.how for name, column in table.columns.items() if name in (*wanted, *more) or _told(column)},
+    }
+    return Panel(found, (wanted[0] if len(wanted) == 1 else "value", *more), notes, kept)
+
+
+def _usual(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    """Return the column that has the first of some usual names."""
+    folded = {name.strip().casefold(): name for name in names}
+    return next((folded[name] for name in usual if name in folded), None)
+
+
+def _time_by_name(names: Sequence[str]) -> str | None:
+    return _usual(names, TIMES)
+
+
+def _time_by_kind(table: Table, without: Sequence[str | None]) -> str | None:
+    dates = [name for name, column in table.columns.items() if column.kind == "date" and name not in without]
+    if len(dates) > 1:
+        raise DataError(f"{table.file}: has several columns of dates, {', '.join(dates[:6])}. Say which: data.time={dates[0]}")
+    return dates[0] if dates else None
+
+
+def _only_number(table: Table, without: Sequence[str | None]) -> str:
+    numbers = [name for name, column in table.columns.items() if column.kind == "number" and name not in without]
+    if len(numbers) != 1:
+        shown = ", ".join(numbers[:8]) or "none"
+        raise DataError(
+            f"{table.file}: must have one column of numbers, or say which is the series: data.target=COLUMN. Received: {shown}"
+        )
+    return numbers[0]
+
+
+def _times(table: Table, name: str | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return times as int64 and as text."""
+    if name is None:
+        notes.append("no column of times: rows are read in chronological order")
+        rows = np.arange(1, table.rows + 1)
+        return rows, np.char.add("row ", rows.astype(str))
+    column = table.columns[name]
+    if column.kind not in ("date", "number"):
+        raise DataError(
+            f"{table.file}: '{name}' must hold times in one format. Received: {column.kind}. Try: "
+            f"data.formats=[{name}:%Y-%m-%d]"
+        )
+    if column.missing:
+        row = int(np.flatnonzero(np.isnan(floats_of(column)))[0])
+        raise DataError(f"{table.place(row)}: '{name}' must be a time. Received: an empty field")
+    if column.kind == "number":
+        numbers = floats_of(column)
+        if (numbers != np.floor(numbers)).any():
+            row = int(np.flatnonzero(numbers != np.floor(numbers))[0])
+            raise DataError(f"{table.place(row)}: '{name}' must be a date or an integer. Received: {numbers[row]}")
+        if name not in table.decided and (numbers.min() > 1e7 or (numbers.min() > 20_000 and numbers.max() < 80_000)):
+            first = f"{numbers[0]:.0f}"
+            raise DataError(
+                f"{table.file}: '{name}' holds numbers such as {first}, which may be times. Say their unit: "
+                f"data.formats=[{name}:unix], unix_ms, excel (serial days) or %Y%m%d; or data.kinds=[{name}:number] "
+                "for a mere order"
+            )
+        whole = numbers.astype(np.int64)
+        return whole, whole.astype(str)
+    micros = _micros(column)
+    unit = "D" if not (micros % DAY).any() else "s" if not (micros % 1_000_000).any() else "us"
+    return micros, micros.astype("datetime64[us]").astype(f"datetime64[{unit}]").astype(str)
+
+
+def _micros(column: Column) -> np.ndarray:
+    return column.values.cast("int64").to_numpy(zero_copy_only=False)
+
+
+def _keys(table: Table, name: str | None) -> tuple[np.ndarray, list[str]]:
+    """Return the index of each row's series, and the names of the series."""
+    if name is None:
+        return np.zeros(table.rows, np.int64), [""]
+    codes, words = codes_of(table.columns[name])
+    if (codes < 0).any():
+        raise DataError(f"{table.place(int(np.argmax(codes < 0)))}: '{name}' must name a series. Received: an empty field")
+    order = sorted(range(len(words)), key=lambda i: words[i])
+    place = np.empty(len(words), np.int64)
+    place[order] = np.arange(len(words))
+    return place[codes], [words[i] for i in order]
+
+
+def _ordered(
+    table: Table,
+    rows: np.ndarray,
+    times: np.ndarray,
+    values: np.ndarray,
+    columns: Sequence[str],
+    on_missing: OnMissing,
+    notes: list[str],
+    time: str | None,
+    names: Sequence[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and values in the order of time, without missing values.
+
+    Raises:
+        DataError: A time occurs twice, or a value is missing.
+    """
+    steps = np.diff(times)
+    if len(steps) and (steps < 0).any():
+        down = bool((steps <= 0).all())
+        told = "in descending order" if down else f"not in order ({int((steps < 0).sum()):,} steps back)"
+        if (note := f"rows are {told}: sorted by {time}") not in notes:
+            notes.append(note)
+    order = np.argsort(times, kind="stable")
+    rows, times, values = rows[order], times[order], values[order]
+    if len(twice := np.flatnonzero(np.diff(times) == 0)):
+        first, second = sorted((int(rows[twice[0]]), int(rows[twice[0] + 1])))
+        hint = _several(table, names, rows, times)
+        raise DataError(
+            f"{table.place(second)}: times must be unique, and this one occurs twice, first in {_line(table, first)}. "
+            f"Received: {_time_text(table, time, second)}.{hint}"
+        )
+    missing = np.asarray(np.isnan(values).any(1))
+    if missing.all():
+        raise DataError(f"{table.file}: '{columns[0]}' must have values. Received: none")
+    last = len(missing) - int(np.argmin(missing[::-1]))
+    if last < len(missing):
+        count = len(missing) - last
+        where = _line(table, int(rows[last]))
+        notes.append(f"{where}: {columns[0]} is empty; the last {'row is' if count == 1 else f'{count:,} rows are'} left out")
+        rows, values, missing = rows[:last], values[:last], missing[:last]
+    if not missing.any():
+        return rows, values
+    count, row = int(missing.sum()), int(rows[np.argmax(missing)])
+    name = columns[int(np.argmax(np.isnan(values[np.argmax(missing)])))]
+    if on_missing == "raise":
+        raise DataError(
+            f"{table.place(row)}: '{name}' must have a value in each row. Received: an empty field, in {count:,} "
+            f"{'row' if count == 1 else 'rows'}. Leave such rows out: data.on_missing=drop; or take the value before: "
+            "data.on_missing=previous"
+        )
+    if on_missing == "drop" or missing[0]:
+        kept = ~missing if on_missing == "drop" else np.arange(len(missing)) >= np.argmin(missing)
+        notes.append(
+            f"{int((~kept).sum()):,} of {len(missing):,} values of {name} are missing: left out, first in {_line(table, row)}"
+        )
+        rows, values, missing = rows[kept], values[kept], missing[kept]
+    if missing.any():
+        index = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(len(values))[:, None]), 0)
+        values = np.take_along_axis(values, index, 0)
+        told = "1 missing value of {} is" if count == 1 else f"{count:,} missing values of {{}} are"
+        notes.append(f"{told.format(name)} replaced by the one before, first in {_line(table, row)}")
+    return rows, values
+
+
+def _line(table: Table, row: int) -> str:
+    return table.place(row).rpartition(", ")[2]
+
+
+def _time_text(table: Table, name: str | None, row: int) -> str:
+    if name is None:
+        return f"row {row}"
+    column = table.columns[name]
+    if column.kind == "number":
+        return str(int(floats_of(column)[row]))
+    micros = _micros(column)[row : row + 1]
+    return str(micros.astype("datetime64[us]").astype("datetime64[D]" if not (micros % DAY).any() else "datetime64[s]")[0])
+
+
+def _several(table: Table, names: Sequence[str], rows: np.ndarray, times: np.ndarray) -> str:
+    """Return a hint at a column that tells several series apart, or may do so by its name."""
+    if (usual := _usual(names, KEYS)) and usual not in table.columns:
+        return f" Several series? data.id={usual}"
+    for name, column in table.columns.items():
+        if column.kind == "category":
+            codes = codes_of(column)[0][rows]
+            pairs = np.unique(np.stack([codes.astype(np.int64), times]), axis=1)
+            if pairs.shape[1] == len(rows):
+                return f" Several series? data.id={name}"
+    return ""
+
+
+def _oddities(series: Series, target: str, dated: bool) -> Iterator[str]:
+    """Yield sentences on gaps, a change of the step, and jumps."""
+    of = f" of {series.key}" if series.key else ""
+    days = not (series.times % DAY).any() and dated and abs(series.times).max() > 1e6
+    steps = np.diff(series.times)
+    if days and len(steps) > 2:
+        yield from _gaps(series, steps // DAY, of)
+    values = series.values[:, 0]
+    if len(values) > 2 and (values > 0).all():
+        ratio = np.log(values[1:] / values[:-1])
+        usual = np.median(np.abs(ratio[ratio != 0])) if (ratio != 0).any() else 0.0
+        jumps = np.flatnonzero((np.abs(ratio) > np.log(1.8)) & (np.abs(ratio) > 10 * usual))
+        if usual and 0 < len(jumps) <= max(3, len(ratio) // 100):
+            i = int(jumps[0])
+            factor = np.exp(abs(ratio[i]))
+            guess = "a mark between thousands? data.thousands=." if 500 < factor < 2000 else "a split that is not adjusted?"
+            verb = "falls" if ratio[i] < 0 else "rises"
+            yield (
+                f"{target}{of} {verb} from {values[i]:g} to {values[i + 1]:g} on {series.ids[i + 1]}, by the factor "
+                f"{factor:.4g} ({guess})" + (f"; {len(jumps) - 1} more such steps" if len(jumps) > 1 else "")
+            )
+
+
+def step_of(series: Series) -> str:
+    """Return the usual step in words, "one row per weekday"; empty without times."""
+    steps = np.diff(series.times)
+    if not len(steps) or series.ids[0].startswith("row ") or series.ids[0].isdecimal():
+        return ""
+    sizes, counts = np.unique(steps, return_counts=True)
+    usual = int(sizes[np.argmax(counts)])
+    days = steps // DAY
+    for unit, (low, high) in {"month": (28, 31), "quarter": (89, 92), "year": (365, 366)}.items():
+        if len(sizes) > 1 and ((days >= low) & (days <= high)).mean() > 0.9:
+            return f"one row per {unit}"
+    if usual == DAY and ((series.times // DAY + 3) % 7 < 5).all() and len(series.times) > 5:
+        return "one row per weekday"
+    unit, size = next((unit, size) for unit, size in UNITS.items() if not usual % size)
+    return f"one row per {unit}" if usual == size else f"a row every {usual // size:,} {unit}s"
+
+
+def _gaps(series: Series, steps: np.ndarray, of: str) -> Iterator[str]:
+    sizes, counts = np.unique(steps, return_counts=True)
+    usual = int(sizes[np.argmax(counts)])
+    starts = series.times // DAY
+    if usual == 1:
+        # Weekends are no gap where no value is of a weekend.
+        weekday = (starts + 3) % 7
+        business = bool((weekday < 5).all())
+        begin, end = starts[:-1].astype("datetime64[D]"), starts[1:].astype("datetime64[D]")
+        between = np.busday_count(begin, end) - 1 if business else steps - 1
+        what = "weekdays" if business else "days"
+    else:
+        between, what = steps // usual - 1, "steps"
+    long = np.flatnonzero(between >= LONGEST)
+    if len(long) and len(long) <= max(3, len(steps) // 50):
+        i = int(long[0])
+        first, last = ((starts[i] + 1), (starts[i + 1] - 1))
+        if what == "weekdays":
+            first = np.busday_offset(starts[i].astype("datetime64[D]"), 1, roll="forward").astype(np.int64)
+            last = np.busday_offset(starts[i + 1].astype("datetime64[D]"), -1, roll="backward").astype(np.int64)
+        days = [str(np.datetime64(int(day), "D")) for day in (first, last)]
+        more = f"; {len(long) - 1} more gaps" if len(long) > 1 else ""
+        yield f"no rows{of} from {days[0]} to {days[1]} ({int(between[i])} {what}){more}"
+        return
+    half = len(steps) // 2
+    early, late = float(np.median(steps[:half])), float(np.median(steps[half:]))
+    if half > 5 and max(early, late) >= 2 * min(early, late) and min(early, late) > 0:
+        changed = np.flatnonzero(np.abs(steps - late) < np.abs(steps - early))
+        yield f"the step{of} changes from {early:g} to {late:g} days about {series.ids[int(changed[0])]}"
+
+
+def _told(column: Column) -> bool:
+    """Return whether a format of dates must be kept: one that the values of another file may leave open."""
+    return column.kind == "date" and column.how["format"] in (
+        "day/month/year",
+        "month/day/year",
+        "unix",
+        "unix_ms",
+        "unix_us",
+        "excel",
+    )
+
+
+def _check_thousands(table: Table, series: Series, target: str) -> None:
+    """Raise where 999 is followed by 1.001: then the point may part thousands, and not be a decimal mark."""
+    values = series.values[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.abs(values[1:] / values[:-1])
+    falls = np.flatnonzero((factor > 1 / 1100) & (factor < 1 / 900))
+    if len(falls) == 0 or target in table.decided:
+        return
+    low = np.abs(values) < 1000 / 900 * abs(values[falls[0] + 1]) * 10
+    if (values[~low] == np.floor(values[~low])).all() and (np.round(values[low], 3) == values[low]).all():
+        i = int(falls[0])
+        raise DataError(
+            f"{table.file}: '{target}' falls from {values[i]:g} to {values[i + 1]:g} on {series.ids[i + 1]}, by the "
+            f"factor {1 / factor[i]:.4g}. "
+            f"If points part thousands: data.thousands=.; if they are decimal marks: data.kinds=[{target}:number]"
+        )
+
+
+# --- windows
+
+
+def name_of(file: Path, default: str) -> str:
+    """Return the name of a data set from that of its file."""
+    return printable(file.name.partition(".")[0]) or default
+
+
+def dataset_of(panel: Panel, name: str, window: int, horizon: int, source: str) -> Dataset:
+    """Return the windows of series, split by the time of their targets: 70/10/20.
+
+    The windows of one series are views.
+
+    Raises:
+        DataError: A series is too short for a window and a horizon in every split.
+    """
+    series = panel.series
+    instants = series[0].times if len(series) == 1 else np.unique(np.concatenate([one.times for one in series]))
+    parts = chronological_split(len(instants), (0.7, 0.1, 0.2))
+    needed = [window + horizon, horizon, horizon]
+    for part, rows in zip(parts, needed, strict=True):
+        if part.stop - part.start < rows:
+            raise DataError(
+                f"{name}: {len(instants):,} rows are too few for data.window={window} and data.horizon={horizon}: "
+                f"a split has {part.stop - part.start} of the {rows} that it needs"
+            )
+    splits, short = [], set()
+    for part in parts:
+        pieces = []
+        for one in series:
+            begin = int(np.searchsorted(one.times, instants[part.start]))
+            end = len(one.times) if part.stop == len(instants) else int(np.searchsorted(one.times, instants[part.stop]))
+            first, stop = max(begin, window), end - horizon + 1
+            if first >= stop:
+                short.add(one.key)
+                continue
+            ids = one.ids[first:stop]
+            pieces.append(
+                (
+                    windows_of(one.values, window, first, stop),
+                    futures_of(one.values, horizon, first, stop),
+                    np.char.add(f"{one.key} ", ids) if one.key else ids,
+                    np.full(stop - first, one.key),
+                )
+            )
+        if not pieces:
+            raise DataError(f"{name}: no series has data.window={window} and data.horizon={horizon} rows in every split")
+        inputs, targets, ids, keys = (of[0] if len(of) == 1 else np.concatenate(of) for of in zip(*pieces, strict=True))
+        splits.append(Split({"window": inputs, "future": targets}, ids, groups=keys if len(series) > 1 else None))
+    if short:
+        panel.notes.append(
+            f"{len(short):,} of {len(series):,} series are too short for some splits: {', '.join(sorted(short)[:3])}"
+        )
+    if len(splits[2]) < 10:
+        panel.notes.append(f"{len(splits[2])} test windows: an interval from them means little")
+    seen = np.concatenate([one.values[: np.searchsorted(one.times, instants[parts[0].stop])] for one in series])
+    # A constant feature, such as a missing volume, must not be divided by zero.
+    std = np.where(seen.std(0) > 0, seen.std(0), 1)
+    field = Field(
+        kind="series",
+        dtype="float64",
+        shape=(window, seen.shape[1]),
+        names=panel.features,
+        mean=tuple(map(float, seen.mean(0))),
+        std=tuple(map(float, std)),
+    )
+    future = Field(kind="value", dtype="float64", shape=(horizon,))
+    spec = DataSpec(name, {"window": field}, {"future": future}, {"series": panel.kept})
+    train, validation, test = splits
+    first, last = (str(end(one.ids[place] for one in series)) for end, place in ((min, 0), (max, -1)))
+    return Dataset(spec, train, validation, test, f"{source}, {first} to {last}", "chronological 70/10/20")
+
+
+def windows_of(values: np.ndarray, window: int, first: int, stop: int) -> np.ndarray:
+    """Return the windows before the rows from `first` to `stop` as a view (samples, window, features)."""
+    views = np.lib.stride_tricks.sliding_window_view(values, window, axis=0)
+    return views[first - window : stop - window].transpose(0, 2, 1)
+
+
+def futures_of(values: np.ndarray, horizon: int, first: int, stop: int) -> np.ndarray:
+    """Return the targets of the rows from `first` to `stop` on as a view (samples, horizon)."""
+    return np.lib.stride_tricks.sliding_window_view(values[:, 0], horizon)[first:stop]
