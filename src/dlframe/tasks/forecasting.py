@@ -126,14 +126,19 @@ class Forecasting(Task):
     def _last_values(self, dataset: Dataset) -> np.ndarray:
         """Return the last value of each test window, (windows, horizon)."""
         last = dataset.test[next(iter(self.spec.inputs))][:, -1, :1].astype(np.float64)
-        return np.repeat(last, self.spec.target.shape[0], axis=1)
+        return np.repeat(last, self.horizon, axis=1)
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a forecast."""
+        return int(self.spec.target.shape[0] or 1)
 
     def forms(self) -> dict[str, dict[str, Any]]:
         return {name: {"form": name} for name in ERRORS}
 
     def blocks(self, samples: int) -> int:
         """Return up to 20 blocks, none shorter than the horizon: windows overlap, and volatility clusters."""
-        return max(2, min(20, samples // max(5, self.spec.target.shape[0])))
+        return max(2, min(20, samples // max(5, self.horizon)))
 
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
         """Return `metric` with a block bootstrap over consecutive windows.
