@@ -30,6 +30,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -311,9 +312,13 @@ def readers(folder: Path) -> dict[str, Reader]:
     import dlframe
     from dlframe.config import load, load_options, load_saved
     from dlframe.data import image_folder as folders
+    from dlframe.data.detection_folder import read_annotated
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
+    from dlframe.data.linemod_occluded import vertices
     from dlframe.models import backbone
+    from dlframe.readers.boxes.annotations import Faults
+    from dlframe.readers.boxes.folder import Choices
     from dlframe.readers.decoding import decode_files
     from dlframe.readers.images import Picture, read_image
     from dlframe.readers.labels import list_table
@@ -458,6 +463,18 @@ def readers(folder: Path) -> dict[str, Reader]:
         assert found == [hashlib.sha256(file.read_bytes()).digest()], found
         return found
 
+    def boxes(file: Path) -> object:
+        """Annotated images: of the folder "own", or of the file itself where it says where the images are."""
+        top = next(folder for folder in file.parents if folder.name == "own")
+        with ThreadPoolExecutor(1) as pool:
+            found = read_annotated(file if file.suffix in (".json", ".yaml") else top, Choices(), Faults(), pool)
+        return [row.image.things for row in found[3]]
+
+    def case(name: str) -> dict[str, bytes]:
+        """The files of a case of detection."""
+        top = Path(__file__).parent.parent / "tests" / "detection_cases" / name
+        return {f"own/{f.relative_to(top).as_posix()}": f.read_bytes() for f in top.rglob("*") if f.is_file()}
+
     def listing(file: Path) -> object:
         """A folder of images, with other things in it as the bytes say."""
         rng = random.Random(file.read_bytes())
@@ -515,6 +532,9 @@ def readers(folder: Path) -> dict[str, Reader]:
         "pixels": bytes_of(lambda b: np.save(b, np.zeros((3, 3, 4, 4), np.uint8))),
         "hashes": bytes_of(lambda b: np.save(b, np.zeros((3, 32), np.uint8))),
     }
+    sparse, texts = case("coco-sparse-category-ids"), case("coco-string-ids")
+    voc, yolo, kitti = case("voc-one-based/official"), case("yolo-out-of-range/rounding"), case("kitti-read/training")
+    mesh = b"ply\nformat ascii 1.0\nelement vertex 2\nend_header\n0 1 2\n3 4 5\n"
     yaml = (in_yaml, insert, lines)
     header = (in_header, in_facts)
     result, told, sent = ((run / name).read_bytes() for name in ("result.json", "data.json", "tracking.json"))
@@ -563,6 +583,18 @@ def readers(folder: Path) -> dict[str, Reader]:
             (in_json_line,),
         ),
         "hashes of contents": Reader("x.npy", [bytes_of(lambda b: np.save(b, np.zeros((3, 64), np.uint8)))], kept),
+        "boxes of COCO": Reader(
+            "own/annotations.json",
+            [sparse["own/annotations.json"], texts["own/annotations.json"]],
+            boxes,
+            sparse | texts,
+            (in_json,),
+        ),
+        "boxes of VOC": Reader("own/annotations/a.xml", [voc["own/annotations/a.xml"]], boxes, voc),
+        "boxes of YOLO": Reader("own/labels/train/x.txt", [yolo["own/labels/train/x.txt"]], boxes, yolo, (lines,)),
+        "data of YOLO": Reader("own/data.yaml", [yolo["own/data.yaml"]], boxes, yolo, yaml),
+        "boxes of KITTI": Reader("own/label_2/000000.txt", [kitti["own/label_2/000000.txt"]], boxes, kitti, (lines,)),
+        "mesh": Reader("x.ply", [mesh], vertices, {}, (lines,)),
         "idx": Reader(idx_names[0], [idx[0]], stored, rest),
         "idx labels": Reader(idx_names[1], [idx[1]], stored, {**rest, idx_names[0]: idx[0]}),
         "idx, packed": Reader(f"{idx_names[0]}.gz", [packed[f"{idx_names[0]}.gz"]], stored, packed, (squeezed,)),

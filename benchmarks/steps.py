@@ -1,6 +1,6 @@
 """Training steps a second against hand-written torch loops, interleaved in one process: A B C A B C ...
 
-    python benchmarks/steps.py [cnn mlp rnn gan ragged lazy] [--rounds 15] [--steps 40]
+    python benchmarks/steps.py [cnn mlp rnn gan boxes ragged lazy] [--rounds 15] [--steps 40]
 
 "plain" is the loop one writes by hand: the same network, tensors, batch order and optimizer, torch's defaults. For the
 cnn it is the textbook order, NCHW memory and an optimizer that is not fused. "tuned" has dlframe's own network, memory
@@ -40,6 +40,7 @@ CASES = {
     "mlp": ["model=mlp", "data=digits", "batch_size=64", "optimizer=adam"],
     "rnn": ["model=rnn", "data=fashion_mnist", "batch_size=128", "optimizer=adam"],
     "gan": ["model=gan", "data=digits", "batch_size=64", "optimizer=adam"],
+    "boxes": ["task=object_detection", "batch_size=16", "optimizer=adam"],
     "ragged": [*TOKENS, "batch_size=32", "optimizer=adam"],
     "lazy": [*TOKENS, f"data.path={tempfile.gettempdir()}/dlframe-words", "batch_size=32", "optimizer=adam"],
 }

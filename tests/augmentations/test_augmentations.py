@@ -15,7 +15,11 @@ from dlframe.registry.plugins import discover
 from dlframe.types import Batch, ConfigError
 
 discover()
-NAMES = [e.name for e in augmentations if e.origin == "dlframe" and "image" in e.facts["inputs"]]
+NAMES = [
+    e.name
+    for e in augmentations
+    if e.origin == "dlframe" and "image" in e.facts["inputs"] and not e.facts["sample"]  # those of boxes are in test_boxes.py
+]
 CLASSES = tuple("0123456789")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from dlframe.data import digits as module
+from dlframe.data import handwritten as module
 from dlframe.data.digits import digits
 from dlframe.types import DataError
 

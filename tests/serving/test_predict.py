@@ -180,7 +180,7 @@ def test_the_bits_are_those_of_the_test_in_other_formats_and_batches(options, pi
         ),
         (("RUN", "PICTURE", "top=1", "top=2"), "top: must be given once. Received: top twice. Try: top=2"),
         (("RUN", "PICTURE", "top=0"), "top: must be int >= 1. Received: 0."),
-        (("RUN", "PICTURE", "out=p.xls"), "out: must end in .parquet, .jsonl, .csv. Received: 'p.xls'."),
+        (("RUN", "PICTURE", "out=p.xls"), "out: must end in .parquet, .jsonl, .csv, .json. Received: 'p.xls'."),
         (
             ("RUN", "PICTURE", "out=there.csv"),
             "out: must not exist. Received: 'there.csv'. Choose another name, or remove the file.",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from annotated_types import Interval
 
 from dlframe.augmentations import operations
+from dlframe.augmentations.geometry import flipped
 from dlframe.augmentations.operations import uniform
 from dlframe.registry import Fraction, Natural, NonNegative, Positive, augmentations
 from dlframe.types import Batch, ConfigError, DataSpec
@@ -32,9 +33,9 @@ class Identity:
         return batch
 
 
-@augmentations.register("flip", targets=("class", "value"))
+@augmentations.register("flip", targets=("class", "value", "box", "number"))
 class Flip:
-    """Random horizontal or vertical flip.
+    """Random horizontal or vertical flip, of boxes too.
 
     Args:
         direction: Horizontal, vertical, or both with independent draws.
@@ -50,13 +51,19 @@ class Flip:
     ) -> None:
         self.dimensions = {"horizontal": (3,), "vertical": (2,), "both": (2, 3)}[direction]
         self.p = p
+        self.boxes = spec.of_kind("box", spec.targets)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         images = batch.inputs
+        columns = {name: batch[name] for name in self.boxes}
         for dimension in self.dimensions:
             chosen = uniform(len(images), 0, 1, images, generator) < self.p
             images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(dimension), images)
-        return batch.replace(inputs=images)
+            for name, boxes in columns.items():
+                turned = flipped(boxes.values, images.shape[dimension], dimension)
+                own = chosen.repeat_interleave(boxes.lengths).unsqueeze(1)
+                columns[name] = boxes.like(torch.where(own, turned, boxes.values))
+        return batch.replace(inputs=images, **columns)
 
 
 @augmentations.register("crop", targets=("class", "value"))

@@ -9,17 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlframe.augmentations.operations import each, rectangle, select, uniform
+from dlframe.augmentations.operations import each, fractions, rectangle, select
 from dlframe.registry import Fraction, Positive, augmentations
 from dlframe.types import Batch, DataSpec
-
-
-def fractions(count: int, alpha: float, p: float, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw fractions (count,) from Beta(alpha, alpha); 1 if not mixed."""
-    # torch.distributions.Beta takes no generator; a Dirichlet of two components is equivalent.
-    concentration = torch.full((count, 2), alpha, device=images.device, dtype=torch.float32)
-    fraction = torch._sample_dirichlet(concentration, generator)[:, 0]
-    return torch.where(uniform(count, 0, 1, images, generator) < p, fraction, 1.0)
 
 
 def mixed_targets(batch: Batch, partner: Tensor, fraction: Tensor) -> Tensor:

@@ -24,6 +24,14 @@ def uniform(count: int, low: float, high: float, images: Tensor, generator: torc
     return torch.rand(count, generator=generator, device=images.device) * (high - low) + low
 
 
+def fractions(count: int, alpha: float, p: float, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw fractions (count,) from Beta(alpha, alpha); 1 if not mixed."""
+    # torch.distributions.Beta takes no generator; a Dirichlet of two components is equivalent.
+    concentration = torch.full((count, 2), alpha, device=images.device, dtype=torch.float32)
+    fraction = torch._sample_dirichlet(concentration, generator)[:, 0]
+    return torch.where(uniform(count, 0, 1, images, generator) < p, fraction, 1.0)
+
+
 def each(strength: Tensor, images: Tensor) -> Tensor:
     """Return strengths in the shape and type to multiply images."""
     return strength.to(images.dtype).view(-1, 1, 1, 1)

@@ -205,8 +205,9 @@ def _fits_data(entry: Entry, data: Entry) -> None:
         # Data with tasks by kind of target have one of the kinds, which only their file tells.
         some = (entry.group == "augmentation" and role == "inputs") or (role == "targets" and data.facts["tasks"])
         fits = bool(set(has) & set(takes)) if some else set(has) <= set(takes)
-        if not fits or (role == "targets" and not set(entry.facts.get("requires", ())) <= set(has)):
-            fitting = [other.name for other in GROUPS["data"] if set(other.facts[role]) <= set(takes)]
+        needs = set(entry.facts.get("requires", ())) if role == "targets" else set()
+        if not fits or not needs <= set(has):
+            fitting = [other.name for other in GROUPS["data"] if needs <= set(other.facts[role]) <= set(takes)]
             raise ConfigError(
                 f"{entry.group}={entry.name}: takes {' or '.join(takes)} {role}, but data={data.name} has "
                 f"{' and '.join(has) or 'no'} {role}. Data that fit: {', '.join(fitting) or 'none'}."

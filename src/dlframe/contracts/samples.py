@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -115,8 +116,8 @@ def build_data(entry: Entry, options: Mapping[str, Any] | None = None) -> Datase
 
 def sample_options(entry: Entry) -> dict[str, Any]:
     """The options of a data set's own sample; the name of a file or folder beside its source becomes a path."""
-    if entry.origin == "dlframe" and entry.name == "image_folder":  # it cannot bring pictures
-        return {"path": str(pictures())}
+    if entry.origin == "dlframe" and entry.name in OWN:  # they cannot bring pictures
+        return {"path": str(OWN[entry.name]())}
     if entry.origin == "dlframe" and entry.name in ("table", "series"):
         series = {"time": "row", "target": "alcohol", "window": 5}
         return {"path": str(measurements())} | ({"target": "grower"} if entry.name == "table" else series)
@@ -240,3 +241,36 @@ def pictures() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15).astype(np.uint8)).save(path)
     return root
+
+
+@functools.cache
+def annotated() -> Path:
+    """Pictures of several digits in a row, with their boxes in COCO's form."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    (root / "images").mkdir()
+    source: Any = load_digits(n_class=3)
+    images, annotations = [], []
+    for i in range(60):
+        count = i % 4  # none in some
+        picture = np.zeros((40, 120), np.uint8)
+        picture[-1, i] = 255  # none equals another
+        for k in range(count):
+            number = (4 * i + k) % len(source.images)
+            left, top = 36 * k, 7 * (i % 3)
+            picture[top : top + 24, left : left + 24] = np.kron(source.images[number] * 15, np.ones((3, 3)))
+            box = [left, top, 24, 24]
+            annotations.append({"image_id": i, "category_id": int(source.target[number]), "bbox": box})
+        Image.fromarray(picture).save(root / "images" / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": 120, "height": 40})
+    categories = [{"id": i, "name": f"digit {i}"} for i in range(3)]
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    return root
+
+
+OWN = {"image_folder": pictures, "detection_folder": annotated}
+"""Data sets of the user's own files -> a sample."""

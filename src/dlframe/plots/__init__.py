@@ -4,16 +4,25 @@ from dlframe.plots.classification import confusion, reliability
 from dlframe.plots.comparisons import differences, power_curves, seed_values, variance_split
 from dlframe.plots.curves import learning_curve
 from dlframe.plots.forecasts import forecast, predictions
-from dlframe.plots.images import grid, samples
+from dlframe.plots.pictures.detection import ALARM, HIT, IGNORED, MISS, Drawn, detections, drawn, found_by, precision_recall
+from dlframe.plots.pictures.images import grid, samples
 from dlframe.plots.spaces import Dimension, importance, parallel_coordinates, slices
 from dlframe.plots.studies import intermediate_values, optimization_history, pareto_front
 from dlframe.plots.style import save
 
 __all__ = [
+    "ALARM",
+    "HIT",
+    "IGNORED",
+    "MISS",
     "Dimension",
+    "Drawn",
     "confusion",
+    "detections",
     "differences",
+    "drawn",
     "forecast",
+    "found_by",
     "grid",
     "importance",
     "intermediate_values",
@@ -22,6 +31,7 @@ __all__ = [
     "parallel_coordinates",
     "pareto_front",
     "power_curves",
+    "precision_recall",
     "predictions",
     "reliability",
     "samples",

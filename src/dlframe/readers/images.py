@@ -214,6 +214,26 @@ def _unidentified(file: Path) -> str:
     return "is not an image"
 
 
+def displayed_size(file: Path, root: Path | None = None) -> tuple[int, int] | None:
+    """Read width and height from a header, of the image as displayed: after its EXIF orientation.
+
+    None for an unreadable file, and for a link out of the folder `root`.
+    """
+    from PIL import Image
+
+    try:
+        if (root and not file.resolve().is_relative_to(root)) or not file.is_file():
+            return None
+        with (
+            file.open("rb") as opened,
+            Image.open(opened, formats=(*FORMATS, "TGA") if file.suffix.lower() in TGA else FORMATS) as image,
+        ):
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except Exception:  # A damaged file can raise any error in Pillow's decoders.
+        return None
+
+
 def header_of(file: Path) -> tuple[tuple[int, int], str] | None:
     """Read height, width and color mode from a header; None if unreadable."""
     from PIL import Image

@@ -28,6 +28,7 @@ models = Registry(
     facts={
         "inputs": ("image",),
         "targets": ("class",),
+        "requires": (),
         "task": "",
         "networks": ("model",),
         "unlabeled": False,

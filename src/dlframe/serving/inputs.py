@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from dlframe.readers.arrays import columns_of, converted, load_arrays
-from dlframe.readers.images import FORMATS, header_of, read_image
+from dlframe.readers.images import FORMATS, displayed_size, header_of, read_image
 from dlframe.readers.modes import Decoding
 from dlframe.types import DataError, DataSpec, Field, nearest, printable, say
 
@@ -22,10 +22,12 @@ IGNORED = ("thumbs.db", "desktop.ini")
 
 @dataclass(frozen=True)
 class Sample:
-    """Sample to predict: its name and columns."""
+    """Sample to predict: its name and columns; of an image file, the file, and width and height as displayed."""
 
     name: str
     columns: dict[str, np.ndarray]
+    file: Path | None = None
+    size: tuple[int, int] | None = None
 
 
 class Inputs:
@@ -100,7 +102,7 @@ class Inputs:
         if len(self.spec.inputs) == 1:
             (name, field), *_ = self.spec.inputs.items()
             if field.kind == "image" and not field.ragged:
-                yield Sample(shown(file), {name: self._image(file, field)})
+                yield Sample(shown(file), {name: self._image(file, field)}, file, displayed_size(file))
                 return
             if field.kind == "series" and not field.ragged:
                 yield from self._windows(file, name, field)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dlframe.config import Config
+from dlframe.readers.boxes.frames import frame_of, original
+from dlframe.readers.modes import Decoding
 from dlframe.runs.exported_model import Predictor
 from dlframe.runs.run_directory import read_result
 from dlframe.serving.inputs import Inputs, Sample
@@ -91,21 +93,39 @@ class Model:
         if not parts:
             raise DataError(f"predict: nothing to predict in {', '.join(map(str, paths))}.")
         outputs = {name: _joined([columns[name] for _, columns in parts]) for name in self.task.outputs()}
-        return {"input": [name for names, _ in parts for name in names], **outputs}
+        return {"input": [sample.name for samples, _ in parts for sample in samples], **outputs}
 
     def inputs(self, **options: Any) -> Inputs:
         """Return a reader of files for this model."""
         return Inputs(self.spec, encode=self.task.encode, **options)
 
-    def batches(self, samples: Iterable[Sample]) -> Iterator[tuple[list[str], dict[str, Any]]]:
-        """Yield names and predictions, with the batch size of a test."""
+    def batches(self, samples: Iterable[Sample]) -> Iterator[tuple[list[Sample], dict[str, Any]]]:
+        """Yield samples and predictions, with the batch size of a test; boxes are in pixels of the image files."""
         samples = iter(samples)
         while batch := [*islice(samples, self.predictor.batch)]:
             columns = {
                 name: (Ragged.of if field.ragged else np.stack)([sample.columns[name] for sample in batch])
                 for name, field in self.spec.inputs.items()
             }
-            yield [sample.name for sample in batch], self.predictor.predict(columns)
+            outputs = self.predictor.predict(columns)
+            fields = self.task.outputs()
+            for name in [name for name, field in fields.items() if field.kind == "box" and field.ragged]:
+                boxes = [self._in_file(*row) for row in zip(outputs[name], batch, strict=True)]
+                outputs[name] = boxes
+                # What was found in the margins is nowhere in the file.
+                kept = [(own[:, 2:] > own[:, :2]).all(1) for own in boxes]
+                for along in [name, *(other for other, field in fields.items() if field.along == name)]:
+                    outputs[along] = [own[keep] for own, keep in zip(outputs[along], kept, strict=True)]
+            yield batch, outputs
+
+    def _in_file(self, boxes: np.ndarray, sample: Sample) -> np.ndarray:
+        """Return boxes in pixels of an image file, as displayed; of an array, as they are."""
+        if sample.size is None:
+            return boxes
+        _, height, width = self.spec.input.shape
+        assert height is not None
+        assert width is not None
+        return original(boxes, frame_of(sample.size, (height, width), Decoding.of(self.spec.fitted).fit))
 
 
 def _paths(inputs: Any) -> list[Path] | None:

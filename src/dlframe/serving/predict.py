@@ -15,6 +15,8 @@ import numpy as np
 
 from dlframe.config import load_options
 from dlframe.registry import Count
+from dlframe.serving.boxes import CocoFile, Pictures
+from dlframe.serving.inputs import Sample
 from dlframe.types import ConfigError, nearest, say
 
 SHOWN = 20
@@ -29,7 +31,9 @@ class Options:
     """Options of `predict`.
 
     Args:
-        out: File for the predictions, ending in .parquet, .jsonl or .csv; empty shows the first ones in the terminal.
+        out: File for the predictions, ending in .parquet, .jsonl or .csv, or of boxes in .json (COCO); empty shows the first
+            ones in the terminal.
+        draw: Of boxes, empty folder for pictures of the images with their boxes; empty draws none.
         top: Of classes, how many of the most probable ones are listed.
         every: Of a series, predict from every window instead of the last one.
         on_error: Whether a file that cannot be read ends the prediction, or is named and left out.
@@ -37,6 +41,7 @@ class Options:
     """
 
     out: str = ""
+    draw: str = ""
     top: Count = 1
     every: bool = False
     on_error: Literal["raise", "skip"] = "raise"
@@ -63,7 +68,9 @@ def main(arguments: Sequence[str]) -> int:
             key = path.partition("=")[0]
             raise ConfigError(f"predict: '{key}' is neither an option nor a file.{nearest(key, known)} {SEE}")
     options = load_options("predict", Options, given)
-    with writer(options.out) as write:
+    pictures = Pictures(options.draw) if options.draw else None
+    classes: list[str] = []
+    with writer(options.out, classes) as write:
         from dlframe.serving.model import Model
 
         model = Model(Path(run), options.plugin_paths)
@@ -71,17 +78,28 @@ def main(arguments: Sequence[str]) -> int:
             import torch
 
             torch.set_num_threads(threads)  # for results bitwise identical to the run's test
+        declared = model.task.outputs()
+        boxes = "box" in declared and declared["box"].ragged
+        if not boxes and (options.draw or options.out.endswith(".json")):
+            raise ConfigError(
+                f"{'draw' if options.draw else 'out'}: draws and writes boxes. '{run}' predicts {', '.join(declared)}."
+            )
+        classes += model.spec.classes
         inputs = model.inputs(on_error=options.on_error, every=options.every)
         count = 0
-        for names, outputs in model.batches(inputs.read([Path(path) for path in paths])):
-            rows = [*_rows(names, outputs, model.spec.classes, options.top)]
+        for samples, outputs in model.batches(inputs.read([Path(path) for path in paths])):
+            rows = [*_rows(samples, outputs, model.spec.classes, options.top)]
             count += len(rows)
-            write(rows)
+            write([*_each_box(rows)] if boxes and not options.out else rows)
+            if pictures:
+                pictures.write(samples, outputs)
     say(*inputs.assumed, error=True)
     if inputs.skipped:
         say(f"skipped: {inputs.skipped} of {inputs.skipped + count}", error=True)
     if not count:
         raise ConfigError(f"predict: nothing to predict in {', '.join(paths)}.")
+    if pictures:
+        say(f"{pictures.count:,} pictures in {options.draw}")
     if options.out:
         say(f"{count:,} predictions in {options.out}")
     elif count > SHOWN:
@@ -89,11 +107,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _rows(names: list[str], outputs: dict[str, Any], classes: Sequence[str], top: int) -> Iterator[Row]:
+def _rows(samples: list[Sample], outputs: dict[str, Any], classes: Sequence[str], top: int) -> Iterator[Row]:
     """Yield a row per sample: input, prediction, score and further outputs."""
     probabilities = outputs.get("probabilities")
-    for i, name in enumerate(names):
-        row: Row = {"input": name}
+    for i, sample in enumerate(samples):
+        row: Row = {"input": sample.name}
+        if sample.size and "box" in outputs:
+            row |= {"width": sample.size[0], "height": sample.size[1]}
         for output, values in outputs.items():
             value = values[i]
             if output == "probabilities":
@@ -108,6 +128,16 @@ def _rows(names: list[str], outputs: dict[str, Any], classes: Sequence[str], top
         yield row
 
 
+def _each_box(rows: list[Row]) -> Iterator[Row]:
+    """Yield a row for each box, and one for each image without any."""
+    for row in rows:
+        if not row["box"]:
+            yield {"input": row["input"], "prediction": "nothing found", "confidence": "", "box": ""}
+        for box, prediction, confidence in zip(row["box"], row["prediction"], row["confidence"], strict=True):
+            place = ", ".join(f"{side:.1f}" for side in box)
+            yield {"input": row["input"], "prediction": prediction, "confidence": f"{confidence:.3f}", "box": place}
+
+
 def _columns(output: str, value: Any, *, steps: bool) -> Row:
     """Return one column, or one per step: prediction_1, prediction_2."""
     if not steps:
@@ -116,10 +146,14 @@ def _columns(output: str, value: Any, *, steps: bool) -> Row:
 
 
 @contextmanager
-def writer(out: str) -> Iterator[Callable[[list[Row]], None]]:
+def writer(out: str, classes: Sequence[str] = ()) -> Iterator[Callable[[list[Row]], None]]:
     """Yield a function that writes rows to the terminal or a file.
 
     The file is renamed to its name at the end.
+
+    Args:
+        out: Path of the file; empty for the terminal.
+        classes: Names of the classes, for COCO's JSON; read when it is closed.
 
     Raises:
         ConfigError: The file exists, is not writable, or has an unknown suffix.
@@ -135,6 +169,7 @@ def writer(out: str) -> Iterator[Callable[[list[Row]], None]]:
     unfinished = path.with_name(f".{path.name}.part")
     try:
         target = FORMATS[path.suffix](unfinished)
+        target.classes = classes
     except OSError as error:
         raise ConfigError(f"out: cannot write {out!r}: {error.strerror}.", "out") from None
     try:
@@ -239,4 +274,4 @@ class _Parquet:
             self.writer.close()
 
 
-FORMATS: dict[str, Any] = {".parquet": _Parquet, ".jsonl": _Lines, ".csv": _Csv}
+FORMATS: dict[str, Any] = {".parquet": _Parquet, ".jsonl": _Lines, ".csv": _Csv, ".json": CocoFile}

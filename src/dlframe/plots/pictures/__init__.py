@@ -1,0 +1,1 @@
+"""Figures of images, and of what was found in them."""

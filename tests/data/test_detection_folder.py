@@ -1,0 +1,218 @@
+"""Folders of annotated images, as a user names them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlframe.data import detection_folder as module
+from dlframe.registry import data
+from dlframe.registry.plugins import discover
+from dlframe.types import DataError, Dataset
+
+discover()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLFRAME_DATA", str(tmp_path / "cache"))
+
+
+def build(path: Path, **options: Any) -> Dataset:
+    return data.build({"name": "detection_folder", "path": str(path), "image_size": (32, 32), **options})
+
+
+def picture(file: Path, size: tuple[int, int] = (64, 48)) -> None:
+    """A picture unlike the others, so that none is in two splits."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    seed = np.random.default_rng([*file.as_posix().encode()])
+    Image.fromarray(seed.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)).save(file)
+
+
+def coco(file: Path, images: int, start: int = 0, folder: str = "", kinds: tuple[str, ...] = ("car", "bus")) -> None:
+    content: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 5 * i, "name": k} for i, k in enumerate(kinds)],
+    }
+    for i in range(start, start + images):
+        picture(file.parent / folder / f"{i}.png")
+        content["images"].append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
+        for k in range(i % 3):
+            content["annotations"].append({"image_id": i, "category_id": 5 * (k % len(kinds)), "bbox": [4 + k, 2, 20, 30]})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+def names(dataset: Dataset) -> dict[str, list[str]]:
+    return {part: sorted(getattr(dataset, part).ids.tolist()) for part in ("train", "validation", "test")}
+
+
+def test_three_files_are_three_splits(tmp_path):
+    """As in COCO: annotations/instances_train.json beside a folder of images."""
+    for i, part in enumerate(("train2017", "val2017", "test2017")):
+        coco(tmp_path / "own" / part / "x.json", 4, 4 * i)
+        (tmp_path / "own" / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "own" / part / "x.json").rename(tmp_path / "own" / "annotations" / f"instances_{part}.json")
+    dataset = build(tmp_path / "own")
+    assert dataset.splits == "as given"
+    assert names(dataset)["test"] == sorted(f"test2017/{i}.png" for i in range(8, 12))
+    assert dataset.spec.classes == ("car", "bus")
+    assert dataset.source == f"{tmp_path / 'own'} (coco)"
+    assert dataset.test["box"].values[0] == pytest.approx([2, 5, 12, 20]), "halved, and moved down by 4 rows"
+    assert dataset.test["frame"][0].tolist() == [0.5, 0.5, 0, 4, 64, 48]
+
+
+def test_folders_of_roboflow(tmp_path):
+    for i, part in enumerate(("train", "valid")):
+        coco(tmp_path / "own" / part / "_annotations.coco.json", 12, 12 * i)
+    dataset = build(tmp_path / "own")
+    assert dataset.splits == "val as given is the test set, validation 10 % of train by hash"
+    assert all(name.startswith("valid/") for name in names(dataset)["test"])
+    assert all(name.startswith("train/") for name in names(dataset)["validation"] + names(dataset)["train"])
+
+
+def test_a_new_image_moves_no_other(tmp_path):
+    coco(tmp_path / "own" / "a.json", 40)
+    before = names(build(tmp_path / "own"))
+    coco(tmp_path / "own" / "a.json", 41)
+    after = names(build(tmp_path / "own"))
+    assert all(set(before[part]) <= set(after[part]) for part in before)
+    assert min(map(len, before.values())) >= 3
+
+
+def test_groups_stay_together(tmp_path, capsys):
+    coco(tmp_path / "own" / "a.json", 40)
+    dataset = build(tmp_path / "own", group=r"^(\d)")
+    groups = {part: set(getattr(dataset, part).groups.tolist()) for part in ("train", "validation", "test")}
+    assert not groups["train"] & groups["test"]
+    assert not groups["validation"] & groups["test"]
+
+
+def test_it_is_read_once(tmp_path, monkeypatch, capsys):
+    coco(tmp_path / "own" / "a.json", 12)
+    first = build(tmp_path / "own")
+    assert "Decoding 12 images" in capsys.readouterr().err
+    monkeypatch.setattr(module, "read_image", None)
+    assert build(tmp_path / "own").fingerprint == first.fingerprint
+    assert "4 of 12 images have no object" not in capsys.readouterr().err
+
+
+def test_what_is_said(tmp_path, capsys):
+    coco(tmp_path / "own" / "a.json", 12, kinds=("car", "bus", "tram"))
+    build(tmp_path / "own")
+    said = capsys.readouterr().err
+    assert "detection_folder: train: " in said
+    assert "images have no object" in said
+    assert "has no object of 1 of 3 classes: tram" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: (root / "a.json").unlink(), "data.format: annotations are not recognized"),
+        (lambda root: (root / "a.json").write_text("{"), "detection_folder: a.json, line 1: is not JSON"),
+        (lambda root: (root / "a.json").write_text("[" * 100_000), "detection_folder: a.json cannot be read"),
+        (lambda root: (root / "3.png").write_bytes(b"\x89PNG"), "detection_folder: 3.png is PNG, damaged"),
+        (lambda root: coco(root / "b.json", 3, 50), "data.path: must name one of several JSON files"),
+    ],
+    ids=["nothing", "no JSON", "deep", "damaged image", "two files"],
+)
+def test_bad_folders(tmp_path, change, message):
+    root = tmp_path / "own"
+    coco(root / "a.json", 12)
+    change(root)
+    with pytest.raises(DataError) as error:
+        build(root)
+    assert str(error.value).startswith(message)
+
+
+def test_a_damaged_image_may_be_left_out(tmp_path, capsys):
+    coco(tmp_path / "own" / "a.json", 12)
+    (tmp_path / "own" / "3.png").write_bytes(b"\x89PNG")
+    dataset = build(tmp_path / "own", on_error="skip")
+    assert sum(map(len, names(dataset).values())) == 11
+    assert "skipped 1: 3.png is PNG, damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "..\\secret.png", "x" * 5000, "a\0b"])
+def test_names_that_lead_outside(tmp_path, name):
+    root = tmp_path / "own"
+    coco(root / "a.json", 4)
+    picture(tmp_path / "secret.png")
+    content = json.loads((root / "a.json").read_text())
+    content["images"][1]["file_name"] = name
+    (root / "a.json").write_text(json.dumps(content))
+    with pytest.raises(
+        DataError, match=r"^detection_folder: a.json, image 1: there must be a file in own or beside\. Received: "
+    ):
+        build(root)
+
+
+def test_a_link_out_of_the_folder(tmp_path):
+    root = tmp_path / "own"
+    coco(root / "a.json", 4)
+    picture(tmp_path / "secret.png")
+    (root / "2.png").unlink()
+    os.symlink(tmp_path / "secret.png", root / "2.png")
+    with pytest.raises(DataError, match=r"^detection_folder: a.json, image 2: there must be a file"):
+        build(root)
+
+
+def test_bdd(tmp_path):
+    root = tmp_path / "own"
+    for i in range(6):
+        picture(root / "images" / f"{i}.jpg")
+    labels = [{"category": "car", "box2d": {"x1": 1, "y1": 2, "x2": 30, "y2": 40}, "attributes": {"occluded": True}}]
+    labels.append({"category": "lane", "poly2d": []})
+    (root / "labels.json").write_text(json.dumps([{"name": f"{i}.jpg", "labels": labels[: i % 3]} for i in range(6)]))
+    dataset = build(root)
+    assert dataset.spec.classes == ("car",)
+    assert dataset.source.endswith("(bdd)")
+    about = np.concatenate([getattr(dataset, part)["about"].values for part in ("train", "validation", "test")])
+    assert len(about) == 4
+    assert (about == [29 * 38, 0, 0, -1, 1]).all()
+
+
+def test_regions_without_a_class_are_ignored_for_each(tmp_path):
+    root = tmp_path / "own" / "training"
+    for i in range(6):
+        picture(root / "image_2" / f"{i:06}.png")
+        rest = "0 0 0 0 0 0 0"
+        rows = [f"Car 0.1 2 0 2 2 30 40 {rest}", f"Cyclist 0 0 0 40 2 50 40 {rest}", f"DontCare -1 -1 -10 50 0 60 9 {rest}"]
+        (root / "label_2").mkdir(exist_ok=True)
+        (root / "label_2" / f"{i:06}.txt").write_text("\n".join(rows))
+    split = build(tmp_path / "own").train
+    assert split["label"][0].tolist() == [0, 1, 0, 1]
+    assert split["about"][0][:, 1:].tolist() == [
+        [0, 0, pytest.approx(0.1), 2],
+        [0, 0, 0, 0],
+        [1, 1, -1, -1],
+        [1, 1, -1, -1],
+    ]
+
+
+def test_far_more_pixels_than_their_files(tmp_path):
+    root = tmp_path / "own"
+    coco(root / "a.json", 4)
+    with pytest.raises(DataError, match=r"^data.image_size: the images take .* GB, more than 1000 times their files"):
+        build(root, image_size=(8192, 8192))
+
+
+def test_a_file_in_a_folder_of_annotations_has_its_images_beside_it(tmp_path):
+    coco(tmp_path / "own" / "train" / "x.json", 8)
+    (tmp_path / "own" / "annotations").mkdir()
+    file = tmp_path / "own" / "annotations" / "instances_train.json"
+    (tmp_path / "own" / "train" / "x.json").rename(file)
+    first = build(file)
+    assert sum(map(len, names(first).values())) == 8
+    picture(tmp_path / "own" / "train" / "0.png", (64, 48))
+    os.utime(tmp_path / "own" / "train" / "0.png", (1, 1))
+    Image.new("RGB", (64, 48)).save(tmp_path / "own" / "train" / "0.png")
+    assert build(file).fingerprint != first.fingerprint, "a changed image is read again"
