@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dlframe.types import Batch, DataSpec, Field, Split
+from dlframe.types import Batch, DataSpec, Field, Ragged, Split
 
 
 def image_spec(
@@ -26,6 +26,12 @@ def series_spec(name: str, shape: tuple[int, ...], horizon: int) -> DataSpec:
 def batch_of(split: Split, spec: DataSpec, count: int | None = None) -> Batch:
     """The first samples of a split, as a task gets them from the loader."""
     part = split.take(np.arange(len(split) if count is None else count))
-    columns = {name: torch.from_numpy(part[name]) for name in spec.fields}
+    columns = {name: _tensors(part[name]) for name in spec.fields}
     labelled = None if part.labelled is None else torch.from_numpy(part.labelled)
     return Batch(columns, torch.arange(len(part)), spec, labelled)
+
+
+def _tensors(column: np.ndarray | Ragged) -> torch.Tensor | Ragged:
+    if isinstance(column, Ragged):
+        return Ragged(torch.from_numpy(column.values), torch.from_numpy(column.offsets))
+    return torch.from_numpy(column)

@@ -23,7 +23,7 @@ from dlframe.readers.boxes.frames import FRAME, frame_of, placed
 from dlframe.readers.images import displayed_size, pixel_limit, read_image
 from dlframe.readers.listing import Folders, compiled, few, matched, natural, text_of
 from dlframe.readers.modes import Decoding
-from dlframe.readers.splits import across, by_hash, statistics
+from dlframe.readers.splits import by_hash, overlaps, statistics
 from dlframe.registry import Count, data
 from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import expanded
@@ -190,7 +190,7 @@ def _decode(
         *faults.notes(),
         *(f"{count:,} images {note}" for note, count in notes.items()),
         *_missing(found.classes, parts),
-        *across(pixels),
+        *(f"{overlap}: not unseen" for overlap in overlaps(pixels)),
     ]
     return facts
 

@@ -2,7 +2,7 @@
 
 from dlframe.plots.classification import confusion, reliability
 from dlframe.plots.comparisons import differences, power_curves, seed_values, variance_split
-from dlframe.plots.curves import learning_curve
+from dlframe.plots.curves import by_slice, learning_curve, recall
 from dlframe.plots.forecasts import forecast, predictions
 from dlframe.plots.pictures.detection import ALARM, HIT, IGNORED, MISS, Drawn, detections, drawn, found_by, precision_recall
 from dlframe.plots.pictures.images import grid, samples
@@ -17,6 +17,7 @@ __all__ = [
     "MISS",
     "Dimension",
     "Drawn",
+    "by_slice",
     "confusion",
     "detections",
     "differences",
@@ -33,6 +34,7 @@ __all__ = [
     "power_curves",
     "precision_recall",
     "predictions",
+    "recall",
     "reliability",
     "samples",
     "save",

@@ -1,13 +1,15 @@
-"""Curves over optimizer steps."""
+"""Curves, over optimizer steps and over the length of a list, and means by slice."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
-from dlframe.plots.style import SPLITS, label, style
+from dlframe.plots.style import BLUE, ORANGE, SPLITS, label, style
 
 
 @style
@@ -36,4 +38,76 @@ def learning_curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
         label(axes, metric, "optimizer step", metric)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend()
+    return figure
+
+
+@style
+def recall(lengths: ArrayLike, model: ArrayLike, baseline: ArrayLike, *, k: int, title: str = "") -> Figure:
+    """Plot the recall over the length of the lists.
+
+    Args:
+        lengths: (n,) lengths from 1 to the number of items.
+        model: (n,) mean recalls.
+        baseline: (n,) those of the most popular items.
+        k: Length of the lists in the metrics, which is marked.
+        title: Title of the figure.
+    """
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    axes.plot(lengths, baseline, color=ORANGE, label="most popular")
+    axes.plot(lengths, model, color=BLUE, label="model")
+    axes.axvline(k, color="black", lw=0.8, ls=":")
+    axes.annotate(f"k = {k}", (k, 1), xytext=(3, -3), textcoords="offset points", va="top")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.93))
+    label(axes, title, "length of the list (items)", "recall, mean over users")
+    return figure
+
+
+@style
+def by_slice(
+    values: ArrayLike,
+    model: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    metric: str,
+    of: str,
+    unit: str,
+    title: str = "",
+    slices: int = 5,
+) -> Figure:
+    """Plot means of a metric in slices of equal size, with 95 % intervals of the mean.
+
+    Args:
+        values: (samples,) numbers by which samples are sliced at their quantiles.
+        model: (samples,) metric; NaN is left out.
+        baseline: (samples,) that of the most popular items.
+        metric: Name of the metric.
+        of: Name of the values.
+        unit: What the samples are: users.
+        title: Title of the figure.
+        slices: Number of slices; equal values are in one.
+    """
+    numbers = np.asarray(values, float)
+    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, slices + 1)))
+    places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(0, len(edges) - 2))
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    names: list[str] = []
+    for shift, color, name, column in ((-0.2, ORANGE, "most popular", baseline), (0.2, BLUE, "model", model)):
+        column = np.asarray(column, float)
+        parts = [column[(places == i) & ~np.isnan(column)] for i in np.unique(places)]
+        means = [part.mean() if len(part) else np.nan for part in parts]
+        errors = [1.96 * part.std() / max(1, len(part)) ** 0.5 for part in parts]
+        axes.bar(np.arange(len(parts)) + shift, means, 0.4, yerr=errors, color=color, label=name, ecolor="black", capsize=2)
+    for i in np.unique(places):
+        inside = numbers[places == i]
+        low, high = f"{inside.min():.3g}", f"{inside.max():.3g}"
+        names.append(f"{low if low == high else f'{low} to {high}'}\n{len(inside):,} {unit}")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    label(axes, title, of, metric)
     return figure

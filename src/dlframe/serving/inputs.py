@@ -38,6 +38,7 @@ class Inputs:
         on_error: Action on an unreadable file: raise, or skip and report the file.
         every: Predict from every window of a series instead of the last one.
         encode: Function from a file to columns; returns None for the default reader.
+        lookup: Function from an argument to names and columns of samples; returns None for a file or folder.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Inputs:
         on_error: Literal["raise", "skip"] = "raise",
         every: bool = False,
         encode: Callable[[Path], dict[str, np.ndarray] | None] = lambda file: None,
+        lookup: Callable[[str], list[tuple[str, dict[str, np.ndarray]]] | None] = lambda text: None,
     ) -> None:
         self.spec = spec
         self.encode = encode
+        self.lookup = lookup
         self.on_error = on_error
         self.every = every
         self.skipped = 0
@@ -74,6 +77,9 @@ class Inputs:
             DataError: A path does not exist, has an unsupported type, or is unreadable.
         """
         for path in paths:
+            if path.suffix.lower() not in ARRAYS and (found := self.lookup(str(path))) is not None:
+                yield from (Sample(shown(name), columns) for name, columns in found)
+                continue
             if not _exists(path):
                 beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
                 raise DataError(f"predict: no such file or folder: {shown(path)}.{nearest(path.name, beside)}")

@@ -97,7 +97,7 @@ class Model:
 
     def inputs(self, **options: Any) -> Inputs:
         """Return a reader of files for this model."""
-        return Inputs(self.spec, encode=self.task.encode, **options)
+        return Inputs(self.spec, encode=self.task.encode, lookup=self.task.lookup, **options)
 
     def batches(self, samples: Iterable[Sample]) -> Iterator[tuple[list[Sample], dict[str, Any]]]:
         """Yield samples and predictions, with the batch size of a test; boxes are in pixels of the image files."""

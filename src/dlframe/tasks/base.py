@@ -235,6 +235,10 @@ class Task(nn.Module, ABC):
         """Return the input columns of a file; None for the default reader."""
         return None
 
+    def lookup(self, text: str) -> list[tuple[str, dict[str, np.ndarray]]] | None:
+        """Return names and input columns of the samples that an argument of `predict` stands for; None for a file or folder."""
+        return None
+
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Return the outputs of the exported model, tensors (batch, ...) or `Ragged`."""

@@ -1,0 +1,142 @@
+"""Models that rank items."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from tests.data.test_interactions import ml100k_or_skip
+from tests.samples import batch_of
+from torch import Tensor
+
+from dlframe.data.interactions import interactions
+from dlframe.models.sequences import Sequential
+from dlframe.registry import models, plugins
+from dlframe.statistics.ranking import at_k
+from dlframe.tasks.ranks import ranks_of, without
+from dlframe.types import Dataset, Ragged, Split
+
+plugins.discover()
+
+
+def build(dataset: Dataset, name: str, **options):
+    torch.manual_seed(0)
+    return models.build({"name": name, **options}, spec=dataset.spec).eval()
+
+
+def inputs(dataset: Dataset, split: Split) -> dict:
+    batch = batch_of(split, dataset.spec)
+    return {"user": batch["user"], "history": batch["history"]}
+
+
+def cosine(dataset: Dataset, neighbors: int, of: str) -> np.ndarray:
+    """Item-based scores by NumPy alone."""
+    train = dataset.train
+    seen = np.zeros((len(dataset.spec.inputs["user"].names), len(dataset.spec.inputs["history"].names)))
+    for user, items in zip(train["user"], train["history"], strict=True):
+        seen[user, items] = 1
+    norm = np.linalg.norm(seen, axis=0)
+    similarity = seen.T @ seen / np.maximum(norm[:, None] * norm, 1e-12)
+    np.fill_diagonal(similarity, 0)
+    axis = 1 if of == "history" else 0
+    worst = -np.sort(-similarity, axis=axis).take([neighbors - 1], axis=axis)
+    return seen @ np.where(similarity >= worst, similarity, 0)
+
+
+@pytest.mark.parametrize(("of", "ndcg", "precision"), [("target", 0.1724, 0.1452), ("history", 0.1808, None)])
+def test_neighborhoods_are_those_of_an_independent_program(of, ndcg, precision):
+    """On MovieLens-100K, from the training items alone; the figures are RecBole 1.2.1's and a NumPy program's."""
+    dataset = ml100k_or_skip()
+    model = build(dataset, "item_knn", of=of)
+    model.partial_fit(inputs(dataset, dataset.train))
+    model.begin_scoring()
+    expected = cosine(dataset, 100, of)
+    scores = model(inputs(dataset, dataset.train))
+    users = batch_of(dataset.train, dataset.spec)["user"].numpy()
+    # Items at the 100th place with equal similarity are chosen freely.
+    assert np.mean(np.abs(scores.numpy() - expected[users]) > 1e-4) < 0.02
+    batch = batch_of(dataset.test, dataset.spec)
+    order = np.argsort(users)
+    free = without(scores[order][batch["user"]], batch["history"])
+    metrics = at_k(ranks_of(free, batch["items"]).numpy(), batch["items"].offsets.numpy(), 10)
+    assert metrics["ndcg"].mean() == pytest.approx(ndcg, abs=6e-4)
+    if precision:
+        assert metrics["precision"].mean() == pytest.approx(precision, abs=6e-4)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 6)])
+def test_neumf_scores_all_items_as_pairs(hidden, monkeypatch):
+    dataset = interactions()
+    monkeypatch.setattr("dlframe.models.neumf.ELEMENTS", 5000)
+    model = build(dataset, "neumf", width=4, hidden=hidden)
+    given = inputs(dataset, dataset.test.take(np.arange(7)))
+    states = model.last_states(given)
+    every = model.match(states)
+    assert torch.allclose(every, model.match(states, torch.arange(300).expand(7, -1)), atol=1e-6)
+    user, item = model.user.weight[given["user"][2]], model.item.weight[11]
+    x, parts = torch.cat([user[4:], item[4:]]), [user[:4] * item[:4]]
+    for layer in model.layers:
+        x = layer(x).relu()
+    assert every[2, 11].item() == pytest.approx(model.head(torch.cat(parts + [x] * bool(hidden))).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "sasrec"])
+def test_a_state_before_an_item_is_that_after_the_items_before_it(name):
+    dataset = interactions()
+    model = build(dataset, name, length=60)
+    given = inputs(dataset, dataset.train.take(np.arange(5)))
+    states = model.states(given).split(given["history"].lengths.tolist())
+    for items, own in zip(given["history"], states, strict=True):
+        for place in (1, 2, len(items) - 1):
+            prefix = Ragged(items[:place], torch.tensor([0, place]))
+            after = model.last_states({"user": torch.zeros(1, dtype=torch.int64), "history": prefix})[0]
+            assert torch.allclose(own[place], after, atol=1e-5)
+
+
+class Windows(Sequential):
+    """Returns what is read up to each place: the first item and the number of items."""
+
+    def encode(self, items: Tensor) -> Tensor:
+        number = torch.arange(1, items.shape[1] + 1).expand(len(items), -1)
+        return torch.stack([items[:, :1].expand_as(items), number, items], -1).float()
+
+
+def test_long_histories_are_cut_into_overlapping_windows():
+    """Each item is predicted once, from a window of at most 6 items, and of at least 3 where there are as many before it."""
+    dataset = interactions()
+    model = Windows(dataset.spec, width=2, length=6, loss="softmax")
+    lengths = [1, 5, 6, 7, 9, 10, 23]
+    values = torch.cat([torch.arange(n) for n in lengths])  # item i is in place i
+    history = Ragged(values, torch.tensor([0, *itertools.accumulate(lengths)]))
+    states = model.states({"history": history})
+    assert len(states) == len(values)
+    for (first, number, last), place in zip(states.long().tolist(), values.tolist(), strict=True):
+        assert last == (place - 1 if place else 300), "what is read last is the item before"
+        begin = -1 if first == 300 else first
+        assert number == place - begin
+        assert 1 <= number <= 6
+        assert number > 3 or place < 3
+    ends = model.last_states({"history": history}).long().tolist()
+    assert [last for *_, last in ends] == [n - 1 for n in lengths]
+    assert [number for _, number, _ in ends] == [min(6, n + 1) for n in lengths]
+
+
+def test_lightgcn_propagates_as_dense_matrices_do():
+    dataset = interactions()
+    model = build(dataset, "lightgcn", width=4, depth=3)
+    model.prepare(dataset.train)
+    model.begin_scoring()
+    users = len(dataset.spec.inputs["user"].names)
+    adjacency = np.zeros((users + 300, users + 300))
+    for user, items in zip(dataset.train["user"], dataset.train["history"], strict=True):
+        adjacency[user, users + items] = adjacency[users + items, user] = 1
+    degree = np.maximum(adjacency.sum(1), 1)
+    normalized = adjacency / np.sqrt(degree[:, None] * degree)
+    layers = [model.embedding.weight.detach().numpy().astype(np.float64)]
+    for _ in range(3):
+        layers.append(normalized @ layers[-1])
+    nodes = np.mean(layers, 0)
+    scores = model(inputs(dataset, dataset.test)).detach().numpy()
+    assert np.allclose(scores, nodes[dataset.test["user"]] @ nodes[users:].T, atol=1e-6)
