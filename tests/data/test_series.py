@@ -96,3 +96,17 @@ def test_prices_of_an_index_are_read_the_same_way(capsys):
     assert "sp500: 3 header rows of ZZA" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"data.decimal=,.* The options are those of data=series\."):
         sp500(path=str(FILES / "thousands-quoted.csv"), window=5)
+
+
+def test_a_run_is_scored_on_another_series(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first, other = FILES / "holidays-and-a-gap.csv", FILES / "trailing-comma.csv"
+    assert main(["data=series", f"data.path={first}", "data.window=5", "epochs=1", "tracking=none"]) == 0
+    (folder,) = Path("runs").iterdir()
+    capsys.readouterr()
+    assert main(["test", str(folder), f"data.path={other}"]) == 0
+    said = capsys.readouterr().out
+    values = np.array([float(line.split(",")[1]) for line in other.read_text().splitlines()[1:]])
+    naive = np.sqrt(np.mean((values[5:] - values[4:-1]) ** 2))
+    assert "35 samples, all scored" in said
+    assert f"naive forecast {naive:.4g}" in said

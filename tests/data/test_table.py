@@ -254,3 +254,23 @@ def test_what_a_run_says_of_its_columns_may_be_somebody_elses(tmp_path, change):
     change(fitted)
     with pytest.raises(DataError, match=r"spec.json: holds|must have the columns of training"):
         list(reader.read([file]))
+
+
+def test_a_run_is_scored_on_another_table(tmp_path, monkeypatch, capsys):
+    """All rows, with the statistics and classes of the run: the accuracy is that of its predictions."""
+    monkeypatch.chdir(tmp_path)
+    file = wines(tmp_path)
+    assert main(["data=table", f"data.path={file}", "data.target=grower", "tracking=none", "epochs=10"]) == 0
+    (folder,) = Path("runs").iterdir()
+    lines = file.read_text().splitlines()
+    Path("other.csv").write_text("\n".join([lines[0], *lines[1::3]]))
+    capsys.readouterr()
+    assert main(["test", str(folder), "data.path=other.csv"]) == 0
+    found = dlframe.load(folder).predict("other.csv")["prediction"]
+    right = np.mean(found == [line.rpartition(",")[2] for line in lines[1::3]])
+    said = capsys.readouterr().out
+    assert "60 samples, all scored" in said
+    assert f"test accuracy {100 * right:.2f} %" in said
+    Path("other.csv").write_text("\n".join([lines[0], lines[1].replace("class_0", "class_9")]))
+    assert main(["test", str(folder), "data.path=other.csv"]) == 2
+    assert "other.csv: 'grower' must hold classes of training" in capsys.readouterr().err

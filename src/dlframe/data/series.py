@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from dlframe.readers.tables.files import Options
-from dlframe.readers.tables.series import dataset_of, name_of, read_panel, step_of
+from dlframe.readers.tables.series import dataset_like, dataset_of, kept_of, name_of, read_panel, step_of
 from dlframe.registry import Count, Natural, data
 from dlframe.storage.fetch import expanded
-from dlframe.types import Dataset, say
+from dlframe.types import Dataset, DataSpec, say
 
 
 @data.register("series", inputs=("series",), targets=("value",), files=("path",), tasks={"value": "forecasting"})
@@ -32,6 +32,7 @@ def series(
     encoding: str = "auto",
     header: Natural | None = None,
     skip: Natural = 0,
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Time series of a CSV, TSV, JSON lines or Parquet file, also in .gz or .zip.
 
@@ -57,6 +58,7 @@ def series(
         encoding: Encoding of the text; auto is UTF-8, or what a byte order mark says.
         header: Lines of the header; 0 for none, null decides by the first lines.
         skip: Lines above the header.
+        spec: Specification of a run whose model is scored on the series of this file: all windows are the test set.
     """
     options = Options(
         separator=separator,
@@ -71,8 +73,12 @@ def series(
     )
     file = expanded(path)
     targets = wide or ((target,) if target else ())
-    panel = read_panel(file, options, time=time, target=targets, features=features, id=id, on_missing=on_missing)
-    dataset = dataset_of(panel, name_of(file, "series"), window, horizon, str(file))
+    known = kept_of(spec) if spec else None
+    panel = read_panel(file, options, time=time, target=targets, features=features, id=id, on_missing=on_missing, known=known)
+    if spec:
+        dataset = dataset_like(panel, spec, str(file))
+    else:
+        dataset = dataset_of(panel, name_of(file, "series"), window, horizon, str(file))
     rows = sum(len(one.ids) for one in panel.series)
     found = ", ".join(
         filter(

@@ -60,6 +60,7 @@ def table(
     encoding: str = "auto",
     header: Natural | None = None,
     skip: Natural = 0,
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Rows of a CSV, TSV, JSON lines or Parquet file, also in .gz or .zip.
 
@@ -84,6 +85,7 @@ def table(
         encoding: Encoding of the text; auto is UTF-8, or what a byte order mark says.
         header: Lines of the header; 0 for none, null decides by the first lines.
         skip: Lines above the header.
+        spec: Specification of a run whose model is scored on the rows of this file: all of them are the test set.
     """
     options = Options(
         separator=separator,
@@ -98,6 +100,8 @@ def table(
         drop=drop,
     )
     file = expanded(path)
+    if spec is not None:
+        return _others(file, options, spec)
     read = read_table(file, options)
     goal = _target(read, target, kinds)
     roles = {
@@ -132,14 +136,14 @@ def table(
             notes.append(f"{part} has no row of {len(absent)} of {len(goal.classes)} classes: {names}")
     for line in notes:
         say(f"table: {line}", error=True)
-    spec = DataSpec(
+    own = DataSpec(
         printable(file.name.partition(".")[0]) or "table",
         fields_of(kept),
         {"target": goal.field},
-        {"cardinalities": cardinalities(kept), "table": kept, "target": goal.name},
+        {"cardinalities": cardinalities(kept), "table": kept, "target": {**goal.how, "name": goal.name}},
     )
     used = f"{len(features.numbers)} numbers, {len(features.categories)} categories"
-    return Dataset(spec, splits[0], splits[1], splits[2], f"{read.file}, target {goal.name}, {used}", said)
+    return Dataset(own, splits[0], splits[1], splits[2], f"{read.file}, target {goal.name}, {used}", said)
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def _given_test(
         place = {word: i for i, word in enumerate(goal.classes)}
         if new := [word for word in words if word not in place]:
             raise DataError(
-                f"data.test: {read.file}: '{goal.name}' must hold classes of training ({', '.join(goal.classes[:6])}). "
+                f"{read.file}: '{goal.name}' must hold classes of training ({', '.join(goal.classes[:6])}). "
                 f"Received: '{new[0]}'"
             )
         values = np.array([place[word] for word in words] + [-1], np.int64)[codes]
@@ -227,6 +231,25 @@ def _given_test(
     if equal := sum(row in before for row in _bytes_of(test, arrays)):
         notes.append(f"test: {equal:,} of {len(test):,} rows are in training or validation too: not unseen")
     return test
+
+
+def _others(file: Path, options: Options, spec: DataSpec) -> Dataset:
+    """Return all rows of a file in the columns, kinds and classes of a run."""
+    try:
+        kept, how = dict(spec.fitted["table"]), dict(spec.fitted["target"])
+        name, (field,) = str(how.pop("name")), spec.targets.values()
+        if cardinalities(kept) != spec.fitted["cardinalities"]:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise DataError("spec.json: holds no columns of a table") from None
+    notes: list[str] = []
+    nothing = np.empty(0)
+    rows = _given_test(file, options, kept, Target(name, how, nothing, nothing, field, []), (), notes)
+    for line in notes:
+        say(f"table: {line.removeprefix('test: ')}", error=True)
+    if not len(rows):
+        raise DataError(f"{file}: must have a row with a value of '{name}'. Received: none")
+    return Dataset(spec, rows, rows, rows, f"{file}, target {name}", "all rows")
 
 
 def _bytes_of(split: Split, names: Iterable[str]) -> list[bytes]:

@@ -514,6 +514,52 @@ def dataset_of(panel: Panel, name: str, window: int, horizon: int, source: str) 
     return Dataset(spec, train, validation, test, f"{source}, {first} to {last}", "chronological 70/10/20")
 
 
+def kept_of(spec: DataSpec) -> dict[str, Any]:
+    """Return what a run kept of its series; its file may be somebody else's.
+
+    Raises:
+        DataError: It holds no columns of a series.
+    """
+    kept = spec.fitted.get("series")
+    if not isinstance(kept, dict) or {"window"} != spec.inputs.keys() or {"future"} != spec.targets.keys():
+        raise DataError("spec.json: holds no columns of a series")
+    lists = [kept.get(key) for key in ("targets", "features")]
+    texts = [kept.get("time", ""), kept.get("id", "")]
+    if not all(isinstance(found, list) and all(isinstance(name, str) for name in found) for found in lists):
+        raise DataError("spec.json: holds no columns of a series")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(kept.get("columns", {}), dict):
+        raise DataError("spec.json: holds no columns of a series")
+    return kept
+
+
+def dataset_like(panel: Panel, spec: DataSpec, source: str) -> Dataset:
+    """Return all windows of series, as those of a run, in each split.
+
+    Raises:
+        DataError: No series is long enough.
+    """
+    (window, features), (horizon,) = spec.inputs["window"].shape, spec.targets["future"].shape
+    assert window is not None
+    assert horizon is not None
+    pieces = [
+        (
+            windows_of(one.values, window, window, len(one.ids) - horizon + 1),
+            futures_of(one.values, horizon, window, len(one.ids) - horizon + 1),
+            np.char.add(f"{one.key} ", one.ids)[window : len(one.ids) - horizon + 1]
+            if one.key
+            else one.ids[window : len(one.ids) - horizon + 1],
+        )
+        for one in panel.series
+        if len(one.ids) >= window + horizon and one.values.shape[1] == features
+    ]
+    if not pieces:
+        rows = max(len(one.ids) for one in panel.series)
+        raise DataError(f"{source}: must have {window + horizon} rows of {features} columns. Received: {rows} rows")
+    inputs, targets, ids = (of[0] if len(of) == 1 else np.concatenate(of) for of in zip(*pieces, strict=True))
+    split = Split({"window": inputs, "future": targets}, ids)
+    return Dataset(spec, split, split, split, source, "all rows")
+
+
 def windows_of(values: np.ndarray, window: int, first: int, stop: int) -> np.ndarray:
     """Return the windows before the rows from `first` to `stop` as a view (samples, window, features)."""
     views = np.lib.stride_tricks.sliding_window_view(values, window, axis=0)
