@@ -216,3 +216,13 @@ def test_a_file_in_a_folder_of_annotations_has_its_images_beside_it(tmp_path):
     os.utime(tmp_path / "own" / "train" / "0.png", (1, 1))
     Image.new("RGB", (64, 48)).save(tmp_path / "own" / "train" / "0.png")
     assert build(file).fingerprint != first.fingerprint, "a changed image is read again"
+
+
+def test_a_test_split_of_training_images_is_refused(tmp_path):
+    for part in ("train", "val", "test"):
+        coco(tmp_path / "own" / part / "_annotations.coco.json", 6)
+    for i in range(6):
+        for part in ("val", "test"):
+            (tmp_path / "own" / part / f"{i}.png").write_bytes((tmp_path / "own" / "train" / f"{i}.png").read_bytes())
+    refusal = build(tmp_path / "own").refusal
+    assert refusal.startswith("detection_folder: validation: 6 of 6 images are in train too: a score on them says little.")

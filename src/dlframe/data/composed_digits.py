@@ -57,8 +57,12 @@ def composed_digits(
         },
         fitted=Decoding(fit="pad", background="black").kept(),  # of files that are predicted
     )
-    source = "composed from scikit-learn's digits, synthetic"
-    return Dataset(spec, parts["train"], parts["validation"], parts["test"], source, "as digits: 60/20/20")
+    return Dataset(
+        spec,
+        *(parts[part] for part in PARTS),
+        source="composed from scikit-learn's digits, synthetic",
+        splits="as digits: 60/20/20",
+    )
 
 
 def _composed(split: Split, images: int, side: int, most: int, seed: int) -> Split:

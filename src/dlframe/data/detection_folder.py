@@ -20,12 +20,13 @@ from dlframe.readers.boxes.annotations import Annotations, Faults, Pictured, Thi
 from dlframe.readers.boxes.box_sets import box_set, store
 from dlframe.readers.boxes.folder import Choices, read_boxes, root_of
 from dlframe.readers.boxes.frames import FRAME, frame_of, placed
+from dlframe.readers.decoding import allocated
 from dlframe.readers.images import displayed_size, pixel_limit, read_image
 from dlframe.readers.listing import Folders, compiled, few, matched, natural, text_of
 from dlframe.readers.modes import Decoding
 from dlframe.readers.splits import by_hash, overlaps, statistics
 from dlframe.registry import Count, data
-from dlframe.storage.decoded import cache_key, decoded
+from dlframe.storage.decoded import cache_key, contents, decoded
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, say
 
@@ -37,6 +38,9 @@ ALWAYS = 2**28
 
 GROWTH = 1000
 """Otherwise, their bytes at most, relative to the files."""
+
+MOST_REPEATED = 0.5
+"""Fraction of a given split that may be in an earlier one, equal or alike."""
 
 VERSION = 1
 """Of the decoder and the split, part of the cache key."""
@@ -94,11 +98,9 @@ def detection_folder(
     decoding = Decoding(fit=fit, background=background)
     source = root_of(folder)
     options = (image_size, color_mode, decoding, on_error, group, max_pixels, choices, VERSION)
-    try:
-        key = cache_key(Folders(source).below(source) if folder.exists() else [], *options)
-    except OSError as error:
-        raise DataError(f"detection_folder: cannot read {error.filename}: {error.strerror}") from None
-    name = f"detection_folder-{cache_key([], folder.resolve(), *options)}"
+    files = Folders(source).below(source) if folder.exists() else []
+    key = cache_key([file.as_posix() for file in files], contents(source, files), *options)
+    name = f"detection_folder-{cache_key(folder.resolve(), *options)}"
     build = partial(_decode, folder, choices, image_size, color_mode, decoding, group, skip=on_error == "skip")
     with pixel_limit(max_pixels):
         dataset, notes = decoded(name, key, build, _stored)
@@ -154,7 +156,7 @@ def _decode(
         read = partial(read_image, size=image_size, color_mode=color_mode, root=root, decoding=decoding)
         for part, own in parts.items():
             shape = (len(own), channels, *image_size)
-            array = np.lib.format.open_memmap(folder / f"{part}-image.npy", mode="w+", dtype=np.uint8, shape=shape)
+            array = allocated(folder / f"{part}-image.npy", shape)
             good = []
             for row, picture in zip(own, pool.map(lambda row: read(row.image.file), own), strict=True):
                 if picture.pixels is None:
@@ -185,13 +187,20 @@ def _decode(
             if part == "train":
                 facts["mean"], facts["std"] = statistics(array)
     facts["decoding"] = decoding.kept()
+    repeated = overlaps({part: pixels[part] for part in PARTS})
     facts["notes"] = [
         *found.notes,
         *faults.notes(),
         *(f"{count:,} images {note}" for note, count in notes.items()),
         *_missing(found.classes, parts),
-        *(f"{overlap}: not unseen" for overlap in overlaps(pixels)),
+        *(f"{overlap}: not unseen" for overlap in repeated),
     ]
+    leaks = [overlap for overlap in repeated if splits.startswith("as given") and overlap.fraction > MOST_REPEATED]
+    facts["refusal"] = "".join(
+        f"detection_folder: {overlap}: a score on them says little. Remove them, or keep images of one place in one split: "
+        f"data.group=PATTERN"
+        for overlap in leaks[:1]
+    )
     return facts
 
 

@@ -17,7 +17,7 @@ from dlframe.readers.images import read_image
 from dlframe.readers.modes import Decoding
 from dlframe.readers.splits import statistics
 from dlframe.registry import Count, data
-from dlframe.storage.decoded import cache_key, decoded
+from dlframe.storage.decoded import cache_key, contents, decoded
 from dlframe.storage.fetch import Package, expanded, members
 from dlframe.types import PARTS, DataError, Dataset, read_bytes, read_text, say
 
@@ -86,7 +86,7 @@ def linemod_occluded(*, path: str | None = None, image_size: tuple[Count, Count]
     """
     if path is None:
         build = partial(_fetch, image_size)
-        return decoded(f"linemod_occluded-{cache_key([], image_size)}", str(VERSION), build, _stored)
+        return decoded(f"linemod_occluded-{cache_key(image_size)}", str(VERSION), build, _stored)
     folder = expanded(path)
     names = ["scene_gt.json", "camera.json", *(f"models/obj_{number:06}.ply" for number in CLASSES)]
     frames = sorted((folder / "rgb").glob("*.png"))
@@ -94,9 +94,9 @@ def linemod_occluded(*, path: str | None = None, image_size: tuple[Count, Count]
     for file in files:
         if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"data.path: must have {file.relative_to(folder)}. Received: {folder}")
-    key = cache_key(files, image_size, VERSION)
+    key = cache_key(contents(folder.resolve(), files), image_size, VERSION)
     build = partial(_decode, files[: len(names)], frames, image_size, str(folder))
-    return decoded(f"linemod_occluded-{cache_key([], folder.resolve(), image_size)}", key, build, _stored)
+    return decoded(f"linemod_occluded-{cache_key(folder.resolve(), image_size)}", key, build, _stored)
 
 
 def _fetch(image_size: tuple[int, int], folder: Path) -> dict[str, Any]:

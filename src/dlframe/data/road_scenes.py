@@ -52,7 +52,7 @@ def road_scenes(
         weather: Weather of all pictures; all is each of them, half of the pictures being clear.
     """
     options = (images, image_size, weather, VERSION)
-    name = f"road_scenes-{cache_key([], *options)}"
+    name = f"road_scenes-{cache_key(*options)}"
     return decoded(name, "1", partial(_render, images, image_size, weather), _stored)
 
 

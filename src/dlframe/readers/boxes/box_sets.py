@@ -88,4 +88,5 @@ def box_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any
     shape = parts["train"]["image"].shape[1:]
     image = Field(kind="image", dtype="uint8", shape=shape, mean=mean, std=std)
     spec = DataSpec(name, {"image": image}, targets, fitted=dict(facts.get("decoding", {})))
-    return check_dataset(Dataset(spec, **parts, source=str(facts["source"]), splits=str(facts["splits"])))
+    told = {kind: str(facts.get(kind, "")) for kind in ("source", "splits", "refusal")}
+    return check_dataset(Dataset(spec, *(parts[part] for part in PARTS), **told))
