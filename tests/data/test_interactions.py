@@ -162,8 +162,8 @@ def test_atomic_files_and_parquet_are_read_alike(tmp_path):
         ("user,item,rating\n7,x,1\n8,y,nan\n", r"log\.csv, line 3: 'rating' must be a number\. Received: 'nan'"),
         ("user,film\n7,x\n", r"log\.csv: must have a column 'item'\. Received: user, film"),
         ("user,user_id,item\n7,7,x\n", r"log\.csv: several columns may be the user: user, user_id"),
-        ("user,item\n", r"log\.csv: has no rows"),
-        ("user,item\n7\n", r"log\.csv: cannot be read: "),
+        ("user,item\n", r"log\.csv: is empty: it has a header and no rows"),
+        ("user,item\n7\n", r"log\.csv, line 2: has 1 field under 2 names \(user, item\)"),
         ("", r"log\.csv: "),
     ],
 )
@@ -171,6 +171,15 @@ def test_bad_files_are_refused_in_one_line(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as error:
         interactions(path=str(written(tmp_path, text)))
     assert "\n" not in str(error.value)
+
+
+def test_windows_text_is_read_where_it_is_said(tmp_path):
+    rows = "".join(f"u;café {i};{i}\n" for i in range(20))
+    (tmp_path / "log.csv").write_bytes(("user;item;time\n" + rows).encode("cp1252"))
+    with pytest.raises(DataError, match=r"log\.csv: cannot be read"):
+        interactions(path=str(tmp_path / "log.csv"))
+    dataset = interactions(path=str(tmp_path / "log.csv"), encoding="cp1252", split="last")
+    assert dataset.spec.inputs["history"].names[3] == "café 3"
 
 
 def test_terms_must_be_accepted(tmp_path, monkeypatch):

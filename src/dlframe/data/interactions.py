@@ -37,15 +37,17 @@ def interactions(
     time: str | None = None,
     min_rating: float | None = None,
     split: Literal["ratio", "last"] = "ratio",
+    separator: str = "auto",
+    encoding: str = "auto",
 ) -> Dataset:
-    """Interactions of a CSV, TSV or Parquet file or a RecBole atomic file, or generated ones.
+    """Interactions of a table or a RecBole atomic file, or generated ones.
 
     A sample is a user: the items before a split, in the order of time, and those in it. Of each user, the last fifth of the
     items is for the test (ratio), or the last one (last). Identifiers are texts. Of an item that a user has several times, the
     first one counts. Without a file, 400 users and 300 items are generated from latent factors that drift with time.
 
     Args:
-        path: The file; null generates data.
+        path: CSV, TSV, JSON lines, Parquet or .inter file, also in .gz or .zip; null generates data.
         user: Column of users; null finds a usual name, such as user_id.
         item: Column of items; null finds a usual name, such as item_id.
         rating: Column of ratings; null finds a usual name.
@@ -53,11 +55,14 @@ def interactions(
         min_rating: Smallest rating of an interaction that counts; null has all count.
         split: Test items of a user: the last fifth, after a tenth of the others for validation; or the last one, after one
             for validation.
+        separator: Character between fields, or comma, semicolon, tab; auto decides by the first lines.
+        encoding: Encoding of the text; auto is UTF-8, or what a byte order mark says.
     """
     if path is None:
         return split_by_time("generated", generated(), "generated from latent factors, offline", split, min_rating)
     file = expanded(path)
-    read = read_interactions(file, {"user": user, "item": item, "rating": rating, "time": time})
+    columns = {"user": user, "item": item, "rating": rating, "time": time}
+    read = read_interactions(file, columns, separator=separator, encoding=encoding)
     name = printable(file.name.partition(".")[0]) or "interactions"
     return split_by_time(name, read, printable(str(file)), split, min_rating)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dlframe.types import DataError, nearest, opened, printable
-
-LARGEST = 2**32
-"""Maximum bytes of a file."""
+from dlframe.types import DataError, nearest, printable
 
 NAMES = {
     "user": ("user", "user_id", "userid", "uid", "customer", "customer_id"),
@@ -62,31 +58,35 @@ def in_order(read: Interactions) -> Interactions:
     return read.take(np.sort(first))
 
 
-def read_interactions(path: Path, columns: Mapping[str, str | None] | None = None) -> Interactions:
-    """Read interactions from CSV, TSV, Parquet or an atomic file of RecBole (.inter).
+def read_interactions(
+    path: Path, columns: Mapping[str, str | None] | None = None, *, separator: str = "auto", encoding: str = "auto"
+) -> Interactions:
+    """Read interactions from a table, or an atomic file of RecBole (.inter).
 
     Args:
         path: The file.
         columns: Names of the columns of user, item, rating and time; those without are found by their usual names.
+        separator: Character between fields, or comma, semicolon, tab; auto decides by the first lines.
+        encoding: Encoding of the text; auto is UTF-8, or what a byte order mark says.
 
     Raises:
         DataError: With file, line, rule and received value.
     """
     where = printable(str(path))
-    texts, line = _texts(path, where)
+    texts, place, read = _texts(path, separator, encoding)
     given = {role: (columns or {}).get(role) for role in NAMES}
     found = {role: _column(role, name, [*texts], where) for role, name in given.items()}
-    notes = [f"{role} is column '{name}'" for role, name in found.items() if name and not given[role] and name != role]
+    notes = read + [f"{role} is column '{name}'" for role, name in found.items() if name and not given[role] and name != role]
     ids = {}
     for role in ("user", "item"):
         column = texts[found[role]].dictionary_encode()
         if column.null_count or "" in column.dictionary.to_pylist():
             values = np.array(texts[found[role]].to_pylist(), dtype=object)
             row = int(np.argmax((values == "") | (values == None)))  # noqa: E711
-            raise DataError(f"{where}, line {line(row)}: '{found[role]}' must name a {role}. Received: an empty field")
+            raise DataError(f"{place(row)}: '{found[role]}' must name a {role}. Received: an empty field")
         ids[role] = column.indices.to_numpy().astype(np.int64), tuple(map(str, column.dictionary.to_pylist()))
-    ratings = _numbers(texts[found["rating"]], found["rating"], where, line) if found["rating"] else None
-    times = _times(texts[found["time"]], found["time"], where, line) if found["time"] else None
+    ratings = _numbers(texts[found["rating"]], found["rating"], where, place) if found["rating"] else None
+    times = _times(texts[found["time"]], found["time"], where, place) if found["time"] else None
     if times is None:
         notes.append("no column of times: the rows of a user are taken in the order of the file")
     (users, user_names), (items, item_names) = ids["user"], ids["item"]
@@ -108,72 +108,37 @@ def _column(role: str, given: str | None, names: list[str], where: str) -> str:
     return ""
 
 
-def _texts(path: Path, where: str) -> tuple[dict[str, Any], Callable[[int], int]]:
-    """Return the columns as Arrow arrays of texts, and a function from a row to its line."""
-    import pyarrow as pa
-    import pyarrow.parquet
+def _texts(path: Path, separator: str, encoding: str) -> tuple[dict[str, Any], Callable[[int], str], list[str]]:
+    """Return the columns as Arrow arrays of texts, a function from a row to its place, and what was assumed."""
+    from dlframe.readers.tables.files import Options  # Arrow takes its time to import
+    from dlframe.readers.tables.table import names_of, read_table, texts_of
 
-    try:
-        with opened(path) as file:
-            head = file.read(4)
-            file.seek(0, 2)
-            if file.tell() > LARGEST:
-                raise DataError(f"{where}: holds more than {LARGEST / 1e9:.3g} GB")
-            file.seek(0)
-            if head == b"PAR1":
-                table = pyarrow.parquet.read_table(file)
-                return {
-                    name: table[name].cast(pa.string()).combine_chunks() for name in table.column_names
-                }, lambda row: row + 1
-            table = _delimited(file, path)
-    except (OSError, pa.ArrowException) as error:
-        said = str(error).splitlines()[0]
-        raise DataError(f"{where}: cannot be read: {printable(said)[:200]}") from None
-    if not table.num_rows:
-        raise DataError(f"{where}: has no rows")
-    names = table.column_names
+    options = Options(separator=separator, encoding=encoding)
+    names = names_of(path, options)
+    table = read_table(path, options, words=names, keep=names)
+    found = {name: texts_of(column).cast("string") for name, column in table.columns.items()}
     if path.suffix == ".inter":
-        names = [name.rpartition(":")[0] or name for name in names]
-    return dict(zip(names, (table[i].combine_chunks() for i in range(len(names))), strict=True)), lambda row: row + 2
+        found = {name.rpartition(":")[0] or name: column for name, column in found.items()}
+    return found, table.place, table.notes
 
 
-def _delimited(file: Any, path: Path) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv as arrow
-
-    header = file.readline(2**20).decode("utf-8-sig", "replace")
-    separator = "\t" if path.suffix == ".inter" else max(",\t;|", key=header.count)
-    file.seek(0)
-    quotes = path.suffix != ".inter"
-    names = next(iter(csv.reader([header], delimiter=separator)), [])
-    names = [name.strip() for name in names]
-    if len(set(names)) < len(names):
-        raise DataError(f"{path}: the names of columns must be unique. Received: {', '.join(names)[:200]}")
-    return arrow.read_csv(
-        file,
-        arrow.ReadOptions(column_names=names, skip_rows=1),
-        arrow.ParseOptions(delimiter=separator, quote_char='"' if quotes else False, newlines_in_values=quotes),
-        arrow.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
-    )
+def _numbers(column: Any, name: str, where: str, place: Callable[[int], str]) -> np.ndarray:
+    return _parsed(column, name, where, place, float, "a number").astype(np.float64)
 
 
-def _numbers(column: Any, name: str, where: str, line: Callable[[int], int]) -> np.ndarray:
-    return _parsed(column, name, where, line, float, "a number").astype(np.float64)
-
-
-def _times(column: Any, name: str, where: str, line: Callable[[int], int]) -> np.ndarray:
+def _times(column: Any, name: str, where: str, place: Callable[[int], str]) -> np.ndarray:
     """Return times as int64 where they are integers or dates, so that neighbors stay apart, else as float64."""
     words = column.fill_null("").dictionary_encode().dictionary.to_pylist()
     if all(re.fullmatch(r"[+-]?\d+", word.strip()) for word in words):
-        return _parsed(column, name, where, line, int, "an integer").astype(np.int64)
+        return _parsed(column, name, where, place, int, "an integer").astype(np.int64)
     try:
         float(words[0])
     except (TypeError, ValueError):
         aware = {_instant(word).tzinfo is not None for word in words if _is_instant(word)}
         if len(aware) > 1:
             raise DataError(f"{where}: '{name}' has times with and without an offset from UTC") from None
-        return _parsed(column, name, where, line, _microseconds, "a time (ISO 8601 or a number)").astype(np.int64)
-    return _parsed(column, name, where, line, float, "a number").astype(np.float64)
+        return _parsed(column, name, where, place, _microseconds, "a time (ISO 8601 or a number)").astype(np.int64)
+    return _parsed(column, name, where, place, float, "a number").astype(np.float64)
 
 
 def _instant(text: Any) -> datetime:
@@ -196,7 +161,7 @@ def _microseconds(text: str) -> int:
 
 
 def _parsed(
-    column: Any, name: str, where: str, line: Callable[[int], int], parse: Callable[[str], Any], rule: str
+    column: Any, name: str, where: str, place: Callable[[int], str], parse: Callable[[str], Any], rule: str
 ) -> np.ndarray:
     """Return the parsed values of a column; each different text is parsed once."""
     texts = column.fill_null("").dictionary_encode()
@@ -211,6 +176,6 @@ def _parsed(
                 raise ValueError
         except (ValueError, OverflowError, TypeError):
             row = int(np.argmax(codes == code))
-            raise DataError(f"{where}, line {line(row)}: '{name}' must be {rule}. Received: {printable(word[:60])!r}") from None
+            raise DataError(f"{place(row)}: '{name}' must be {rule}. Received: {printable(word[:60])!r}") from None
         values.append(value)
     return np.array(values)[codes]
