@@ -14,7 +14,7 @@ from torch import Tensor
 from dlframe.data.interactions import interactions
 from dlframe.models.sequences import Sequential
 from dlframe.registry import models, plugins
-from dlframe.statistics.ranking import at_k
+from dlframe.statistics.metrics.ranking import at_k
 from dlframe.tasks.ranks import ranks_of, without
 from dlframe.types import Dataset, Ragged, Split
 

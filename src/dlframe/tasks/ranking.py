@@ -14,7 +14,7 @@ from torch.nn import functional
 from dlframe.readers.interactions import in_order, read_interactions
 from dlframe.registry import Count, tasks
 from dlframe.statistics.intervals import bootstrap
-from dlframe.statistics.ranking import METRICS, Gain, at_k, gains_of
+from dlframe.statistics.metrics.ranking import METRICS, Gain, at_k, gains_of
 from dlframe.tasks.base import Scores, Task, Totals
 from dlframe.tasks.negatives import ATTEMPTS, hashed, popular, uniform
 from dlframe.tasks.ranks import owners, ranks_of, top, without

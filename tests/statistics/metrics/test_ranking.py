@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from dlframe.statistics.ranking import METRICS, at_k, gains_of
+from dlframe.statistics.metrics.ranking import METRICS, at_k, gains_of
 
 
 def by_hand(ranked: list[str], relevant: dict[str, float], k: int) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Metrics of a task, beyond those of torchmetrics."""
