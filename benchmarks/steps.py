@@ -1,6 +1,6 @@
 """Training steps a second against hand-written torch loops, interleaved in one process: A B C A B C ...
 
-    python benchmarks/steps.py [cnn mlp rnn gan boxes ragged ranking lazy] [--rounds 15] [--steps 40]
+    python benchmarks/steps.py [cnn mlp rnn gan boxes ragged ranking speech lazy] [--rounds 15] [--steps 40]
 
 "plain" is the loop one writes by hand: the same network, tensors, batch order and optimizer, torch's defaults. For the
 cnn it is the textbook order, NCHW memory and an optimizer that is not fused. "tuned" has dlframe's own network, memory
@@ -43,6 +43,7 @@ CASES = {
     "boxes": ["task=object_detection", "batch_size=16", "optimizer=adam"],
     "ragged": [*TOKENS, "batch_size=32", "optimizer=adam"],
     "ranking": ["task=recommendation", "optimizer=adam"],
+    "speech": ["task=speech_recognition", "data=tones", "optimizer=adam"],
     "lazy": [*TOKENS, f"data.path={tempfile.gettempdir()}/dlframe-words", "batch_size=32", "optimizer=adam"],
 }
 OPTIONS = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "weight_decay_params=all"]

@@ -176,6 +176,15 @@ def as_task(spec: DataSpec | None = None) -> AsTask:
     return AsTask(spec or digits().spec, nn.Identity())
 
 
+def task_for(data: Dataset) -> Task:
+    """A task that makes features of sounds; of other data, what every task does to a batch."""
+    if not data.spec.of_kind("audio", data.spec.inputs):
+        return as_task(data.spec)
+    kinds = {"inputs": (), "targets": {field.kind for field in data.spec.targets.values()}}
+    task = next(task for task in GROUPS["task"] if takes(task, kinds) and task.facts["requires"])
+    return build(task, spec=data.spec, model=build(models_for(task, data)[0], spec=data.spec))
+
+
 class Trial:
     """A model on a handful of samples, by itself or in the task that it needs.
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from dlframe.contracts.building import as_task, build, equal
+from dlframe.contracts.building import build, equal, task_for
 from dlframe.contracts.samples import batch_of, suitable
 from dlframe.contracts.selection import contract
 from dlframe.types import Batch, Dataset, Ragged
 
 
 def batch(data: Dataset) -> Batch:
-    """All samples of a data set as an augmentation gets them: images as floats in [0, 1]."""
-    return as_task(data.spec).features(batch_of(data.train, data.spec))
+    """All samples of a data set as an augmentation gets them: images as floats in [0, 1], sounds as features of their task."""
+    return task_for(data).features(batch_of(data.train, data.spec))
 
 
 @contract("augmentation")

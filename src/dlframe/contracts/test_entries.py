@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from dlframe.config.overrides import parse, sweep_of
 from dlframe.contracts import selection
-from dlframe.contracts.building import Trial, as_task, build, equal, injected, required
+from dlframe.contracts.building import Trial, build, equal, injected, required, task_for
 from dlframe.contracts.edges import edges
 from dlframe.contracts.samples import batch_of, suitable
 from dlframe.contracts.selection import contract, every_entry
@@ -134,6 +134,6 @@ def test_varies(entry):
     if entry.group == "model":
         assert not equal(*(Trial(entry, data, seed).model.state_dict() for seed in (0, 1))), "two seeds give the same weights"
         return
-    features = as_task(data.spec).features(batch_of(data.train, data.spec))
+    features = task_for(data).features(batch_of(data.train, data.spec))
     drawn = [build(entry, spec=data.spec)(features, torch.Generator().manual_seed(seed)).columns for seed in (0, 1)]
     assert not equal(*drawn), "two generators give the same batch"

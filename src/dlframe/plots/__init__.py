@@ -7,6 +7,7 @@ from dlframe.plots.forecasts import forecast, predictions
 from dlframe.plots.pictures.detection import ALARM, HIT, IGNORED, MISS, Drawn, detections, drawn, found_by, precision_recall
 from dlframe.plots.pictures.images import grid, samples
 from dlframe.plots.spaces import Dimension, importance, parallel_coordinates, slices
+from dlframe.plots.speech.transcripts import Heard, error_rates, spectrograms, worst_utterances
 from dlframe.plots.studies import intermediate_values, optimization_history, pareto_front
 from dlframe.plots.style import save
 
@@ -17,11 +18,13 @@ __all__ = [
     "MISS",
     "Dimension",
     "Drawn",
+    "Heard",
     "by_slice",
     "confusion",
     "detections",
     "differences",
     "drawn",
+    "error_rates",
     "forecast",
     "found_by",
     "grid",
@@ -40,5 +43,7 @@ __all__ = [
     "save",
     "seed_values",
     "slices",
+    "spectrograms",
     "variance_split",
+    "worst_utterances",
 ]

@@ -68,8 +68,8 @@ def _tensors(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "dtype": "str" if field.kind == "class" else field.dtype,
-            "shape": [-1, *(-1 if side is None else side for side in field.shape)],
+            "dtype": "str" if field.kind == "class" or field.is_text else field.dtype,
+            "shape": [-1] if field.is_text else [-1, *(-1 if side is None else side for side in field.shape)],
         }
         for name, field in fields.items()
     ]
@@ -143,7 +143,7 @@ class Predictor:
             params: Unused; part of MLflow's interface.
 
         Returns:
-            Arrays (samples, ...) by output, classes as names; lists of arrays for samples of varying length.
+            Arrays (samples, ...) by output, classes as names, letters as text; lists of arrays for samples of varying length.
 
         Raises:
             DataError: The inputs have another shape, or are not numbers.
@@ -186,9 +186,11 @@ class Predictor:
 
 
 def _readable(parts: list[Any], field: Field) -> Any:
-    """Join outputs and replace class indices by names."""
+    """Join outputs; replace class indices by names and letters by text."""
     if isinstance(parts[0], Ragged):
         samples = [values.numpy() for part in parts for values in part]
+        if field.is_text:
+            return np.array(["".join(np.array(field.names)[values]) for values in samples], np.str_)
         return [np.array(field.names)[values] for values in samples] if field.kind == "class" else samples
     values = np.concatenate([part.numpy() for part in parts])
     return np.array(field.names)[values] if field.kind == "class" else values

@@ -24,7 +24,7 @@ class Field:
         kind: Meaning: image, audio, tokens, series, class, box, number, category, value, item, or a custom kind.
         dtype: NumPy name of the value type: "uint8".
         shape: Shape of one sample; None for a varying length, of the first dimension only.
-        names: Names of classes by index, or of features.
+        names: Names of classes by index, or of features, or letters of tokens that are text.
         mean: Training mean of each channel or feature; images are scaled to [0, 1].
         std: Training standard deviation, as `mean`.
         along: Column with the same lengths.
@@ -42,6 +42,11 @@ class Field:
     def ragged(self) -> bool:
         """Whether samples vary in length."""
         return None in self.shape
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the tokens are letters."""
+        return self.kind == "tokens" and bool(self.names)
 
 
 @dataclass(frozen=True)

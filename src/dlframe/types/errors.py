@@ -33,6 +33,10 @@ class DataError(DlframeError):
     """Data that are missing, empty, unreadable or not as declared."""
 
 
+class MissingPackageError(DataError):
+    """Package of an extra that is not installed."""
+
+
 class OtherTaskError(DataError):
     """Data whose file has a target for another task; `preset` is its name."""
 

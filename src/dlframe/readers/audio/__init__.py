@@ -1,0 +1,1 @@
+"""Readers of speech: audio files, transcripts, lists of utterances, and the speech synthesizer."""

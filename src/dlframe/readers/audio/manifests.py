@@ -1,0 +1,163 @@
+"""Lists of utterances: JSON lines with NeMo's fields, LibriSpeech's folders, Common Voice's tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlframe.types import DataError, nearest, printable, read_bytes
+
+LARGEST = 2**30
+"""Maximum bytes of a list."""
+
+SUFFIXES = (".jsonl", ".json", ".tsv")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Utterance of a list.
+
+    Attributes:
+        file: Audio file, inside the folder of the list.
+        text: Transcript as it stands.
+        speaker: Name of the speaker; empty if unknown.
+        offset: Start in the file, in seconds; NaN if the whole file is the utterance.
+        duration: Length in seconds that the list says; NaN if it says none.
+        where: File and line.
+    """
+
+    file: Path
+    text: str
+    speaker: str
+    offset: float
+    duration: float
+    where: str
+
+
+def read_list(path: Path, audio: Path | None = None) -> list[Row]:
+    """Read a list of utterances: a file of JSON lines or a table of Common Voice.
+
+    Args:
+        path: The list, ending in .jsonl, .json or .tsv.
+        audio: Folder that relative paths count from, and that all lead into; None for that of the list, or its folder
+            clips for a table.
+
+    Raises:
+        DataError: With file and line: it is damaged, lacks a field, or leads to a file that is missing or outside.
+    """
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"data.path: must end in {', '.join(SUFFIXES)}, or be a folder. Received: {path}")
+    clips = path.parent / "clips"
+    root = audio or (clips if path.suffix == ".tsv" and clips.is_dir() else path.parent)
+    rows = [*(_table if path.suffix == ".tsv" else _json_lines)(path, root)]
+    if not rows:
+        raise DataError(f"{path}: must have a line for each utterance. Received: none.")
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield place and text of the lines that are not blank; the first is 1."""
+    try:
+        content = read_bytes(path, LARGEST)
+    except OSError as error:
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}.{nearest(path.name, beside)}") from None
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            text = line.decode().removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}:{number}: must be UTF-8. Received: byte {line[error.start]:#x}.") from None
+        if text.strip():
+            yield f"{path}:{number}", text
+
+
+def _json_lines(path: Path, root: Path) -> Iterator[Row]:
+    for where, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: must be one JSON object. Received: {printable(line[:60])!r} ({error}).") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: must be one JSON object. Received: {type(row).__name__}.")
+        for field in ("audio_filepath", "text"):
+            if field not in row:
+                raise DataError(f"{where}: must have the field '{field}'. Received: {', '.join(map(printable, row))}.")
+            if not isinstance(row[field], str):
+                raise DataError(f"{where}: '{field}' must be text. Received: {json.dumps(row[field])[:60]}.")
+        speaker = row.get("speaker", row.get("speaker_id", ""))
+        yield Row(
+            _inside(row["audio_filepath"], root, where),
+            row["text"],
+            "" if speaker is None else str(speaker),
+            _seconds(row, "offset", where),
+            _seconds(row, "duration", where),
+            where,
+        )
+
+
+def _seconds(row: dict[str, Any], field: str, where: str) -> float:
+    value = row.get(field)
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise DataError(f"{where}: '{field}' must be seconds. Received: {json.dumps(value)[:60]}.")
+    return float(value)
+
+
+def _table(path: Path, root: Path) -> Iterator[Row]:
+    lines = _lines(path)
+    _, header = next(lines, ("", ""))
+    columns = header.split("\t")
+    for needed in ("path", "sentence"):
+        if needed not in columns:
+            raise DataError(f"{path}:1: must have the column '{needed}'. Received: {', '.join(map(printable, columns))}.")
+    for where, line in lines:
+        cells = line.split("\t")
+        if len(cells) != len(columns):
+            raise DataError(f"{where}: must have {len(columns)} columns. Received: {len(cells)}.")
+        row = dict(zip(columns, cells, strict=True))
+        yield Row(_inside(row["path"], root, where), row["sentence"], row.get("client_id", ""), math.nan, math.nan, where)
+
+
+def read_librispeech(folder: Path) -> list[Row]:
+    """Read the folders SPEAKER/CHAPTER with FLAC or WAV files and *.trans.txt.
+
+    Raises:
+        DataError: With file and line, as `read_list`; or there is no such file.
+    """
+    rows = []
+    for file in sorted(folder.rglob("*.trans.txt")):
+        for where, line in _lines(file):
+            name, _, text = line.partition(" ")
+            found = [f"{name}{suffix}" for suffix in (".flac", ".wav") if (file.parent / f"{name}{suffix}").exists()]
+            path = file.parent / (found[0] if found else f"{name}.flac")
+            rows.append(
+                Row(_inside(str(path.relative_to(folder)), folder, where), text, name.split("-")[0], math.nan, math.nan, where)
+            )
+    if not rows:
+        raise DataError(
+            f"data.path: must have files *.trans.txt (LibriSpeech) or lists ({', '.join(SUFFIXES)}). Received: {folder}"
+        )
+    return rows
+
+
+def _inside(name: str, root: Path, where: str) -> Path:
+    """Return the file of a name, which a link must not lead out of `root` either."""
+    path = root / name
+    try:
+        resolved = path.resolve()
+        is_file = resolved.is_file()
+    except (OSError, ValueError, RuntimeError):
+        raise DataError(f"{where}: no such file. Received: {printable(name[:200])!r}.") from None
+    if not resolved.is_relative_to(root.resolve()):
+        raise DataError(
+            f"{where}: must be inside {root}. Received: {printable(name[:200])!r}. "
+            "Name the folder that holds all: data.audio=FOLDER"
+        )
+    if not name or not is_file:
+        raise DataError(f"{where}: no such file. Received: {printable(name[:200])!r}.")
+    return resolved

@@ -1,0 +1,1 @@
+"""Edits of transcripts and decoding of letters."""

@@ -1,0 +1,186 @@
+"""The user's own recordings: lists, folders and tables; what is split, said and refused."""
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlframe.data.speech_manifest import speech_manifest
+from dlframe.readers.audio.manifests import read_list
+from dlframe.readers.audio.transcripts import normalized, read_alphabet
+from dlframe.types import DataError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLFRAME_DATA", str(tmp_path / "cache"))
+
+
+def sound(path: Path, seconds: float = 0.5, rate: int = 16000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(len(path.name)).integers(-999, 999, round(seconds * rate)).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(values.tobytes())
+    return path
+
+
+def manifest(folder: Path, texts: list[str], name: str = "train.jsonl", **fields) -> Path:
+    rows = []
+    for i, text in enumerate(texts):
+        sound(folder / f"{name}-{i}.wav")
+        own = {key: value[i] if isinstance(value, list) else value for key, value in fields.items()}
+        rows.append({"audio_filepath": f"{name}-{i}.wav", "text": text, **own})
+    path = folder / name
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def texts_of(split, spec) -> list[str]:
+    return ["".join(spec.target.names[i] for i in row) for row in split["text"]]
+
+
+def test_json_lines_with_speakers(tmp_path, capsys):
+    speakers = [f"s{i % 10}" for i in range(40)]
+    path = manifest(tmp_path, [f"Well, it's {'ab'[i % 2]}!" for i in range(40)], speaker=speakers, duration=0.5)
+    dataset = speech_manifest(path=str(path))
+    assert "".join(dataset.spec.target.names) == " 'abeilstw"
+    assert set(texts_of(dataset.train, dataset.spec)) == {"well it's a", "well it's b"}
+    parts = [set(split.groups.tolist()) for split in (dataset.train, dataset.validation, dataset.test)]
+    assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+    assert dataset.spec.fitted == {"sample_rate": 16000, "text": {"lower": True, "punctuation": False, "language": ""}}
+    assert "Decoding 40 utterances" in capsys.readouterr().err
+    assert speech_manifest(path=str(path)).fingerprint == dataset.fingerprint
+    assert "Decoding" not in capsys.readouterr().err
+
+
+def test_durations_are_those_of_the_files(tmp_path, capsys):
+    path = manifest(tmp_path, ["ab"] * 20, duration=[0.5] * 18 + [0.6, 0.505])
+    speech_manifest(path=str(path))
+    told = capsys.readouterr().err
+    assert f"1 durations are not those of the files, which count: {path}:19: says 0.6 s, the file has 0.5 s" in told
+
+
+def test_a_part_of_a_file(tmp_path):
+    path = manifest(tmp_path, ["ab"] * 20, offset=0.1, duration=0.3)
+    assert set(speech_manifest(path=str(path)).train["audio"].lengths.tolist()) == {4800}
+
+
+def test_librispeech(tmp_path):
+    for part, speaker in (("train-clean", "1"), ("train-other", "2"), ("dev-clean", "3"), ("test-clean", "4")):
+        folder = tmp_path / part / speaker / "7"
+        for i in range(2):
+            sound(folder / f"{speaker}-7-{i}.wav")
+        (folder / f"{speaker}-7.trans.txt").write_text("".join(f"{speaker}-7-{i} OPEN THE DOOR\n" for i in range(2)))
+    dataset = speech_manifest(path=str(tmp_path))
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [4, 2, 2]
+    assert set(texts_of(dataset.test, dataset.spec)) == {"open the door"}
+    assert dataset.splits == "as given"
+    assert set(dataset.train.groups.tolist()) == {"1", "2"}
+
+
+def table(folder: Path, name: str, rows: list[tuple[str, str, str]]) -> None:
+    for _, file, _ in rows:
+        sound(folder / "clips" / file)
+    lines = ["client_id\tpath\tsentence\tup_votes", *(f"{'	'.join(row)}\t2" for row in rows)]
+    (folder / name).write_text("\n".join(lines) + "\n")
+
+
+def test_common_voice_and_a_speaker_on_both_sides(tmp_path, capsys):
+    table(tmp_path, "train.tsv", [("s1", "a.wav", "Open the door."), ("s2", "b.wav", "null"), ("s3", "c.wav", "it rains")])
+    table(tmp_path, "dev.tsv", [("s4", "d.wav", "open")])
+    table(tmp_path, "test.tsv", [("s3", "e.wav", "Open the door!")])
+    with pytest.raises(DataError) as error:
+        speech_manifest(path=str(tmp_path))
+    assert str(error.value) == (
+        "speech_manifest: 1 speakers of test are in train or validation too: s3. Allow it: data.shared_speakers=allow"
+    )
+    dataset = speech_manifest(path=str(tmp_path), shared_speakers="allow")
+    assert texts_of(dataset.train, dataset.spec) == ["open the door", "null", "it rains"]
+    assert "1 transcripts of test are in train or validation too: open the door" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"audio_filepath": "a.wav", "text": "a"}, ', "must be one JSON object"),
+        ("[1]", "must be one JSON object. Received: list."),
+        ('{"text": "a"}', "must have the field 'audio_filepath'. Received: text."),
+        ('{"audio_filepath": "a.wav"}', "must have the field 'text'. Received: audio_filepath."),
+        ('{"audio_filepath": "a.wav", "text": null}', "'text' must be text. Received: null."),
+        ('{"audio_filepath": "a.wav", "text": 42}', "'text' must be text. Received: 42."),
+        ('{"audio_filepath": "a.wav", "text": "a", "duration": NaN}', "'duration' must be seconds. Received: NaN."),
+        ('{"audio_filepath": "gone.wav", "text": "a"}', "no such file. Received: 'gone.wav'."),
+        ('{"audio_filepath": "", "text": "a"}', "no such file. Received: ''."),
+        ('{"audio_filepath": "../outside.wav", "text": "a"}', "must be inside "),
+        ('{"audio_filepath": "link.wav", "text": "a"}', "must be inside "),
+        ("\xff", "must be one JSON object"),
+    ],
+)
+def test_lines_that_are_refused(tmp_path, line, message):
+    folder = tmp_path / "data"
+    sound(folder / "a.wav")
+    (folder / "link.wav").symlink_to(sound(tmp_path / "outside.wav"))
+    path = folder / "train.jsonl"
+    path.write_text(f'\ufeff{{"audio_filepath": "a.wav", "text": "a"}}\r\n\r\n{line}\n')
+    with pytest.raises(DataError) as error:
+        read_list(path)
+    assert str(error.value).startswith(f"{path}:3: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("...", "must have a transcript. Received: '...'."),
+        ("abab" * 10, "must have more than 0.78 s for 40 letters (CTC). Received: 0.5 s."),
+    ],
+)
+def test_transcripts_that_cannot_be_learned(tmp_path, text, message, capsys):
+    path = manifest(tmp_path, ["ab"] * 30 + [text])
+    with pytest.raises(DataError) as error:
+        speech_manifest(path=str(path))
+    assert str(error.value) == f"{path}:31: {message.rstrip('.')}. Leave such utterances out: data.on_error=skip"
+    dataset = speech_manifest(path=str(path), on_error="skip")
+    assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 30
+    assert f"skipped 1: {path}:31: {message}" in capsys.readouterr().err
+
+
+def test_letters_outside_the_alphabet(tmp_path):
+    alphabet = tmp_path / "letters.txt"
+    alphabet.write_text("# of the set\n \na\nb\n\\#\n")
+    assert read_alphabet(alphabet) == " ab#"
+    path = manifest(tmp_path, ["ab"] * 20 + ["a7"])
+    with pytest.raises(DataError, match=r":21: must have letters of data.alphabet only. Received: '7'"):
+        speech_manifest(path=str(path), alphabet=str(alphabet))
+    test = manifest(tmp_path, ["xa"], "test.jsonl")
+    with pytest.raises(DataError, match=r"test.jsonl:1: must have letters of the alphabet only \('ab'\). Received: 'x'"):
+        speech_manifest(path=str(manifest(tmp_path, ["ab"] * 20)), test=str(test))
+
+
+def test_an_alphabet_has_each_letter_once(tmp_path):
+    (tmp_path / "a.txt").write_text("a\nb\na\n")
+    with pytest.raises(DataError, match=r"a.txt:3: must be another letter than in line 1. Received: 'a'"):
+        read_alphabet(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("apostrophe", "\u2019\u2018\u02bc\uff07\u00b4`'")
+def test_apostrophes(apostrophe):
+    assert normalized(f"That{apostrophe}s fine.") == "that's fine"
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "result"),
+    [
+        ("\u0130ZM\u0130R", "tr", "izmir"),
+        ("ISPARTA", "tr", "\u0131sparta"),
+        ("\u0130ZM\u0130R", "", "izmir"),
+        ("STRA\u1e9eE", "", "stra\u00dfe"),
+        ("De\u0301JA\u0300 VU", "", "d\u00e9j\u00e0 vu"),
+        ("now\u2014never", "", "now never"),
+        ("'go', she\u00a0said", "", "go she said"),
+    ],
+)
+def test_normalized(text, language, result):
+    assert normalized(text, language=language) == result
