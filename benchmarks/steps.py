@@ -1,6 +1,7 @@
 """Training steps a second against hand-written torch loops, interleaved in one process: A B C A B C ...
 
-    python benchmarks/steps.py [cnn mlp rnn gan boxes ragged ranking speech lazy] [--rounds 15] [--steps 40]
+    python benchmarks/steps.py [cnn mlp rnn gan boxes ragged ranking speech fasttext text_cnn bilstm text_transformer fraud
+        lazy] [--rounds 15] [--steps 40]
 
 "plain" is the loop one writes by hand: the same network, tensors, batch order and optimizer, torch's defaults. For the
 cnn it is the textbook order, NCHW memory and an optimizer that is not fused. "tuned" has dlframe's own network, memory
@@ -44,6 +45,11 @@ CASES = {
     "ragged": [*TOKENS, "batch_size=32", "optimizer=adam"],
     "ranking": ["task=recommendation", "optimizer=adam"],
     "speech": ["task=speech_recognition", "data=tones", "optimizer=adam"],
+    **{
+        name: ["task=text_classification", "data=sms_spam", f"model={name}", "batch_size=32", "optimizer=adam"]
+        for name in ("fasttext", "text_cnn", "bilstm", "text_transformer")
+    },
+    "fraud": ["task=fraud_detection", "data=synthetic_fraud", "batch_size=512", "optimizer=adam"],
     "lazy": [*TOKENS, f"data.path={tempfile.gettempdir()}/dlframe-words", "batch_size=32", "optimizer=adam"],
 }
 OPTIONS = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "weight_decay_params=all"]
@@ -184,13 +190,13 @@ def main() -> None:
     options = parser.parse_args()
     plugins.discover()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"{'case':<8}{'against':<9}{'ratio wall':>11}{'ratio CPU':>11}{'dlframe ms/step':>17}{'other ms/step':>15}")
+    print(f"{'case':<18}{'against':<9}{'ratio wall':>11}{'ratio CPU':>11}{'dlframe ms/step':>17}{'other ms/step':>15}")
     for case in options.cases:
         rounds = compare(case, options.rounds, options.steps)
         for other in ("plain", "tuned"):
             wall, cpu = (statistics.median(r[other][i] / r["dlframe"][i] for r in rounds) for i in (0, 1))
             own, its = (1000 * statistics.median(r[n][1] for r in rounds) / options.steps for n in ("dlframe", other))
-            print(f"{case:<8}{other:<9}{wall:>11.2f}{cpu:>11.2f}{own:>17.2f}{its:>15.2f}", flush=True)
+            print(f"{case:<18}{other:<9}{wall:>11.2f}{cpu:>11.2f}{own:>17.2f}{its:>15.2f}", flush=True)
 
 
 if __name__ == "__main__":

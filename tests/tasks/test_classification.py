@@ -1,9 +1,10 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_score, recall_score
 from tests.samples import batch_of, image_spec
 from torch import nn
 from torch.nn import functional
@@ -334,3 +335,62 @@ def test_classes_without_a_sample_are_named():
     assert task.notes(scores) == ["2 of 3 classes have no test sample: b, c"]
     hidden = build(image_spec("three", (1, 8, 8), ("a", "b\n\x1b[2J", "c"), mean=(0.5,), std=(0.25,)))
     assert hidden.notes(scores) == ["2 of 3 classes have no test sample: b\\n\\x1b[2J, c"]
+
+
+SCORED = Path(__file__).parent / "scores"
+
+
+def scored_file(name: str, *, positive: str = "1") -> tuple[dict, list[str], np.ndarray]:
+    """Scores of a file with the columns label and score, classes in the order of the alphabet."""
+    rows = [line.split(",") for line in (SCORED / name).read_text(encoding="utf-8").splitlines()[1:]]
+    classes = sorted({label for label, _ in rows})
+    score = np.array([float(value) for _, value in rows])
+    one = classes.index(positive)
+    probability = np.empty((len(rows), 2), np.float32)
+    probability[:, one], probability[:, 1 - one] = score, 1 - score
+    target = torch.tensor([classes.index(label) for label, _ in rows])
+    return {"target": target, "probability": torch.from_numpy(probability), "loss": torch.zeros(len(rows))}, classes, score
+
+
+@pytest.mark.parametrize(("name", "value"), [("distinct.csv", 199 / 360), ("ties.csv", 21 / 40), ("constant.csv", 0.2)])
+def test_average_precision_counts_equal_scores_once(name, value):
+    scores, classes, score = scored_file(name)
+    spec = image_spec("two", (1, 8, 8), tuple(classes), mean=(0.5,), std=(0.25,))
+    found = build(spec, average="positive", headline="average_precision").metrics(scores)["average_precision"]
+    assert found == pytest.approx(value, abs=1e-6)
+    assert found == pytest.approx(average_precision_score(scores["target"], score), abs=1e-6)
+
+
+def test_the_rarer_class_is_the_positive_one():
+    scores, classes, _ = scored_file("words.csv", positive="fraud")
+    spec = image_spec("two", (1, 8, 8), tuple(classes), mean=(0.5,), std=(0.25,))
+    spec.fitted["counts"] = [3, 7]
+    task = build(spec, average="positive")
+    metrics = task.metrics(scores)
+    assert metrics["average_precision"] == pytest.approx(0.8666666666666667, abs=1e-6)
+    assert (metrics["precision"], metrics["recall"]) == pytest.approx((0.5, 2 / 3))
+    assert task.notes(scores) == ["the positive class is 'fraud'"]
+
+
+def test_resamples_without_a_positive_have_no_average_precision():
+    scores, classes, _ = scored_file("scores.csv")
+    spec = image_spec("two", (1, 8, 8), tuple(classes), mean=(0.5,), std=(0.25,))
+    found = build(spec, average="positive", headline="average_precision").interval("average_precision", scores)
+    assert found.value == pytest.approx(0.75)
+    assert 0.03 < found.low < 0.75 <= found.high <= 1
+    assert 0.08 < found.undefined / found.resamples < 0.18  # 12.9 % of resamples have none
+
+
+def test_odds_rank_what_probabilities_round():
+    odds = torch.tensor([30.0, 25.0, 20.0, -20.0])  # as probabilities in single precision, the first three are 1
+    logits = torch.stack([-odds / 2, odds / 2], 1)
+    scores = {"target": torch.tensor([1, 0, 1, 0]), "probability": logits.softmax(1), "loss": torch.zeros(4)}
+    spec = image_spec("two", (1, 8, 8), ("a", "b"), mean=(0.5,), std=(0.25,))
+    found = build(spec, average="positive").metrics(scores)["average_precision"]
+    assert found == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_average_precision_of_several_classes_is_scikit_learns():
+    found = build().metrics(SCORES)["average_precision"]
+    onehot = functional.one_hot(TARGET)
+    assert found == pytest.approx(average_precision_score(onehot, PROBABILITY, average="macro"), abs=1e-6)

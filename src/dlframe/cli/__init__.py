@@ -111,7 +111,7 @@ def _check_word(word: str) -> None:
         word.encode()
     except UnicodeEncodeError:
         raise ConfigError(f"{os.fsencode(word)!r}: must be UTF-8.") from None
-    if word.startswith("-"):
+    if word.startswith("-") and word != "-":  # which means standard input
         flag, equals, value = word.partition("=")
         option = word.lstrip("-")
         if flag in FLAGS:

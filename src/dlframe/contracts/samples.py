@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import csv
 import functools
 import itertools
 import json
@@ -121,6 +122,10 @@ def sample_options(entry: Entry) -> dict[str, Any]:
     """The options of a data set's own sample; the name of a file or folder beside its source becomes a path."""
     if entry.origin == "dlframe" and entry.name in OWN:  # they cannot bring pictures
         return {"path": str(OWN[entry.name]())}
+    if entry.origin == "dlframe" and entry.name in ("text_table", "text_folder"):
+        if entry.name == "text_folder":
+            return {"path": str(written() / "files")}
+        return {"path": str(written() / "lines.csv"), "text": "line", "target": "of"}
     if entry.origin == "dlframe" and entry.name in ("table", "series"):
         series = {"time": "row", "target": "alcohol", "window": 5}
         return {"path": str(measurements())} | ({"target": "grower"} if entry.name == "table" else series)
@@ -211,7 +216,37 @@ def wines() -> Dataset:
     return Dataset(spec, split, split, split, "in memory", "one for all")
 
 
-STANDARD = (digits, photographs, prices, wines)
+@functools.cache
+def sentences() -> Dataset:
+    """16 lines of scikit-learn's descriptions of two data sets, of wines and of cells."""
+    from dlframe.readers.texts import Tokens, encode_texts, text_dataset
+
+    texts, labels = lines()
+    chosen = np.arange(0, len(texts), len(texts) // HANDFUL)[:HANDFUL]
+    parts = [[texts[i] for i in chosen]] * 3
+    own = np.array([labels[i] for i in chosen])
+    held = [own] * 3, [chosen] * 3
+    encoded = encode_texts(parts, "word")
+    tokens = Tokens(min_count=1)
+    dataset, _ = text_dataset("sentences", encoded, *held, ("wine", "cells"), tokens, source="in memory", splits="one for all")
+    return dataset
+
+
+def lines() -> tuple[list[str], list[int]]:
+    """Lines of two descriptions, and which of them each is from."""
+    from sklearn.datasets import load_breast_cancer, load_wine
+
+    sources: list[Any] = [load_wine(), load_breast_cancer()]
+    texts = [
+        (line.strip(), label)
+        for label, source in enumerate(sources)
+        for line in source.DESCR.splitlines()
+        if sum(c.isalpha() for c in line) > 20
+    ]
+    return [text for text, _ in texts], [label for _, label in texts]
+
+
+STANDARD = (digits, photographs, prices, wines, sentences)
 
 
 @functools.cache
@@ -228,6 +263,23 @@ def measurements() -> Path:
     ]
     file.write_text("\n".join(["row,alcohol,ash,grower", *rows]))
     return file
+
+
+@functools.cache
+def written() -> Path:
+    """Lines of two texts: a table of them, and a file for each in a folder named for its text."""
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    texts, labels = lines()
+    with (root / "lines.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [("line", "of"), *((text, f"text {label}") for text, label in zip(texts, labels, strict=True))]
+        )
+    for i, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        path = root / "files" / f"text {label}" / f"{i}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
 
 
 @functools.cache

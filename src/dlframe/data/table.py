@@ -136,12 +136,10 @@ def table(
             notes.append(f"{part} has no row of {len(absent)} of {len(goal.classes)} classes: {names}")
     for line in notes:
         say(f"table: {line}", error=True)
-    own = DataSpec(
-        printable(file.name.partition(".")[0]) or "table",
-        fields_of(kept),
-        {"target": goal.field},
-        {"cardinalities": cardinalities(kept), "table": kept, "target": {**goal.how, "name": goal.name}},
-    )
+    fitted = {"cardinalities": cardinalities(kept), "table": kept, "target": {**goal.how, "name": goal.name}}
+    if goal.classes:
+        fitted["counts"] = np.bincount(splits[0]["target"], minlength=len(goal.classes)).tolist()
+    own = DataSpec(printable(file.name.partition(".")[0]) or "table", fields_of(kept), {"target": goal.field}, fitted)
     used = f"{len(features.numbers)} numbers, {len(features.categories)} categories"
     return Dataset(own, splits[0], splits[1], splits[2], f"{read.file}, target {goal.name}, {used}", said)
 

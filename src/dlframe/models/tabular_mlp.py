@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from dlframe.models.tabular_inputs import TabularInputs
 from dlframe.registry import Count, Probability, models
 from dlframe.types import DataSpec
 
@@ -15,7 +15,7 @@ from dlframe.types import DataSpec
     targets=("class", "value"),
     search={"width": "choice(64,128,256,512)", "depth": "range(1,4)", "dropout": "interval(0,0.5)"},
 )
-class TabularMLP(nn.Module):
+class TabularMLP(TabularInputs):
     """Multilayer perceptron of numbers and embedded categories.
 
     Categories are embedded as by Guo and Berkhahn (2016, arXiv 1604.06737). A missing number is replaced by the training
@@ -38,14 +38,8 @@ class TabularMLP(nn.Module):
         dropout: Probability = 0.1,
         embedding_dim: Count = 16,
     ) -> None:
-        super().__init__()
-        numbers = spec.inputs["numbers"].shape[0] if "numbers" in spec.inputs else 0
-        assert numbers is not None
-        sizes = [int(size) for size in spec.fitted.get("cardinalities", ())]
-        self.embeddings = nn.ModuleList(nn.Embedding(size, min(embedding_dim, (size + 1) // 2)) for size in sizes)
-        for embedding in self.embeddings:
-            nn.init.normal_(embedding.weight, std=0.1)  # type: ignore[union-attr, arg-type]
-        features = 2 * numbers + sum(embedding.embedding_dim for embedding in self.embeddings)  # type: ignore[misc]
+        super().__init__(spec, embedding_dim)
+        features = self.features
         outputs = len(spec.classes) or spec.horizon
         layers: list[nn.Module] = []
         for _ in range(depth):
@@ -63,12 +57,4 @@ class TabularMLP(nn.Module):
             inputs: Standardized numbers (batch, columns) with NaN for missing ones, codes of categories (batch, columns), or
                 both by the names "numbers" and "categories".
         """
-        if isinstance(inputs, Tensor):
-            inputs = {"numbers" if inputs.is_floating_point() else "categories": inputs}
-        parts = []
-        if (numbers := inputs.get("numbers")) is not None:
-            missing = numbers.isnan()
-            parts += [numbers.masked_fill(missing, 0), missing.to(numbers.dtype)]
-        if (codes := inputs.get("categories")) is not None:
-            parts += [embedding(codes[:, i]) for i, embedding in enumerate(self.embeddings)]
-        return self.layers(torch.cat(parts, 1))
+        return self.layers(self.flat(inputs))

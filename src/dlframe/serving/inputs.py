@@ -1,7 +1,8 @@
-"""Inputs of predictions: image files, folders, tables and arrays."""
+"""Inputs of predictions: image files, folders, tables, arrays and texts."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,9 +14,14 @@ import numpy as np
 from dlframe.readers.arrays import columns_of, converted, load_arrays
 from dlframe.readers.images import FORMATS, displayed_size, header_of, read_image
 from dlframe.readers.modes import Decoding
-from dlframe.types import DataError, DataSpec, Field, nearest, printable, say
+from dlframe.readers.texts import LARGEST, Encoder
+from dlframe.types import DataError, DataSpec, Field, nearest, printable, read_text, say
 
 ARRAYS = (".npy", ".npz")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+"""Suffixes of tables of texts; any other file has texts alone."""
+
+PACKED = tuple(f"{suffix}{packed}" for suffix in TABLES for packed in (".gz", ".zip"))
 IGNORED = ("thumbs.db", "desktop.ini")
 """Files of operating systems, skipped like hidden files."""
 
@@ -57,6 +63,7 @@ class Inputs:
         self.every = every
         self.skipped = 0
         self._assumed: dict[str, tuple[int, str]] = {}
+        self.texts = Texts(spec) if "text" in spec.fitted else None
 
     @property
     def assumed(self) -> list[str]:
@@ -70,15 +77,23 @@ class Inputs:
         count, first = self._assumed.get(what, (0, f"{shown(file.name)} ({was})" if was else shown(file.name)))
         self._assumed[what] = (count + 1, first)
 
-    def read(self, paths: Iterable[Path]) -> Iterator[Sample]:
+    def read(self, paths: Iterable[Path | str]) -> Iterator[Sample]:
         """Yield the samples of files and folders, sorted by name.
+
+        For a model of texts, what names no file is a text itself, and "-" the lines of standard input.
 
         Raises:
             DataError: A path does not exist, has an unsupported type, or is unreadable.
         """
-        for path in paths:
-            if path.suffix.lower() not in ARRAYS and (found := self.lookup(str(path))) is not None:
+        for given in paths:
+            path = Path(given)
+            text = str(given)
+            if path.suffix.lower() not in ARRAYS and (found := self.lookup(text)) is not None:
                 yield from (Sample(shown(name), columns) for name, columns in found)
+                continue
+            if self.texts and (text == "-" or not text.strip() or not (_exists(path) or _is_name(text))):
+                lines = _lines_of_input() if text == "-" else [text]
+                yield from (self.texts.sample(line) for line in lines)
                 continue
             if not _exists(path):
                 beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -101,6 +116,12 @@ class Inputs:
             return
         if (columns := self.encode(file)) is not None:
             yield Sample(shown(file), columns)
+            return
+        if self.texts:
+            yield from self.texts.read(file)
+            for note in self.texts.notes:
+                self._assume(note, file)
+            self.texts.notes.clear()
             return
         if "table" in self.spec.fitted:
             yield from self._rows(file)
@@ -189,6 +210,68 @@ class Inputs:
             for end in range(length if self.every else len(ids), len(ids) + 1):
                 window = converted(values[end - length : end], field, str(file), name)
                 yield Sample(f"{shown(file)}{told} to {ids[end - 1]}", {name: window})
+
+
+class Texts:
+    """Reader of texts.
+
+    Args:
+        spec: Data specification of a model of texts.
+    """
+
+    def __init__(self, spec: DataSpec) -> None:
+        if len(spec.inputs) != 1:
+            raise DataError("spec.json: holds other columns than a text")
+        self.input = next(iter(spec.inputs))
+        self.encoder = Encoder(spec.fitted)
+        self.notes: list[str] = []
+
+    def sample(self, text: str) -> Sample:
+        """Return a text as a sample, named by itself."""
+        return Sample(shown(text), {self.input: self.encoder(text)})
+
+    def read(self, file: Path) -> Iterator[Sample]:
+        """Yield the texts of a file: a column of a table, the lines of a .txt, or all of it where training read files."""
+        if self.encoder.files and file.suffix.lower() not in TABLES:
+            text = self._whole(file)
+            yield Sample(shown(file), {self.input: self.encoder(text)})
+        elif file.suffix.lower() not in TABLES and not file.name.lower().endswith(PACKED):
+            self.notes.append("a text per line")
+            yield from map(self.sample, self._whole(file).splitlines())
+        else:
+            from dlframe.readers.tables.files import Options  # Arrow takes its time to import
+            from dlframe.readers.tables.rows import codes_of
+            from dlframe.readers.tables.table import found_name, names_of, read_table
+
+            names = names_of(file, Options())
+            name = found_name(self.encoder.column, names, "the column of texts", shown(file))
+            table = read_table(file, Options(drop=tuple(other for other in names if other != name)), words=(name,))
+            codes, words = codes_of(table.column(name, "the column of texts"))
+            for row, code in enumerate(codes.tolist()):
+                if code < 0:
+                    self.notes.append("rows without a text are predicted as a text without words")
+                text = str(words[code]) if code >= 0 else ""
+                yield Sample(f"{shown(file)} row {row + 1}", {self.input: self.encoder(text)})
+
+    def _whole(self, file: Path) -> str:
+        try:
+            return read_text(file, LARGEST).removeprefix("\ufeff")
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise DataError(f"{file}, line {line}: is not UTF-8") from None
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error}") from None
+
+
+def _is_name(text: str) -> bool:
+    """Return whether what is given looks like the name of a file, and not like a text."""
+    return not any(c.isspace() for c in text) and ("/" in text or Path(text).suffix.lower() in (*TABLES, ".txt", ".gz", ".zip"))
+
+
+def _lines_of_input() -> Iterator[str]:
+    """Yield the lines of standard input."""
+    for line in sys.stdin:
+        yield line.rstrip("\r\n")
 
 
 def shown(path: Path | str) -> str:

@@ -77,7 +77,8 @@ class Model:
         For files, the output "input" has their names.
 
         Args:
-            inputs: Path or paths of files and folders; or arrays: (samples, ...) of the only input, or a mapping by column.
+            inputs: Path or paths of files and folders, or texts for a model of texts; or arrays: (samples, ...) of the only
+                input, or a mapping by column.
             on_error: Action on an unreadable file: raise, or skip and report the file on stderr.
             every: Predict from every window of a series in a file instead of the last one.
 
@@ -128,11 +129,11 @@ class Model:
         return original(boxes, frame_of(sample.size, (height, width), Decoding.of(self.spec.fitted).fit))
 
 
-def _paths(inputs: Any) -> list[Path] | None:
+def _paths(inputs: Any) -> list[Path | str] | None:
     if isinstance(inputs, (str, Path)):
-        return [Path(inputs)]
+        return [inputs]
     if isinstance(inputs, (list, tuple)) and inputs and all(isinstance(item, (str, Path)) for item in inputs):
-        return [Path(item) for item in inputs]
+        return list(inputs)
     return None
 
 

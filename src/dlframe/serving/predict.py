@@ -51,8 +51,8 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """Predict with the model of a run, and show the predictions or write them to a file.
 
-    RUN is the run directory; each INPUT is a file, a folder of files, or a file of arrays (.npy, .npz). Inputs are
-    prepared as in training.
+    RUN is the run directory; each INPUT is a file, a folder of files, a file of arrays (.npy, .npz), or for a model of texts
+    a text, or - for the lines of standard input. Inputs are prepared as in training.
 
     Raises:
         DlframeError: The run has no trained model, an option is wrong, or an input cannot be read.
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     if not run or not paths:
         raise ConfigError("predict: requires a run directory and inputs. Try: python -m dlframe predict runs/... photo.png")
     for path in paths:
-        if "=" in path and not Path(path).exists():
-            key = path.partition("=")[0]
+        key, equals, _ = path.partition("=")
+        if equals and key.isidentifier() and not Path(path).exists():
             raise ConfigError(f"predict: '{key}' is neither an option nor a file.{nearest(key, known)} {SEE}")
     options = load_options("predict", Options, given)
     pictures = Pictures(options.draw) if options.draw else None
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         classes += model.spec.classes
         inputs = model.inputs(on_error=options.on_error, every=options.every)
         count = 0
-        for samples, outputs in model.batches(inputs.read([Path(path) for path in paths])):
+        for samples, outputs in model.batches(inputs.read(paths)):
             rows = [*_rows(samples, outputs, model.spec.classes, options.top)]
             count += len(rows)
             write([*_each_box(rows)] if boxes and not options.out else rows)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.classification import (
+    binary_average_precision,
     multiclass_f1_score,
     multiclass_precision,
     multiclass_recall,
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def _rarer(spec: DataSpec) -> int:
+    """Return the rarer of two classes in training, if the data say it, else the last class."""
+    counts = spec.fitted.get("counts")
+    last = len(spec.classes) - 1
+    rarer = isinstance(counts, list) and len(counts) == 2 == len(spec.classes) and counts[0] < counts[1]
+    return 0 if rarer else last
+
+
 @tasks.register(
     "classification",
     targets=("class",),
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
         "f1": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "precision": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "recall": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
+        "average_precision": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "loss": {"better": "min", "low": 0.0},
         "calibration_error": {"better": "min", "low": 0.0, "high": 1.0},
     },
@@ -45,18 +55,20 @@ class Classification(Task):
     """Classification of each sample, trained by cross-entropy.
 
     The calibration error is the expected one over 15 bins of the predicted class's probability (Guo et al. 2017, arXiv
-    1706.04599). Macro averages of F1, precision and recall are over the classes of the targets or predictions; a class of
-    which one is 0 / 0 counts as 0, as by scikit-learn's zero_division=0. That of average=positive is NaN then. A model
-    without networks implements `partial_fit(inputs, targets)`. A model with several implements `loss(inputs, network,
-    supervised, fraction)`: `supervised(logits)` is the loss of this task, `fraction` the samples of the batch divided by
-    those of the optimizer step.
+    1706.04599). The average precision, of the positive class or the mean over the classes of the targets, is the area of the
+    steps of the precision-recall curve; equal scores are one step. Macro averages of F1, precision and recall are over the
+    classes of the targets or predictions; a class of which one is 0 / 0 counts as 0, as by scikit-learn's zero_division=0.
+    That of average=positive is NaN then. A model without networks implements `partial_fit(inputs, targets)`. A model with
+    several implements `loss(inputs, network, supervised, fraction)`: `supervised(logits)` is the loss of this task,
+    `fraction` the samples of the batch divided by those of the optimizer step.
 
     Args:
         label_smoothing: Fraction of each target spread evenly over all classes (Szegedy et al. 2016, arXiv 1512.00567).
         headline: Primary metric.
         average: Average of F1, precision and recall: over classes (macro), weighted by samples, or of the positive class
             alone.
-        pos_label: Name of the positive class, for average=positive and for a threshold; empty for the last one.
+        pos_label: Name of the positive class, for average=positive and for a threshold; empty for the rarer of two classes, if
+            the data count them, else for the last one.
         class_weight: Weights of classes in the loss: none, or inverse to their training samples (balanced).
         focal_gamma: Exponent of the focal loss, which reduces the weight of easy samples (Lin et al. 2017, arXiv
             1708.02002); 0 for the cross-entropy.
@@ -78,7 +90,7 @@ class Classification(Task):
         model: nn.Module,
         *,
         label_smoothing: Fraction = 0.0,
-        headline: Literal["accuracy", "f1", "precision", "recall"] = "accuracy",
+        headline: Literal["accuracy", "f1", "precision", "recall", "average_precision"] = "accuracy",
         average: Literal["macro", "weighted", "positive"] = "macro",
         pos_label: str = "",
         class_weight: Literal["none", "balanced"] = "none",
@@ -102,7 +114,7 @@ class Classification(Task):
         classes, pos_label = spec.classes, normalized(pos_label)
         if pos_label and pos_label not in classes:
             raise ConfigError(f"task.pos_label: must be a class. Received: '{pos_label}'.{nearest(pos_label, classes)}")
-        self.positive = classes.index(pos_label) if pos_label else len(classes) - 1
+        self.positive = classes.index(pos_label) if pos_label else _rarer(spec)
         if threshold != "argmax":
             if len(classes) != 2:
                 raise ConfigError(
@@ -212,10 +224,11 @@ class Classification(Task):
     def metrics(self, scores: Scores) -> dict[str, float]:
         probability, target = scores["probability"], scores["target"]
         if probability.isnan().any():  # argmax of NaN would be a class
-            names = ("accuracy", "f1", "precision", "recall", "loss", "calibration_error")
+            names = ("accuracy", "f1", "precision", "recall", "average_precision", "loss", "calibration_error")
             return dict.fromkeys(names, math.nan)
         return {
             **self._of_classes(self.classes(probability), target),
+            "average_precision": self._average_precision(probability, target),
             "loss": scores["loss"].double().mean().item(),
             "calibration_error": self._calibration_error(probability, target),
         }
@@ -223,6 +236,20 @@ class Classification(Task):
     def _calibration_error(self, probability: Tensor, target: Tensor) -> float:
         right = self.classes(probability) == target
         return expected_calibration_error(self._confidence(probability).numpy(), right.numpy())
+
+    def _average_precision(self, probability: Tensor, target: Tensor) -> float:
+        """Compute the average precision by odds, which are not rounded to 1 as probabilities are."""
+        probability = probability.double()
+        found = []
+        for index in [self.positive] if self.average == "positive" else target.unique().tolist():
+            others = torch.cat([probability[:, :index], probability[:, index + 1 :]], 1).sum(1)
+            right = target == index
+            # Torchmetrics maps scores that are not in [0, 1] through a sigmoid, which rounds: ranks are not touched.
+            rank = (probability[:, index] / others).unique(return_inverse=True)[1]
+            score = rank.double() / rank.max().clamp(min=1)
+            found.append(binary_average_precision(score, right.long()).item() if right.any() else math.nan)
+        weights = target.bincount(minlength=len(self.spec.classes))[target.unique()] if self.average == "weighted" else None
+        return float(np.average(found, weights=None if weights is None else weights.numpy())) if found else math.nan
 
     def _of_classes(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         """Compute the metrics of predicted classes."""
@@ -242,7 +269,9 @@ class Classification(Task):
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """Predict the most frequent class; with a threshold, the base rate."""
         name, prediction = self._baseline(dataset)
-        return name, self._of_classes(prediction, torch.from_numpy(np.ascontiguousarray(dataset.test[self.target])))
+        target = torch.from_numpy(np.ascontiguousarray(dataset.test[self.target]))
+        even = torch.full((len(target), len(self.spec.classes)), 1 / len(self.spec.classes))
+        return name, {"average_precision": self._average_precision(even, target)} | self._of_classes(prediction, target)
 
     def baseline_predictions(self, dataset: Dataset) -> list:
         return [self.spec.classes[i] for i in self._baseline(dataset)[1].tolist()]
@@ -278,6 +307,11 @@ class Classification(Task):
 
         def statistic(sample: np.ndarray) -> float:
             chosen = torch.from_numpy(sample)
+            probability, target = scores["probability"][chosen], scores["target"][chosen]
+            if metric == "average_precision":
+                return self._average_precision(probability, target)
+            if metric in ("f1", "precision", "recall"):
+                return self._of_classes(self.classes(probability), target)[metric]
             return self.metrics({name: values[chosen] for name, values in scores.items()})[metric]
 
         return Estimate.of(value, bootstrap(statistic, rows, groups=groups, resamples=500))
@@ -288,6 +322,8 @@ class Classification(Task):
         if self.threshold != "argmax":
             rule = f"the prediction is '{self._shown(self.positive)}' from a probability of {self.cutoff.item():.4g} on"
             notes.append(f"{rule}; metrics of metric=[...] do not see this threshold")
+        elif self.average == "positive":
+            notes.append(f"the positive class is '{self._shown(self.positive)}'")
         counts = scores["target"].bincount(minlength=len(self.spec.classes))
         absent = [index for index, count in enumerate(counts.tolist()) if not count]
         if absent:

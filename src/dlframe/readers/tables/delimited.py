@@ -527,6 +527,8 @@ def _refuse(source: Source, layout: Layout, width: int, fault: Exception | None)
                 f"{where}: has {len(record)} {'field' if len(record) == 1 else 'fields'} under {names} names "
                 f"({', '.join(layout.names[:6])[:80]}). Received: {shown!r}{more}{header}"
             )
+    if fault and "UTF8" in str(fault):  # of a column that is read as text in any case
+        _refuse_bytes(source, layout, "the text")
     if fault:
         raise DataError(f"{source.name}: cannot be read: {' '.join(str(fault).split())[:200]}")
 

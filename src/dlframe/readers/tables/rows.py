@@ -281,19 +281,20 @@ def hashes(table: Table, names: Sequence[str]) -> np.ndarray:
     total = np.zeros(table.rows, np.uint64)
     for name in names:
         column = table.columns[name]
-        salt = np.uint64(_hash64(name))
+        salt = np.uint64(hash64(name))
         if column.kind in ("number", "date"):
             values = floats_of(column)
             values = np.where(np.isnan(values), np.nan, values) + 0.0  # one NaN, one zero
             own = values.view(np.uint64)
         else:
             codes, words = codes_of(column)
-            own = np.array([_hash64(word or "") for word in words] + [0], np.uint64)[codes]
+            own = np.array([hash64(word or "") for word in words] + [0], np.uint64)[codes]
         total += _mixed(own ^ salt)
     return _mixed(total)
 
 
-def _hash64(text: str) -> int:
+def hash64(text: str) -> int:
+    """Return 64 bits of a hash of a text."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
