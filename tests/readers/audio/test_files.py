@@ -149,14 +149,17 @@ def test_damaged_files_are_read_or_refused(tmp_path, name):
     """Cut anywhere in the header, and with any byte of it changed: a sound, or an error that names the file."""
     content = (FILES / f"{name}.wav").read_bytes()[:600]
     random = np.random.default_rng(0)
-    damaged = [content[:end] for end in range(0, 120)]
+    damaged = [content[:end] for end in range(120)]
     for place, value in zip(random.integers(0, 120, 300), random.integers(0, 256, 300), strict=True):
         changed = bytearray(content)
         changed[place] = value
         damaged.append(bytes(changed))
+    refused = []
     for given in damaged:
         (tmp_path / "a.wav").write_bytes(given)
         try:
             assert np.isfinite(read_sound(tmp_path / "a.wav").samples).all()
         except DataError as error:
-            assert str(error).startswith(f"{tmp_path / 'a.wav'}: ")
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert all(message.startswith(f"{tmp_path / 'a.wav'}: ") for message in refused)
