@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from dlframe.contracts.samples import batch_of, lines, sentences
 from dlframe.models.references import Boosting, NBLogistic, TabularLogistic
-from dlframe.readers.texts import split_text
+from dlframe.readers.texts.tokens import split_text
 from dlframe.types import DataSpec, Field
 
 

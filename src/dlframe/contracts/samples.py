@@ -219,7 +219,7 @@ def wines() -> Dataset:
 @functools.cache
 def sentences() -> Dataset:
     """16 lines of scikit-learn's descriptions of two data sets, of wines and of cells."""
-    from dlframe.readers.texts import Tokens, encode_texts, text_dataset
+    from dlframe.readers.texts.tokens import Tokens, encode_texts, text_dataset
 
     texts, labels = lines()
     chosen = np.arange(0, len(texts), len(texts) // HANDFUL)[:HANDFUL]

@@ -13,7 +13,7 @@ from dlframe.readers.listing import few, list_folder, natural, split_of, text_of
 from dlframe.readers.tables.files import Options
 from dlframe.readers.tables.rows import classes_of, codes_of, hashes, parts_by_hash
 from dlframe.readers.tables.table import Table, found_name, names_of, read_table
-from dlframe.readers.texts import LARGEST, Tokens, encode_texts, overlap, parts_of, text_dataset
+from dlframe.readers.texts.tokens import LARGEST, Tokens, encode_texts, overlap, parts_of, text_dataset
 from dlframe.registry import Count, Natural, data
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, nearest, printable, read_bytes, say

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlframe.readers.texts import Encoded, Tokens, encode_texts, overlap, parts_of, text_dataset
+from dlframe.readers.texts.tokens import Encoded, Tokens, encode_texts, overlap, parts_of, text_dataset
 from dlframe.registry import Count, Fraction, data
 from dlframe.storage.decoded import Arrays, cache_key, decoded
 from dlframe.storage.fetch import Package, content, expanded, members

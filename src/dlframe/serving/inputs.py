@@ -14,7 +14,6 @@ import numpy as np
 from dlframe.readers.arrays import columns_of, converted, load_arrays
 from dlframe.readers.images import FORMATS, displayed_size, header_of, read_image
 from dlframe.readers.modes import Decoding
-from dlframe.readers.texts import LARGEST, Encoder
 from dlframe.types import DataError, DataSpec, Field, nearest, printable, read_text, say
 
 ARRAYS = (".npy", ".npz")
@@ -223,6 +222,8 @@ class Texts:
         if len(spec.inputs) != 1:
             raise DataError("spec.json: holds other columns than a text")
         self.input = next(iter(spec.inputs))
+        from dlframe.readers.texts.tokens import Encoder  # Arrow takes its time to import
+
         self.encoder = Encoder(spec.fitted)
         self.notes: list[str] = []
 
@@ -254,6 +255,8 @@ class Texts:
                 yield Sample(f"{shown(file)} row {row + 1}", {self.input: self.encoder(text)})
 
     def _whole(self, file: Path) -> str:
+        from dlframe.readers.texts.tokens import LARGEST
+
         try:
             return read_text(file, LARGEST).removeprefix("\ufeff")
         except UnicodeDecodeError as error:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlframe.contracts.samples import lines
-from dlframe.readers.texts import (
+from dlframe.readers.texts.tokens import (
     FIRST,
     UNKNOWN,
     Encoder,
