@@ -271,7 +271,7 @@ class Classification(Task):
         name, prediction = self._baseline(dataset)
         target = torch.from_numpy(np.ascontiguousarray(dataset.test[self.target]))
         even = torch.full((len(target), len(self.spec.classes)), 1 / len(self.spec.classes))
-        return name, {"average_precision": self._average_precision(even, target)} | self._of_classes(prediction, target)
+        return name, self._of_classes(prediction, target) | {"average_precision": self._average_precision(even, target)}
 
     def baseline_predictions(self, dataset: Dataset) -> list:
         return [self.spec.classes[i] for i in self._baseline(dataset)[1].tolist()]
