@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("parity", "startup", "steps", "cells", "accuracy", "checkpoints", "kills", "racing", "trials", "search", "pictures")
+NAMES = (
+    *("parity", "startup", "steps", "cells", "accuracy", "checkpoints", "kills", "racing", "trials", "search", "pictures"),
+    *("tables", "fit", "detection", "stacked", "sweep_kills", "error_rates", "coverage", "comparisons"),
+)
 
 for name in NAMES:
     print(f"\n{name}", flush=True)
