@@ -176,7 +176,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path, text, message):
 def test_windows_text_is_read_where_it_is_said(tmp_path):
     rows = "".join(f"u;café {i};{i}\n" for i in range(20))
     (tmp_path / "log.csv").write_bytes(("user;item;time\n" + rows).encode("cp1252"))
-    with pytest.raises(DataError, match=r"log\.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"log\.csv, line 2: must be UTF-8\."):
         interactions(path=str(tmp_path / "log.csv"))
     dataset = interactions(path=str(tmp_path / "log.csv"), encoding="cp1252", split="last")
     assert dataset.spec.inputs["history"].names[3] == "café 3"

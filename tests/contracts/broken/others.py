@@ -40,6 +40,7 @@ def uneven() -> Dataset:
         "precision": {"better": "max"},
         "recall": {"better": "max"},
         "loss": {"better": "min"},
+        "average_precision": {"better": "max"},
         "calibration_error": {"better": "min"},
     },
     headline="accuracy",
