@@ -136,7 +136,7 @@ def main() -> None:
         sys.exit(f"error: trials must be at least 6. Received: {trials}")
     from dlframe.runs.environment import python
 
-    sweep = python("-m", "dlframe", "sweep", *RUN, SPACE, "sampler=random", f"trials={trials}")
+    sweep = python("-m", "dlframe", "sweep", *RUN, SPACE, "sampler=random", "search.fresh_seeds=0", f"trials={trials}")
     own = [sys.executable, str(Path(__file__).resolve()), f"trials={trials}"]
     other = [options["python"], *own[1:]]
     commands = {("plain loop", 1): [*own, "child=plain"], ("dlframe, train.run in a loop", 1): [*own, "child=loop"]}
