@@ -64,4 +64,4 @@ def test_where_seeds_decide_their_number_is_told():
 def test_where_both_hold_it_back():
     found, difference = compared(Parts((4e-4, 4e-4), 2e-4, (3, 3), 359))
     told = needs(found, difference, detect=0.5)
-    assert told == "the seeds decide, but alone they are not enough for 0.50 points: more test examples too"
+    assert told == "seeds and the 359 test examples hold it back: more of one alone would not show 0.50 points"

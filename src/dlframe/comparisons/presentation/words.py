@@ -81,6 +81,8 @@ def needs(found: Comparison, difference: Difference, detect: float = 0.0) -> str
     unit = "test examples" if not found.unit else f"test examples, in {found.groups:,} {found.unit},"
     examples = f"about {about(plan.examples * found.samples)} {would}" if plan.examples else ""
     seeds = f"about {about(plan.seeds)} seeds of each {would}" if plan.seeds else ""
+    if not seeds and not examples:
+        return f"seeds and the {found.samples:,} {unit} hold it back: more of one alone would not show {size(read, target)}"
     if parts.examples >= sum(parts.seeds):
         decide = f"the {found.samples:,} {unit} decide" + (f", {examples}" if examples else "")
         return (
