@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import re
@@ -378,3 +379,20 @@ def test_runs_of_other_studies_are_taken_instead_of_training(capsys):
     assert (Path("runs/anew-0000") / "result.json").exists()
     assert not Path("runs/anew-0001").exists()
     environment.write_text(text)
+
+
+def test_stacked_trials_take_finished_runs_too(capsys):
+    before = {path.name for path in Path("runs").iterdir()}
+    options = ["model=mlp", "model.width=16", "epochs=2", "tracking=none", "seed=0,1,2", "vectorize=3", "name=stacked"]
+    assert main(["compare", *options]) == 0
+    assert {path.name for path in Path("runs").iterdir()} == before
+
+
+def test_a_page_speaks_of_the_difference_that_is_asked_for(capsys):
+    models = ["model=mlp", "model.width=64,65", "epochs=2", "tracking=none", "seeds=2", "name=alike", "detect=0.25"]
+    assert main(["compare", *models]) == 0
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("no difference shown"))
+    assert "0.25 points" in said
+    assert f"<p>{said}</p>" in html.unescape(Path("runs/sweeps/alike/report.html").read_text())
+    assert main(["compare", "alike", "detect=0.25", "out=asked.html"]) == 0
+    assert f"<p>{said}</p>" in html.unescape(Path("asked.html").read_text())

@@ -160,7 +160,7 @@ def _row(label: str, paired: Paired, runs: Sequence[Run], read: Mapping[str, Met
         metric: comparison.scores([v[metric].value for v in values], [v[metric].deleted for v in values], is_random=is_random)
         for metric in read
     }
-    return replace(_with_intervals(label, scores, runs, read, over), losses=_losses(values, next(iter(read))))
+    return replace(_with_intervals(label, scores, paired, runs, read, over), losses=_losses(values, next(iter(read))))
 
 
 def _losses(values: Sequence[Mapping[str, Values]], metric: str) -> np.ndarray | None:
@@ -173,7 +173,7 @@ def _baseline(paired: Paired, first: Run, read: Mapping[str, Metric], over: Over
     if values is None:
         return None
     scores = {metric: comparison.scores([v.value], [v.deleted], is_random=False) for metric, v in values.items()}
-    row = _with_intervals(first.result.baseline[0], scores, (), read, "examples" if over == "examples" else "both")
+    row = _with_intervals(first.result.baseline[0], scores, paired, (), read, "examples" if over == "examples" else "both")
     return replace(row, losses=_losses([values], next(iter(read))))
 
 
@@ -186,11 +186,16 @@ def _diebold_mariano(rows: Sequence[Row], baseline: Row | None, paired: Paired) 
 
 
 def _with_intervals(
-    label: str, scores: Mapping[str, Scores], runs: Sequence[Run], read: Mapping[str, Metric], over: Over
+    label: str,
+    scores: Mapping[str, Scores],
+    paired: Paired,
+    runs: Sequence[Run],
+    read: Mapping[str, Metric],
+    over: Over,
 ) -> Row:
     def mean(metric: str, over: Over) -> Mean:
         known = read[metric]
-        is_proportion = metric == "accuracy" and over != "seeds"
+        is_proportion = over != "seeds" and paired.form(paired.first, metric).is_proportion
         return comparison.mean(scores[metric], over=over, low=known.low, high=known.high, is_proportion=is_proportion)
 
     alone = {metric: mean(metric, "seeds") for metric in read if scores[metric].seeds > 1}

@@ -19,7 +19,7 @@ from dlframe.comparisons.runs import Run, models_of
 from dlframe.comparisons.sources import gather, split
 from dlframe.registry import NonNegative
 from dlframe.runs.run_directory import FIGURES, REPORT, check_links
-from dlframe.types import ConfigError, say
+from dlframe.types import ConfigError, DlframeError, say
 
 if TYPE_CHECKING:
     from dlframe.studies.study import Study
@@ -40,7 +40,7 @@ class Options:
             set?), or examples (are these trained networks?).
         detect: Difference that is worth seeing, for the sentence on what it would take: in points of accuracy and other
             fractions, else in the unit of the metric; 0 for a half of the present interval's half-width.
-        out: File for the table, ending in .md, .tex, .csv or .txt; empty for none.
+        out: File for the table, ending in .md, .tex, .csv, .html or .txt; empty for none.
     """
 
     seeds: Annotated[int, Interval(ge=1, le=1000)] = 3
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         found = compare_runs(runs, options)
         _tell(found, options)
         if study:
-            _write_page(found, study, f"python -m dlframe compare {shlex.join(arguments)}")
+            _write_page(found, study, f"python -m dlframe compare {shlex.join(arguments)}", options.detect)
             _tell_seeds(found, study, trackers)
 
     return gather("compare", places, rest, options.seeds, use)
@@ -87,7 +87,7 @@ def _tell(found: Sequence[Comparison], options: Options) -> None:
         if path.suffix == HTML:
             with tempfile.TemporaryDirectory() as folder:
                 figures = [page.draw(comparison, Path(folder)) for comparison in found]
-            text = page.html(found, figures, "Comparison")
+            text = page.html(found, figures, "Comparison", detect=options.detect)
         else:
             text = "\n".join(table.FORMATS[path.suffix](comparison, options.detect) for comparison in found)
         path.write_text(text, encoding="utf-8")
@@ -110,22 +110,18 @@ def _tell_seeds(found: Sequence[Comparison], study: Study, trackers: list[Any]) 
         driver.tell_seeds(study, place, label, [run.folder for run in row.runs], values, trackers)
 
 
-def _write_page(found: Sequence[Comparison], study: Study, command: str) -> None:
+def _write_page(found: Sequence[Comparison], study: Study, command: str, detect: float) -> None:
     """Write the page of a comparison into the folder of its study."""
+    from dlframe.studies.report import publish
+
     check_links(study.folder, "compare")
-    figures = []
-    for number, comparison in enumerate(found):
+    try:
         folder = study.folder / FIGURES
-        figures.append(page.draw(comparison, folder, f"{number}_" if number else ""))
-    path = study.folder / REPORT
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(page.html(found, figures, study.name, command), encoding="utf-8")
-    unfinished.replace(path)
-    if study.journal:
-        for name in sorted(file.name for file in (study.folder / FIGURES).glob("*.png")):
-            study.journal.artifact(f"{FIGURES}/{name}", FIGURES)
-        study.journal.artifact(REPORT)
-    say(f"page {path}")
+        figures = [page.draw(comparison, folder, f"{place}_" if place else "") for place, comparison in enumerate(found)]
+        publish(study, page.html(found, figures, study.name, command, detect))
+    except OSError as error:
+        raise DlframeError(f"{study.folder}: cannot be written: {error.strerror or error}.") from error
+    say(f"page {study.folder / REPORT}")
 
 
 def compare_runs(runs: Sequence[Run], options: Options) -> list[Comparison]:

@@ -86,7 +86,7 @@ class Paired:
             raise ConfigError(f"compare: {run.folder} has other targets than {self.first.folder} for the same test samples")
         found = {}
         for metric in metrics:
-            form = self._form(run, metric)
+            form = self.form(run, metric)
             try:
                 value, deleted = form.values(columns, self.groups)
             except KeyError as error:
@@ -101,7 +101,13 @@ class Paired:
             found[metric] = Values(value, deleted, form.losses(columns) if self.is_series else None)
         return found
 
-    def _form(self, run: Run, metric: str) -> Form:
+    def form(self, run: Run, metric: str) -> Form:
+        """Return how a metric of a run follows from its predictions.
+
+        Raises:
+            ConfigError: It does not.
+            DataError: The result of the run is damaged.
+        """
         forms = run.result.forms
         if metric not in forms:
             known = f"Choose from: {', '.join(forms)}" if forms else "It was trained by an earlier version: train it again"

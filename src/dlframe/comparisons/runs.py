@@ -11,10 +11,11 @@ from typing import Any
 
 from dlframe.config.yaml_files import read as read_yaml
 from dlframe.runs.recorder import read_metadata
-from dlframe.runs.run_directory import FREE, RESULT, flat, read_file, read_result
+from dlframe.runs.resume import UNCOUNTED
+from dlframe.runs.run_directory import RESULT, flat, read_file, read_result
 from dlframe.types import ConfigError, DataError, Result, nearest, printable
 
-UNCOMPARED = {*FREE, "seed", "run_name", "experiment_name", "monitor_name"}
+UNCOMPARED = {*UNCOUNTED, "seed"}
 """Options in which the runs of one model may differ."""
 
 

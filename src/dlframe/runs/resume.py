@@ -83,10 +83,13 @@ class Finished:
         return self._known.get(_job(dict(flat(config.values)), fingerprint))
 
 
+UNCOUNTED = {*FREE, "run_name", "experiment_name"}
+"""Options in which two runs of one job may differ."""
+
+
 def _job(options: dict[str, Any], fingerprint: Any) -> str:
     """Return what makes two runs the same job, whatever their names."""
-    named = (*FREE, "run_name", "experiment_name")
-    counted = {key: value for key, value in options.items() if key.split(".")[0] not in named}
+    counted = {key: value for key, value in options.items() if key.split(".")[0] not in UNCOUNTED}
     return json.dumps([counted, fingerprint], sort_keys=True)
 
 

@@ -107,16 +107,25 @@ def write(study: Study, *, command: str = "", draw: bool = True) -> Path:
     )
     try:
         figures = _draw(study, records) if draw else {}
-        _write(study.folder / REPORT, lambda path: path.write_text(study_page(summary, records, figures), encoding="utf-8"))
+        publish(study, study_page(summary, records, figures))
     except OSError as error:
         raise DlframeError(f"{study.folder}: cannot be written: {error.strerror}.") from None
+    if study.journal and fresh:
+        study.journal.metrics({f"fresh/{study.objectives[0].metric}": fresh.estimate.value, "optimism": fresh.optimism})
+    return study.folder / REPORT
+
+
+def publish(study: Study, text: str) -> None:
+    """Write the page of a study into its folder, and have it uploaded with the figures that are there.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    _write(study.folder / REPORT, lambda path: path.write_text(text, encoding="utf-8"))
     if study.journal:
         for name in sorted(path.name for path in (study.folder / FIGURES).glob("*.png")):
             study.journal.artifact(f"{FIGURES}/{name}", FIGURES)
         study.journal.artifact(REPORT)
-        if fresh:
-            study.journal.metrics({f"fresh/{study.objectives[0].metric}": fresh.estimate.value, "optimism": fresh.optimism})
-    return study.folder / REPORT
 
 
 def _component(values: dict[str, Any]) -> str:

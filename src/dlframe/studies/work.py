@@ -182,6 +182,9 @@ class Worker:
             for trial in trials:
                 try:
                     config, folder = self._config(trial)
+                    if other := self._finished(config, folder):
+                        self._tell(trial, started, config, other, run=str(other))
+                        continue
                     self._begin(trial, folder)
                 except DlframeError as error:
                     self._tell_failure(trial, started, error)
@@ -208,12 +211,15 @@ class Worker:
     def _config(self, trial: Trial) -> tuple[Config, Path]:
         """Return the config of a trial, and the folder of its run."""
         folder = self.study.run_folder(trial.number)
-        varied = [f"{key}={text}" for key, text in self.space.suggest(trial).items()]
-        return load([*self.space.fixed, *varied, f"run_name={folder.name}"]), folder
+        return load([*self.space.fixed, *self._varied(trial), f"run_name={folder.name}"]), folder
+
+    def _varied(self, trial: Trial) -> list[str]:
+        """Return the overrides that tell a trial from others."""
+        return [f"{key}={text}" for key, text in self.space.suggest(trial).items()]
 
     def _begin(self, trial: Trial, folder: Path) -> None:
-        varied = [f"{key}={text}" for key, text in self.space.suggest(trial).items()]
-        write_trial(folder, study=self.study.name, trial=trial.number, options=varied)
+        """Note in the folder of a run of which study it is a trial."""
+        write_trial(folder, study=self.study.name, trial=trial.number, options=self._varied(trial))
 
     def _finished(self, config: Config, folder: Path) -> Path | None:
         """Return a finished run that can stand for a trial which has not begun."""

@@ -60,7 +60,9 @@ def draw(found: Comparison, folder: Path, prefix: str = "") -> dict[str, bytes]:
     return drawn
 
 
-def html(found: Sequence[Comparison], figures: Sequence[dict[str, bytes]], title: str, command: str = "") -> str:
+def html(
+    found: Sequence[Comparison], figures: Sequence[dict[str, bytes]], title: str, command: str = "", detect: float = 0.0
+) -> str:
     """Return comparisons as one page of HTML.
 
     Args:
@@ -68,10 +70,11 @@ def html(found: Sequence[Comparison], figures: Sequence[dict[str, bytes]], title
         figures: Figures of each, by title.
         title: Title of the page.
         command: Command that makes it again, as this user has typed it; empty for none.
+        detect: Difference that is worth seeing, see `dlframe.comparisons.presentation.words.pair_sentence`.
     """
     parts = []
     for comparison, drawn in zip(found, figures, strict=True):
-        said = "".join(f"<p>{escaped(text)}</p>" for text in sentences(comparison))
+        said = "".join(f"<p>{escaped(text)}</p>" for text in sentences(comparison, detect))
         notes = "".join(f'<p class="soft">{escaped(text)}</p>' for text in footnotes(comparison))
         parts.append(f"<h2>{escaped(heading(comparison))}</h2>\n{_table(comparison)}\n{said}{notes}\n{pictures(drawn)}")
     again = f"<h2>Again</h2>\n<pre>{escaped(command)}</pre>\n" if command else ""
