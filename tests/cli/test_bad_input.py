@@ -328,7 +328,8 @@ def test_a_broken_plugin_in_plugins_is_left_out(fault, tmp_path):
     arguments, message = FAULTS[fault]
     file = plugin(tmp_path / "plugins" / f"{fault}.py", **arguments)
     plugin(tmp_path / "plugins" / "good.py", "good", label=9)
-    text = f"plugin '{fault}' is left out: {message.format(file=file)}"
+    why = "lacks" if fault == "taken" else "is left out:"
+    text = f"plugin '{fault}' {why} {message.format(file=file)}"
     refused(
         "data=good: 'label' must hold class indices from 0 to 1. Received: 9 in sample 2 (in the train split).",
         *("data=good", "tracking=none"),

@@ -153,7 +153,7 @@ def test_a_class_is_found_through_all_that_re_exports_it(package, read, target):
         "lr": ("float", 0.1, ""),
         "floor": ("float or null", 0.001, ""),
         "mode": ("str", "plain", ""),
-        "sizes": ("list of int", (1, 2), ""),
+        "sizes": ("list of int", [1, 2], "How many, each."),
         "seed": ("int or null", None, ""),
     }
     assert entry.left_out == ("untyped", "dtype", "call", "flag")
@@ -178,7 +178,7 @@ def test_what_the_signature_lacks_is_said_in_the_statement(package, read):
         "lr": ("float > 0", 0.1, "Rate."),
         "untyped": ("int", 4, ""),
         "exact": ("one of no, yes", "yes", "Whether it is."),
-        "sizes": ("list of int", (1, 2), ""),
+        "sizes": ("list of int", [1, 2], "How many, each."),
     }
     assert entry.left_out == ("floor", "seed", "dtype", "call", "mode=fast")
 
@@ -312,7 +312,8 @@ def test_a_base_that_is_no_class_of_a_file_is_refused(package, read, text):
         ('optimizers.adopt("sqrt", "math:sqrt")', "optimizer 'sqrt': math has no Python source ({where})"),
         (
             'optimizers.adopt("info", "timm.optim:OptimInfo")',
-            "optimizer 'info': OptimInfo is a dataclass without a constructor in the source ({where})",
+            "optimizer 'info': parameter 'params' is not in the signature of timm.optim:OptimInfo; say which parameter takes "
+            "it: given={'PARAMETER': 'params'} ({where})",
         ),
     ],
     ids=lambda text: text[:70],

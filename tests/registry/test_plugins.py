@@ -109,7 +109,7 @@ def test_no_preset_of_a_plugin_hides_another(tmp_path):
     line, broken = built("experiment=x", cwd=tmp_path)
     assert line == "a|a of any|1|8|8"
     taken = f"experiment=x exists in 'a' ({tmp_path}/plugins/a/conf/experiment/x.yaml). Rename the file."
-    assert broken == str(("b", f"{tmp_path}/plugins/b/conf/experiment/x.yaml: {taken}"))
+    assert broken == str(("b", f"is left out: {tmp_path}/plugins/b/conf/experiment/x.yaml: {taken}"))
     assert built("experiment=x", "plugin_paths=c", cwd=tmp_path) == [f"{tmp_path}/c/conf/experiment/x.yaml: {taken}"]
     (tmp_path / "c" / "conf" / "experiment").rename(tmp_path / "c" / "conf" / "experiments")
     wrong = "must be in a folder with the name of a group. Did you mean 'experiment'?"
@@ -164,25 +164,54 @@ def test_nothing_of_a_plugin_runs_before_an_entry_of_it_is_chosen(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-def test_a_plugin_is_left_out_whole(tmp_path):
-    """An entry whose plugin is broken further on would be half a plugin."""
-    first = plugin(tmp_path / "plugins" / "mine" / "a.py", "one")
-    second = plugin(tmp_path / "plugins" / "mine" / "b.py", "digits")
+def test_a_plugin_that_cannot_be_read_is_left_out_whole(tmp_path):
+    """An entry whose plugin is broken further on would be half a plugin. All its faults are named."""
+    plugin(tmp_path / "plugins" / "mine" / "a.py", "one")
+    faulty = [plugin(tmp_path / "plugins" / "mine" / f"{name}.py", name, before="def\n") for name in ("b", "c")]
     line, broken = built("data=digits", cwd=tmp_path)
     assert line.startswith("dlframe|")
-    assert "already registered by dlframe" in broken
-    assert str(second) in broken
+    assert broken == str(("mine", "is left out: " + "; ".join(f"{file}:1: cannot be read: invalid syntax" for file in faulty)))
     assert built("data=one", cwd=tmp_path)[0].startswith("data=one: no such data.")
-    second.unlink()
+    for file in faulty:
+        file.unlink()
     assert built("data=one", cwd=tmp_path) == ["mine|one of a|1|8|8", ""]
-    assert first.exists()
 
 
-def distribution(site: Path, **points: str) -> None:
+def test_a_name_that_is_taken_keeps_no_neighbor_out(tmp_path):
+    plugin(tmp_path / "plugins" / "mine" / "a.py", "one")
+    taken = plugin(tmp_path / "plugins" / "mine" / "b.py", "digits")
+    line, broken = built("data=one", cwd=tmp_path)
+    assert line == "mine|one of a|1|8|8"
+    assert broken.startswith("('mine', \"lacks data 'digits' is already registered by dlframe (")
+    assert f"choose another name in {taken}:" in broken
+    assert built("data=digits", cwd=tmp_path)[0].startswith("dlframe|")
+    plugin(tmp_path / "asked.py", "digits")
+    assert "is already registered by dlframe" in built("data=one", "plugin_paths=asked.py", cwd=tmp_path)[0]
+
+
+def test_packages_in_a_plugin_belong_to_it(tmp_path):
+    """Also those below, each with its own relative imports; tests and folders that are no packages do not."""
+    root = tmp_path / "plugins" / "mine"
+    for folder in (root / "one", root / "one" / "two", root / "tests"):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+    (root / "other").mkdir()
+    (root / "sizes.py").write_text("SIZE = 4\n")
+    plugin(root / "one" / "two" / "deep.py", "deep", before="from ...sizes import SIZE\nfrom . import __name__ as place\n")
+    file = root / "one" / "two" / "deep.py"
+    file.write_text(file.read_text().replace("size: Count = 8", "size: Count = 2 * SIZE + 1"))
+    plugin(root / "tests" / "hidden.py", "hidden")
+    plugin(root / "other" / "outside.py", "outside")
+    assert built("data=deep", cwd=tmp_path) == ["mine|deep of deep|1|9|9", ""]
+    for name in ("hidden", "outside"):
+        assert built(f"data={name}", cwd=tmp_path)[0].startswith(f"data={name}: no such data.")
+
+
+def distribution(site: Path, version: int = 1, **points: str) -> None:
     """An installed distribution with entry points, and nothing else."""
-    info = site / "something-1.dist-info"
+    info = site / f"something-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: something\nVersion: 1\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: something\nVersion: {version}\n")
     lines = "".join(f"{name} = {module}\n" for name, module in points.items())
     (info / "entry_points.txt").write_text(f"[dlframe.plugins]\n{lines}")
 
@@ -194,6 +223,7 @@ def distribution(site: Path, **points: str) -> None:
         ("package/__init__.py", "package", "package"),
         ("package/any.py", "package", "any"),
         ("package/below/any.py", "package.below.any", "any"),
+        ("package/below/any.py", "package", "any"),
     ],
 )
 def test_an_installed_distribution_brings_entries(file, module, source, tmp_path):
@@ -223,7 +253,19 @@ def test_an_entry_point_to_nowhere_is_left_out(module, tmp_path):
     distribution(tmp_path / "site", gone=module)
     line, broken = built("data=digits", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert line.startswith("dlframe|")
-    assert broken == f"('gone', '{module} is not installed')"
+    assert broken == f"('gone', 'is left out: {module} is not installed')"
+
+
+def test_two_versions_of_a_plugin_are_refused(tmp_path):
+    sites = [tmp_path / "old", tmp_path / "new"]
+    for version, site in enumerate(sites, 1):
+        plugin(site / "single.py")
+        distribution(site, version, brought="single")
+    path = os.pathsep.join(map(str, sites))
+    line, broken = built("data=digits", cwd=tmp_path, PYTHONPATH=path)
+    assert line.startswith("dlframe|")
+    said = ", ".join(f"single of something {version} in {site}" for version, site in enumerate(sites, 1))
+    assert broken == str(("brought", f"is left out: it is installed 2 times: {said}. Uninstall all but one"))
 
 
 def test_none_leaves_out_all_but_the_built_ins(tmp_path):

@@ -121,7 +121,7 @@ def test_a_signature_is_read(read):
         "rate": ("float > 0 and < 0.5", 0.25),
         "norm": ("one of batch, none, 3", "none"),
         "sizes": ("[int, int]", (3, 5)),
-        "words": ("list of str", ("a", "b")),
+        "words": ("list of str", ["a", "b"]),
         "rates": ("list of float > 0 and < 0.5", ()),
         "fast": ("bool", True),
     }
@@ -506,13 +506,14 @@ def test_a_literal_takes_its_words_in_their_own_type(value):
 
 
 @given(value=anything | st.lists(st.integers()) | st.tuples(st.integers(), st.floats()))
-def test_a_list_takes_lists_of_its_items_and_makes_them_tuples(value):
+def test_a_list_takes_lists_of_its_items_and_arrives_as_its_type(value):
     is_list = type(value) in (list, tuple)
     assert fits(tuple[Natural, ...], value) == (is_list and all(fits(Natural, item) for item in value))
     assert fits(list[Natural], value) == fits(tuple[Natural, ...], value)
     assert fits(tuple[int, float], value) == (is_list and len(value) == 2 and fits(int, value[0]) and fits(float, value[1]))
     if fits(list[Natural], value):
-        assert validate(list[Natural], value) == tuple(value)
+        assert validate(list[Natural], value) == list(value)
+        assert validate(tuple[Natural, ...], value) == tuple(value)
 
 
 @given(value=anything)

@@ -46,7 +46,7 @@ def check_name(group: str, name: Any, among: Iterable[str], key: str = "") -> No
         return
     name = "null" if name is None else name
     hint = nearest(str(name), among)
-    hint += "".join(f" Plugin '{plugin}' is left out: {why}." for plugin, why in plugins.broken.items())
+    hint += "".join(f" Plugin '{plugin}' {why}." for plugin, why in plugins.broken.items())
     raise ConfigError(f"{group}={name}: no such {group}.{hint} See: python -m dlframe list {group}", key or group)
 
 

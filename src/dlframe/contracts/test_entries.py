@@ -36,7 +36,7 @@ def test_every_exemption_names_a_contract_and_gives_a_reason():
 def test_no_plugin_is_broken(request):
     """A plugin that is named on the command line is read when the tests are collected."""
     if not request.config.getoption("plugin", []):
-        assert not plugins.broken, "; ".join(plugins.broken.values())
+        assert not plugins.broken, "; ".join(f"plugin '{name}' {fault}" for name, fault in plugins.broken.items())
 
 
 @contract()

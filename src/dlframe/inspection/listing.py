@@ -41,7 +41,7 @@ def listing(groups: Sequence[str]) -> str:
             hint = f" Try: python -m dlframe show {group}" if equals and known in every else nearest(group, every)
             raise ConfigError(f"list {group}: no such group.{hint}")
     blocks = [_block(group) for group in groups or every]
-    faults = [printable(f"plugin '{name}' is left out: {fault}") for name, fault in plugins.broken.items()]
+    faults = [printable(f"plugin '{name}' {fault}") for name, fault in plugins.broken.items()]
     return "\n\n".join(filter(None, [*blocks, "\n".join(faults)]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
 import importlib
@@ -11,11 +10,11 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_origin
+from typing import Any, Literal
 
-from dlframe.registry.installed import Definition, NotFound, NotInstalled, find
-from dlframe.registry.parameters import REQUIRED, Option, Parameter, parts
-from dlframe.registry.signatures import ALIASES, UNREADABLE, Row, arg_descriptions, arguments, literal, resolve
+from dlframe.registry.parameters import REQUIRED, Option, Parameter
+from dlframe.registry.signatures import ALIASES, UNREADABLE, Row, Scope, arg_descriptions, literal, resolve
+from dlframe.registry.sources import Definition, NotFound, NotInstalled, find
 from dlframe.types import ConfigError, DlframeError, RegistrationError, nearest
 
 UNKNOWN = object()
@@ -90,7 +89,7 @@ class Adoption:
             if near := _with_another_package(module, name):
                 raise self.fault(f"package '{missing}' is not installed. Did you mean '{near}'?") from None
             raise
-        return Adopted(self, definition, _signature(definition, constructor))
+        return Adopted(self, definition, _signature(constructor))
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class Adopted:
         summary, _, rest = (own or _sentence(self.definition.doc.strip().split("\n\n")[0])).partition("\n")
         summary = summary or f"{self.definition.node.name} of {self.statement.target.partition(':')[0]}."
         constructor = self.definition.constructor()
-        foreign = arg_descriptions(self.definition.doc) | arg_descriptions(constructor.doc if constructor else "")
+        foreign = (constructor.meanings if constructor else {}) | self.definition.meanings
         lines = [f"{summary}\n\nArgs:"]
         for name in self.rows:
             option = self.statement.options.get(name, Option())
@@ -180,10 +179,9 @@ class Adopted:
                     values[parameter] = functools.reduce(getattr, attributes, given[first])
                 except (AttributeError, IndexError):
                     raise self.statement.fault(f"given={{'{parameter}': '{source}'}}: these data have no such value") from None
-            for name, (_, annotation, _) in self.rows.items():
+            for name in self.rows:
                 option, value = options.get(name, Option()), given[name]
-                value = option.values[value] if option.values else value
-                values[option.of or name] = list(value) if value and get_origin(parts(annotation)[0]) is list else value
+                values[option.of or name] = option.values[value] if option.values else value
             bound = inspect.BoundArguments(
                 signature,
                 {name: values[name] for name in signature.parameters if name in values},  # pyright: ignore[reportArgumentType]
@@ -274,23 +272,22 @@ def _default(defaults: Mapping[str, Any], name: str) -> str:
     return "no default" if defaults[name] is REQUIRED else f"default {defaults[name]!r}"
 
 
-def _signature(definition: Definition, constructor: Definition | None) -> dict[str, tuple[Any, Any]]:
+def _signature(constructor: Definition | None) -> dict[str, tuple[Any, Any]]:
     if constructor is None:
         return {}
-    source, found = constructor.file, {}
-    assert isinstance(constructor.node, ast.FunctionDef)
-    own = source.imported("dlframe.registry")
-    scope = {name: value for name, value in source.scope.items() if name not in ALIASES or own.get(name) == name}
+    own = constructor.file.imported("dlframe.registry")
+    foreign = [name for name in ALIASES if own.get(name) != name]
+    found = {}
 
-    def attempt(read: Callable[[Any, dict[str, Any]], Any], node: Any) -> Any:
+    def attempt(read: Callable[[Any, Scope], Any], node: Any, scope: Scope) -> Any:
         try:
-            return read(node, scope)
+            return read(node, scope.without(foreign))
         except UNREADABLE:
             return UNKNOWN
 
-    for argument, default in arguments(constructor.node, method=constructor is not definition):
-        annotation = attempt(resolve, argument.annotation) if argument.annotation else UNKNOWN
-        found[argument.arg] = annotation, attempt(literal, default) if default else REQUIRED
+    for name, annotation, default, scope in constructor.arguments():
+        kind = attempt(resolve, annotation, scope) if annotation else UNKNOWN
+        found[name] = kind, attempt(literal, default, scope) if default else REQUIRED
     return found
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dlframe.registry.adoption import Adoption
-from dlframe.registry.installed import NotInstalled
 from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
 from dlframe.registry.renamed import new_name
-from dlframe.registry.signatures import Row, arg_descriptions, resolve, with_arguments
-from dlframe.types import ConfigError, RegistrationError, nearest
+from dlframe.registry.signatures import Row, Scope, arg_descriptions, resolve, with_arguments
+from dlframe.registry.sources import NotInstalled, Registration
+from dlframe.types import ConfigError, NameTaken, RegistrationError, nearest
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class Registry:
 
         def decorate(factory: Any) -> Any:
             known = self.entries.get(name)
-            same = known and known.load and known.where.startswith(f"{inspect.getsourcefile(factory)}:")
-            if known and same:
+            if known and known.load and known.where.startswith(f"{_file_of(factory)}:"):
+                self._compare(known, factory)
                 self.entries[name] = replace(known, factory=factory)
             else:
                 self.add(replace(self.read_object(name, facts, factory), factory=factory))
@@ -176,10 +176,11 @@ class Registry:
             is_same = (known.where, known.target) == (entry.where, entry.target)
         else:
             is_same = known and known.factory and known.where.rpartition(":")[0] == entry.where.rpartition(":")[0]
+            is_same = is_same or (known and _is_typed(known.factory) and _is_typed(entry.factory))
         if known and is_same:
-            entry = replace(entry, factory=known.factory)  # imported before discovery
+            entry = replace(entry, factory=entry.factory or known.factory)  # imported before discovery
         elif known:
-            raise RegistrationError(
+            raise NameTaken(
                 f"{self.group} '{entry.name}' is already registered by {known.origin} ({known.where}); "
                 f"choose another name in {entry.where}"
             )
@@ -215,6 +216,25 @@ class Registry:
             raise RegistrationError(f"{self.group} '{entry.name}' was not registered when {entry.where} was imported")
         return entry.factory
 
+    def _compare(self, read: Entry, factory: Callable[..., Any]) -> None:
+        """Raise `RegistrationError` if an imported signature has other options than its source."""
+        signature = inspect.signature(factory).parameters
+        variable = [p.name for p in signature.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        options = {p for p in signature if p not in (*self.injected, *self.optional, *variable)}
+        for name in sorted(options ^ set(read.parameters)):
+            there, here = (name in names for names in (options, read.parameters))
+            raise RegistrationError(
+                f"{self.group} '{read.name}': parameter '{name}' is {'' if here else 'not '}in the source, and "
+                f"{'' if there else 'not '}in the signature when imported: a decorator or metaclass changes it ({read.where})"
+            )
+        for name, parameter in read.parameters.items():
+            default = signature[name].default
+            if parameter.default is not default and (default is REQUIRED or parameter.with_default(default) != parameter):
+                raise RegistrationError(
+                    f"{self.group} '{read.name}': the default of '{name}' is {parameter.default!r} in the source and "
+                    f"{default!r} when imported ({read.where})"
+                )
+
     def read_object(self, name: str, facts: dict[str, Any], factory: Any) -> Entry:
         """Return the entry of an imported class or function, as of a notebook."""
         try:
@@ -230,7 +250,7 @@ class Registry:
                     raise ValueError(p.name, "is variable; every option must have a name and a type")
                 annotation = p.annotation
                 if isinstance(annotation, str) and p.name not in (*self.injected, *self.optional):
-                    annotation = resolve(ast.parse(annotation, mode="eval").body, TYPES | call.__globals__)
+                    annotation = resolve(ast.parse(annotation, mode="eval").body, Scope(TYPES | call.__globals__))
                 yield p.name, annotation, p.default
 
         doc = inspect.getdoc(factory) or ""
@@ -238,6 +258,11 @@ class Registry:
             owner = next(c for c in factory.__mro__ if "__init__" in vars(c))
             doc = with_arguments(doc, owner.__doc__ or "")
         return self._entry(name, facts, rows(), doc, where)
+
+    def read_registration(self, found: Registration) -> Entry:
+        """Return the entry of a registration in a file."""
+        rows = found.rows(self.injected + self.optional)
+        return self._entry(found.name, found.facts, rows, found.doc, found.where)
 
     def read_adoption(self, positional: Sequence[Any], said: Mapping[str, Any], where: str) -> Entry:
         """Return the entry of an `adopt` statement with these arguments."""
@@ -277,6 +302,8 @@ class Registry:
         for option, (annotation, default) in signature.items():
             if option in (*self.injected, *self.optional):
                 continue
+            if option == "name" or option.startswith("_"):
+                raise fault(option, "cannot be an option; choose another name")
             if annotation is REQUIRED:
                 raise fault(option, "has no type; write for example 'width: int = 32'")
             try:
@@ -285,3 +312,16 @@ class Registry:
                 raise fault(option, f"must be {error}. Received: {default!r}") from None
         takes = tuple(option for option in self.optional if option in signature)
         return Entry(self.group, name, doc.strip().split("\n")[0], parameters, facts, where=where, takes=takes)
+
+
+def _file_of(factory: Any) -> str:
+    """Return the source file of a class or function; empty for what was typed in an interactive session."""
+    try:
+        return inspect.getsourcefile(factory) or ""
+    except TypeError:
+        return ""
+
+
+def _is_typed(factory: Any) -> bool:
+    """Return whether a class or function was typed in a notebook or at a prompt, where a new definition replaces the old."""
+    return getattr(factory, "__module__", "") == "__main__"

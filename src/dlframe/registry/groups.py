@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from dlframe.registry.entries import Entry, Registry
-from dlframe.registry.signatures import Call, Source
-from dlframe.types import RegistrationError, nearest
+from dlframe.registry.sources import Call, Source
+from dlframe.types import RegistrationError
 
 tasks = Registry(
     "task",
@@ -82,22 +82,24 @@ REGISTRIES = {**GROUPS, **STUDY_GROUPS}
 
 
 def read_source(path: Path) -> list[tuple[Registry, Entry]]:
-    """Parse a Python file for the components that its top level registers.
+    """Parse a Python file for the components that it registers.
 
     Raises:
-        RegistrationError: The file cannot be parsed, or a component is invalid.
+        RegistrationError: The file cannot be parsed, or components are invalid: all of them are named.
     """
-    source = Source(path)
-    names = source.imported("dlframe.registry")
+    registrations, faults = Source(path).registrations(_VARIABLES)
     found = []
-    for r in (*source.registrations(), *source.adoptions()):
-        registry = _VARIABLES.get(names.get(r.variable, r.variable))
-        if registry:
+    for r in registrations:
+        registry = _VARIABLES[r.variable]
+        try:
             if isinstance(r, Call):
                 entry = registry.read_adoption(*r.read(), r.where)
             else:
-                entry = registry._entry(r.name, r.facts, r.rows(registry.injected + registry.optional), r.doc, r.where)
+                entry = registry.read_registration(r)
+        except RegistrationError as error:
+            faults.append(str(error))
+        else:
             found.append((registry, entry))
-        elif "Did you mean" in (hint := nearest(r.variable, _VARIABLES)):
-            raise RegistrationError(f"{r.where}: '{r.variable}' is not a registry of dlframe.{hint}")
+    if faults:
+        raise RegistrationError("; ".join(faults))
     return found

@@ -42,6 +42,10 @@ class Parameter:
         if self.default is not REQUIRED:
             object.__setattr__(self, "default", validate(self.annotation, self.default))
 
+    def with_default(self, default: Any) -> Parameter:
+        """Return the option with another default; ValueError if it is invalid."""
+        return Parameter(self.name, self.annotation, default, self.doc)
+
     @property
     def rule(self) -> str:
         """Type and range in words: "float > 0"."""
@@ -93,7 +97,8 @@ def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
     bounds = None
     if typing.get_origin(annotation) is Annotated:
         annotation, *metadata = typing.get_args(annotation)
-        bounds = next((m for m in metadata if isinstance(m, Interval)), None)
+        limits = {name: getattr(m, name) for m in metadata for name in ("gt", "ge", "lt", "le") if hasattr(m, name)}
+        bounds = Interval(**limits) if limits else None
     return annotation, bounds, optional
 
 
@@ -162,7 +167,7 @@ def validate(annotation: Any, value: Any) -> Any:
             raise wrong
         kinds = arguments if origin is tuple and arguments[-1] is not Ellipsis else [arguments[0]] * len(value)
         try:
-            return tuple(validate(kind, item) for kind, item in zip(kinds, value, strict=True))
+            return origin(validate(kind, item) for kind, item in zip(kinds, value, strict=True))
         except ValueError:
             raise wrong from None
     elif bare is float and type(value) is int:

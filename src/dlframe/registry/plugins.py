@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, Entry, Registry, read_source
 from dlframe.storage.stamps import Stamps, stamps
-from dlframe.types import ConfigError, RegistrationError, nearest
+from dlframe.types import ConfigError, NameTaken, RegistrationError, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -37,7 +37,7 @@ PACKAGED_CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent.parent / "conf
 """YAML files of dlframe, in an installed package or a checkout."""
 
 broken: dict[str, str] = {}
-"""Plugin name -> error of the last `discover`. Other plugins still work."""
+"""Plugin name -> what the last `discover` left out and why: "is left out: ...". Other plugins still work."""
 
 conf_folders: dict[Path, str] = {}
 """Folder of presets and experiments -> its plugin, of the last `discover`."""
@@ -62,10 +62,10 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
         if plugin_paths:
             raise ConfigError("plugin_paths: must be empty with DLFRAME_PLUGINS=none.")
         return
-    for point in _entry_points():
-        _tolerate(point.name, lambda point=point: _read_installed(point))
+    for name, points in _entry_points().items():
+        _tolerate(name, lambda points=points: _read_installed(points))
     local = Path("plugins")
-    _tolerate("plugins/conf", lambda: _add_conf(local / "conf", "plugins"))
+    _tolerate("plugins/conf", lambda: _add_conf(local / "conf", "plugins") or [])
     for path in sorted(local.iterdir()) if local.is_dir() else []:
         if path.name != "conf" and not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix == ".py"):
             _tolerate(path.stem, lambda path=path: _read_path(path))
@@ -73,20 +73,24 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
         path = Path(text)
         if not text or not (path.is_dir() or (path.is_file() and path.suffix == ".py")):
             raise ConfigError(f"plugin_paths: must be a folder or a .py file. Received: {text!r}.")
-        _read_path(path)
+        if clashes := _read_path(path):
+            raise NameTaken("; ".join(clashes))
 
 
-_points: dict[Stamps, tuple[EntryPoint, ...]] = {}
+_points: dict[Stamps, dict[str, list[EntryPoint]]] = {}
 """Plugins of installed packages by the stamps of the folders of packages: of the last state only."""
 
 
-def _entry_points() -> tuple[EntryPoint, ...]:
-    """Return the plugins of installed packages, read again when a package is installed or removed."""
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    """Return the plugins of installed packages by name, read again when a package is installed or removed."""
     written = stamps(path or "." for path in sys.path)
     if written is None or written not in _points:
-        from importlib.metadata import entry_points
+        from importlib.metadata import distributions
 
-        found = tuple(entry_points(group="dlframe.plugins"))
+        found: dict[str, list[EntryPoint]] = {}
+        for distribution in distributions():
+            for point in distribution.entry_points.select(group="dlframe.plugins"):
+                found.setdefault(point.name, []).append(point)
         if written is None:
             return found
         _points.clear()
@@ -94,34 +98,43 @@ def _entry_points() -> tuple[EntryPoint, ...]:
     return _points[written]
 
 
-def _tolerate(name: str, read: Callable[[], None]) -> None:
+def _tolerate(name: str, read: Callable[[], list[str]]) -> None:
     try:
-        read()
+        if clashes := read():
+            broken[name] = f"lacks {'; '.join(clashes)}"
     except RegistrationError as error:
-        broken[name] = str(error)
+        broken[name] = f"is left out: {error}"
 
 
-def _read_path(path: Path) -> None:
-    """Read a plugin: a Python file, or a folder of files except tests."""
+def _read_path(path: Path) -> list[str]:
+    """Read a plugin: a Python file, or a folder of files except tests; return the names that are taken already."""
     path = Path(os.path.realpath(path))  # resolve() fails at a loop of links
-    folder, files = path.parent, [path]
-    parents: list[tuple[str, Path | None]] = [("dlframe_plugins", None)]
+    folder, files = (path, _files(path)) if path.is_dir() else (path.parent, [path])
     package = "dlframe_plugins." + re.sub(r"\W", "_", str(path))
-    if path.is_dir():
-        folder, files = path, [f for f in sorted(path.glob("*.py")) if not f.name.startswith(("test_", "conftest"))]
-    initial = path / "__init__.py"
-    parents.append((package, initial if initial.is_file() else None))
 
     def import_(module: str, file: Path) -> None:
         """Import by path; any file name and `from .other import ...` work."""
-        for name, source in (*parents, (module, file)):
-            if name not in sys.modules:
-                _import_file(name, source, folder)
+        _import_file("dlframe_plugins", None, folder)
+        places = [folder, *reversed([place for place in file.parents if folder in place.parents])] if path.is_dir() else [path]
+        for place in places:
+            initial, below = place / "__init__.py", place.relative_to(path).parts
+            _import_file(".".join([package, *below]), initial if initial.is_file() else None, folder)
+        _import_file(module, file, folder)
 
     def load(module: str, file: Path) -> None:
         _guarded(path.stem, folder, lambda: import_(module, file))
 
-    _read(files, path.stem, package, load, path / "conf" if path.is_dir() else None)
+    return _read(files, path.stem, package, load, path if path.is_dir() else None)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the Python files of a folder and of the packages in it, except tests."""
+    files = [file for file in sorted(folder.glob("*.py")) if not file.name.startswith(("test_", "conftest"))]
+    for below in sorted(folder.iterdir()):
+        is_package = (below / "__init__.py").is_file() and not below.is_symlink()
+        if is_package and not below.name.startswith((".", "_", "test")):
+            files += _files(below)
+    return files
 
 
 def _add_conf(folder: Path, plugin: str) -> None:
@@ -138,12 +151,14 @@ def _add_conf(folder: Path, plugin: str) -> None:
 
 
 def _import_file(name: str, source: Path | None, folder: Path) -> None:
-    """Import `source` under a name; None gives an empty package of `folder`."""
+    """Import `source` under a name, once; None gives an empty package of `folder`."""
+    if name in sys.modules:
+        return
     if source is None:
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)] if "." in name else []
         return
-    search = [str(folder)] if source.name == "__init__.py" else None
+    search = [str(source.parent)] if source.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(name, source, submodule_search_locations=search)
     assert spec is not None
     assert spec.loader is not None
@@ -155,8 +170,16 @@ def _import_file(name: str, source: Path | None, folder: Path) -> None:
         raise
 
 
-def _read_installed(point: EntryPoint) -> None:
-    """Read the module or package of an entry point, without imports."""
+def _read_installed(points: Sequence[EntryPoint]) -> list[str]:
+    """Read the module or package of an entry point, without imports; return the names that are taken already.
+
+    Args:
+        points: Entry points of one name; more than one of the same module and version are one.
+    """
+    point = points[0]
+    said = {(p.value, p.dist.version if p.dist else ""): f"{p.value} of {_distribution(p)}" for p in points}
+    if len(said) > 1:
+        raise RegistrationError(f"it is installed {len(said)} times: {', '.join(said.values())}. Uninstall all but one")
     top, *below = point.module.split(".")
     spec = importlib.util.find_spec(top) if top else None
     roots = [Path(root, *below) for root in (spec.submodule_search_locations or () if spec else ())]
@@ -166,35 +189,71 @@ def _read_installed(point: EntryPoint) -> None:
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise RegistrationError(f"{point.module} is not installed")
-    package, files = point.module.rpartition(".")[0], [file]
-    if file.name == "__init__.py":
-        package, files = point.module, sorted(file.parent.glob("*.py"))
+    is_package = file.name == "__init__.py"
 
     def load(module: str, _: Path) -> None:
         _guarded(point.name, file.parent, lambda: _import(module))
 
-    _read(files, point.name, package, load, file.parent / "conf" if file.name == "__init__.py" else None)
+    if is_package:
+        return _read(_files(file.parent), point.name, point.module, load, file.parent)
+    return _read([file], point.name, point.module.rpartition(".")[0], load)
+
+
+def _distribution(point: EntryPoint) -> str:
+    """Return name, version and place of the distribution of an entry point."""
+    if point.dist is None:
+        return "an unknown distribution"
+    return f"{point.dist.name} {point.dist.version} in {point.dist.locate_file('')}"
 
 
 def _read(
-    files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None], conf: Path | None = None
-) -> None:
-    """Register all components of the files and `conf`, or none."""
+    files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None], folder: Path | None = None
+) -> list[str]:
+    """Register all components of the files, or none where one is invalid.
+
+    Args:
+        files: Python files.
+        origin: Name of the plugin.
+        package: Module of the files that are not below `folder`, or of the folder.
+        load: Function that imports a file under a module name.
+        folder: Folder of the package; its `conf` holds presets and experiments.
+
+    Returns:
+        Components that are left out, since their names are taken already.
+
+    Raises:
+        RegistrationError: Files cannot be read or components are invalid: all of them are named.
+    """
     added: list[tuple[Registry, Entry]] = []
+    faults, clashes = [], []
     fresh = [file for file in files if file not in _seen]
-    try:
-        for file in fresh:
-            module = package if file.name == "__init__.py" else f"{package}.{file.stem}".lstrip(".")
-            for registry, entry in read_source(file):
+    for file in fresh:
+        names = file.relative_to(folder).with_suffix("").parts if folder else (file.stem,)
+        module = ".".join(part for part in (package, *names) if part and part != "__init__")
+        try:
+            found = read_source(file)
+        except RegistrationError as error:
+            faults.append(str(error))
+            continue
+        for registry, entry in found:
+            try:
                 registry.add(replace(entry, origin=origin, load=entry.load or functools.partial(load, module, file)))
                 added.append((registry, entry))
-        if conf:
-            _add_conf(conf, origin)
+            except NameTaken as error:
+                clashes.append(str(error))
+            except RegistrationError as error:
+                faults.append(str(error))
+    try:
+        if faults:
+            raise RegistrationError("; ".join(faults))
+        if folder:
+            _add_conf(folder / "conf", origin)
     except RegistrationError:
         for registry, entry in added:
             del registry.entries[entry.name]
         raise
     _seen.update(fresh)
+    return clashes
 
 
 def _import(module: str, _: Path | None = None) -> None:

@@ -88,6 +88,6 @@ def _single(override: str) -> str:
 
 
 def warn_of_plugins() -> None:
-    """Name the broken plugins, which are left out, as the config's loading has found them."""
+    """Name the plugins that are left out, in whole or in part, as the config's loading has found them."""
     for name, fault in plugins.broken.items():
-        say(f"warning: plugin '{name}' is left out: {fault}", error=True)
+        say(f"warning: plugin '{name}' {fault}", error=True)

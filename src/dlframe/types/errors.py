@@ -29,6 +29,10 @@ class RegistrationError(DlframeError):
     """Class or plugin that cannot be registered."""
 
 
+class NameTaken(RegistrationError):
+    """Component whose name another one has already."""
+
+
 class DataError(DlframeError):
     """Data that are missing, empty, unreadable or not as declared."""
 
