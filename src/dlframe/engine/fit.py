@@ -17,6 +17,7 @@ from dlframe.engine import internals  # isort: skip  # before torch and Lightnin
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import Strategy
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -26,13 +27,25 @@ from dlframe.callbacks.progress_bar import Progress
 from dlframe.config import Config
 from dlframe.config.settings import AUTO_BATCH
 from dlframe.engine import memory
+from dlframe.engine.checks.callbacks import RecorderLogger, check_callbacks
+from dlframe.engine.checks.first_samples import check_model, pass_first_samples
 from dlframe.engine.learner import Learner, parameter_groups
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.registry import GROUPS
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, DlframeError, Split, TrainingError, say
+from dlframe.types import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Dataset,
+    DlframeError,
+    RegistrationError,
+    Split,
+    TrainingError,
+    say,
+)
 
 THREADS = torch.get_num_threads()
 """CPU threads that torch chose."""
@@ -89,30 +102,13 @@ def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> T
     """The task with its model, weights from the run's seed; `restored` where a checkpoint follows."""
     seed_everything(config.run.seed, verbose=False)
     model = config.build_model(dataset.spec, restored=restored)
+    check_model(model, config.entry("model"))
     task = config.build("task", spec=dataset.spec, model=model)
     if not restored:
         task.prepare(dataset.train)
     if config.networks:
-        _complete(task, config.networks, dataset)
+        pass_first_samples(task, config, dataset, memory_format_of(config))
     return task
-
-
-def _complete(task: Task, networks: Sequence[str], dataset: Dataset) -> None:
-    """Pass two samples through the networks: what they make in their first forward pass is there before optimizers are.
-
-    Lazy layers learn their sizes, and layers may be made. Buffers and random numbers stay as they were.
-    """
-    few = dataset.train.take(np.arange(min(2, len(dataset.train))))
-    ((step,),) = BatchLoader(few, dataset.spec, Order(2), context=lambda: ProcessContext(task.device))
-    buffers = {name: buffer.clone() for name, buffer in task.named_buffers() if not is_lazy(buffer)}
-    with torch.random.fork_rng(devices=()):
-        batch = task.features(step.batches[0])
-        totals = {"samples": len(batch), **task.counts(batch)}
-        for network in networks:
-            task.loss_part(batch, network, totals)
-    for name, buffer in task.named_buffers():
-        if name in buffers:
-            buffer.copy_(buffers[name])
 
 
 def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Scored:
@@ -160,6 +156,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         return config.build("scheduler", optimizer=optimizer, steps=max(1, steps))
 
     callbacks = config.build_list("callback")
+    check_callbacks(dict(zip(config.values["callback"], callbacks, strict=True)))
     several = config.trainer.devices != 1 or config.trainer.num_nodes > 1
     learner = Learner(
         task,
@@ -332,9 +329,11 @@ def _check_model_size(config: Config, dataset: Dataset, tensors: dict[str, torch
         with torch.device("meta"):
             task = config.build("task", spec=dataset.spec, model=config.build_model(dataset.spec, restored=True))
         own = [tensor for tensor in (*task.parameters(), *task.buffers()) if not is_lazy(tensor)]
+    except RegistrationError:  # To compute with its numbers, a plugin's model needs memory.
+        return
     except DlframeError:
         raise
-    except Exception:  # To compute with its numbers, a model needs memory.
+    except Exception:
         return
     size, saved = (sum(t.numel() for t in each) for each in (own, (t for t in tensors.values() if hasattr(t, "numel"))))
     if size > 2 * saved + SPARE:
@@ -360,7 +359,9 @@ def _sees_batches(callback: Callback) -> bool:
 
 def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = ()) -> Trainer:
     options = config.trainer
-    shown = [Progress()] if sys.stderr.isatty() else []
+    has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    shown = [Progress()] if sys.stderr.isatty() and not has_bar else []
+    foreign = [callback for callback in callbacks if not type(callback).__module__.startswith("dlframe.")]
     trainer = Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
@@ -372,9 +373,9 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         max_epochs=config.run.epochs,
         check_val_every_n_epoch=min(config.run.validate_every, config.run.epochs),
         callbacks=[*callbacks, *shown],
-        logger=False,
+        logger=RecorderLogger(learner.recorder, lambda: learner.progress.steps) if foreign else False,
         enable_checkpointing=False,
-        enable_progress_bar=False,
+        enable_progress_bar=has_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dlframe.engine import internals, training_state
+from dlframe.engine.checks.finite import BadLoss, FiniteLosses, advice, not_finite
 from dlframe.engine.evaluation import Evaluation
-from dlframe.engine.finite import BadLoss, FiniteLosses, advice, not_finite
 from dlframe.engine.loader import Step, laid_out
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dlframe.engine.finite import BadLoss, advice, not_finite
+from dlframe.engine.checks.finite import BadLoss, advice, not_finite
 from dlframe.engine.fit import build_optimizer, prepare_process
 from dlframe.population.members import Member, evaluation_batches, precision_of
 from dlframe.population.optimizer import StackedOptimizer, StackedSchedule

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from dlframe.registry.adoption import Adoption
@@ -20,7 +21,7 @@ from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
 from dlframe.registry.renamed import new_name
 from dlframe.registry.signatures import Row, Scope, arg_descriptions, resolve, with_arguments
 from dlframe.registry.sources import NotInstalled, Registration
-from dlframe.types import ConfigError, NameTaken, RegistrationError, nearest
+from dlframe.types import ConfigError, DlframeError, NameTaken, RegistrationError, located, nearest
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,24 @@ class Registry:
         return self.entries[name]
 
     def build(self, config: Mapping[str, Any], **injected: Any) -> Any:
-        """Check `config` ({name: ..., option: ...}) and build the entry."""
-        options = self.get(config["name"]).check(config)
-        return self.factory(config["name"])(**injected, **options)
+        """Check `config` ({name: ..., option: ...}) and build the entry.
+
+        Raises:
+            ConfigError: An option is invalid.
+            RegistrationError: The code of a plugin fails.
+        """
+        entry = self.get(config["name"])
+        options = entry.check(config)
+        factory = self.factory(entry.name)
+        try:
+            return factory(**injected, **options)
+        except (DlframeError, MemoryError, OSError):
+            raise
+        except Exception as error:
+            if entry.origin == "dlframe" or re.search("out of memory|allocate memory", str(error), re.IGNORECASE):
+                raise
+            said = located(error, Path(entry.where.rpartition(":")[0]).parent)
+            raise RegistrationError(f"{self.group}={entry.name} cannot be built: {said}") from error
 
     def factory(self, name: str) -> Callable[..., Any]:
         """Import the class or function of an entry."""

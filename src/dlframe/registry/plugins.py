@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, Entry, Registry, read_source
 from dlframe.storage.stamps import Stamps, stamps
-from dlframe.types import ConfigError, NameTaken, RegistrationError, nearest
+from dlframe.types import ConfigError, NameTaken, RegistrationError, located, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -267,14 +267,7 @@ def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
     except RegistrationError:
         raise
     except (Exception, SystemExit) as error:
-        line = ""
-        trace = error.__traceback__
-        while trace:
-            if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
-                line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: "
-            trace = trace.tb_next
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {line}{reason}") from error
+        raise RegistrationError(f"plugin '{plugin}' cannot be imported: {located(error, folder)}") from error
 
 
 def preload(chosen: Iterable[tuple[str, str]]) -> None:

@@ -130,6 +130,10 @@ class Task(nn.Module, ABC):
         """Return a declared network of the model; each has its own optimizer."""
         return self.model if name == "model" else getattr(self.model, name)
 
+    def output_shape(self) -> tuple[int, ...] | None:
+        """Return the shape of what the model returns for a sample; None for what is not one tensor."""
+        return None
+
     def counts(self, batch: Batch) -> Totals:
         """Count what the loss averages over: labeled samples, tokens, boxes.
 

@@ -142,6 +142,9 @@ class Classification(Task):
         labels = labels if split.labelled is None else labels[split.labelled]
         return np.bincount(labels, minlength=len(self.spec.classes))
 
+    def output_shape(self) -> tuple[int, ...]:
+        return (len(self.spec.classes),)
+
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (batch, classes)."""
         return self.model(self.normalize(batch))

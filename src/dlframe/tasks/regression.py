@@ -63,6 +63,9 @@ class Regression(Task):
         self.center.copy_(torch.from_numpy(values.mean(0)))
         self.unit.copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))
 
+    def output_shape(self) -> tuple[int, ...]:
+        return (self.spec.horizon,)
+
     def loss(self, batch: Batch, network: str) -> Tensor:
         """Return the loss of the standardized prediction."""
         prediction = self.model(self.normalize(batch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 ESCAPED = {"Cc", "Cs", "Zl", "Zp", "LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 """Unicode categories: control characters, lone surrogates, separators of lines; directions: embeddings, overrides, isolates."""
@@ -23,6 +24,17 @@ class ConfigError(DlframeError):
     def __init__(self, message: str, key: str = "") -> None:
         super().__init__(message)
         self.key = key
+
+
+def located(error: BaseException, folder: Path) -> str:
+    """Return type and message of an error in one line, after the last line of code in `folder` that it passed."""
+    line = ""
+    trace = error.__traceback__
+    while trace:
+        if Path(trace.tb_frame.f_code.co_filename).is_relative_to(folder):
+            line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: "
+        trace = trace.tb_next
+    return line + " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class RegistrationError(DlframeError):
