@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from torch import Tensor
 
 from dlframe.config import load
 from dlframe.engine.fit import fit
-from dlframe.jobs.train import load_data
+from dlframe.jobs.train import load_data, run
 from dlframe.jobs.verify_resume import difference
 from dlframe.registry import GROUPS, plugins
-from dlframe.runs.recorder import Recorder
+from dlframe.runs.recorder import Recorder, states
 from dlframe.storage import checkpoint
-from dlframe.types import Dataset
+from dlframe.types import CheckpointError, Dataset
 
 plugins.discover()
 TINY = ["model=cnn", "epochs=2", "batch_size=16", "augmentation=[flip]"]
@@ -96,3 +97,90 @@ def test_two_networks_go_on(tmp_path):
 def test_an_accumulation_goes_on(tmp_path):
     """Of four batches in an epoch three are a step, and the last is one of its own."""
     goes_on(tmp_path, "accumulate_grad_batches=3", start=1, end=4)
+
+
+CRAFTED = {
+    "no progress": ({"progress": None}, {}),
+    "text as a step": ({"progress": {"steps": "many"}}, {}),
+    "unknown progress": ({"progress": {"color": 1}}, {}),
+    "negative steps": ({"progress": {"steps": -1}}, {}),
+    "no weights": ({"task": {}}, {}),
+    "another shape": ({"task": {"model.body.0.weight": np.zeros(3)}}, {}),
+    "no optimizers": ({"optimizers": []}, {}),
+    "no parameter groups": ({"optimizers": [{"state": {}, "param_groups": []}]}, {}),
+    "text for an optimizer": ({"optimizers": ["adam"]}, {}),
+    "no schedules": ({"schedulers": []}, {}),
+    "no random numbers": ({"random": {}}, {}),
+    "other random numbers": ({"random": {"torch": np.zeros(3)}}, {}),
+    "no best": ({}, {"best": "gone"}),
+    "no step": ({}, {"step": None}),
+    "text as an epoch": ({}, {"epoch": "three"}),
+    "a step of the best that is text": ({}, {"best": {"step": "7"}}),
+    "no seconds": ({}, {"seconds": None}),
+}
+"""What somebody changed in a state, and in its facts."""
+
+
+BRIEF = ["model=cnn", "model.width=4", "epochs=2", "tracking=none", "checkpoint.every_n_epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run whose states are there."""
+    return run(load([*BRIEF, f"runs={tmp_path_factory.mktemp('runs')}"])).folder
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("kind", CRAFTED)
+def test_a_state_that_was_made_by_hand_is_told_in_one_line(kind, finished, tmp_path, capsys):
+    """Its checksum is right, as anybody can compute it. A state whose facts are wrong is passed over for an earlier one."""
+    folder = tmp_path / finished.name
+    shutil.copytree(finished, folder)
+    for name in ("result.json", "predictions.parquet"):
+        (folder / name).unlink()
+    records = (folder / "journal.jsonl").read_text().splitlines()
+    (folder / "journal.jsonl").write_text("".join(f"{line}\n" for line in records if '"kind": "end"' not in line))
+    latest, *_ = states(folder)
+    tree, facts = checkpoint.load(latest)
+    changes, said = CRAFTED[kind]
+    checkpoint.save(latest, {**tree, **changes}, {**facts, **said})
+    again = load([*BRIEF, f"runs={tmp_path}", f"resume={folder}"])
+    if said:
+        run(again)
+        assert f"warning: {latest}: the checkpoint is damaged: its facts are not those of a state." in capsys.readouterr().err
+    else:
+        with pytest.raises(CheckpointError) as error:
+            run(again)
+        assert str(error.value).startswith(f"{latest}: does not match this training: ")
+        assert "\n" not in str(error.value)
+
+
+STRANGE = """
+import torch
+from dlframe.registry import Positive, optimizers
+
+
+@optimizers.register("strange")
+class Strange(torch.optim.SGD):
+    '''Keeps a set.
+
+    Args:
+        lr: Learning rate.
+    '''
+
+    def __init__(self, params, *, lr: Positive = 0.1) -> None:
+        super().__init__(params, lr=lr)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["seen"] = {1}
+        return super().step(closure)
+"""
+
+
+def test_what_no_checkpoint_can_hold_is_found_after_the_first_step(tmp_path):
+    (tmp_path / "own.py").write_text(STRANGE)
+    with pytest.raises(CheckpointError, match=r"^optimizers/0/state/0/seen: a checkpoint must hold .* Received: set\.$"):
+        run(load([*BRIEF, f"runs={tmp_path}", f"plugin_paths={tmp_path / 'own.py'}", "optimizer=strange"]))
+    assert not list(tmp_path.rglob("state-*"))

@@ -38,6 +38,7 @@ PAINTS = {
     "return": "harmless\rerror: owned",
     "backspace": "harmless\x08\x08\x08owned",
     "delete": "a\x7f",
+    "unseen": "wid\u200bth\u061c\xad",
 }
 """What a terminal would obey."""
 paint = pytest.mark.parametrize("paint", PAINTS.values(), ids=PAINTS)
@@ -45,8 +46,8 @@ paint = pytest.mark.parametrize("paint", PAINTS.values(), ids=PAINTS)
 
 def harmless(text: str) -> str:
     """The text, without anything that a terminal obeys but ends of lines."""
-    turning = {"LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-    obeyed = [c for c in text if c != "\n" and (unicodedata.category(c) == "Cc" or unicodedata.bidirectional(c) in turning)]
+    emoji = "🧑\N{ZERO WIDTH JOINER}"
+    obeyed = [c for c in text.replace(emoji, "") if c != "\n" and unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp"}]
     assert obeyed == []
     return text
 
@@ -68,6 +69,11 @@ def test_what_is_text_stays(capsys: pytest.CaptureFixture[str]) -> None:
     say(text, printable(text))
     say()
     assert seen(capsys) == f"{text}\n{text}\n"
+
+
+@pytest.mark.parametrize("sign", [*"\u200b\u200c\u200d\u200e\u200f\u061c\u2028\u2029\ufeff\xad\u2060"], ids=ascii)
+def test_what_is_not_seen_is_shown(sign: str) -> None:
+    assert printable(f"wid{sign}th") == f"wid{ascii(sign)[1:-1]}th"
 
 
 PLUGIN = '''from dlframe.registry import models

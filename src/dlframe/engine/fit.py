@@ -106,6 +106,8 @@ def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> T
     task = config.build("task", spec=dataset.spec, model=model)
     if not restored:
         task.prepare(dataset.train)
+    elif config.trainer.precision == "64-true":
+        task.double()  # as its weights are saved
     if config.networks:
         pass_first_samples(task, config, dataset, memory_format_of(config))
     return task

@@ -76,6 +76,19 @@ class TrainingProgress:
     skipped: int = 0
     done: bool = False
 
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> TrainingProgress:
+        """Return saved progress; ValueError if it can be none."""
+        progress = cls(**saved)
+        counts = (progress.epoch, progress.position, progress.steps, progress.skipped)
+        if not all(type(count) is int and 0 <= count < 2**53 for count in counts):
+            raise ValueError(f"epoch, position, steps and skipped must be counts. Received: {counts}")
+        if not (isinstance(progress.metrics, dict) and isinstance(progress.losses, dict) and isinstance(progress.logged, list)):
+            raise ValueError("metrics and losses must be dicts, and logged a list")
+        if not (progress.best is None or type(progress.best) is float) or type(progress.done) is not bool:
+            raise ValueError(f"best must be a number. Received: {progress.best!r}")
+        return progress
+
     def improves(self, value: float, mode: str) -> bool:
         """Whether a value of the monitored metric is better than the best so far; one that is undefined is not."""
         if not math.isfinite(value):
@@ -150,6 +163,7 @@ class Learner(internals.QuickModule):
         self.clip = clip
         self.chunk = chunk
         self.memory_format = memory_format
+        self._is_checked = False
         self.log_every = log_every
         self.on_nan = on_nan
         self.recorder = recorder or Recorder()
@@ -194,12 +208,13 @@ class Learner(internals.QuickModule):
         if not path:
             return
         tree = checkpoint.load(Path(path))[0]
-        self.progress = TrainingProgress(**tree["progress"])
-        training_state.restore(self, tree)
+        with training_state.reading(Path(path)):
+            self.progress = TrainingProgress.of(tree["progress"])
+            training_state.restore(self, tree)
+            training_state.restore_random(self, tree)  # and again where the epoch goes on
         internals.set_epoch(self.trainer, self.progress.epoch)
         if self.progress.done:
             self.trainer.should_stop = True
-            training_state.restore_random(self, tree)
         else:
             self._resumed = tree
 
@@ -436,6 +451,9 @@ class Learner(internals.QuickModule):
         Between an epoch's last step and its validation, both wait.
         """
         progress = self.progress
+        if not self._is_checked:
+            self._is_checked = True
+            checkpoint.check_types(training_state.capture(self))  # not found after an hour, when the first state is saved
         if self._several and self.device.type != "cpu" and progress.position and progress.steps % AGREE_STEPS:
             return
         number, due = self.recorder.signals.received, self.recorder.should_save(progress.steps, progress.epoch)

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dlframe.engine import internals
+from dlframe.types import CheckpointError
 
 if TYPE_CHECKING:
     from dlframe.engine.learner import Learner
@@ -35,6 +38,18 @@ def capture(learner: Learner) -> dict[str, Any]:
         # Of the losses that are not logged yet each process has its part.
         "losses": _gathered(learner, {name: total for name, (_, total) in learner.progress.losses.items()}),
     }
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what fails while a state is restored into a `CheckpointError`: it is another training's, or made by hand."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(
+            f"{path}: does not match this training: {told}. Try an earlier state, or resume=none for a new run"
+        ) from error
 
 
 def restore(learner: Learner, tree: Mapping[str, Any]) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 FOLDER = "verify-resume"
 STATES = 12
 """States that each of the two trainings leaves, about, unless the command says how often."""
+EARLY = 5
+"""Kills before the first state, for each kill that is asked for, after which no more are tried."""
 OWN = ("resume", "checkpoint.max_to_keep")
 """Options of a training that are not the user's here."""
 
@@ -182,29 +184,39 @@ def _train(command: Sequence[str], runs: Path, *, kill_after: float | None = Non
 def _interrupted(command: Sequence[str], runs: Path, reference: Path, kills: int, chance: random.Random) -> list[float]:
     """Train, killed at random moments, to the end; the seconds after which each process was killed.
 
-    Each kill falls into the share of the training that is left for it, by the times of the reference.
+    Each kill falls into the share of the training that is left for it, by the times of the reference. A kill before the first
+    state leaves nothing to continue from: it does not count.
+
+    Raises:
+        DlframeError: The training left no state, ended before a kill, or no kill left a state to continue from.
     """
     times = _times(reference)
+    if not times:
+        raise DlframeError("verify-resume: the training saved no state. Try checkpoint.every_n_steps=1.")
     before, end = min(times.values()), max(times.values())
     command = [*command, f"runs={runs}", "resume=auto"]
     moments: list[float] = []
-    while len(moments) < kills:
+    early = 0
+    while len(moments) < kills and early < EARLY * kills:
         step = _step(runs)
         left = end - times.get(step, before)
         moment = round(chance.uniform(before / 2, before + left / (kills - len(moments))), 3)
         try:
             _train(command, runs, kill_after=moment)
         except TimeoutError:
+            if not (reached := _step(runs)):
+                early += 1
+                say(f"killed {moment:.2f} s after the first line, before the first state: nothing to continue from")
+                continue
             moments.append(moment)
-            say(f"kill {len(moments)}: {moment:.2f} s after the first line, from step {step} to {_step(runs)}")
+            say(f"kill {len(moments)}: {moment:.2f} s after the first line, from step {step} to {reached}")
         else:
             break
     else:
         _train(command, runs)
     if not moments:
-        raise DlframeError(
-            "verify-resume: the training ended before it could be killed. Try more epochs, or another kill_seed."
-        )
+        told = "every kill came before the first state" if early else "the training ended before it could be killed"
+        raise DlframeError(f"verify-resume: {told}, so nothing was continued. Try more epochs, or another kill_seed.")
     return moments
 
 

@@ -213,7 +213,7 @@ class RunRecorder(InMemoryRecorder):
                 continue
             try:
                 _, facts = checkpoint.load(path, self.folder)
-                self._check_best(path, facts["best"])
+                self._check_facts(path, facts)
             except CheckpointError as error:
                 say(f"warning: {error} Using an earlier checkpoint, if any.", error=True)
                 continue
@@ -224,10 +224,18 @@ class RunRecorder(InMemoryRecorder):
             return path
         return None
 
-    def _check_best(self, path: Path, best: Mapping[str, Any] | None) -> None:
-        """Raise `CheckpointError` if the best weights of a checkpoint are missing."""
-        if best and checkpoint.load(self.folder / BEST, self.folder)[1]["step"] < best["step"]:
-            raise CheckpointError(f"{path}: requires newer weights than {BEST.name} has.")
+    def _check_facts(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Raise `CheckpointError` if the facts of a state are not what `write` saves, or its best weights are missing."""
+        best = facts.get("best", {})
+        counts = [facts.get("step"), facts.get("epoch"), *([best.get("step")] if isinstance(best, dict) else [])]
+        seconds = facts.get("seconds")
+        is_time = isinstance(seconds, (int, float)) and 0 <= seconds < 2**53
+        if not (is_time and all(type(count) is int and count >= 0 for count in counts) and isinstance(best, dict | None)):
+            raise CheckpointError(f"{path}: the checkpoint is damaged: its facts are not those of a state.")
+        if best:
+            step = checkpoint.load(self.folder / BEST, self.folder)[1].get("step")
+            if type(step) is not int or step < best["step"]:
+                raise CheckpointError(f"{path}: requires newer weights than {BEST.name} has.")
 
 
 def states(folder: Path) -> list[Path]:

@@ -81,6 +81,11 @@ def _as_system_error(error: Exception) -> OSError:
     return OSError(int(said[2]), said[1]) if said else OSError(str(error))
 
 
+def check_types(tree: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError`, which names the first leaf that a checkpoint cannot hold."""
+    _packed(tree, "", None)
+
+
 def read_facts(path: Path, inside: Path | None = None) -> dict[str, Any]:
     """Read the metadata of a checkpoint, without tensors and torch.
 
@@ -149,7 +154,9 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
 
 
 def check(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Compare names and shapes of `tensors` with those of `module`, which may be on the device "meta".
+    """Compare names, shapes and types of `tensors` with those of `module`, which may be on the device "meta".
+
+    Floats of 16 and 32 bits are of one type: weights of either load into a model of the other.
 
     Raises:
         CheckpointError: The tensors do not match the model; names the first difference.
@@ -167,10 +174,13 @@ def check(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
             raise CheckpointError(
                 f"{path}: does not match the model: '{name}' must have shape {shapes[0]}. Received: {shapes[1]}."
             )
+        kinds = [getattr(x, "dtype", None) for x in (own[name], tensor)]
+        if kinds[0] != kinds[1] and not all(kind and kind.is_floating_point and kind.itemsize <= 4 for kind in kinds):
+            raise CheckpointError(f"{path}: does not match the model: '{name}' must be {kinds[0]}. Received: {kinds[1]}.")
 
 
-def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return `node` as JSON and move its tensors to `tensors`, by path."""
+def _packed(node: Any, name: str, tensors: dict[str, Tensor] | None) -> Any:
+    """Return `node` as JSON and move its tensors to `tensors`, by path; with None, only check the types."""
     import numpy as np
     import torch
 
@@ -179,13 +189,16 @@ def _packed(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, float):
         return node if math.isfinite(node) else {KIND: "float", "value": str(node)}
     if isinstance(node, torch.Tensor):
+        if tensors is None:
+            return None
         tensor = node.detach().cpu()
         strides = torch.empty_like(tensor, device="meta").stride()
         # A copy: safetensors rejects tensors with shared memory.
         tensors[name] = tensor.clone(memory_format=torch.contiguous_format)
         return {KIND: "tensor", "name": name} | ({} if tensor.is_contiguous() else {"strides": strides})
     if isinstance(node, (np.ndarray, np.generic)) and node.dtype.kind in "biuf":
-        tensors[name] = torch.from_numpy(np.array(node))
+        if tensors is not None:
+            tensors[name] = torch.from_numpy(np.array(node))
         return {KIND: "array", "name": name}
     if isinstance(node, torch.dtype):
         return {KIND: "dtype", "name": str(node).removeprefix("torch.")}

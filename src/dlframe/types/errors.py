@@ -7,8 +7,11 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-ESCAPED = {"Cc", "Cs", "Zl", "Zp", "LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-"""Unicode categories: control characters, lone surrogates, separators of lines; directions: embeddings, overrides, isolates."""
+ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories: control characters, format characters (of no width, of the writing direction), surrogates, line breaks."""
+
+JOINERS = {"\u200c", "\u200d"}
+"""Format characters that belong to the spelling of words in Arabic and Indic scripts, and to emoji: kept beside those."""
 
 
 class DlframeError(Exception):
@@ -82,9 +85,12 @@ class RunPruned(DlframeError):
 
 
 def printable(text: str) -> str:
-    """Escape control characters, line breaks, lone surrogates and what changes the writing direction."""
-    hidden = {c for c in set(text) if ESCAPED & {unicodedata.category(c), unicodedata.bidirectional(c)}}
-    return "".join(repr(c)[1:-1] if c in hidden else c for c in text) if hidden else text
+    """Escape control characters, line breaks, lone surrogates, and what is not seen or changes the writing direction."""
+    hidden = {c for c in set(text) if unicodedata.category(c) in ESCAPED}
+    if not hidden:
+        return text
+    joined = {i for i in range(1, len(text) - 1) if text[i] in JOINERS and text[i - 1] > "\x7f" < text[i + 1]}
+    return "".join(repr(c)[1:-1] if c in hidden and i not in joined else c for i, c in enumerate(text))
 
 
 def normalized(text: str) -> str:
