@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories: control characters, format characters (of no width, of the writing direction), surrogates, line breaks."""
+"""Unicode categories: control characters, format characters (of no width, of the writing direction), surrogates, line ends."""
 
 JOINERS = {"\u200c", "\u200d"}
 """Format characters that belong to the spelling of words in Arabic and Indic scripts, and to emoji: kept beside those."""
