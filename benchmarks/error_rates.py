@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from dlframe.statistics.comparison import jackknife, planning
+from dlframe.statistics.comparison import areas, jackknife, planning
 from dlframe.statistics.comparison.differences import Scores, difference, holm, mean, scores
 
 SHARED, OWN = 0.45, 0.25
@@ -104,25 +104,37 @@ def f1() -> Metric:
     return Metric("F1, 10 % positives", draw, of_positives)
 
 
-def auroc() -> Metric:
+def of_area(name: str, area: Callable[..., tuple[float, np.ndarray]]) -> Metric:
+    """An area under a curve of scores, of which 10 % are positive."""
+
     def draw(random: np.random.Generator, seeds: int, shared: dict, spread: float) -> Scores:
         target = shared["target"]
         effect = 1 + 3 * spread * random.normal(size=(seeds, 1))
         score = latent(random, seeds, shared["difficulty"], 0.0) + effect * target
-        values, deleted = zip(*(area_without_each(target, row) for row in score), strict=True)
+        values, deleted = zip(*(area(target, row, shared["groups"]) for row in score), strict=True)
         return scores(values, deleted)
 
-    return Metric("AUROC, 10 % positives", draw, of_positives)
+    return Metric(f"{name}, 10 % positives", draw, of_positives)
 
 
-def area_without_each(target: np.ndarray, score: np.ndarray) -> tuple[float, np.ndarray]:
-    """The area under the ROC curve, and without each example, from the placements."""
-    positive, negative = np.sort(score[target]), np.sort(score[~target])
-    p, q = len(positive), len(negative)
-    wins = np.where(target, np.searchsorted(negative, score), p - np.searchsorted(positive, score, side="right"))
-    total = wins[target].sum()
-    pairs = np.where(target, (p - 1) * q, p * (q - 1))
-    return total / (p * q), (total - wins) / pairs
+def delong(repetitions: int, seed: int, n: int = 360) -> tuple[float, float, float]:
+    """How often two equal models with one seed differ by this AUROC's covariances and by DeLong's, and in the same comparisons.
+
+    The test of DeLong, DeLong and Clarke-Pearson (1988, Biometrics 44:837) is written out here, from the placements.
+    """
+    random, metric = np.random.default_rng(seed), of_area("AUROC", areas.auroc)
+    ours = theirs = same = 0
+    for _ in range(repetitions):
+        shared = metric.shared(random, n)
+        target = shared["target"]
+        rows = [latent(random, 1, shared["difficulty"], 0.0)[0] + target for _ in range(2)]
+        one, other = (scores([v], [d]) for v, d in (areas.auroc(target, row, shared["groups"]) for row in rows))
+        wins = [(row[target][:, None] > row[~target]).astype(float) for row in rows]
+        gaps = wins[0] - wins[1]
+        variance = gaps.mean(1).var(ddof=1) / target.sum() + gaps.mean(0).var(ddof=1) / (~target).sum()
+        found = difference(one, other, over="examples").p_value < 0.05, 2 * ndtr(-abs(gaps.mean()) / math.sqrt(variance)) < 0.05
+        ours, theirs, same = ours + found[0], theirs + found[1], same + (found[0] == found[1])
+    return 100 * ours / repetitions, 100 * theirs / repetitions, 100 * same / repetitions
 
 
 def rmse() -> Metric:
@@ -179,6 +191,9 @@ def wer() -> Metric:
         return of_sums([np.c_[row, shared["words"]] for row in errors], ratio, shared["groups"])
 
     return Metric("WER by speakers", draw, shared, bounds=(0.0, math.inf))
+
+
+AREAS = (of_area("AUROC", areas.auroc), of_area("AP", areas.average_precision))
 
 
 def true_mean(metric: Metric, spread: float, seed: int) -> float:
@@ -253,7 +268,7 @@ def main() -> None:
                 for spread in (SMALL, LARGE) if n * s <= 100_000]  # fmt: skip
     settings += [(accuracy(0.99), n, (s, s), (spread, spread)) for n in (100, 1000, 10_000) for s in (3, 10)
                  for spread in (SMALL, LARGE)]  # fmt: skip
-    settings += [(metric, n, (s, s), (spread, spread)) for metric in (f1(), auroc(), rmse(), ndcg(), wer()) for n in (360, 2000)
+    settings += [(metric, n, (s, s), (spread, spread)) for metric in (f1(), *AREAS, rmse(), ndcg(), wer()) for n in (360, 2000)
                  for s in (3, 5, 10) for spread in (SMALL, LARGE)]  # fmt: skip
     settings += [(accuracy(0.8), 2000, (3, 3), (SMALL, 8 * SMALL)), (accuracy(0.8), 2000, (3, 10), (LARGE, LARGE))]
     settings += [(accuracy(0.8), 2000, (3, 10), (SMALL, 8 * SMALL)), (accuracy(0.8), 2000, (10, 3), (SMALL, 8 * SMALL))]
@@ -266,6 +281,12 @@ def main() -> None:
         noise = "/".join({SMALL: "small", LARGE: "large", 8 * SMALL: "8x", 0.0: "none"}[s] for s in dict.fromkeys(spreads))
         rest = f"{found['both']:>8.1f}{found['seeds']:>8.1f}{found['examples']:>10.1f}{found['coverage']:>10.1f}"
         print(f"{metric.name:<24}{n:>9,}{title:>9}{noise:>11}{rest}", flush=True)
+    if only in "AUROC, 10 % positives":
+        print(
+            "AUROC, one seed over 360 examples: {:.1f}, DeLong's test {:.1f}, alike in {:.1f}".format(
+                *delong(repetitions, seed)
+            )
+        )
     if not only:
         print(
             "six equal models, any pair: {:.1f} with Holm's correction, {:.1f} without".format(*pairs_of_six(repetitions, seed))

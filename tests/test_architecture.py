@@ -45,6 +45,7 @@ LAYERS = (
         "executors",
     ),
     "runs",
+    "analysis",
     "tracking",
     "engine",
     "population",
@@ -80,7 +81,7 @@ KNOWN_TO = {
 }
 """The only folders that may import these packages."""
 
-WITHOUT_TORCH = {"statistics", "registry", "config", "readers", "reports", "tracking", "inspection", "cli"}
+WITHOUT_TORCH = {"analysis", "statistics", "registry", "config", "readers", "reports", "tracking", "inspection", "cli"}
 
 
 def part(name: str) -> str:

@@ -16,7 +16,10 @@ import pandas
 import pytest
 from scipy import stats
 
+from dlframe.analysis.runs import read_run
 from dlframe.cli import main
+from dlframe.comparisons.compare import Options, compare_runs
+from dlframe.comparisons.presentation.gallery import gallery
 
 SHORT = ["epochs=2", "tracking=none", "model.width=16", "figures=none"]
 
@@ -119,7 +122,7 @@ def test_the_same_command_trains_nothing_again(capsys):
     said = capsys.readouterr().out
     assert "compare both: 6 jobs, 6 done before" in said
     page = Path("runs/sweeps/both/report.html").read_text()
-    assert page.count("<figure>") == 3
+    assert page.count("<figure>") == 5
     assert "compare model=mlp model.width=16,64" in page
 
 
@@ -142,6 +145,7 @@ def test_a_run_that_fails_leaves_the_others_a_table(capsys):
 
 @pytest.mark.parametrize("ending", [".md", ".tex", ".html", ".txt"])
 def test_every_format_says_the_same(ending, capsys):
+    Path(f"table{ending}").unlink(missing_ok=True)
     assert main(["compare", "both", "closed", f"out=table{ending}"]) == 0
     text = Path(f"table{ending}").read_text()
     for label in ("lda", "majority class", "points"):
@@ -151,6 +155,75 @@ def test_every_format_says_the_same(ending, capsys):
         assert r"model.width=64" in text
         assert "\\%" in text
         assert r"\textbf{" in text
+
+
+def test_a_block_of_a_markdown_file_is_replaced_and_no_other_file_overwritten(capsys):
+    Path("notes.md").write_text("# Mine\n\n<!-- dlframe compare -->\nold\n<!-- end of dlframe compare -->\n\nThe end.\n")
+    for _ in range(2):
+        assert main(["compare", "both", "out=notes.md"]) == 0
+        text = Path("notes.md").read_text()
+        assert text.startswith("# Mine\n\n<!-- dlframe compare -->\n\n| model |")
+        assert text.endswith("\n<!-- end of dlframe compare -->\n\nThe end.\n")
+        assert "old" not in text
+    Path("letter.md").write_text("Dear reader,\n")
+    capsys.readouterr()
+    assert main(["compare", "both", "out=letter.md"]) == 2
+    assert "out: letter.md is there, and must have the lines '<!-- dlframe compare -->'" in capsys.readouterr().err
+    assert Path("letter.md").read_text() == "Dear reader,\n"
+
+
+def test_areas_of_probabilities_are_compared_though_no_run_has_computed_them():
+    """From the tables: scikit-learn's AUROC of each class against the others."""
+    from sklearn.metrics import roc_auc_score
+
+    assert main(["compare", "both", "metrics=auroc,average_precision", "out=areas.csv"]) == 0
+    found = rows("areas.csv")  # the last metric of each model
+    with open("areas.csv", encoding="utf-8") as file:
+        auroc = {row["model"]: float(row["mean"]) for row in csv.DictReader(file) if row["metric"] == "auroc"}
+    tables = [pandas.read_parquet(f"runs/both-{i:04d}/predictions.parquet") for i in range(3)]
+    expected = [roc_auc_score(t.target, np.stack(t.probabilities.to_list()), multi_class="ovr") for t in tables]
+    assert auroc["mlp model.width=16"] == pytest.approx(np.mean(expected), rel=1e-5)
+    assert auroc["majority class"] == 0.5
+    metrics = [json.loads(Path(f"runs/both-{i:04d}/result.json").read_text())["metrics"] for i in range(3)]
+    assert float(found["mlp model.width=16"]["mean"]) == pytest.approx(np.mean([m["average_precision"] for m in metrics]))
+
+
+def test_the_examples_of_a_page_are_those_that_only_the_better_model_gets_right():
+    assert main(["compare", "both", "out=examples.html"]) == 0
+    page = html.unescape(Path("examples.html").read_text())
+    assert "Examples: mlp model.width=64 gets them right" in page
+    assert page.count("<figure>") == 5
+    found = gallery(compare_runs([read_run(Path(f"runs/both-{i:04d}")) for i in range(6)], Options())[0])
+    assert found
+    assert found.images is not None
+    assert found.images.shape[1:] == (1, 8, 8)
+    small, large = np.mean([right(i) for i in (0, 1, 2)], axis=0), np.mean([right(i) for i in (3, 4, 5)], axis=0)
+    ids = pandas.read_parquet("runs/both-0000/predictions.parquet").sort_values("id").id.to_numpy()
+    gap = dict(zip(map(str, ids), large - small, strict=True))
+    assert [gap[name] for name in found.ids] == sorted(gap.values(), reverse=True)[: len(found.ids)]
+
+
+def test_matched_seeds_and_random_splits(capsys):
+    """Paired t-test of the differences over matched seeds; Nadeau and Bengio's over splits, from the results by hand."""
+    assert main(["compare", "both", "design=crossed", "over=seeds", "out=crossed.csv"]) == 0
+    assert "paired t-test with matched seeds" in capsys.readouterr().out
+    values = np.array([right(i).mean() for i in range(6)]).reshape(2, 3)
+    (worse,) = (row for row in rows("crossed.csv").values() if row["p_value_holm"])
+    assert float(worse["p_value_holm"]) == pytest.approx(stats.ttest_rel(values[1], values[0])[1])
+    for i in range(6):
+        target = copied(f"both-{i:04d}", f"split-{i}")
+        config = (target / "config.yaml").read_text()
+        (target / "config.yaml").write_text(config.replace("data:\n", f"data:\n  split_seed: {i % 3}\n"))
+        facts = json.loads((target / "data.json").read_text())
+        (target / "data.json").write_text(json.dumps({**facts, "fingerprint": f"{i % 3:012d}"}))
+    assert main(["compare", *(f"runs/split-{i}" for i in range(6)), "out=splits.csv"]) == 0
+    assert "corrected resampled t-test (Nadeau and Bengio), as splits share samples" in capsys.readouterr().out
+    gaps = values[1] - values[0]
+    statistic = gaps.mean() / np.sqrt((1 / 3 + 359 / 1078) * gaps.var(ddof=1))
+    (worse,) = (row for row in rows("splits.csv").values() if row["p_value_holm"])
+    assert float(worse["p_value_holm"]) == pytest.approx(2 * stats.t.sf(abs(statistic), 2))
+    for i in range(6):
+        shutil.rmtree(f"runs/split-{i}")
 
 
 # --- refusals
@@ -172,12 +245,22 @@ def copied(run: str, name: str) -> Path:
         (["runs"], "compare: runs is no run directory"),
         (["both", "model=cnn"], "compare: takes runs, or options of runs to train. Received both: both and model=cnn"),
         (
-            ["both", "metrics=[auroc]"],
-            "compare: no metric 'auroc' follows from the predictions of runs/both-0000. Choose from: accuracy",
+            ["both", "metrics=[kappa]"],
+            "compare: no metric 'kappa' follows from the predictions of runs/both-0000. Choose from: accuracy",
         ),
         (["both", "prices"], "compare: "),
         (["both", "seeds=0"], "seeds: must be int"),
         (["both", "detect=-1"], "detect: must be"),
+        (["both", "detect=0"], "detect: must be float > 0"),
+        (["both", "design=crossed", "runs/closed-0000", "runs/missing"], "compare: no such run. Received: 'runs/missing'."),
+        (["runs/both-0000", "runs/both-0004", "design=crossed"], "design: crossed requires the same seeds of each model"),
+        (["tables=nothing"], "tables: no such table. Received: 'nothing'. Choose from: all"),
+        (["tables=forecasting,all"], "tables: must be all, or names."),
+        (["tables=forecasting,forecasting"], "tables: must be given once."),
+        (["tables=forecasting", "both"], "compare: takes runs, or tables to make. Received both: both and"),
+        (["tables=forecasting", "task=ranking"], "compare: no table could be made. task: a table has its own."),
+        (["tables=forecasting", "seeds=0"], "seeds: must be int"),
+        (["tables="], "tables: must be list of str"),
         (["both", "over=runs"], "over: must be"),
         (["both", "out=table.pdf"], "out: must end in .txt, .md, .tex, .csv, .html. Received: 'table.pdf'."),
         (["both", "out=nowhere/table.md"], "out: nowhere/table.md cannot be written: No such file or directory."),
@@ -192,8 +275,8 @@ def test_mistakes(arguments, message, capsys):
         assert status == 0
         return
     assert status == 2
-    assert error.startswith(f"error: {message}")
-    assert error.count("\n") == 1
+    assert error.splitlines()[-1].startswith(f"error: {message}")
+    assert error.count("\n") == 1 or "failed: forecasting" in error
 
 
 def changed(name: str, change) -> None:

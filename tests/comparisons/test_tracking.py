@@ -27,5 +27,14 @@ def test_each_model_is_a_run_with_its_mean_and_interval(tmp_path, monkeypatch):
         told = [run.data.metrics[f"mean/accuracy{end}"] for end in ("", "/low", "/high")]
         assert told == pytest.approx([float(row[name]) for name in ("mean", "low", "high")])
         assert run.data.metrics["seeds"] == 2
+        seeds = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+        assert {seed.data.params["seed"] for seed in seeds} == {"0", "1"}
+        assert {seed.data.params["model.name"] for seed in seeds} == {run.data.params["model"]}
+        values = [seed.data.metrics["test/accuracy"] for seed in seeds]
+        assert sum(values) / 2 == pytest.approx(run.data.metrics["mean/accuracy"])
+    sure = client.search_runs(experiments, "metrics.`mean/accuracy/low` > 0.5 and metrics.seeds = 2")
+    assert {run.info.run_id for run in sure} == {
+        run.info.run_id for run in found if run.data.metrics["mean/accuracy/low"] > 0.5
+    }
     files = {item.path for item in client.list_artifacts(study.info.run_id)}
     assert {"report.html", "figures"} <= files

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from dlframe.comparisons.analysis import Comparison
+from dlframe.analysis.comparison import Comparison
 from dlframe.comparisons.presentation.words import about, needs, p_text, size
 from dlframe.statistics.comparison import planning
 from dlframe.statistics.comparison.differences import Difference, Parts

@@ -8,7 +8,8 @@ import pytest
 from scipy import signal, stats
 from sklearn.datasets import load_iris
 
-from dlframe.statistics.intervals import Interval, bootstrap, mean_interval, wilson
+from dlframe.statistics.comparison.differences import over_seeds
+from dlframe.statistics.intervals import Interval, bootstrap, wilson
 
 
 @pytest.mark.parametrize(
@@ -39,23 +40,21 @@ def test_wilson_refuses_what_is_no_proportion(successes, n, message):
         wilson(successes, n)
 
 
-def test_mean_interval_is_students():
+def test_the_interval_over_seeds_is_students():
     widths = load_iris().data[:5, 1]
-    mean, low, high = mean_interval(widths)
+    found = over_seeds(widths)
     expected = stats.ttest_1samp(widths, 0).confidence_interval(0.95)
-    assert mean == pytest.approx(3.28)
-    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert found.value == pytest.approx(3.28)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_mean_interval_of_one_value_is_unknown_and_of_equal_values_a_point():
-    mean, low, high = mean_interval([0.98])
-    assert mean == 0.98
-    assert math.isnan(low)
-    assert math.isnan(high)
-    assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
-    assert all(map(math.isnan, mean_interval([0.5, math.nan])))
+def test_the_interval_over_one_seed_or_equal_ones_is_unknown():
+    for values in ([0.98], [0.5, 0.5, 0.5], [0.5, math.nan]):
+        found = over_seeds(values)
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
     with pytest.raises(ValueError, match=r"^a mean requires at least one value$"):
-        mean_interval([])
+        over_seeds([])
 
 
 def correlation(x, y):

@@ -147,14 +147,18 @@ def test_fresh_seeds_tell_how_much_too_good_the_search_was(fresh, optimism):
 @pytest.mark.parametrize(
     ("unit", "optimism", "said"),
     [
-        ("fraction", 0.012, "search 93.30 %, 3 fresh seeds 92.10 % (90.00 to 94.20 %): the search was 1.20 points too good"),
+        (
+            "fraction",
+            0.012,
+            "search 93.30 %, 3 fresh seeds 92.10 % (90.00 to 94.20 %), over seeds alone: the search was 1.20 points too good",
+        ),
         (
             "fraction",
             -0.003,
-            "search 93.30 %, 3 fresh seeds 92.10 % (90.00 to 94.20 %): "
+            "search 93.30 %, 3 fresh seeds 92.10 % (90.00 to 94.20 %), over seeds alone: "
             "the search was not too good: the fresh seeds are 0.30 points better",
         ),
-        ("", 0.012, "search 0.933, 3 fresh seeds 0.921 (0.9 to 0.942): the search was 0.012 too good"),
+        ("", 0.012, "search 0.933, 3 fresh seeds 0.921 (0.9 to 0.942), over seeds alone: the search was 0.012 too good"),
     ],
 )
 def test_optimism_in_words(unit, optimism, said):

@@ -65,32 +65,6 @@ def test_metrics_are_scikit_learns():
     assert metrics["f1"] == pytest.approx(f1_score(data.test["label"], prediction, average="macro"), rel=1e-5)
 
 
-def test_wilson_for_accuracy():
-    """0.8 of 5: (p + z²/2n ± z sqrt(p (1 - p) / n + z² / 4n²)) / (1 + z²/n)."""
-    estimate = build().interval("accuracy", SCORES)
-    z, n, p = 1.959964, 5, 0.8
-    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    assert estimate.value == 0.8
-    assert estimate.low == pytest.approx((p + z**2 / (2 * n) - half) / (1 + z**2 / n))
-    assert estimate.high == pytest.approx((p + z**2 / (2 * n) + half) / (1 + z**2 / n))
-
-
-@pytest.mark.parametrize("metric", ["f1", "loss", "calibration_error"])
-def test_bootstrap_for_the_rest(metric):
-    data = digits()
-    task = build(data.spec)
-    with torch.no_grad():
-        scores = task.score(first(data.test, 100))
-    estimate = task.interval(metric, scores)
-    assert estimate.value == task.metrics(scores)[metric]
-    assert estimate.low < estimate.high
-    assert estimate == task.interval(metric, scores)
-    if metric == "loss":  # of a mean, the normal interval is known
-        half = 1.96 * scores["loss"].std().item() / 10
-        assert estimate.low == pytest.approx(estimate.value - half, abs=0.3 * half)
-        assert estimate.high == pytest.approx(estimate.value + half, abs=0.3 * half)
-
-
 def test_the_baseline_is_the_majority_of_the_labels_that_are_seen():
     def split(*targets: int) -> Split:
         columns = {"image": np.zeros((len(targets), 1, 8, 8), np.uint8), "label": np.array(targets)}
@@ -253,21 +227,7 @@ def test_undefined_probabilities_are_no_class():
     scores["probability"][3] = math.nan
     task = build()
     assert all(math.isnan(value) for value in task.metrics(scores).values())
-    assert math.isnan(task.interval("f1", scores).low)
     assert task.figures(scores, digits()) == {}
-
-
-def test_the_interval_of_groups_is_wider():
-    """Five copies of each sample tell no more than one."""
-    data = digits()
-    task = build(data.spec)
-    with torch.no_grad():
-        scores = task.score(first(data.test, 100))
-    copies = {name: values.repeat_interleave(5, 0) for name, values in scores.items()}
-    alone, copied = task.interval("accuracy", scores), task.interval("accuracy", copies, np.repeat(np.arange(100), 5))
-    assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high), abs=2e-3)
-    alone, copied = task.interval("loss", scores), task.interval("loss", copies, np.repeat(np.arange(100), 5))
-    assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.15)
 
 
 # --- against independent references
@@ -320,14 +280,6 @@ def test_the_calibration_error_is_of_the_prediction_under_a_threshold():
     ]
 
 
-def test_undefined_resamples_are_counted():
-    """The recall of a class that one of four samples has: undefined in (3/4)^4 of the resamples."""
-    task = build(FRAUD, average="positive", headline="recall")
-    estimate = task.interval("recall", two_classes([0, 0, 0, 1], [0.1, 0.2, 0.3, 0.9]))
-    assert (estimate.value, estimate.low, estimate.high, estimate.resamples) == (1, 1, 1, 500)
-    assert estimate.undefined / 500 == pytest.approx(0.75**4, abs=0.06)
-
-
 def test_classes_without_a_sample_are_named():
     task = build()
     assert task.notes(SCORES) == []
@@ -370,15 +322,6 @@ def test_the_rarer_class_is_the_positive_one():
     assert metrics["average_precision"] == pytest.approx(0.8666666666666667, abs=1e-6)
     assert (metrics["precision"], metrics["recall"]) == pytest.approx((0.5, 2 / 3))
     assert task.notes(scores) == ["the positive class is 'fraud'"]
-
-
-def test_resamples_without_a_positive_have_no_average_precision():
-    scores, classes, _ = scored_file("scores.csv")
-    spec = image_spec("two", (1, 8, 8), tuple(classes), mean=(0.5,), std=(0.25,))
-    found = build(spec, average="positive", headline="average_precision").interval("average_precision", scores)
-    assert found.value == pytest.approx(0.75)
-    assert 0.03 < found.low < 0.75 <= found.high <= 1
-    assert 0.08 < found.undefined / found.resamples < 0.18  # 12.9 % of resamples have none
 
 
 def test_odds_rank_what_probabilities_round():

@@ -14,7 +14,6 @@ from torch.nn import functional
 from dlframe.config import load
 from dlframe.jobs.train import run
 from dlframe.registry import models, plugins, tasks
-from dlframe.statistics.intervals import bootstrap
 from dlframe.tasks.base import Normalizer
 from dlframe.types import Batch, Dataset, Field, Split
 
@@ -96,25 +95,18 @@ def test_mape_leaves_out_targets_of_zero():
 
 
 def test_one_target_of_60_is_zero():
-    """The 59 others tell the MAPE; a resample with none but zeros is undefined, and counted."""
+    """The 59 others tell the MAPE."""
     task = build(prices())
     target = torch.arange(60.0)[:, None]
     scores = {"prediction": target + 1, "target": target, "last": target[:, 0], "loss": torch.zeros(60)}
     assert task.metrics(scores)["mape"] == pytest.approx(100 * np.mean(1 / np.arange(1, 60)))
     assert task.notes(scores) == ["mape is over the 59 of 60 targets that are not 0"]
-    few = {name: values[:8].clone() for name, values in scores.items()}
-    few["target"][:7] = 0
-    estimate = task.interval("mape", few)
-    assert estimate.low == estimate.high == estimate.value == pytest.approx(100 / 7)
-    # The one nonzero target is in none of 4 blocks of 2, on a circle of 8.
-    assert estimate.undefined / estimate.resamples == pytest.approx((6 / 8) ** 4, abs=0.04)
 
 
 def test_undefined_predictions_have_no_error():
     task = build(prices())
     scores = {name: torch.full((9, 1), math.nan) for name in ("prediction", "target", "loss")}
     assert all(math.isnan(value) for value in task.metrics(scores).values())
-    assert math.isnan(task.interval("rmse", scores).low)
 
 
 def test_the_price_scale_does_not_matter():
@@ -176,19 +168,6 @@ def test_only_the_first_feature_is_forecast():
     task = tasks.build({"name": "forecasting"}, spec=spec, model=NoChange(1))
     batch = Batch({"window": two, "future": one[:, -1]}, torch.arange(len(two)), spec)
     assert torch.equal(predicted(task, batch), one[:, -1])
-
-
-@pytest.mark.parametrize("metric", [*ERRORS, "loss"])
-def test_the_interval_holds_the_value_and_draws_blocks(metric):
-    dataset = prices(5)
-    task = build(dataset)
-    scores = scored(task, dataset)
-    estimate = task.interval(metric, scores)
-    assert estimate.value == task.metrics(scores)[metric]
-    assert estimate.low < estimate.value < estimate.high
-    if metric == "mae":  # errors of overlapping windows are alike: as if independent, they would promise too much
-        alone = bootstrap(np.mean, (scores["prediction"] - scores["target"]).abs().numpy())
-        assert estimate.high - estimate.low > 1.2 * (alone.high - alone.low)
 
 
 def test_table_and_figure():

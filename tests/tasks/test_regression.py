@@ -64,11 +64,3 @@ def test_the_metric_of_equal_targets_is_undefined():
     scores = scored(task, np.full(4, 3.0))
     assert np.isnan(task.metrics(scores)["r2"])
     assert task.metrics(scores)["rmse"] == pytest.approx(1)  # the unit of equal targets is 1
-
-
-def test_groups_are_resampled_whole():
-    targets = np.repeat(np.arange(10.0), 5)
-    task = task_of(targets, 0.0)
-    scores = scored(task, targets)
-    alone, grouped = task.interval("rmse", scores), task.interval("rmse", scores, np.repeat(np.arange(10), 5))
-    assert grouped.high - grouped.low > alone.high - alone.low

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import shlex
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval
 
-from dlframe.comparisons.analysis import Comparison, compare
-from dlframe.comparisons.presentation import datasets, page, table
+from dlframe.analysis.comparison import Comparison, compare
+from dlframe.analysis.runs import Run, models_of
+from dlframe.analysis.splits import are_splits, compare_splits
+from dlframe.comparisons import tables
+from dlframe.comparisons.presentation import datasets, files, page, table
 from dlframe.comparisons.presentation.words import heading
-from dlframe.comparisons.runs import Run, models_of
-from dlframe.comparisons.sources import gather, split
-from dlframe.registry import NonNegative
+from dlframe.comparisons.sources import gather, split, train
+from dlframe.registry import Positive
 from dlframe.runs.run_directory import FIGURES, REPORT, check_links
 from dlframe.types import ConfigError, DlframeError, say
 
@@ -26,27 +26,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "main"]
 
-HTML = ".html"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of a comparison.
 
     Args:
+        tables: Tables to make, or "all": for each task the models of conf/table/NAME.yaml, on the default data of the task.
         seeds: Seeds of each model, from 0 on, where models are trained.
         metrics: Metrics of the table; the first one is tested. None for the headline of the runs.
         over: What intervals and tests generalize over: seeds and test examples (is the procedure better?), seeds (on this test
             set?), or examples (are these trained networks?).
+        design: Whether seeds of two models are different draws ("nested"), or matched ("crossed"): seed 3 of each has the same
+            kept labels or pretrained weights. "auto" takes them as matched with `labels_per_class`, which the seed draws.
         detect: Difference that is worth seeing, for the sentence on what it would take: in points of accuracy and other
-            fractions, else in the unit of the metric; 0 for a half of the present interval's half-width.
-        out: File for the table, ending in .md, .tex, .csv, .html or .txt; empty for none.
+            fractions, else in the unit of the metric; null for a half of the present interval's half-width.
+        out: File for the table, ending in .md, .tex, .csv, .html or .txt; empty for none. In a Markdown file that is there,
+            what stands between its lines `<!-- dlframe compare -->` and `<!-- end of dlframe compare -->` is replaced.
     """
 
+    tables: tuple[str, ...] = ()
     seeds: Annotated[int, Interval(ge=1, le=1000)] = 3
     metrics: tuple[str, ...] = ()
     over: Literal["both", "seeds", "examples"] = "both"
-    detect: NonNegative = 0.0
+    design: Literal["auto", "nested", "crossed"] = "auto"
+    detect: Positive | None = None
     out: str = ""
 
 
@@ -55,45 +59,68 @@ def main(arguments: Sequence[str]) -> int:
 
     RUN is a run directory, or the name of a grid or a sweep, of which all complete runs are taken. Runs that differ only in
     the seed are one model. Whatever else is typed as KEY=VALUE,VALUE is trained as a grid, with `seeds` seeds of each
-    combination; the same command continues it.
+    combination; the same command continues it. `tables=all` makes the table of every task, `tables=forecasting` that of one; a
+    table that cannot be made is told with its reason, and the others are made.
 
     Raises:
         DlframeError: The runs cannot be compared.
     """
     options, places, rest = split("compare", Options, arguments)
-    endings = [*table.FORMATS, HTML]
-    if options.out and Path(options.out).suffix not in endings:
-        raise ConfigError(f"out: must end in {', '.join(endings)}. Received: {options.out!r}.", "out")
+    files.check(options.out)
+    command = f"python -m dlframe compare {shlex.join(arguments)}"
+    if options.tables:
+        return _tables(options, rest, command)
 
     def use(runs: list[Run], study: Study | None, trackers: list[Any]) -> None:
         found = compare_runs(runs, options)
-        _tell(found, options)
+        _say(found, options)
+        say(*datasets.sentences(found))
+        files.write(options.out, found, detect=options.detect or 0.0)
         if study:
-            _write_page(found, study, f"python -m dlframe compare {shlex.join(arguments)}", options.detect)
+            _write_page(found, study, command, options.detect or 0.0)
             _tell_seeds(found, study, trackers)
 
     return gather("compare", places, rest, options.seeds, use)
 
 
-def _tell(found: Sequence[Comparison], options: Options) -> None:
-    """Print comparisons, and write the file that is asked for."""
+def _say(found: Sequence[Comparison], options: Options) -> None:
     for comparison in found:
-        say(heading(comparison), *table.terminal(comparison, options.detect).split("\n"))
-    say(*datasets.sentences(found))
-    if not options.out:
-        return
-    path = Path(options.out)
-    try:
-        if path.suffix == HTML:
-            with tempfile.TemporaryDirectory() as folder:
-                figures = [page.draw(comparison, Path(folder)) for comparison in found]
-            text = page.html(found, figures, "Comparison", detect=options.detect)
-        else:
-            text = "\n".join(table.FORMATS[path.suffix](comparison, options.detect) for comparison in found)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"out: {path} cannot be written: {error.strerror or error}.", "out") from None
-    say(f"written: {path}")
+        say(heading(comparison), *table.terminal(comparison, options.detect or 0.0).split("\n"))
+
+
+def _tables(options: Options, rest: Sequence[str], command: str) -> int:
+    """Make tables one after the other; the exit status: 1 if a table or one of its runs failed."""
+    asked = tables.chosen(options.tables)
+    made: list[Comparison] = []
+    failed: dict[str, str] = {}
+    status = 0
+    for number, one in enumerate(asked, 1):
+
+        def use(runs: list[Run], study: Study | None, trackers: list[Any], one: tables.Table = one) -> None:
+            found = [
+                replace(c, title=one.title)
+                for c in compare_runs(runs, replace(options, metrics=options.metrics or one.metrics))
+            ]
+            _say(found, options)
+            made.extend(found)
+            if study:
+                _write_page(found, study, command, options.detect or 0.0)
+                _tell_seeds(found, study, trackers)
+
+        say(f"table {number} of {len(asked)}: {one.title}")
+        try:
+            overrides = tables.overrides_of(one, rest)
+            tables.check_data(overrides)
+            status |= train("compare", overrides, options.seeds, use, stem=one.name)
+        except DlframeError as error:
+            failed[one.title] = str(error)
+            say(f"failed: {one.title}: {error}", error=True)
+    if not made:
+        raise ConfigError(f"compare: no table could be made. {next(iter(failed.values()))}")
+    if len(asked) > 1:
+        say(*table.overview(made, failed))
+    files.write(options.out, made, failed=failed, command=command, detect=options.detect or 0.0)
+    return int(bool(status or failed))
 
 
 def _tell_seeds(found: Sequence[Comparison], study: Study, trackers: list[Any]) -> None:
@@ -118,7 +145,8 @@ def _write_page(found: Sequence[Comparison], study: Study, command: str, detect:
     try:
         folder = study.folder / FIGURES
         figures = [page.draw(comparison, folder, f"{place}_" if place else "") for place, comparison in enumerate(found)]
-        publish(study, page.html(found, figures, study.name, command, detect))
+        joint = page.draw_together(found, folder)
+        publish(study, page.html(found, figures, study.name, command, detect, joint=joint))
     except OSError as error:
         raise DlframeError(f"{study.folder}: cannot be written: {error.strerror or error}.") from error
     say(f"page {study.folder / REPORT}")
@@ -131,8 +159,14 @@ def compare_runs(runs: Sequence[Run], options: Options) -> list[Comparison]:
         DlframeError: The runs cannot be compared.
     """
     by_data: dict[str, list[Run]] = {}
+    drawn: list[Comparison] = []
     for run in runs:
         by_data.setdefault(run.fingerprint, []).append(run)
+    for name in dict.fromkeys(run.data for run in runs):
+        own = [run for run in runs if run.data == name]
+        if are_splits(own):
+            splits = {run.fingerprint: by_data.pop(run.fingerprint) for run in own if run.fingerprint in by_data}
+            drawn.append(compare_splits([models_of(same) for same in splits.values()], options.metrics))
     names: dict[str, Run] = {}
     for same in by_data.values():
         if other := names.get(same[0].data):
@@ -141,4 +175,7 @@ def compare_runs(runs: Sequence[Run], options: Options) -> list[Comparison]:
                 f"fingerprints {same[0].fingerprint} and {other.fingerprint}"
             )
         names[same[0].data] = same[0]
-    return [compare(models_of(same), options.metrics, over=options.over) for same in by_data.values()]
+    return [
+        *drawn,
+        *(compare(models_of(same), options.metrics, over=options.over, design=options.design) for same in by_data.values()),
+    ]

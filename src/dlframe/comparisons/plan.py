@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Interval
 from scipy.stats import chi2
 
-from dlframe.comparisons.analysis import Comparison, Row, compare
+from dlframe.analysis.comparison import Comparison, Row, compare
+from dlframe.analysis.runs import Run, models_of
 from dlframe.comparisons.presentation.words import POWER, about, heading, of_shown, parts_text, size
-from dlframe.comparisons.runs import Run, models_of
 from dlframe.comparisons.sources import gather, split
-from dlframe.registry import NonNegative
+from dlframe.registry import Positive
 from dlframe.statistics.comparison import planning
 from dlframe.statistics.comparison.differences import Parts
 from dlframe.types import ConfigError, say
@@ -37,14 +37,14 @@ class Options:
     """Options of a plan.
 
     Args:
-        detect: Difference to be seen: in points of accuracy and other fractions, else in the unit of the metric; 0 for the
-            observed one.
+        detect: Difference to be seen: in points of accuracy and other fractions, else in the unit of the metric; null for
+            the observed one.
         seeds: Seeds of the pilot, where models are trained.
         metrics: Metric that is planned for; none for the headline of the runs.
         out: File for a figure of the chances, ending in .png; empty for none.
     """
 
-    detect: NonNegative = 0.0
+    detect: Positive | None = None
     seeds: Annotated[int, Interval(ge=2, le=1000)] = 3
     metrics: tuple[str, ...] = ()
     out: str = ""
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 def _target(found: Comparison, best: Row, other: Row, options: Options) -> float:
     """Return the difference to be seen, in the metric's own unit."""
     observed = abs(found.pair(best.label, other.label).difference.value)
-    if not (target := of_shown(found.metrics[found.metric], options.detect) or observed):
+    if not (target := of_shown(found.metrics[found.metric], options.detect or 0.0) or observed):
         raise ConfigError(
             f"plan: {best.label} and {other.label} are equal: say what difference is to be seen, such as detect=0.5"
         )

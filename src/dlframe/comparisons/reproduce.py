@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
-from dlframe.comparisons.analysis import compare
+from dlframe.analysis.comparison import compare
+from dlframe.analysis.runs import Model, Run, read_run
 from dlframe.comparisons.presentation.words import bounds, size
-from dlframe.comparisons.runs import Model, Run, read_run
 from dlframe.config import Config, load_options, load_saved
 from dlframe.runs import environment
 from dlframe.runs.recorder import BEST

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlframe.comparisons.runs import Run, read_run
+from dlframe.analysis.runs import Run, read_run
 from dlframe.config import load_options
 from dlframe.runs.run_directory import RESULT
 from dlframe.storage.known import is_known
@@ -31,14 +31,27 @@ def split(command: str, options: type[T], arguments: Sequence[str]) -> tuple[T, 
     own = {f.name for f in fields(options)}  # type: ignore[arg-type]  # a dataclass
     places = [text for text in arguments if "=" not in text or Path(text).is_dir()]
     others = [text for text in arguments if text not in places]
-    chosen = load_options(command, options, [text for text in others if text.partition("=")[0] in own])
+    lists = {f.name for f in fields(options) if str(f.type).startswith("tuple")}  # type: ignore[arg-type]
+    typed = [_bracketed(text, lists) for text in others if text.partition("=")[0] in own]
+    chosen = load_options(command, options, typed)
     rest = [text for text in others if text.partition("=")[0] not in own]
+    if tables := getattr(chosen, "tables", ()):
+        if places:
+            received = f"{places[0]} and tables={','.join(tables)}"
+            raise ConfigError(f"{command}: takes runs, or tables to make. Received both: {received}", "tables")
+        return chosen, places, rest
     if places and rest:
         raise ConfigError(f"{command}: takes runs, or options of runs to train. Received both: {places[0]} and {rest[0]}")
     if not places and not rest:
         example = f"python -m dlframe {command} model=cnn,rnn"
         raise ConfigError(f"{command}: requires runs, or options of runs to train. Try: {example}")
     return chosen, places, rest
+
+
+def _bracketed(text: str, lists: Container[str]) -> str:
+    """Return an option with a list of values as such a list is written: tables=a,b as tables=[a,b]."""
+    key, _, raw = text.partition("=")
+    return f"{key}=[{raw}]" if key in lists and raw and not raw.startswith("[") else text
 
 
 def gather(
@@ -66,6 +79,22 @@ def gather(
     if not rest:
         use([read_run(folder) for place in places for folder in folders_of(command, place)], None, [])
         return 0
+    return train(command, rest, seeds, use)
+
+
+def train(
+    command: str,
+    rest: Sequence[str],
+    seeds: int,
+    use: Callable[[list[Run], Study | None, list[Tracker]], Any],
+    *,
+    stem: str = "",
+) -> int:
+    """Train runs as a grid, or take those that are there, and use them; arguments as of `gather`.
+
+    Args:
+        stem: Beginning of the name of the grid; the command if empty.
+    """
     from dlframe.studies import grid
 
     status = 0
@@ -77,13 +106,14 @@ def gather(
         others = [record for record in records if record.state != "complete"]
         say(*(f"failed: {' '.join(r.overrides)}: {r.failure or 'not finished'}" for r in others))
         if not complete:
-            raise ConfigError(f"{command}: no run of {study.name} is complete")
+            why = f": {others[0].failure}" if others and others[0].failure else ""
+            raise ConfigError(f"{command}: no run of {study.name} is complete{why}")
         status = int(len(complete) < len(space.grid))
         use([read_run(Path(record.run)) for record in complete], study, trackers)
 
     is_given = any(text.startswith("seed=") for text in rest)
     own = ["reuse=true", *([] if is_given else [f"seed={','.join(map(str, range(seeds)))}"])]
-    found = grid.train([*rest, *own], stem=command, end=end)
+    found = grid.train([*rest, *own], stem=stem or command, end=end)
     return found if isinstance(found, int) else status
 
 

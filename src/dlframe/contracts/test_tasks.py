@@ -14,6 +14,8 @@ import torch
 from dlframe.contracts.building import build, difference, equal, models_for, rows, scored, step_loss
 from dlframe.contracts.samples import batch_of, suitable
 from dlframe.contracts.selection import contract
+from dlframe.jobs.train import interval_of
+from dlframe.runs.run_directory import predictions
 from dlframe.types import Ragged, declared
 
 ROUNDING = 1e-6
@@ -100,7 +102,10 @@ def check_numbers(entry: Any, task: Any, data: Any, scores: dict[str, Any]) -> N
     assert headline in baseline, f"the baseline must have the headline '{headline}'. Received: {', '.join(baseline)}"
     assert set(baseline) <= set(metrics), "the baseline has a metric that the task does not declare"
     for groups in (None, np.arange(len(data.test)) // 2):
-        interval = task.interval(headline, scores, groups)
+        split = dataclasses.replace(data.test, groups=groups)
+        table = predictions(dataclasses.replace(data, test=split), task, scores)
+        read = declared(entry.facts["metrics"])[headline]
+        interval = interval_of(task, headline, metrics[headline], scores, split, table, task.forms(), read)
         assert interval.value == pytest.approx(metrics[headline], nan_ok=True), "interval() must have the metric's own value"
         undefined = any(map(math.isnan, (interval.value, interval.low, interval.high)))
         within = undefined or interval.low <= interval.value <= interval.high

@@ -71,7 +71,7 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     run = prepared(folder, weights, plugin_paths, data=data)
     say(terminal.header(run.config, run.dataset, None, others=run.others), *run.notes)
     scored = run.score()
-    result, dataset = result_of(run.config, run.dataset, scored, folder)
+    result, _, table = result_of(run.config, run.dataset, scored, folder)
     result.seconds = time.perf_counter() - started
     result.overrides = run.overrides
     say(*terminal.summary(result).split("\n"))
@@ -79,7 +79,7 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
         path = folder / f"predictions-{run.dataset.fingerprint}.parquet"
         run_directory.check_links(folder, "test")
         try:
-            run_directory.write_predictions(dataset, scored.task, scored.scores, path)
+            run_directory.write_predictions(table, path)
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from None
         say(f"predictions {path}")

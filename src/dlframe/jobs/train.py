@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dlframe.analysis.predictions import estimate
 from dlframe.config import Config, load
 from dlframe.config.settings import Run as Options
 from dlframe.jobs.data import load_data
+from dlframe.registry import GROUPS
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
 from dlframe.runs.environment import is_main
@@ -18,10 +20,11 @@ from dlframe.runs.journal import Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
-from dlframe.types import DataError, Dataset, OtherTaskError, Result, RunPruned, no_room, say
+from dlframe.types import DataError, Dataset, Estimate, Metric, OtherTaskError, Result, RunPruned, Split, no_room, say
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
+    from dlframe.tasks.base import Scores, Task
     from dlframe.tracking import Tracker
 
 __all__ = ["Options", "load_data", "main", "result_of", "run"]
@@ -151,11 +154,11 @@ def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder, *
 
 def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recorder: Recorder, *, draw: bool = False) -> Result:
     """Write what a run has at its end, with its figures if asked, and return its result."""
-    result, dataset = result_of(config, dataset, scored, folder)
+    result, dataset, table = result_of(config, dataset, scored, folder)
     recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()})
     if isinstance(recorder, RunRecorder):
         recorder.write_best(is_last=True)
-        run_directory.write_end(config, dataset, scored.task, scored.scores, folder, recorder.journal)
+        run_directory.write_end(config, dataset, scored.task, table, folder, recorder.journal)
         if draw:
             run_directory.write_figures(dataset, scored.task, scored.scores, folder, recorder.journal)
         result.seconds = recorder.seconds
@@ -164,28 +167,68 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
     return result
 
 
-def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset]:
-    """The result, and the data that it describes: where batches were limited, the test samples that were scored."""
+def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset, Any]:
+    """The result, the data that it describes, and the table of predictions: of the test samples that were scored."""
     limited, samples = "", f"{len(scored.index):,} of {len(dataset.test):,} test samples"
     if config.trainer.limit_batches:
         limited = f"trainer.limit_batches={config.trainer.limit_batches}, {samples}"
     dataset = scored_part(dataset, scored)
     task, headline, metrics = scored.task, config.headline, config.metrics
+    forms, blocks = task.forms() | _forms(config), task.blocks(len(dataset.test))
+    found = scored.metrics | task.final_metrics(dataset)
+    table = run_directory.predictions(dataset, task, scored.scores)
+    interval = interval_of(task, headline, found[headline], scored.scores, dataset.test, table, forms, metrics[headline])
     result = Result(
         folder=folder,
         headline=headline,
-        metrics=scored.metrics | task.final_metrics(dataset),
-        interval=metrics[headline].clipped(task.interval(headline, scored.scores, dataset.test.groups)),
+        metrics=found,
+        interval=metrics[headline].clipped(interval),
         baseline=task.baseline(dataset),
         samples=len(dataset.test),
         declared=metrics,
         limited=limited,
         notes=task.notes(scored.scores),
-        forms=task.forms(),
-        blocks=task.blocks(len(dataset.test)),
+        forms=forms,
+        blocks=blocks,
         is_random=bool(config.networks),
     )
-    return result, dataset
+    return result, dataset, table
+
+
+def interval_of(
+    task: Task,
+    metric: str,
+    value: float,
+    scores: Scores,
+    split: Split,
+    table: Any,
+    forms: Mapping[str, Mapping[str, Any]],
+    read: Metric,
+) -> Estimate:
+    """A metric of scored test samples with its interval: by its form, as in comparisons, or else by the task.
+
+    Args:
+        task: The task.
+        metric: Name of the metric.
+        value: The metric.
+        scores: Of the samples.
+        split: The samples.
+        table: Their predictions.
+        forms: How metrics follow from the table.
+        read: How the metric is read.
+    """
+    if metric not in forms:
+        return task.interval(metric, scores, split.groups)
+    return estimate(table, forms[metric], value=value, read=read, blocks=task.blocks(len(split)))
+
+
+def _forms(config: Config) -> dict[str, dict[str, Any]]:
+    """Return how the further metrics follow from the table of predictions, as far as they do."""
+    found = {}
+    for name, options in config.values["metric"].items():
+        if form := GROUPS["metric"].get(options["name"]).facts["form"]:
+            found[name] = {"form": form, **{key: str(value) for key, value in options.items() if key != "name"}}
+    return found
 
 
 def scored_part(dataset: Dataset, scored: Scored) -> Dataset:

@@ -21,7 +21,7 @@ from dlframe.registry import Count, metrics
 from dlframe.types import DataSpec
 
 
-@metrics.register("auroc", scores=("probability", "target"), better="max", low=0.0, high=1.0, unit="fraction")
+@metrics.register("auroc", scores=("probability", "target"), better="max", low=0.0, high=1.0, unit="fraction", form="auroc")
 def auroc(spec: DataSpec, *, average: Literal["macro", "weighted"] = "macro") -> Metric:
     """Area under the ROC curve, one-vs-rest.
 
@@ -33,7 +33,15 @@ def auroc(spec: DataSpec, *, average: Literal["macro", "weighted"] = "macro") ->
     return AUROC(len(spec.classes), average)
 
 
-@metrics.register("average_precision", scores=("probability", "target"), better="max", low=0.0, high=1.0, unit="fraction")
+@metrics.register(
+    "average_precision",
+    scores=("probability", "target"),
+    better="max",
+    low=0.0,
+    high=1.0,
+    unit="fraction",
+    form="average_precision",
+)
 def average_precision(spec: DataSpec, *, average: Literal["macro", "weighted"] = "macro") -> Metric:
     """Area under the precision-recall curve, one-vs-rest.
 

@@ -1,7 +1,15 @@
 """Figures of a run. Only this folder imports matplotlib."""
 
 from dlframe.plots.classification import confusion, reliability
-from dlframe.plots.comparisons import differences, power_curves, seed_values, variance_split
+from dlframe.plots.comparisons import (
+    critical_difference,
+    differences,
+    power_curves,
+    right_and_wrong,
+    seed_curves,
+    seed_values,
+    variance_split,
+)
 from dlframe.plots.curves import by_slice, learning_curve, recall
 from dlframe.plots.forecasts import forecast, predictions
 from dlframe.plots.pictures.detection import ALARM, HIT, IGNORED, MISS, Drawn, detections, drawn, found_by, precision_recall
@@ -21,6 +29,7 @@ __all__ = [
     "Heard",
     "by_slice",
     "confusion",
+    "critical_difference",
     "detections",
     "differences",
     "drawn",
@@ -39,8 +48,10 @@ __all__ = [
     "predictions",
     "recall",
     "reliability",
+    "right_and_wrong",
     "samples",
     "save",
+    "seed_curves",
     "seed_values",
     "slices",
     "spectrograms",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, label, short, style
+from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, label, picture, short, style
 from dlframe.types import Metric
 
 
@@ -166,4 +166,104 @@ def power_curves(
     axes.set_xticks(seeds)
     label(axes, "", "seeds of each model", f"% chance of showing {difference}")
     figure.legend(loc="outside upper right", ncols=min(3, len(factors)), fontsize=9)
+    return figure
+
+
+COLORS, LINES = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#333333"), ("-", "--", "-.", ":")
+"""Of models: the next kind of line begins where the colors of Okabe and Ito (2008) end."""
+
+
+@style
+def seed_curves(
+    curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], *, metric: str, read: Metric, shown: int = 14
+) -> Figure:
+    """Plot the learning curves of models: the mean over seeds, with a band from the lowest to the highest seed.
+
+    Args:
+        curves: (step, value) of each run by model, best first.
+        metric: Name of the metric.
+        read: How it is read.
+        shown: Number of models that are drawn.
+    """
+    figure = Figure(figsize=(8, 4.8))
+    axes = figure.add_subplot()
+    for place, (name, runs) in enumerate(list(curves.items())[:shown]):
+        steps = sorted(set.intersection(*({step for step, _ in points} for points in runs)))
+        values = np.array([[dict(points)[step] for step in steps] for points in runs])
+        if not steps:
+            continue
+        color, line = COLORS[place % len(COLORS)], LINES[place // len(COLORS) % len(LINES)]
+        mark = "o" if len(steps) < 3 else ""
+        axes.plot(steps, values.mean(0), color=color, ls=line, marker=mark, ms=4, lw=1.8, label=short(name, 34))
+        axes.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.18, lw=0)
+    if read.unit == "fraction":
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.5g} %"))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    label(axes, "", "optimizer step", f"{metric}, mean and range of the seeds")
+    figure.legend(loc="outside right upper", fontsize=9)
+    return figure
+
+
+@style
+def critical_difference(
+    labels: Sequence[str], ranks: Sequence[float], alike: Sequence[tuple[int, int]], *, test: str
+) -> Figure:
+    """Plot mean ranks over data sets, with a bar over models of which no two are shown to differ (Demšar 2006, JMLR 7:1).
+
+    Args:
+        labels: Names of the models, in the order of their ranks.
+        ranks: Mean rank of each, 1 for the best.
+        alike: First and last model of each bar.
+        test: What the bars follow from.
+    """
+    count = len(labels)
+    half = -(-count // 2)
+    figure = Figure(figsize=(8, 1.65 + 0.34 * half + 0.16 * len(alike)))
+    axes = figure.add_subplot()
+    axes.axis("off")
+    # From the axis downwards: the bars, then the names, the better half on the left.
+    top = 0.5 + 0.35 * len(alike)
+    low, high = 1.0, float(max(count, 2))
+    axes.plot([low, high], [0, 0], color="#333333", lw=1.4)
+    for rank in range(1, count + 1):
+        axes.plot([rank, rank], [0, -0.12], color="#333333", lw=1.2)
+        axes.text(rank, -0.2, str(rank), ha="center", va="bottom", fontsize=9)
+    for place, (first, last) in enumerate(alike):
+        y = 0.35 + 0.35 * place
+        margin = 0.012 * (high - low)
+        axes.plot([ranks[first] - margin, ranks[last] + margin], [y, y], color=ORANGE, lw=5, solid_capstyle="butt")
+    for place, (name, rank) in enumerate(zip(labels, ranks, strict=True)):
+        is_left = place < half
+        y = top + 0.55 * (place if is_left else count - 1 - place)
+        end = low - 0.08 * (high - low) if is_left else high + 0.08 * (high - low)
+        axes.plot([rank, rank, end], [0, y, y], color=BLUE, lw=1.1)
+        axes.scatter([rank], [0], s=26, color=BLUE, zorder=3)
+        text = f"{short(name, 28)}  {rank:.2f}" if is_left else f"{rank:.2f}  {short(name, 28)}"
+        axes.text(end, y, text + " " if is_left else " " + text, ha="right" if is_left else "left", va="center", fontsize=9)
+    room = 0.62 * (high - low)
+    axes.set_xlim(low - room, high + room)
+    axes.set_ylim(top + 0.55 * half, -0.7)
+    figure.supxlabel(f"mean rank, 1 is best; a bar joins models of which no two are shown to differ\n({test})", fontsize=9)
+    return figure
+
+
+@style
+def right_and_wrong(images: np.ndarray, texts: Sequence[str], *, columns: int = 6) -> Figure:
+    """Plot test images with what two models say of them.
+
+    Args:
+        images: (images, channels, height, width) uint8.
+        texts: What is written above each.
+        columns: Images in a row.
+    """
+    rows = -(-len(images) // columns)
+    lines = max(text.count("\n") + 1 for text in texts)
+    figure = Figure(figsize=(11, rows * (1.5 + 0.19 * lines)))
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.axis("off")
+    for axes, image, text in zip(panels.flat, images, texts, strict=False):
+        picture(axes, image)
+        told = "\n".join(short(line, 30) for line in text.split("\n"))
+        axes.set_title(told, fontsize=8.5, weight="normal", loc="center")
     return figure

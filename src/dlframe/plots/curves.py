@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from dlframe.plots.style import BLUE, ORANGE, SPLITS, label, style
+from dlframe.statistics.comparison.differences import over_seeds
 
 
 @style
@@ -99,8 +100,9 @@ def by_slice(
     for shift, color, name, column in ((-0.2, ORANGE, "most popular", baseline), (0.2, BLUE, "model", model)):
         column = np.asarray(column, float)
         parts = [column[(places == i) & ~np.isnan(column)] for i in np.unique(places)]
-        means = [part.mean() if len(part) else np.nan for part in parts]
-        errors = [1.96 * part.std() / max(1, len(part)) ** 0.5 for part in parts]
+        found = [over_seeds(part) if len(part) else None for part in parts]  # of independent samples, as of seeds
+        means = [each.value if each else np.nan for each in found]
+        errors = [np.nan_to_num(each.high - each.value) if each else 0.0 for each in found]
         axes.bar(np.arange(len(parts)) + shift, means, 0.4, yerr=errors, color=color, label=name, ecolor="black", capsize=2)
     for i in np.unique(places):
         inside = numbers[places == i]

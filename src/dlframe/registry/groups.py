@@ -48,7 +48,7 @@ callbacks = Registry("callback")
 metrics = Registry(
     "metric",
     injected=("spec",),
-    facts={"scores": (), "better": "max", "low": -math.inf, "high": math.inf, "unit": ""},
+    facts={"scores": (), "better": "max", "low": -math.inf, "high": math.inf, "unit": "", "form": ""},
 )
 
 samplers = Registry("sampler", injected=("seed", "number"), facts={"objectives": "one", "exhaustive": False})
@@ -57,7 +57,7 @@ executors = Registry("executor")
 
 CHOICES = ("trainer", "tracking", "experiment")
 """Groups of a run that hold only YAML files."""
-STUDY_CHOICES = ("search",)
+STUDY_CHOICES = ("search", "table")
 """Groups of a study that hold only YAML files."""
 
 _VARIABLES: dict[str, Registry] = {

@@ -125,7 +125,7 @@ def _fresh(summary: StudySummary, fresh: Estimate, objective: Objective) -> str:
     seeds = f"{summary.seeds} fresh seeds" if summary.seeds > 1 else "a fresh seed"
     parts = [f"<h3>On {seeds}</h3>", f'<p class="value">{escaped(read.text(fresh.value))}</p>']
     if interval:
-        parts.append(f"<p>95 % interval {escaped(interval)}</p>")
+        parts.append(f"<p>95 % interval over seeds alone {escaped(interval)}</p>")
     if math.isfinite(summary.optimism):
         worse = "worse" if summary.optimism > 0 else "better"
         text = (

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlframe.statistics.intervals import mean_interval
-from dlframe.types import Estimate, Result, printable
+from dlframe.analysis.comparison import mean_of_runs
+from dlframe.types import Result, printable
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Row:
 def table(rows: Sequence[Row]) -> str:
     """Format one line per job, and the mean of each seed group.
 
-    The interval of a job is over test samples, that of a mean over seeds (Student's t). The last line tells how to draw figures
-    where there are none yet.
+    The interval of a job is over test samples, that of a mean over seeds and test samples, as far as the predictions give it:
+    a line tells. The last line tells how to draw figures where there are none yet.
     """
     width = max(len(row.title) for row in rows)
     lines = ["", f"{'job':<{width}}  result"]
@@ -39,12 +39,16 @@ def table(rows: Sequence[Row]) -> str:
             text = f"{result.headline} {read.with_interval(result.interval)}, {name} {read.text(baseline[result.headline])}, "
             text += f"{result.seconds:.1f} s, {result.folder}" + (f"; limited: {result.limited}" if result.limited else "")
         lines.append(f"{row.title:<{width}}  {text}")
+    kinds: set[str] = set()
     for group, results in groups.items():
         if len(results) > 1 and group != "-" and len({result.headline for result in results}) == 1:
             metric, read = results[0].headline, results[0].metric(results[0].headline)
-            mean = Estimate(*mean_interval([result.metrics[metric] for result in results]))
+            mean, over = mean_of_runs(results, metric)
+            kinds.add(over)
             interval = read.with_interval(read.clipped(mean))
             lines.append(f"{group:<{width}}  {metric} {interval}, mean of {len(results)} seeds")
+    if kinds:
+        lines.append(f"95 % intervals: of a job over test samples, of a mean over {' or '.join(sorted(kinds, reverse=True))}")
     folders = [row.result.folder for row in rows if row.result and row.result.folder]
     if folders and not (folders[0] / "figures").exists():
         lines.append(f"figures are drawn on request: python -m dlframe figures {shlex.quote(str(folders[0]))}")

@@ -328,44 +328,51 @@ def warn_of_versions(folder: Path) -> None:
         say(f"warning: package versions changed; results may differ: {'; '.join(changed)}", error=True)
 
 
-def write_end(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> None:
+def write_end(config: Config, dataset: Dataset, task: Task, table: Any, folder: Path, journal: Journal) -> None:
     """Write predictions and the model after the test.
 
     Args:
         config: Config of the run.
         dataset: Data of the run; the test split has the scored samples only.
         task: Task with the best weights.
-        scores: Scores of the test split, in its order.
+        table: Predictions of the test split, in its order.
         folder: Run directory.
         journal: Journal of the run.
     """
-    write_predictions(dataset, task, scores, folder / "predictions.parquet")
+    write_predictions(table, folder / "predictions.parquet")
     journal.write("artifact", path="predictions.parquet", to="")
     exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
     journal.write("model", path=MODEL)
 
 
-def write_predictions(dataset: Dataset, task: Task, scores: Scores, path: Path) -> None:
-    """Write a row per test sample; the values of a column with several are named in the metadata of the column."""
+def predictions(dataset: Dataset, task: Task, scores: Scores) -> Any:
+    """Return an Arrow table with a row per test sample; the values of a column with several are named in its metadata."""
     import pyarrow
-    import pyarrow.parquet
 
     split = dataset.test
     columns = {"id": split.ids.tolist()} | ({} if split.groups is None else {"group": split.groups.tolist()})
     columns |= task.table(scores, split)
     if (baseline := task.baseline_predictions(dataset)) is not None:
-        columns["baseline"] = baseline
+        own = baseline if isinstance(baseline, dict) else {"prediction": baseline}
+        columns |= {"baseline" if name == "prediction" else f"baseline_{name}": values for name, values in own.items()}
     table = pyarrow.table(columns)
     for name, field in task.outputs().items():
         if field.names and name in table.column_names and pyarrow.types.is_list(table.schema.field(name).type):
             named = table.schema.field(name).with_metadata({"names": json.dumps(field.names, ensure_ascii=False)})
             table = table.cast(table.schema.set(table.schema.get_field_index(name), named))
+    return table
+
+
+def write_predictions(table: Any, path: Path) -> None:
+    """Write a table of predictions."""
+    import pyarrow.parquet
+
     with _replacing(path) as unfinished:
         pyarrow.parquet.write_table(table, unfinished)
 
 
 def write_figures(dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> list[str]:
-    """Draw the figures of a run; arguments as of `write_end`.
+    """Draw the figures of a run; arguments as of `write_end`, and the scores of the test split, in its order.
 
     Returns:
         Their names.

@@ -29,36 +29,6 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def wilson_of_groups(correct: ArrayLike, groups: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion of grouped samples.
-
-    Uses the effective sample size: the number of independent samples with the same variance as between groups (Korn and
-    Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts"); at most the
-    number of samples, and the number of groups if all outcomes are equal.
-
-    Args:
-        correct: (samples,) bool.
-        groups: (samples,) names.
-        level: Confidence level.
-
-    Returns:
-        Interval; (NaN, NaN) for a single group.
-    """
-    from scipy.special import ndtri
-
-    correct = np.asarray(correct, dtype=float)
-    members = _members(groups, len(correct))
-    n, count, proportion = len(correct), len(members), float(correct.mean())
-    if count < 2:
-        return math.nan, math.nan
-    residuals = np.array([(correct[index] - proportion).sum() for index in members])
-    variance = float((residuals**2).sum()) / n**2 * count / (count - 1)
-    effective = min(n, proportion * (1 - proportion) / variance) if variance else count
-    z = float(ndtri((1 + level) / 2)) ** 2 / effective
-    center, half = (proportion + z / 2) / (1 + z), math.sqrt(proportion * (1 - proportion) * z + z * z / 4) / (1 + z)
-    return max(0.0, center - half), min(1.0, center + half)
-
-
 @dataclass(frozen=True)
 class Interval:
     """Bootstrap interval.
@@ -145,24 +115,3 @@ def _members(groups: ArrayLike | None, n: int) -> list[np.ndarray]:
     if len(inverse) != n:
         raise ValueError(f"groups must have {n} names, one per sample. Received: {len(inverse)}")
     return np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse, minlength=len(names)))[:-1])
-
-
-def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
-    """Return mean and Student's t interval of values: (mean, low, high).
-
-    The interval of one value is (NaN, NaN). A NaN value makes all three NaN.
-
-    Raises:
-        ValueError: No values.
-    """
-    from scipy.special import stdtrit
-
-    values = np.asarray(values, dtype=float)
-    n = values.size
-    if n == 0:
-        raise ValueError("a mean requires at least one value")
-    mean = float(values.mean())
-    if n == 1:
-        return mean, math.nan, math.nan
-    half = float(stdtrit(n - 1, (1 + level) / 2) * values.std(ddof=1) / math.sqrt(n))
-    return mean, mean - half, mean + half

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from dlframe.statistics.intervals import mean_interval
+from dlframe.statistics.comparison.differences import over_seeds
 
 
 @dataclass(frozen=True)
@@ -76,5 +76,6 @@ def winner(
         selected, seed = others.argmax(0), np.arange(seeds)
         gap = others[selected, seed] - table[selected, seed]
         optimism = max(0.0, float(gap.mean()) * math.sqrt((seeds - 1) / seeds))
-    interval = mean_interval(fresh) if len(fresh) else (math.nan, math.nan, math.nan)
+    found = over_seeds(fresh) if len(fresh) else None
+    interval = (found.value, found.low, found.high) if found else (math.nan, math.nan, math.nan)
     return Winner(members[best], sign * float(table[best].mean()), optimism, seeds, len(members), interval)

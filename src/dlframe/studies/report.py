@@ -38,13 +38,18 @@ class Fresh:
     seeds: int
     optimism: float
 
+    @property
+    def _over(self) -> str:
+        """What the interval is over: the objective is of the validation split, whose predictions are not kept."""
+        return ", over seeds alone" if self.seeds > 1 else ""
+
     def text(self, objective: Objective, best: float) -> str:
-        """Say it: "search 93.30 %, fresh seeds 92.10 % (90.00 to 94.20 %): the search was 1.20 points too good"."""
+        """Say it: "search 93.30 %, fresh seeds 92.10 % (90 to 94 %), over seeds alone: the search was 1.20 points too good"."""
         read = objective.read
         size = f"{100 * abs(self.optimism):.2f} points" if objective.unit == "fraction" else read.text(abs(self.optimism))
         what = f"was {size} too good" if self.optimism > 0 else f"was not too good: the fresh seeds are {size} better"
         seeds = f"{self.seeds} fresh seeds" if self.seeds > 1 else "a fresh seed"
-        return f"search {read.text(best)}, {seeds} {read.with_interval(self.estimate)}: the search {what}"
+        return f"search {read.text(best)}, {seeds} {read.with_interval(self.estimate)}{self._over}: the search {what}"
 
 
 def fresh_name(study: Study, best: TrialRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class Task(nn.Module, ABC):
     The registration states metadata: `targets` (supported kinds of target) and `requires` (required kinds), `scores`
     (names that `score` returns), `metrics` (names that `metrics` returns, each with direction, range and unit, see
     `dlframe.types.Metric`), `headline` (the primary metric) and `monitor` (the metric that selects the best epoch; empty
-    for the primary metric). A subclass implements `score`, `metrics`, `predict`, `outputs`, `baseline`, `interval`,
+    for the primary metric). A subclass implements `score`, `metrics`, `predict`, `outputs`, `baseline`,
     `table`, and `loss` or `partial_fit`.
 
     Args:
@@ -191,26 +192,31 @@ class Task(nn.Module, ABC):
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """Return the name and test metrics of the trivial baseline."""
 
-    @abstractmethod
     def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with its 95 % interval over samples or `groups`.
+        """Return a metric that has no form with its 95 % interval over samples or `groups`; without one by default.
 
-        `Estimate.of(value, bootstrap(...))` tells how many resamples are undefined.
+        The interval of a metric with a form follows from it, as in comparisons. `Estimate.of(value, bootstrap(...))` tells how
+        many resamples are undefined.
         """
+        return Estimate(self.metrics(scores)[metric], math.nan, math.nan)
 
     @abstractmethod
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         """Return the predictions by column: target, prediction, score."""
 
     def forms(self) -> dict[str, dict[str, Any]]:
-        """Return how metrics follow from the columns of `table`, for comparisons: {"f1": {"form": "f1", "average": "macro"}}.
+        """Return how metrics follow from the columns of `table`: {"f1": {"form": "f1", "average": "macro"}}.
 
-        The forms are those of `dlframe.statistics.comparison.predicted`; a metric without one is not compared.
+        Intervals and comparisons follow from it. The forms are those of `dlframe.statistics.comparison.predicted`; a metric
+        without one is not compared.
         """
         return {}
 
-    def baseline_predictions(self, dataset: Dataset) -> list | None:
-        """Return the column "prediction" of the trivial baseline for the test split; None where it has none."""
+    def baseline_predictions(self, dataset: Dataset) -> dict[str, list] | list | None:
+        """Return the predictions of the trivial baseline for the test split; None where it has none.
+
+        The column "prediction" of `table`, or by name all columns of which `forms` take others than those of the model.
+        """
         return None
 
     def blocks(self, samples: int) -> int:

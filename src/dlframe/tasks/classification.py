@@ -19,9 +19,8 @@ from torchmetrics.functional.classification import (
 
 from dlframe.registry import Fraction, NonNegative, Positive, tasks
 from dlframe.statistics.calibration import expected_calibration_error
-from dlframe.statistics.intervals import bootstrap, wilson, wilson_of_groups
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate, Field, Split, nearest, normalized
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Split, nearest, normalized
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -294,30 +293,9 @@ class Classification(Task):
         average = {"average": self.average}
         if self.average == "positive":
             average["positive"] = self.spec.classes[self.positive]
-        return {"accuracy": {"form": "accuracy"}} | {name: {"form": name, **average} for name in ("f1", "precision", "recall")}
-
-    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return Wilson's interval for the accuracy, else a percentile bootstrap."""
-        value = self.metrics(scores)[metric]
-        if math.isnan(value):
-            return Estimate(value, math.nan, math.nan)
-        if metric == "accuracy":
-            right = (self.classes(scores["probability"]) == scores["target"]).numpy()
-            return Estimate(
-                value, *(wilson(int(right.sum()), len(right)) if groups is None else wilson_of_groups(right, groups))
-            )
-        rows = np.arange(len(scores["target"]))
-
-        def statistic(sample: np.ndarray) -> float:
-            chosen = torch.from_numpy(sample)
-            probability, target = scores["probability"][chosen], scores["target"][chosen]
-            if metric == "average_precision":
-                return self._average_precision(probability, target)
-            if metric in ("f1", "precision", "recall"):
-                return self._of_classes(self.classes(probability), target)[metric]
-            return self.metrics({name: values[chosen] for name, values in scores.items()})[metric]
-
-        return Estimate.of(value, bootstrap(statistic, rows, groups=groups, resamples=500))
+        found = {name: {"form": name, **average} for name in ("f1", "precision", "recall")}
+        found["average_precision"] = {"form": "average_precision", "by": "odds", **average}
+        return {"accuracy": {"form": "accuracy"}} | found
 
     def notes(self, scores: Scores) -> list[str]:
         """Tell the threshold, and the classes without a sample."""

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from dlframe.registry import tasks
 from dlframe.statistics import detection as statistics
 from dlframe.statistics.detection import Detections, Matches, Objects
-from dlframe.statistics.intervals import bootstrap
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, DataError, Dataset, DataSpec, Estimate, Field, Ragged, Split
+from dlframe.types import Batch, DataError, Dataset, DataSpec, Field, Ragged, Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,7 +145,7 @@ class Detection(Task):
         )
 
     def matches(self, scores: Scores) -> Matches:
-        """Match detections and objects; kept for the interval and the figures of the same scores."""
+        """Match detections and objects; kept for the figures of the same scores."""
         if self._matched is None or self._matched[0] is not scores["found"].values:
             detections, true = self.arrays(scores)
             images = len(scores["found"])
@@ -188,18 +187,12 @@ class Detection(Task):
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """Predict the mean box of the most frequent class in each image."""
-        train, test = dataset.train, dataset.test
-        counts = np.bincount(train[self.label].values, minlength=len(self.spec.classes))
-        if not counts.sum():
-            raise DataError(f"data={self.spec.name}: the train split must have objects. Received: none.")
-        label = int(counts.argmax())
-        box = train[self.box].values[train[self.label].values == label].mean(0)
-        image = np.arange(len(test))
-        boxes, truth = np.broadcast_to(box.astype(np.float64), (len(test), 4)), test[self.box].values
+        test = dataset.test
+        label, boxes = self._mean_box(dataset)
+        image, truth = np.arange(len(test)), test[self.box].values
         true_image = np.repeat(image, test[self.box].lengths)
         if self.frame:
             frame = torch.from_numpy(np.asarray(test[self.frame]))
-            boxes = _in_original(torch.from_numpy(boxes.copy()), frame).numpy()
             truth = _in_original(torch.from_numpy(truth), frame[true_image]).numpy()
         about = test[self.about].values if self.about else np.zeros((len(truth), 0))
         true = self._objects(truth, test[self.label].values, about, true_image)
@@ -207,21 +200,26 @@ class Detection(Task):
         matches = statistics.match(found, true, classes=len(self.spec.classes), images=len(test))
         return f"mean box of {self.spec.classes[label]}", statistics.summary(matches)
 
-    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return a percentile bootstrap over images, which are matched once."""
-        value = self.metrics(scores)[metric]
-        if math.isnan(value):
-            return Estimate(value, math.nan, math.nan)
-        images = len(scores["found"])
+    def _mean_box(self, dataset: Dataset) -> tuple[int, np.ndarray]:
+        """Return the most frequent class, and its mean box (images, 4) in pixels of each original test image."""
+        train, test = dataset.train, dataset.test
+        counts = np.bincount(train[self.label].values, minlength=len(self.spec.classes))
+        if not counts.sum():
+            raise DataError(f"data={self.spec.name}: the train split must have objects. Received: none.")
+        label = int(counts.argmax())
+        box = train[self.box].values[train[self.label].values == label].mean(0)
+        boxes = np.broadcast_to(box.astype(np.float64), (len(test), 4))
+        if self.frame:
+            boxes = _in_original(torch.from_numpy(boxes.copy()), torch.from_numpy(np.asarray(test[self.frame]))).numpy()
+        return label, boxes
 
-        def statistic(rows: np.ndarray) -> float:
-            return self.resampled(metric, scores, np.bincount(rows, minlength=images))
+    def baseline_predictions(self, dataset: Dataset) -> dict[str, list]:
+        label, boxes = self._mean_box(dataset)
+        names = [[self.spec.classes[label]]] * len(boxes)
+        return {"prediction": names, "score": [[1.0]] * len(boxes), "box": boxes[:, None].tolist()}
 
-        return Estimate.of(value, bootstrap(statistic, np.arange(images), groups=groups, resamples=300))
-
-    def resampled(self, metric: str, scores: Scores, weights: np.ndarray) -> float:
-        """Compute a metric of images that are drawn `weights` (images,) times each."""
-        return statistics.summary(self.matches(scores), [metric], weights)[metric]
+    def forms(self) -> dict[str, dict[str, Any]]:
+        return {name: {"form": "detection", "metric": name} for name in statistics.METRICS}
 
     def notes(self, scores: Scores) -> list[str]:
         """Tell the classes without an object, which the means leave out, and how many objects are ignored."""
@@ -328,6 +326,10 @@ class Detection(Task):
             "score": [rows[:, 4].tolist() for rows in scores["found"]],
             "target_box": [boxes.tolist() for boxes in scores["box"]],
             "box": [rows[:, :4].tolist() for rows in scores["found"]],
+            **{
+                f"target_{name}": [rows[:, i].tolist() for rows in scores["about"]]
+                for i, name in enumerate(self.spec.targets[self.about].names if self.about else ())
+            },
         }
 
     def outputs(self) -> dict[str, Field]:

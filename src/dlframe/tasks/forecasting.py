@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,9 +11,8 @@ from torch.nn import functional
 
 from dlframe.registry import tasks
 from dlframe.statistics.errors import mae, mape, rmse
-from dlframe.statistics.intervals import bootstrap
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Split
+from dlframe.types import Batch, Dataset, DataSpec, Field, Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,19 +137,6 @@ class Forecasting(Task):
     def blocks(self, samples: int) -> int:
         """Return up to 20 blocks, none shorter than the horizon: windows overlap, and volatility clusters."""
         return max(2, min(20, samples // max(5, self.horizon)))
-
-    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with a block bootstrap over consecutive windows.
-
-        Windows overlap, and volatility clusters. Blocks have the length of the horizon or, if larger, the cube root of
-        the number of windows (Hall, Horowitz and Jing 1995). Groups are ignored.
-        """
-        block = max(scores["target"].shape[1], round(len(scores["target"]) ** (1 / 3)))
-        names, statistic = (("prediction", "target"), ERRORS[metric]) if metric in ERRORS else ((metric,), np.mean)
-        value, arrays = self.metrics(scores)[metric], [scores[name].numpy() for name in names]
-        if any(np.isnan(array).any() for array in arrays):
-            return Estimate(value, math.nan, math.nan)
-        return Estimate.of(value, bootstrap(statistic, *arrays, block=block))
 
     def notes(self, scores: Scores) -> list[str]:
         """Count the targets that the MAPE leaves out."""

@@ -60,23 +60,17 @@ class KittiDetection(Detection):
     ) -> None:
         super().__init__(spec, model, threshold=threshold)
         self.headline = headline  # type: ignore[assignment]  # one of more
-        self._levels: tuple[Any, dict[str, Any]] | None = None
 
-    def _at(self, level: str, scores: Scores, weights: np.ndarray | None = None) -> float:
-        """Compute the average precision at a difficulty; matches are kept for the interval of the same scores."""
-        if self._levels is None or self._levels[0] is not scores["found"].values:
-            self._levels = (scores["found"].values, {})
-        kept = self._levels[1]
-        if level not in kept:
-            detections, true = self.arrays(scores)
-            about = scores["about"].values.numpy()
-            truncation, occlusion = (
-                np.zeros(len(true.box)) if (column := self.known(about, name)) is None else column
-                for name in ("truncation", "occlusion")
-            )
-            facts = {"names": self.spec.classes, "images": len(scores["found"]), "level": level}
-            kept[level] = kitti.matched(detections, true, truncation, occlusion, **facts)
-        return kitti.average_precision(kept[level], weights=weights)
+    def _at(self, level: str, scores: Scores) -> float:
+        """Compute the average precision at a difficulty."""
+        detections, true = self.arrays(scores)
+        about = scores["about"].values.numpy()
+        truncation, occlusion = (
+            np.zeros(len(true.box)) if (column := self.known(about, name)) is None else column
+            for name in ("truncation", "occlusion")
+        )
+        facts = {"names": self.spec.classes, "images": len(scores["found"]), "level": level}
+        return kitti.average_precision(kitti.matched(detections, true, truncation, occlusion, **facts))
 
     def metrics(self, scores: Scores) -> dict[str, float]:
         found = super().metrics(scores)
@@ -84,6 +78,5 @@ class KittiDetection(Detection):
             return found | {f"ap_{level}": math.nan for level in kitti.LEVELS}
         return found | {f"ap_{level}": self._at(level, scores) for level in kitti.LEVELS}
 
-    def resampled(self, metric: str, scores: Scores, weights: np.ndarray) -> float:
-        level = metric.removeprefix("ap_")
-        return self._at(level, scores, weights) if level in kitti.LEVELS else super().resampled(metric, scores, weights)
+    def forms(self) -> dict[str, dict[str, Any]]:
+        return super().forms() | {f"ap_{level}": {"form": "detection", "metric": f"ap_{level}"} for level in kitti.LEVELS}

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from dlframe.readers.interactions import in_order, read_interactions
 from dlframe.registry import Count, tasks
-from dlframe.statistics.intervals import bootstrap
 from dlframe.statistics.metrics.ranking import METRICS, Gain, at_k, gains_of
 from dlframe.tasks.base import Scores, Task, Totals
 from dlframe.tasks.negatives import ATTEMPTS, hashed, popular, uniform
@@ -24,7 +23,6 @@ from dlframe.types import (
     DataError,
     Dataset,
     DataSpec,
-    Estimate,
     Field,
     Ragged,
     Split,
@@ -274,25 +272,13 @@ class Ranking(Task):
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         return "most popular", self.metrics(self.popular_scores(dataset))
 
-    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with a bootstrap over users."""
-        value = self.metrics(scores)[metric]
-        if metric in METRICS:
-            values = self.by_user(scores)[metric]
-            known = ~np.isnan(values)
-            if not known.any():
-                return Estimate(value, np.nan, np.nan)
-            return Estimate.of(value, bootstrap(np.mean, values[known], groups=None if groups is None else groups[known]))
-        popularity = self.popularity.cpu().numpy()
-
-        def statistic(lists: np.ndarray) -> float:
-            listed = lists[lists >= 0]
-            return float(popularity[listed].mean()) if metric == "popularity" else len(np.unique(listed)) / len(self.items)
-
-        return Estimate.of(value, bootstrap(statistic, scores["top"].numpy(), groups=groups, resamples=500))
+    def baseline_predictions(self, dataset: Dataset) -> dict[str, list]:
+        scores = self.popular_scores(dataset)
+        metrics = {name: values.tolist() for name, values in self.by_user(scores).items()}
+        return {"prediction": self.named(scores["top"]), **metrics}
 
     def forms(self) -> dict[str, dict[str, Any]]:
-        return {name: {"form": "mean", "column": name} for name in METRICS}
+        return {name: {"form": "mean", "column": name, "undefined": "skip"} for name in METRICS}
 
     def notes(self, scores: Scores) -> list[str]:
         users = len(scores["top"])

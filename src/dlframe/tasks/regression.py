@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,9 +11,8 @@ from torch.nn import functional
 
 from dlframe.registry import tasks
 from dlframe.statistics.errors import mae, r2, rmse
-from dlframe.statistics.intervals import bootstrap
 from dlframe.tasks.base import Scores, Task
-from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Split
+from dlframe.types import Batch, Dataset, DataSpec, Field, Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,15 +108,7 @@ class Regression(Task):
         return np.repeat(mean[None], len(dataset.test), axis=0)
 
     def forms(self) -> dict[str, dict[str, Any]]:
-        return {name: {"form": name} for name in ("rmse", "mae")}
-
-    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with a bootstrap over samples or groups."""
-        names, statistic = (("prediction", "target"), ERRORS[metric]) if metric in ERRORS else ((metric,), np.mean)
-        value, arrays = self.metrics(scores)[metric], [scores[name].numpy() for name in names]
-        if any(np.isnan(array).any() for array in arrays):
-            return Estimate(value, math.nan, math.nan)
-        return Estimate.of(value, bootstrap(statistic, *arrays, groups=groups))
+        return {name: {"form": name} for name in ERRORS}
 
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         """Return target, prediction and, as score, the absolute error."""

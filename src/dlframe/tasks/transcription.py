@@ -16,11 +16,10 @@ from torch.nn import functional
 from dlframe.readers.audio.files import read_audio
 from dlframe.readers.audio.mel import HOP, MELS, STRIDE, WINDOW, mel_filters
 from dlframe.registry import Count, NonNegative, tasks
-from dlframe.statistics.intervals import bootstrap
 from dlframe.statistics.transcripts.beam import beam_search, fit_letters
 from dlframe.statistics.transcripts.edits import aligned, characters, edits, words
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate, Field, Ragged, Split, say
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Ragged, Split, say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,21 +209,7 @@ class Transcription(Task):
 
     def errors(self, scores: Scores) -> dict[str, np.ndarray]:
         """Count edits, words and letters of each sample (samples,)."""
-        target, transcript = self.texts(scores["target"]), self.texts(scores["transcript"])
-        said, heard = ([words(text) for text in texts] for texts in (target, transcript))
-        of_words = edits(said, heard)
-        letters = [characters(text) for text in target]
-        of_letters = edits(letters, [characters(text) for text in transcript])
-        insertions, deletions, substitutions = of_words.T
-        return {
-            "word_errors": of_words.sum(1),
-            "words": np.array([*map(len, said)]),
-            "letter_errors": of_letters.sum(1),
-            "letters": np.array([*map(len, letters)]),
-            "insertions": insertions,
-            "deletions": deletions,
-            "substitutions": substitutions,
-        }
+        return errors_of(self.texts(scores["target"]), self.texts(scores["transcript"]))
 
     def metrics(self, scores: Scores) -> dict[str, float]:
         """Compute error rates and the mean loss of a letter; rates of no words are NaN."""
@@ -234,29 +219,22 @@ class Transcription(Task):
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """Predict the most frequent training transcript."""
-        said = self._texts_of(dataset.test)
-        heard = self.baseline_predictions(dataset)
-        pairs = {"wer": ([*map(words, said)], [*map(words, heard)]), "cer": (said, heard)}
-        return "most frequent transcript", {
-            name: ratio(edits(*pair).sum(1), np.array([*map(len, pair[0])])) for name, pair in pairs.items()
-        }
+        errors = errors_of(self._texts_of(dataset.test), self._most_frequent(dataset))
+        return "most frequent transcript", {name: ratio(errors[above], errors[below]) for name, (above, below) in RATES.items()}
 
-    def baseline_predictions(self, dataset: Dataset) -> list[str]:
+    def baseline_predictions(self, dataset: Dataset) -> dict[str, list]:
+        heard = self._most_frequent(dataset)
+        errors = errors_of(self._texts_of(dataset.test), heard)
+        return {"prediction": heard, **{name: values.tolist() for name, values in errors.items()}}
+
+    def _most_frequent(self, dataset: Dataset) -> list[str]:
+        """Return the most frequent training transcript, for each test sample."""
         counts = Counter(self._texts_of(dataset.train))
         return [min(counts, key=lambda text: (-counts[text], text))] * len(dataset.test)
 
     def _texts_of(self, split: Split) -> list[str]:
         text = split[self.text]
         return self.texts(Ragged(torch.from_numpy(np.ascontiguousarray(text.values)), torch.from_numpy(text.offsets)))
-
-    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with a bootstrap over utterances, or over groups: speakers."""
-        errors = self.errors(scores) | {"loss": scores["loss"].double().numpy()}
-        above, below = RATES.get(metric, ("loss", "letters"))
-        value = self.metrics(scores)[metric]
-        if np.isnan(errors[above]).any():
-            return Estimate(value, math.nan, math.nan)
-        return Estimate.of(value, bootstrap(ratio, errors[above], errors[below], groups=groups))
 
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         """Return texts, confidence as score, and the edits and words of each utterance."""
@@ -336,3 +314,20 @@ class Transcription(Task):
 def ratio(above: np.ndarray, below: np.ndarray) -> float:
     """Return the quotient of sums; NaN where there is nothing to divide by."""
     return float(above.sum() / below.sum()) if below.sum() else math.nan
+
+
+def errors_of(said: list[str], heard: list[str]) -> dict[str, np.ndarray]:
+    """Count edits, words and letters of each pair of transcripts (samples,)."""
+    of_words = edits([words(text) for text in said], [words(text) for text in heard])
+    letters = [characters(text) for text in said]
+    of_letters = edits(letters, [characters(text) for text in heard])
+    insertions, deletions, substitutions = of_words.T
+    return {
+        "word_errors": of_words.sum(1),
+        "words": np.array([len(words(text)) for text in said]),
+        "letter_errors": of_letters.sum(1),
+        "letters": np.array([*map(len, letters)]),
+        "insertions": insertions,
+        "deletions": deletions,
+        "substitutions": substitutions,
+    }

@@ -111,6 +111,22 @@ def runs_of_study(folder: Path) -> list[Path]:
     return sorted(path.parent for path in found)
 
 
+def seeds_of(folder: Path) -> list[Path]:
+    """Return the runs of the model that a folder of a comparison stands for; none of another folder, or of another user's."""
+    tags = (beginning(folder) or {}).get("tags")
+    names = tags.get("dlframe.seeds") if isinstance(tags, dict) else None
+    if not isinstance(names, str) or not is_known(study=folder.resolve()):
+        return []
+    runs = runs_of(folder.resolve())
+    return [runs / name for name in names.split() if re.fullmatch(r"[\w.=+-]{1,200}", name)]
+
+
+def model_of(run: Path, study: Path) -> Path | None:
+    """Return the folder of the model that a run of a comparison is a seed of; None before there is one."""
+    groups = sorted(study.parent.glob(f"{glob.escape(study.name)}-seeds-*/{FILE}"))
+    return next((path.parent for path in groups if run.resolve() in [seed.resolve() for seed in seeds_of(path.parent)]), None)
+
+
 def store_of(start: dict[str, Any]) -> str:
     """Return the store of a "start", as it will be opened; empty without one."""
     uri = start.get("uri")

@@ -32,7 +32,7 @@ from dlframe.runs.run_directory import MODEL, REPORT, artifact_folder
 from dlframe.storage.known import is_known, runs_of, sqlite_file
 from dlframe.tracking.artifacts import RejectedRecord, destination, opened, put
 from dlframe.tracking.store import artifact_location
-from dlframe.tracking.upload_state import UploadState, beginning, runs_of_study, study_of
+from dlframe.tracking.upload_state import UploadState, beginning, model_of, runs_of_study, seeds_of, study_of
 from dlframe.types import TrackingError, say
 
 Record = dict[str, Any]
@@ -119,26 +119,33 @@ class Uploader:
         self._nest(client)
 
     def _nest(self, client: MlflowClient) -> None:
-        """Tag the run as one of its study's, once both are in the store.
+        """Tag the run as one of its study's, or of its model's in a comparison, once both are in the store.
 
         Nobody waits: a run that is there before its study is tagged by the study at its end.
         """
         if self.study and self.state.run_id and not self.state.parent:
             with contextlib.suppress(TrackingError):
-                study = UploadState.load(self.study)
+                study = UploadState.load(model_of(self.folder, self.study) or self.study)
                 if study.run_id and (study.uri, study.experiment_id) == (self.state.uri, self.state.experiment_id):
                     client.set_tag(self.state.run_id, PARENT_TAG, study.run_id)
                     self.state.parent = study.run_id
                     self.state.save(self.folder)
 
     def _nest_runs(self, client: MlflowClient) -> None:
-        """Tag the runs of this study that were in the store before it."""
+        """Tag the runs of this study that were in the store before it, or the seeds of this model."""
         place = (self.state.uri, self.state.experiment_id)
         for folder in runs_of_study(self.folder):
             with contextlib.suppress(TrackingError, OSError):
                 run = UploadState.load(folder)
                 is_there = run.run_id and (run.uri, run.experiment_id) == place
-                if is_there and not run.parent and study_of(folder) == self.folder.resolve():
+                own = self.folder.resolve()
+                if is_there and not run.parent and study_of(folder) == own and not model_of(folder, own):
+                    client.set_tag(run.run_id, PARENT_TAG, self.state.run_id)
+        for folder in seeds_of(self.folder):  # those of the study, for others belong to one of their own
+            with contextlib.suppress(TrackingError, OSError):
+                run = UploadState.load(folder)
+                is_there = run.run_id and (run.uri, run.experiment_id) == place
+                if is_there and study_of(folder) in (self.study, None):
                     client.set_tag(run.run_id, PARENT_TAG, self.state.run_id)
 
     def _connect(self) -> MlflowClient | None:

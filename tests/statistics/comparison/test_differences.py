@@ -53,6 +53,26 @@ def test_mean_squares_of_matched_seeds():
 # --- closed forms
 
 
+def test_the_test_of_a_pair_with_matched_seeds_is_the_crossed_one():
+    """t squared is F; the degrees of freedom differ by the term of the groups, of which there are many."""
+    random = np.random.default_rng(11)
+    shared, effect = random.normal(size=4000), 0.2 * random.normal(size=(4, 1))
+    one, other = (
+        of_right(0.7 * shared + 0.7 * random.normal(size=(4, 4000)) + effect < cut + 0.05 * random.normal(size=(4, 1)))
+        for cut in (0.9, 0.8)
+    )
+    own = [comparison.covariance(model, model) for model in (one, other)]
+    between = float(np.mean([(c.sum() - np.trace(c)) / 12 for c in own]))
+    across = comparison.covariance(one, other)
+    expected = crossed([one.values, other.values], between, float((across.sum() - np.trace(across)) / 12))
+    found = difference(one, other, design="crossed")
+    assert (found.value / found.error) ** 2 == pytest.approx(expected.statistic)
+    assert found.parts.freedom == pytest.approx(expected.freedom, rel=0.02)
+    assert found.error < difference(one, other).error, "what the seeds share is left out"
+    with pytest.raises(ValueError, match="matched seeds must be as many"):
+        difference(one, comparison.Scores(other.values[:3], other.deleted[:3]), design="crossed")
+
+
 def test_the_jackknife_of_a_mean_is_the_sample_covariance():
     one, other = RANDOM.random((2, 40)) < 0.8, RANDOM.random((3, 40)) < 0.7
     found = comparison.covariance(of_right(one.astype(float)), of_right(other.astype(float)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dlframe.statistics.comparison.others import diebold_mariano, mean_ranks, over_datasets
+from dlframe.statistics.comparison.others import diebold_mariano, mean_over_splits, mean_ranks, over_datasets, over_splits
 
 RANDOM = np.random.default_rng(2)
 
@@ -50,3 +50,17 @@ def test_ranks():
     values = [[0.9, 0.8, 0.8], [0.7, 0.6, 0.5]]
     assert mean_ranks(values, is_larger_better=True).tolist() == [1.0, 2.25, 2.75]
     assert mean_ranks(values, is_larger_better=False).tolist() == [3.0, 1.75, 1.25]
+
+
+def test_splits_share_samples():
+    """Nadeau and Bengio 2003: 1 / J + test / train instead of 1 / J."""
+    one, other = RANDOM.normal(0.8, 0.02, 8), RANDOM.normal(0.79, 0.02, 8)
+    found = over_splits(one, other, train=900, test=100)
+    gaps = one - other
+    statistic = gaps.mean() / np.sqrt((1 / 8 + 1 / 9) * gaps.var(ddof=1))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(statistic), 7))
+    assert found.parts.freedom == pytest.approx(7)
+    mean = mean_over_splits(one, train=900, test=100)
+    assert (mean.low + mean.high) / 2 == pytest.approx(one.mean())
+    with pytest.raises(ValueError, match="as many of both models and two or more"):
+        over_splits(one, other[:3], train=900, test=100)

@@ -91,3 +91,39 @@ def test_mistakes():
         Form("rmse").values({"target": PRICES, "prediction": np.full_like(PRICES, np.nan)}, GROUPS)
     with pytest.raises(ValueError, match="one shape"):
         Form("rmse").values({"target": PRICES, "prediction": FORECASTS[:, :1]}, GROUPS)
+
+
+@pytest.mark.parametrize("average", ["macro", "weighted", "positive"])
+def test_areas_of_classes(average):
+    probability = RANDOM.dirichlet(np.ones(4), 90)
+    columns = {"target": TARGET, "probabilities": probability, "classes": NAMES}
+    for name, reference in (("auroc", metrics.roc_auc_score), ("average_precision", metrics.average_precision_score)):
+        value, deleted = Form(name, {"average": average, "positive": "dog", "by": "odds"}).values(columns, GROUPS)
+
+        def expected(rows, reference=reference):
+            present = [i for i, cat in enumerate(NAMES) if (TARGET[rows] == cat).any()]
+            present = [1] if average == "positive" else present
+            each = [reference(TARGET[rows] == NAMES[i], probability[rows, i] / (1 - probability[rows, i])) for i in present]
+            weights = [(TARGET[rows] == NAMES[i]).sum() for i in present] if average == "weighted" else None
+            return np.average(each, weights=weights)
+
+        assert value == pytest.approx(expected(np.arange(90)))
+        if name == "auroc":  # exact without groups
+            np.testing.assert_allclose(deleted, [expected(np.flatnonzero(group != GROUPS)) for group in range(18)])
+
+
+def test_a_baseline_without_scores_is_that_of_chance():
+    columns = {"target": TARGET, "probabilities": np.zeros((90, 1)), "classes": NAMES}
+    assert Form("auroc").values(columns, GROUPS)[0] == 0.5
+    share = (TARGET == "dog").mean()
+    assert Form("average_precision", {"average": "positive", "positive": "dog"}).values(columns, GROUPS)[0] == share
+
+
+def test_undefined_samples_are_skipped_where_that_is_asked():
+    ndcg = RANDOM.random(90)
+    ndcg[7] = np.nan
+    value, deleted = Form("mean", {"column": "ndcg", "undefined": "skip"}).values({"ndcg": ndcg}, GROUPS)
+    assert value == pytest.approx(np.nanmean(ndcg))
+    np.testing.assert_allclose(deleted, [np.nanmean(ndcg[group != GROUPS]) for group in range(18)])
+    with pytest.raises(ValueError, match="must be finite"):
+        Form("mean", {"column": "ndcg"}).values({"ndcg": ndcg}, GROUPS)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from dlframe.comparisons.analysis import Comparison
-from dlframe.comparisons.presentation.words import columns, footnotes, sentences
+from dlframe.analysis.comparison import Comparison
+from dlframe.comparisons.presentation.words import LEVEL, columns, footnotes, heading, sentences, shown, standing
 from dlframe.types import printable
 
 NUMBERS = ("seeds", "parameters", "seconds")
@@ -26,14 +27,28 @@ def terminal(found: Comparison, detect: float = 0.0) -> str:
     return "\n".join(map(printable, [line(head), *map(line, rows), "", *sentences(found, detect), *footnotes(found)]))
 
 
+def overview(found: Sequence[Comparison], failed: Mapping[str, str]) -> list[str]:
+    """Return a line for each table: its best model beside the baseline; and for those that failed, why."""
+    lines = [["table", "best model", "metric", "mean", "level with it", "baseline"]]
+    for one in found:
+        best, baseline, read = one.rows[0], one.baseline, one.metrics[one.metric]
+        level = [row.label for row in one.rows[1:] if standing(one, row) == LEVEL]
+        told = f"{baseline.label} {read.text(baseline.means[one.metric].value)}" if baseline else ""
+        lines.append([one.title, best.label, one.metric, shown(read, best, one.metric), ", ".join(level) or "none", told])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    told = ["  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return [*map(printable, told), *(printable(f"failed: {title}: {reason}") for title, reason in failed.items())]
+
+
 def markdown(found: Comparison, detect: float = 0.0) -> str:
     """Return the table in Markdown; the best model and those level with it are bold."""
     head, rows = columns(found)
-    lines = [_row(head), _row(["---:" if name in NUMBERS else "---" for name in head])]
+    lines = [*([f"### {found.title.capitalize()}", "", f"{heading(replace(found, title=''))}.", ""] if found.title else [])]
+    lines += [_row(head), _row(["---:" if name in NUMBERS else "---" for name in head])]
     place = head.index("beside the best")
     for cells in rows:
         escaped = [cell.replace("|", r"\|") for cell in map(printable, cells)]
-        if cells[place] in ("best", "level with the best"):
+        if cells[place] in ("best", LEVEL):
             escaped[:2] = [f"**{cell}**" for cell in escaped[:2]]
         lines.append(_row(escaped))
     said = [f"- {printable(text)}" for text in (*sentences(found, detect), *footnotes(found))]
@@ -60,7 +75,7 @@ def latex(found: Comparison, detect: float = 0.0) -> str:
     ]
     for cells in rows:
         escaped = [*map(_escaped, cells)]
-        if cells[place] in ("best", "level with the best"):
+        if cells[place] in ("best", LEVEL):
             escaped[:2] = [rf"\textbf{{{cell}}}" for cell in escaped[:2]]
         lines.append(_latex_row(escaped))
     said = [f"% {printable(text)}" for text in (*sentences(found, detect), *footnotes(found))]

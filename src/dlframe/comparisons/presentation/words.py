@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dlframe.comparisons.analysis import Comparison, Pair, Row
+from dlframe.analysis.comparison import Comparison, Pair, Row
 from dlframe.statistics.comparison import planning
 from dlframe.statistics.comparison.differences import Difference, Parts
 from dlframe.types import Metric, printable
 
+LEVEL = "level with the best"
 POWER = 0.8
 """Probability of showing a difference that is asked of a plan."""
 
@@ -63,6 +64,8 @@ def pair_sentence(found: Comparison, pair: Pair, detect: float = 0.0) -> str:
     told = f"{size(read, difference.value)} ({bounds(read, difference)}; {p_text(pair.adjusted)})"
     if pair.differs:
         return f"{pair.better} is better than {pair.worse} by {told}"
+    if found.over == "splits":
+        return f"no difference shown between {pair.better} and {pair.worse}: {told}"
     scores = [row.scores[found.metric] for row in found.rows if row.label in (pair.better, pair.worse)]
     if found.over == "both" and any(s.is_random and s.seeds == 1 for s in scores):
         unknown = "with one seed nothing tells whether seeds or test examples decide"
@@ -114,7 +117,7 @@ def standing(found: Comparison, row: Row) -> str:
     read = found.metrics[found.metric]
     if math.isnan(pair.adjusted):
         return "no test"
-    return f"worse by {size(read, pair.difference.value)}" if pair.differs else "level with the best"
+    return f"worse by {size(read, pair.difference.value)}" if pair.differs else LEVEL
 
 
 def flags(found: Comparison) -> list[str]:
@@ -153,16 +156,22 @@ def footnotes(found: Comparison) -> list[str]:
     counts = sorted({len(row.runs) for row in found.rows})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     units = f"{found.samples:,} test examples" + (f" in {found.groups:,} {found.unit}" if found.unit else "")
+    units += f", left out in {found.groups:,} random groups" if found.are_random else ""
     over = {
         "both": f"seeds ({seeds}) and test examples",
         "seeds": f"seeds ({seeds}) on these test examples only",
         "examples": "test examples, for these trained networks only",
+        "splits": f"{found.groups} random splits of the data",
     }[found.over]
     test = {
         "both": "Obuchowski and Rockette's test with a variance for each model",
         "seeds": "Welch's t-test",
         "examples": "paired t-test of the mean networks",
+        "splits": "corrected resampled t-test (Nadeau and Bengio), as splits share samples",
     }[found.over]
+    if found.design == "crossed":
+        test = {"both": "Obuchowski and Rockette's test", "seeds": "paired t-test"}.get(found.over, test)
+        test += " with matched seeds"
     told = [f"95 % intervals over {over}; {units}; {test}"]
     if len(found.pairs) > 1:
         told[0] += f"; p-values with Holm's correction for {len(found.pairs)} pairs"
@@ -185,7 +194,7 @@ def columns(found: Comparison) -> tuple[list[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = []
     for row in (*found.rows, *([found.baseline] if found.baseline else [])):
         is_model = bool(row.runs)
-        cells = [row.label, *(_cell(read, row, metric) for metric, read in found.metrics.items())]
+        cells = [row.label, *(shown(read, row, metric) for metric, read in found.metrics.items())]
         cells.append(standing(found, row) if is_model else "")
         if several:
             alone = row.alone.get(found.metric)
@@ -199,7 +208,8 @@ def columns(found: Comparison) -> tuple[list[str], list[Sequence[str]]]:
     return head, rows
 
 
-def _cell(read: Metric, row: Row, metric: str) -> str:
+def shown(read: Metric, row: Row, metric: str) -> str:
+    """Write the mean of a row with its interval."""
     found = row.means[metric]
     interval = _interval(read, found.low, found.high)
     return f"{read.text(found.value)} ({interval})" if interval else read.text(found.value)
@@ -217,4 +227,5 @@ def heading(found: Comparison) -> str:
     """Return the first line of a comparison."""
     models = f"{len(found.rows)} models" if len(found.rows) > 1 else "1 model"
     better = "higher" if found.metrics[found.metric].better == "max" else "lower"
-    return f"{models} on {printable(found.data)}, {found.samples:,} test examples; {found.metric}, {better} is better"
+    title = f"{found.title}: " if found.title else ""
+    return f"{title}{models} on {printable(found.data)}, {found.samples:,} test examples; {found.metric}, {better} is better"

@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike
 
 Over = Literal["both", "seeds", "examples"]
 """What an interval generalizes over: seeds, test examples, or both."""
+Design = Literal["nested", "crossed"]
+"""Whether seeds of two models are different draws, or matched: the same split, kept labels or pretrained weights."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,18 @@ def mean(
     return Mean(value, value - half, value + half, parts)
 
 
+def over_seeds(values: ArrayLike, *, low: float = -math.inf, high: float = math.inf, level: float = 0.95) -> Mean:
+    """Return the mean of the values of several seeds, with its interval over seeds alone (Student's t), see `mean`.
+
+    Raises:
+        ValueError: There are none.
+    """
+    values = np.asarray(values, dtype=float).ravel()
+    if not len(values):
+        raise ValueError("a mean requires at least one value")
+    return mean(Scores(values, np.zeros((len(values), 2))), over="seeds", low=low, high=high, level=level)
+
+
 def mean_parts(model: Scores, over: Over = "both") -> Parts:
     """Return the variance of the mean of a model over its seeds."""
     seeds = model.seed_variance if over != "examples" else 0.0
@@ -235,25 +249,29 @@ def mean_parts(model: Scores, over: Over = "both") -> Parts:
     return Parts((seeds,), examples, (model.seeds,), model.groups)
 
 
-def difference(one: Scores, other: Scores, *, over: Over = "both", level: float = 0.95) -> Difference:
-    """Compare two models, whose seeds are different draws even where they bear the same numbers.
+def difference(
+    one: Scores, other: Scores, *, over: Over = "both", design: Design = "nested", level: float = 0.95
+) -> Difference:
+    """Compare two models, whose seeds are different draws even where they bear the same numbers, unless they are matched.
 
     Args:
         one: Values of the first model.
         other: Values of the second model, on the same examples.
         over: What the test generalizes over: "both" asks whether the procedure is better; "seeds" whether it is on these
             examples (Welch's t-test); "examples" whether these trained networks are.
+        design: "crossed" for seeds that are matched, run by run.
         level: Confidence level.
 
     Returns:
         The difference, first minus second. Where nothing varies there is no test: bounds and p-value are NaN.
 
     Raises:
-        ValueError: The groups are not as many, or `over="seeds"` and a model that is random has a single seed.
+        ValueError: The groups are not as many, `over="seeds"` and a model that is random has a single seed, or matched seeds
+            are not as many.
     """
     from scipy.special import stdtr, stdtrit
 
-    parts = difference_parts(one, other, over)
+    parts = difference_parts(one, other, over, design)
     value = one.mean - other.mean
     if parts.variance <= max(_rounding(one), _rounding(other)):
         return Difference(value, math.nan, math.nan, math.nan, parts)
@@ -263,9 +281,14 @@ def difference(one: Scores, other: Scores, *, over: Over = "both", level: float 
     return Difference(value, value - half, value + half, p_value, parts, _warnings(one, other, over))
 
 
-def difference_parts(one: Scores, other: Scores, over: Over = "both") -> Parts:
-    """Return the variance of the difference of two models."""
+def difference_parts(one: Scores, other: Scores, over: Over = "both", design: Design = "nested") -> Parts:
+    """Return the variance of the difference of two models.
+
+    Of matched seeds, the variance over seeds is that of their differences: with two models, what `crossed` divides by.
+    """
     seeds, examples = (0.0, 0.0), 0.0
+    if design == "crossed" and over != "examples" and one.is_random and other.is_random:
+        return _crossed_parts(one, other, over)
     if over != "examples":
         if over == "seeds" and any(m.is_random and m.seeds < 2 for m in (one, other)):
             raise ValueError("a test over seeds requires two seeds of each model that is random")
@@ -277,6 +300,19 @@ def difference_parts(one: Scores, other: Scores, over: Over = "both") -> Parts:
         examples = float(own) - 2 * float(covariance(one, other).mean())
     # Of networks that agree on every example but for a few, the difference of large covariances may round to below zero.
     return Parts(seeds, max(examples, 0.0), (one.seeds, other.seeds), one.groups)
+
+
+def _crossed_parts(one: Scores, other: Scores, over: Over) -> Parts:
+    count = one.seeds
+    if other.seeds != count or count < 2:
+        raise ValueError(f"matched seeds must be as many, two or more. Received: {count} and {other.seeds}")
+    seeds = float((one.values - other.values).var(ddof=1)) / count
+    examples = 0.0
+    if over == "both":
+        across = covariance(one, other)
+        between = float(across.sum() - np.trace(across)) / (count * (count - 1))  # of different seeds
+        examples = _between_seeds(one) + _between_seeds(other) - 2 * between
+    return Parts((seeds,), max(examples, 0.0), (count,), one.groups)
 
 
 def _warnings(one: Scores, other: Scores, over: Over) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ MOST_GROUPS = 1000
 RANDOM_GROUPS = 500
 
 
-def groups_of(samples: int, groups: ArrayLike | None = None, blocks: int = 0, seed: int = 0) -> np.ndarray:
+def groups_of(
+    samples: int, groups: ArrayLike | None = None, blocks: int = 0, seed: int = 0, *, most: int | None = None
+) -> np.ndarray:
     """Number the groups that a jackknife leaves out one at a time.
 
     What depends on each other must be in one group. More than `MOST_GROUPS` are put together into `RANDOM_GROUPS` random ones
@@ -23,6 +25,7 @@ def groups_of(samples: int, groups: ArrayLike | None = None, blocks: int = 0, se
         groups: (samples,) names of users, speakers, days; None where examples are independent.
         blocks: Number of blocks of consecutive examples, of a series whose neighbors depend on each other; 0 for none.
         seed: Seed of the random groups.
+        most: Above this number of groups, as many random ones are made; None for the usual numbers.
 
     Returns:
         (samples,) int64, from 0 without gaps.
@@ -42,8 +45,8 @@ def groups_of(samples: int, groups: ArrayLike | None = None, blocks: int = 0, se
             raise ValueError(f"groups must have {samples} names, one per sample. Received: shape {names.shape}")
         numbers = np.unique(names, return_inverse=True)[1].reshape(samples).astype(np.int64)
     count = int(numbers.max(initial=-1)) + 1
-    if count > MOST_GROUPS:
-        place = np.random.default_rng(seed).permutation(count) % RANDOM_GROUPS
+    if count > (most or MOST_GROUPS):
+        place = np.random.default_rng(seed).permutation(count) % (most or RANDOM_GROUPS)
         numbers = place[numbers]
     return numbers
 

@@ -1,4 +1,4 @@
-"""Tests of other designs: two forecasts of one series, and several data sets."""
+"""Tests of other designs: two forecasts of one series, several random splits, several data sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dlframe.statistics.comparison.differences import holm
+from dlframe.statistics.comparison.differences import Difference, Mean, Parts, holm
 
 
 def diebold_mariano(one: ArrayLike, other: ArrayLike, horizon: int = 1) -> float:
@@ -41,6 +41,46 @@ def diebold_mariano(one: ArrayLike, other: ArrayLike, horizon: int = 1) -> float
     correction = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
     statistic = difference.mean() / math.sqrt(variance) * math.sqrt(correction)
     return 2 * float(stdtr(n - 1, -abs(statistic)))
+
+
+def over_splits(one: ArrayLike, other: ArrayLike, *, train: int, test: int, level: float = 0.95) -> Difference:
+    """Compare two models that were trained and tested on several random splits: the corrected resampled t-test.
+
+    Splits share samples, so that the variance over them is too small: it counts 1 / J + test / train instead of 1 / J
+    (Nadeau and Bengio 2003, Machine Learning 52:239).
+
+    Args:
+        one: (splits,) values of the first model.
+        other: (splits,) of the second one, on the same splits.
+        train: Number of training samples of a split.
+        test: Number of test samples.
+        level: Confidence level.
+
+    Raises:
+        ValueError: There are not two splits, or not as many values.
+    """
+    one, other = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    if one.shape != other.shape or one.ndim != 1 or len(one) < 2:
+        raise ValueError(f"values (splits,), as many of both models and two or more. Received: {one.shape} and {other.shape}")
+    return _corrected(one - other, train / test, level)
+
+
+def mean_over_splits(values: ArrayLike, *, train: int, test: int, level: float = 0.95) -> Mean:
+    """Return the mean of a model over random splits, with the variance of `over_splits`."""
+    found = _corrected(np.asarray(values, dtype=float), train / test, level)
+    return Mean(found.value, found.low, found.high, found.parts)
+
+
+def _corrected(values: np.ndarray, ratio: float, level: float) -> Difference:
+    from scipy.special import stdtr, stdtrit
+
+    count, value = len(values), float(values.mean())
+    parts = Parts((), (1 / count + 1 / ratio) * float(values.var(ddof=1)), (), count)
+    if parts.variance <= 0:
+        return Difference(value, math.nan, math.nan, math.nan, parts)
+    error = math.sqrt(parts.variance)
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * error
+    return Difference(value, value - half, value + half, 2 * float(stdtr(count - 1, -abs(value) / error)), parts)
 
 
 def over_datasets(values: ArrayLike) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dlframe.statistics.comparison import areas, boxes
 from dlframe.statistics.comparison.jackknife import of_group_sums
 
 Columns = Mapping[str, Any]
@@ -17,20 +18,21 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Form:
-    """How a metric follows from a table of predictions, as sums over its rows.
+    """How a metric follows from a table of predictions: as sums over its rows, or from all rows in the order of their scores.
 
     Attributes:
-        name: Its name in `FORMS`.
+        name: Its name in `FORMS` or `ORDERED`.
         options: Its options: "column", the column of a mean; "average", "macro", "weighted" or "positive", and "positive", the
-            name of that class.
+            name of that class; "by", what ranks the samples of a class; "metric", that of detections; "undefined", "skip" for a
+            mean of the defined values.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.name not in FORMS:
-            raise ValueError(f"a metric of predictions is one of {', '.join(FORMS)}. Received: {self.name!r}")
+        if self.name not in (*FORMS, *ORDERED):
+            raise ValueError(f"a metric of predictions is one of {', '.join((*FORMS, *ORDERED))}. Received: {self.name!r}")
 
     def values(self, columns: Columns, groups: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the metric, and its leave-one-group-out values (groups,).
@@ -43,6 +45,8 @@ class Form:
             KeyError: A column is missing.
             ValueError: A column has other values than the metric takes.
         """
+        if self.name in ORDERED:
+            return ORDERED[self.name](columns, groups, self.options)
         count = int(groups.max(initial=-1)) + 1
         sums, value = FORMS[self.name](columns, groups, count, self.options)
         return of_group_sums(value, sums)
@@ -53,6 +57,51 @@ class Form:
             return None
         target, prediction = _numbers(columns, "target", "prediction")
         return LOSSES[self.name](prediction - target).mean(1)
+
+    def each(self, columns: Columns) -> np.ndarray | None:
+        """Return what each sample adds (samples,), in the direction of the metric: its loss, its mean, whether it is right.
+
+        None of metrics of lists, and where the columns do not say it.
+        """
+        if self.name in ("mean", "ratio"):
+            values = np.asarray(columns[self.options["column"]], dtype=float)
+            by = np.asarray(columns[self.options["by"]], dtype=float) if self.name == "ratio" else 1.0
+            values = values / np.maximum(by, 1.0)
+            return np.nan_to_num(values.reshape(len(values), -1).mean(1))
+        if self.name in ("rmse", "mae", "mape"):
+            target, prediction = _numbers(columns, "target", "prediction")
+            return np.abs(prediction - target).mean(1)
+        if self.is_ragged or "prediction" not in columns:
+            return None
+        return (np.asarray(columns["target"]) == np.asarray(columns["prediction"])).astype(float)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the columns that it takes."""
+        named = tuple(
+            str(self.options[key]) for key in ("column", "by") if key in self.options and self.name in ("mean", "ratio")
+        )
+        return named or {"auroc": SCORED, "average_precision": SCORED, "detection": boxes.COLUMNS}.get(self.name, PREDICTED)
+
+    @property
+    def may_lack(self) -> tuple[str, ...]:
+        """Names of the columns that it takes where they are there."""
+        return boxes.FACTS if self.name == "detection" else ()
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether it takes lists of varying length."""
+        return self.name == "detection"
+
+    @property
+    def most_groups(self) -> int | None:
+        """Number of groups above which they are put together, as each costs a computation of the metric; None for the usual."""
+        return boxes.MOST_GROUPS if self.name == "detection" else None
+
+    @property
+    def tolerance(self) -> float:
+        """Relative error of the metric of a run, which may have been computed in single precision."""
+        return 1e-4 if self.name in ORDERED else 1e-5
 
     @property
     def is_proportion(self) -> bool:
@@ -136,15 +185,78 @@ def _mape(columns: Columns, groups: np.ndarray, count: int, options: Mapping[str
     return _of_rows(np.c_[100 * errors.sum(1), known.sum(1)], groups, count), _ratio
 
 
+def _r2(columns: Columns, groups: np.ndarray, count: int, options: Mapping[str, Any]) -> Sums:
+    target, prediction = _numbers(columns, "target", "prediction")
+    centered = target - target.mean()  # so that large numbers do not cancel
+    parts = np.c_[np.square(prediction - target).sum(1), np.square(centered).sum(1), centered.sum(1)]
+    parts = np.c_[parts, np.full(len(parts), target.shape[1])]
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        errors, squares, total, n = np.moveaxis(sums, -1, 0)
+        spread = squares - total**2 / n
+        return np.where(spread > 1e-12 * squares, 1 - errors / np.where(spread > 0, spread, 1.0), math.nan)
+
+    return _of_rows(parts, groups, count), value
+
+
 def _mean(columns: Columns, groups: np.ndarray, count: int, options: Mapping[str, Any]) -> Sums:
-    (values,) = _numbers(columns, options["column"])
-    return _of_rows(np.c_[values.mean(1), np.ones(len(values))], groups, count), _ratio
+    name = options["column"]
+    values = np.asarray(columns[name], dtype=float)
+    known = np.ones(len(values), dtype=bool)
+    if options.get("undefined") == "skip":
+        known = ~np.isnan(values.reshape(len(values), -1)).any(1)
+        columns = {name: np.where(known.reshape(-1, *[1] * (values.ndim - 1)), values, 0.0)}
+    (values,) = _numbers(columns, name)
+    return _of_rows(np.c_[values.mean(1) * known, known], groups, count), _ratio
 
 
 def _quotient(columns: Columns, groups: np.ndarray, count: int, options: Mapping[str, Any]) -> Sums:
     above, below = _numbers(columns, options["column"], options["by"])
     return _of_rows(np.c_[above.sum(1), below.sum(1)], groups, count), _ratio
 
+
+def _of_ranks(area: Callable[..., tuple[float, np.ndarray]]) -> Callable[..., tuple[float, np.ndarray]]:
+    """Return a form from an area under a curve of one class against the others."""
+
+    def form(columns: Columns, groups: np.ndarray, options: Mapping[str, Any]) -> tuple[float, np.ndarray]:
+        target, names = np.asarray(columns["target"]), np.asarray(columns["classes"])
+        (probability,) = _numbers(columns, "probabilities")
+        if probability.shape[1] not in (1, len(names)):
+            raise ValueError(f"probabilities must be {len(names)} a sample, one a class. Received: {probability.shape[1]}")
+        average = options.get("average", "macro")
+        chosen = [options.get("positive")] if average == "positive" else np.unique(target).tolist()
+        found, weights = [], []
+        for name in chosen:
+            right = target == name
+            places = np.flatnonzero(names == name)
+            if not len(places):
+                raise ValueError("a target is none of the classes of the probabilities")
+            found.append(area(right, _scores(probability, int(places[0]), options), groups))
+            weights.append(right.sum() - np.r_[0, np.bincount(groups, right)] if average == "weighted" else None)
+        # (classes, 1 + groups): with all samples, then without each group.
+        values = np.array([np.r_[value, deleted] for value, deleted in found])
+        each = np.ones_like(values) if average != "weighted" else np.array(weights, dtype=float)
+        each = np.where(np.isnan(values), 0.0, each)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (each * np.nan_to_num(values)).sum(0) / each.sum(0)
+        return float(mean[0]), mean[1:]
+
+    return form
+
+
+def _scores(probability: np.ndarray, place: int, options: Mapping[str, Any]) -> np.ndarray:
+    """Return what ranks the samples of a class: its probability, or its odds, which are not rounded to 1 as that is."""
+    if probability.shape[1] == 1:  # nothing is known of the classes
+        return probability[:, 0]
+    own = probability[:, place]
+    if options.get("by") != "odds":
+        return own
+    with np.errstate(divide="ignore"):
+        return own / np.delete(probability, place, axis=1).sum(1)
+
+
+PREDICTED, SCORED = ("target", "prediction"), ("target", "prediction", "probabilities", "classes")
+"""Columns of most forms, and of those that rank samples; "classes" are the names of the probabilities."""
 
 LOSSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"rmse": np.square, "mae": np.abs}
 """Metrics of forecasts -> loss of an error."""
@@ -157,8 +269,17 @@ FORMS: dict[str, Callable[[Columns, np.ndarray, int, Mapping[str, Any]], Sums]] 
     "rmse": _of_errors(LOSSES["rmse"], np.sqrt),
     "mae": _of_errors(LOSSES["mae"], lambda means: means),
     "mape": _mape,
+    "r2": _r2,
     "mean": _mean,
     "ratio": _quotient,
 }
 """Name -> form: sums over the samples of each group, and the metric that follows from sums. "mean" is of a column, each sample
 alike; "ratio" is the sum of a column divided by that of another ("by"), such as errors by words."""
+
+ORDERED: dict[str, Callable[[Columns, np.ndarray, Mapping[str, Any]], tuple[float, np.ndarray]]] = {
+    "auroc": _of_ranks(areas.auroc),
+    "average_precision": _of_ranks(areas.average_precision),
+    "detection": boxes.values,
+}
+"""Name -> form of a metric that is no function of sums: the metric, and without each group. Areas are means over classes, each
+against the others; a class that is missing is left out."""

@@ -17,6 +17,8 @@ from dlframe.types import ConfigError, DataError, Result, nearest, printable
 
 UNCOMPARED = {*UNCOUNTED, "seed"}
 """Options in which the runs of one model may differ."""
+SPLIT = "data.split_seed"
+"""Option of data that draws another split; runs of one model may differ in it too."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Run:
         data: Name of its data.
         fingerprint: Of its data.
         parameters: Number of trained parameters; 0 where it is unknown.
+        train: Number of training samples; 0 where it is unknown.
     """
 
     folder: Path
@@ -38,6 +41,7 @@ class Run:
     data: str
     fingerprint: str
     parameters: int
+    train: int = 0
 
     @property
     def seed(self) -> Any:
@@ -47,7 +51,7 @@ class Run:
     @property
     def model(self) -> tuple[tuple[str, str], ...]:
         """What makes it a run of this model and not of another: all options but the seed."""
-        counted = {key: json.dumps(value) for key, value in self.options.items() if key.split(".")[0] not in UNCOMPARED}
+        counted = {key: json.dumps(value) for key, value in self.options.items() if _is_compared(key)}
         return tuple(sorted(counted.items()))
 
 
@@ -62,6 +66,10 @@ class Model:
 
     label: str
     runs: tuple[Run, ...]
+
+
+def _is_compared(key: str) -> bool:
+    return key.split(".")[0] not in UNCOMPARED and key != SPLIT
 
 
 def read_run(folder: Path) -> Run:
@@ -81,7 +89,7 @@ def read_run(folder: Path) -> Run:
     try:
         options = dict(flat(read_yaml(folder / "config.yaml", inside=folder)))
         facts = json.loads(read_file(folder, "data.json"))
-        data, fingerprint = facts["name"], facts["fingerprint"]
+        data, fingerprint, train = facts["name"], facts["fingerprint"], int(facts.get("train", 0))
         if not all(isinstance(text, str) and text.isprintable() for text in (data, fingerprint)):
             raise ValueError("invalid names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -89,7 +97,7 @@ def read_run(folder: Path) -> Run:
     result = read_result(folder)
     if result.limited:
         raise ConfigError(f"compare: {folder} is limited to a part of the data ({result.limited}) and has no place in a table")
-    return Run(folder, options, result, data, fingerprint, int(read_metadata(folder, "parameters") or 0))
+    return Run(folder, options, result, data, fingerprint, int(read_metadata(folder, "parameters") or 0), train)
 
 
 def models_of(runs: Sequence[Run]) -> list[Model]:
@@ -118,9 +126,7 @@ def _labels(models: Sequence[Mapping[str, Any]]) -> list[str]:
     for options, name in zip(models, names, strict=True):
         alike = [other for other, its in zip(models, names, strict=True) if its == name]
         keys = {key for other in alike for key in (*other, *options)}
-        varied = sorted(
-            key for key in keys if key.split(".")[0] not in UNCOMPARED and len({str(o.get(key)) for o in alike}) > 1
-        )
+        varied = sorted(key for key in keys if _is_compared(key) and len({str(o.get(key)) for o in alike}) > 1)
         # The name of a component says it without its options.
         chosen = {key.removesuffix(".name") for key in varied if key.endswith(".name")}
         varied = [key for key in varied if key.endswith(".name") or not any(key.startswith(f"{group}.") for group in chosen)]

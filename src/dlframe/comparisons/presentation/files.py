@@ -1,0 +1,101 @@
+"""Files of comparisons: a table in the format of its ending, a page, or a block within a Markdown file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dlframe.analysis.comparison import Comparison
+from dlframe.comparisons.presentation import datasets, page, table
+from dlframe.types import ConfigError, printable, read_text, say
+
+HTML, MARKDOWN = ".html", ".md"
+BEGIN, END = "<!-- dlframe compare -->", "<!-- end of dlframe compare -->"
+"""Lines of a Markdown file around what a comparison has written, and writes again."""
+LARGEST = 2**24
+"""Bytes of a Markdown file whose block is replaced."""
+
+
+def check(out: str) -> None:
+    """Refuse a file that no comparison can be written to, before anything is trained.
+
+    Raises:
+        ConfigError: Its ending is unknown, its folder does not exist, or it is a Markdown file without a place for tables.
+    """
+    if not out:
+        return
+    path = Path(out)
+    if path.suffix not in (endings := [*table.FORMATS, HTML]):
+        raise ConfigError(f"out: must end in {', '.join(endings)}. Received: {out!r}.", "out")
+    if not path.parent.is_dir():
+        raise ConfigError(f"out: {path} cannot be written: No such file or directory.", "out")
+    if path.suffix == MARKDOWN and os.path.lexists(path):
+        _around(path)
+
+
+def write(
+    out: str,
+    found: Sequence[Comparison],
+    *,
+    failed: Mapping[str, str] | None = None,
+    command: str = "",
+    detect: float = 0.0,
+) -> None:
+    """Write comparisons into a file.
+
+    Args:
+        out: The file; empty for none.
+        found: Comparisons.
+        failed: Table that could not be made -> reason.
+        command: Command that makes it again; empty where it is not told.
+        detect: Difference that is worth seeing, see `dlframe.comparisons.presentation.words.pair_sentence`.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    if not out:
+        return
+    path, failed = Path(out), failed or {}
+    try:
+        if path.suffix == HTML:
+            with tempfile.TemporaryDirectory() as folder:
+                figures = [page.draw(comparison, Path(folder)) for comparison in found]
+                joint = page.draw_together(found, Path(folder))
+            text = page.html(found, figures, "Comparison", command, detect, failed, joint)
+        else:
+            parts = [table.FORMATS[path.suffix](comparison, detect) for comparison in found]
+            text = "\n".join([*parts, *_together(path.suffix, found, failed)])
+        if path.suffix == MARKDOWN:
+            told = f"```sh\n{command}\n```\n\n" if command else ""
+            before, after = _around(path) if os.path.lexists(path) else ("", "")
+            text = f"{before}{BEGIN}\n\n{told}{text.rstrip()}\n\n{END}\n{after}"
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"out: {path} cannot be written: {error.strerror or error}.", "out") from None
+    say(f"written: {path}")
+
+
+def _together(ending: str, found: Sequence[Comparison], failed: Mapping[str, str]) -> list[str]:
+    """Return what several comparisons say together and which tables failed, as lines of a file; CSV has numbers only."""
+    said = [*datasets.sentences(found), *(f"failed: {title}: {reason}" for title, reason in failed.items())]
+    marks = {MARKDOWN: "- ", ".tex": "% ", ".txt": ""}
+    return [f"{marks[ending]}{printable(text)}" for text in said] if ending in marks else []
+
+
+def _around(path: Path) -> tuple[str, str]:
+    """Return what stands before and after the block of a Markdown file.
+
+    Raises:
+        ConfigError: It has no block, or cannot be read.
+    """
+    try:
+        text = read_text(path, LARGEST)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"out: {path} cannot be read: {' '.join(str(error).split())[:200]}.", "out") from None
+    begin, end = text.find(BEGIN), text.find(END)
+    if begin < 0 or end < begin or text.count(BEGIN) > 1 or text.count(END) > 1:
+        rule = f"is there, and must have the lines '{BEGIN}' and '{END}' once each, between which the tables are written"
+        raise ConfigError(f"out: {path} {rule}. Add them, or name a new file", "out")
+    return text[:begin], text[end + len(END) :].removeprefix("\n")
