@@ -48,8 +48,10 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
     _check_no_secret(checked["tracking"]["uri"])
     for group, registry in GROUPS.items():
         if group not in LISTS:
+            entry = registry.get(values[group]["name"])
             own_task = GROUPS["model"].get(values["model"]["name"]).facts["task"] if group == "task" else ""
-            entry = registry.get(own_task or values[group]["name"])
+            if own_task and own_task not in (entry.name, entry.facts["extends"]):
+                entry = registry.get(own_task)
             checked[group] = {"name": entry.name} | entry.check(values[group], group)
             continue
         checked[group] = {}

@@ -95,7 +95,7 @@ def models_for(entry: Entry, data: Dataset) -> list[Entry]:
         model
         for model in GROUPS["model"]
         if takes(model, kinds)
-        and model.facts["task"] in (entry.name, "")
+        and model.facts["task"] in (entry.name, entry.facts["extends"], "")
         and (model.facts["networks"] == ("model",) or entry.origin == model.origin or model.facts["task"])
     ]
 
@@ -130,7 +130,8 @@ def _task_of(entry: Entry, data: Dataset) -> Entry | None:
     if _is_plain(data.spec):
         return None
     kinds = {"inputs": (), "targets": {field.kind for field in data.spec.targets.values()}}
-    found = [task for task in GROUPS["task"] if takes(task, kinds)]
+    # Those that are trained on normal samples have models of their own.
+    found = [task for task in GROUPS["task"] if takes(task, kinds) and task.facts["trained_on"] == "all"]
     if not found:
         pytest.skip(f"model={entry.name} was not tried: no task here takes the targets of {data.spec.name}")
     return min(found, key=lambda task: task.origin != entry.origin)

@@ -327,5 +327,46 @@ def annotated() -> Path:
     return root
 
 
-OWN = {"image_folder": pictures, "detection_folder": annotated}
+@functools.cache
+def inspected() -> Path:
+    """Pictures in the folders of MVTec AD, some with a spot, and their masks."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    source: Any = load_digits(n_class=1)
+    for i, image in enumerate(np.kron(source.images[:60], np.ones((3, 3))) * 15):
+        part, kind = ("train", "good") if i < 40 else ("test", "good" if i % 2 else "spot")
+        mask = np.zeros(image.shape, np.uint8)
+        if kind == "spot":
+            mask[2:7, 3 + i % 9 : 9 + i % 9] = 255
+        for folder, pixels in (
+            (f"{part}/{kind}/{i}.png", np.where(mask, 200, image)),
+            (f"ground_truth/{kind}/{i}_mask.png", mask),
+        ):
+            if kind == "spot" or part in folder:
+                (root / folder).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(root / folder)
+    return root
+
+
+@functools.cache
+def labeled_steps() -> Path:
+    """A table of a series with a label of each row."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "steps.csv"
+    rows = [f"{i},{np.sin(i / 5) + (i in (350, 351)):.4f},{int(i in (350, 351))}" for i in range(500)]
+    file.write_text("\n".join(["timestamp,value,is_anomaly", *rows]))
+    return file
+
+
+OWN = {
+    "image_folder": pictures,
+    "detection_folder": annotated,
+    "anomaly_folder": inspected,
+    "anomaly_series": labeled_steps,
+    "unlabeled_table": measurements,
+}
 """Data sets of the user's own files -> a sample."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlframe.config import Config
-from dlframe.readers.splits import drop_labels
+from dlframe.readers.splits import drop_labels, keep_normal, normal_classes
 from dlframe.storage.stamps import below, stamps
 from dlframe.types import DataError, Dataset, Lazy, OtherTaskError, Ragged, Split, check_dataset
 from dlframe.types.columns import PARTS
@@ -48,6 +48,8 @@ def load_data(config: Config) -> Dataset:
         _kept.move_to_end(key)
         dataset = _own(_kept[key])
     _check_task(config, dataset)
+    if config.entry("task").facts["trained_on"] == "normal":
+        dataset = keep_normal(dataset, normal_classes(dataset.spec, config.values["task"].get("anomalies", ()))[0])
     if config.run.labels_per_class is not None:
         dataset = drop_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
     return dataset

@@ -1,5 +1,6 @@
 """Figures of a run. Only this folder imports matplotlib."""
 
+from dlframe.plots.anomalies.scores import event_scores, heat_maps, score_histograms, threshold_curve
 from dlframe.plots.classification import confusion, reliability
 from dlframe.plots.comparisons import (
     critical_difference,
@@ -34,9 +35,11 @@ __all__ = [
     "differences",
     "drawn",
     "error_rates",
+    "event_scores",
     "forecast",
     "found_by",
     "grid",
+    "heat_maps",
     "importance",
     "intermediate_values",
     "learning_curve",
@@ -51,10 +54,12 @@ __all__ = [
     "right_and_wrong",
     "samples",
     "save",
+    "score_histograms",
     "seed_curves",
     "seed_values",
     "slices",
     "spectrograms",
+    "threshold_curve",
     "variance_split",
     "worst_utterances",
 ]

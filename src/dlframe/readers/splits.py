@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dlframe.types import PARTS, Column, DataError, Dataset, DataSpec, Field, Split, check_dataset
+from dlframe.types import PARTS, Column, ConfigError, DataError, Dataset, DataSpec, Field, Split, check_dataset, nearest
 
 
 def stratified(
@@ -280,3 +280,74 @@ def drop_labels(dataset: Dataset, labels_per_class: int, *, seed: int = 0) -> Da
         train=replace(dataset.train, labelled=labelled),
         splits=f"{dataset.splits}, {labels_per_class} labels per class",
     )
+
+
+NORMAL = ("normal", "good", "ok", "nominal", "healthy", "inlier", "legit", "regular")
+"""Names, lower case, of a class of normal samples."""
+
+NORMAL_OF_TWO = (*NORMAL, "0", "0.0", "false", "no", "n", "negative", "none")
+"""Of two classes."""
+
+
+def normal_classes(spec: DataSpec, anomalies: Sequence[str] = ()) -> tuple[tuple[str, ...], str]:
+    """Return the classes of normal samples, and how they were found.
+
+    Args:
+        spec: Data with one class target.
+        anomalies: Names of the other classes; empty for those that the data name, a class with a usual name such as
+            "normal", the more frequent one of two, or all but the first.
+
+    Raises:
+        ConfigError: There is no such class, or no other.
+    """
+    classes = spec.classes
+    if unknown := [name for name in anomalies if name not in classes]:
+        shown = ", ".join(classes[:6]) + ", ..." * (len(classes) > 6)
+        raise ConfigError(
+            f"task.anomalies: data={spec.name} must have the class '{unknown[0]}'. It has {shown}."
+            f"{nearest(unknown[0], classes)}",
+            "task.anomalies",
+        )
+    usual = [name for name in classes if name.strip().casefold() in (NORMAL_OF_TWO if len(classes) == 2 else NORMAL)]
+    given, counts = spec.fitted.get("normal"), spec.fitted.get("counts")
+    if anomalies:
+        normal, how = [name for name in classes if name not in anomalies], ""
+    elif isinstance(given, list) and given and set(given) <= set(classes):
+        normal, how = given, ""
+    elif len(usual) == 1:
+        normal, how = usual, "by its name"
+    elif len(classes) == 2 and isinstance(counts, list) and len(counts) == 2 and counts[0] != counts[1]:
+        normal, how = [classes[counts[0] < counts[1]]], "the more frequent class"
+    else:
+        normal, how = [*classes[1:]], f"all classes but the first, '{classes[0]}'" if classes else ""
+    if not normal or len(normal) == len(classes):
+        raise ConfigError(
+            f"task.anomalies: must leave a normal class. Received: {', '.join(anomalies) or 'none'} of "
+            f"{', '.join(classes[:6])}.",
+            "task.anomalies",
+        )
+    return tuple(map(str, normal)), how
+
+
+def keep_normal(dataset: Dataset, normal: Sequence[str]) -> Dataset:
+    """Leave out the training samples whose labels say that they are anomalies; unlabeled ones stay.
+
+    Raises:
+        DataError: No training or validation sample is normal.
+    """
+    (name,) = dataset.spec.of_kind("class", dataset.spec.targets)
+    is_normal = np.array([label in normal for label in dataset.spec.classes])
+    train = dataset.train
+    kept = is_normal[train[name]]
+    if train.labelled is not None:
+        kept = kept | ~train.labelled
+    for part, some in (("training", kept.any()), ("validation", is_normal[dataset.validation[name]].any())):
+        if not some:
+            raise DataError(
+                f"data={dataset.spec.name}: no {part} sample is normal ({', '.join(normal)}). Say which classes are not: "
+                "task.anomalies=[...]"
+            )
+    if kept.all():
+        return dataset
+    splits = f"{dataset.splits}, {int(kept.sum()):,} normal ones of {len(kept):,} to train"
+    return replace(dataset, train=train.take(np.flatnonzero(kept)), splits=splits)

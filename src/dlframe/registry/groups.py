@@ -19,6 +19,8 @@ tasks = Registry(
         "metrics": {"loss": {"better": "min"}},
         "headline": "loss",
         "monitor": "",
+        "trained_on": "all",
+        "extends": "",
         "sample": {},
     },
 )
