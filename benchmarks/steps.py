@@ -1,7 +1,7 @@
 """Training steps a second against hand-written torch loops, interleaved in one process: A B C A B C ...
 
     python benchmarks/steps.py [cnn mlp rnn gan boxes ragged ranking speech fasttext text_cnn bilstm text_transformer fraud
-        anomaly lazy] [--rounds 15] [--steps 40]
+        anomaly lstm tcn nbeats patch_tst lazy] [--rounds 15] [--steps 40]
 
 "plain" is the loop one writes by hand: the same network, tensors, batch order and optimizer, torch's defaults. For the
 cnn it is the textbook order, NCHW memory and an optimizer that is not fused. "tuned" has dlframe's own network, memory
@@ -51,6 +51,10 @@ CASES = {
     },
     "fraud": ["task=fraud_detection", "data=synthetic_fraud", "batch_size=512", "optimizer=adam"],
     "anomaly": ["task=anomaly_detection", "model=deep_svdd", "batch_size=64", "optimizer=adam"],
+    **{
+        name: ["task=forecasting", "data=sp500", f"model={name}", "batch_size=32", "optimizer=adam"]
+        for name in ("lstm", "tcn", "nbeats", "patch_tst")
+    },
     "lazy": [*TOKENS, f"data.path={tempfile.gettempdir()}/dlframe-words", "batch_size=32", "optimizer=adam"],
 }
 OPTIONS = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "weight_decay_params=all"]

@@ -78,6 +78,7 @@ KNOWN_TO = {
     "psycopg": {"storage"},
     "ray": {"executors"},
     "submitit": {"executors"},
+    "statsmodels": {"models"},
 }
 """The only folders that may import these packages."""
 

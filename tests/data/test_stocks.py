@@ -103,7 +103,7 @@ def test_order_and_form_of_the_file_do_not_matter(tmp_path):
         (
             lines(9),
             {"features": "ohlcv"},
-            "{path}: data.features must name a column. Received: 'open'. Choose from: Close, Date.",
+            "{path}: data.past must name a column. Received: 'open'. Choose from: Close, Date.",
         ),
     ],
 )

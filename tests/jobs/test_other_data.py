@@ -203,7 +203,17 @@ def test_training_samples_among_others_are_told(trained: Trained, tmp_path: Path
 
 
 def test_a_data_set_that_reads_no_others(tmp_path: Path) -> None:
-    """Windows of a series are those of its run: the data set takes no specification."""
+    """Rows of a data set of its own are those of the run: it takes no specification."""
+    options = ["task=fraud_detection", "data=synthetic_fraud", "model=tabular_logistic", "data.rows=2000"]
+    result = run(load([*options, "epochs=1", "tracking=none", "figures=none", f"runs={tmp_path}"]))
+    assert result.folder
+    assert evaluate_run(result.folder, data=["data.rows=2000"]).metrics == result.metrics
+    with pytest.raises(DataError, match=r"^data=synthetic_fraud: reads no other data than those of its run: "):
+        evaluate_run(result.folder, data=["data.rows=2500"])
+
+
+def test_other_prices(tmp_path: Path, capsys) -> None:
+    """Of an index, all windows of another table are scored, with the errors of the naive forecast beside them."""
     for name, days in (("a", 300), ("b", 320)):
         rows = [f"{day},{100 + i % 7}" for i, day in enumerate(np.arange("2001-01-01", days, dtype="datetime64[D]"))]
         (tmp_path / f"{name}.csv").write_text("\n".join(["Date,Close", *rows, ""]))
@@ -211,6 +221,9 @@ def test_a_data_set_that_reads_no_others(tmp_path: Path) -> None:
     result = run(load([*options, "epochs=1", "tracking=none", "figures=none", f"runs={tmp_path}"]))
     assert result.folder
     shutil.move(tmp_path / "a.csv", tmp_path / "c.csv")
-    assert evaluate_run(result.folder, data=[f"data.path={tmp_path / 'c.csv'}"]).metrics == result.metrics
-    with pytest.raises(DataError, match=r"^data=sp500: reads no other data than those of its run: "):
-        evaluate_run(result.folder, data=[f"data.path={tmp_path / 'b.csv'}"])
+    again = evaluate_run(result.folder, data=[f"data.path={tmp_path / 'c.csv'}"])
+    assert again.metrics == pytest.approx(result.metrics, rel=0, nan_ok=True)
+    other = evaluate_run(result.folder, data=[f"data.path={tmp_path / 'b.csv'}"])
+    assert other.samples == 310
+    assert other.baseline[1]["mae"] == pytest.approx(np.mean([6 if i % 7 == 0 else 1 for i in range(10, 320)]))
+    assert "other data than the run's" in capsys.readouterr().out

@@ -133,9 +133,9 @@ def test_forecast_shows_the_last_step_ahead_and_each_error():
     values = load_digits().data.mean(1)
     target = np.stack([values[1:-1], values[2:]], 1)
     naive = np.stack([values[:-2]] * 2, 1)
-    dates = np.datetime64("2017-01-02") + np.arange(len(target))
-    figure = plots.forecast(target, target + 0.5, naive, dates=dates, title="ink", unit="mean grey")
-    upper, lower = figure.axes
+    interval = (target - 1, np.where(np.arange(len(target)) % 4 == 0, -1, 17)[:, None] + np.zeros_like(target))
+    figure = plots.forecast(target, target + 0.5, naive, interval=interval, level="80 %", title="ink", unit="mean grey")
+    upper, near, lower = figure.axes
     assert upper.get_title(loc="left") == "ink, 2 steps ahead"
     assert upper.get_ylabel() == "mean grey"
     assert upper.lines[0].get_ydata().tolist() == target[:, 1].tolist()
@@ -145,15 +145,25 @@ def test_forecast_shows_the_last_step_ahead_and_each_error():
         f"baseline, RMSE of all steps {whole:.4g}, of this one {last:.4g}",
         "forecast, RMSE of all steps 0.5, of this one 0.5",
     ]
+    assert near.lines[0].get_xdata().tolist() == list(range(len(target) - 60, len(target)))
+    assert upper.collections[0].get_label() == "80 % interval, holds 75 %"
     assert lower.lines[1].get_ydata() == pytest.approx(0.5)
-    assert lower.get_xlabel() == "date"
+
+
+def test_the_error_of_each_step():
+    target = np.arange(12.0).reshape(4, 3)
+    figure = plots.horizon(target, target + np.arange(3), target - 1, interval=(target - 2, target + 2), level="80 %")
+    last, errors = figure.axes
+    assert last.lines[0].get_ydata().tolist() == [9, 10, 11]
+    assert errors.lines[1].get_ydata().tolist() == [0, 1, 2]
+    assert errors.lines[0].get_ydata().tolist() == [1, 1, 1]
 
 
 def test_forecast_takes_one_value_a_sample(tmp_path):
     figure = plots.forecast([1.0, 2.0, 4.0], [1.0, 2.0, 3.0], [1.0, 1.0, 2.0])
     assert figure.axes[0].get_title(loc="left") == "one step ahead"
     assert figure.axes[0].lines[2].get_label() == "forecast, RMSE 0.5774"
-    assert size(figure, tmp_path / "forecast.png") == (1080, 624)
+    assert size(figure, tmp_path / "forecast.png") == (1080, 912)
 
 
 def test_the_same_figure_gives_the_same_bytes(digits, tmp_path):

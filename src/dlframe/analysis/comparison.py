@@ -217,7 +217,7 @@ def _mean(values: Sequence[Mapping[str, Values]], metric: str, name: str) -> np.
 
 def _baseline(paired: Paired, first: Run, read: Mapping[str, Metric], over: Over) -> Row | None:
     values = paired.values(first, [*read], baseline=True)
-    if values is None:
+    if values is None or next(iter(read)) not in values:
         return None
     scores = {metric: _scores([v], is_random=False) for metric, v in values.items()}
     row = _with_intervals(first.result.baseline[0], scores, paired, (), read, "examples" if over == "examples" else "both")
@@ -241,13 +241,15 @@ def _with_intervals(
     over: Over,
 ) -> Row:
     def mean(metric: str, over: Over) -> Mean:
+        if metric not in scores:  # a baseline has no intervals, say
+            return Mean(math.nan, math.nan, math.nan, Parts((), 0.0, (), 2))
         known = read[metric]
         if not np.isfinite(scores[metric].deleted).all():
             return Mean(scores[metric].mean, math.nan, math.nan, Parts((), 0.0, (), scores[metric].groups))
         is_proportion = over != "seeds" and paired.form(paired.first, metric).is_proportion
         return comparison.mean(scores[metric], over=over, low=known.low, high=known.high, is_proportion=is_proportion)
 
-    alone = {metric: mean(metric, "seeds") for metric in read if scores[metric].seeds > 1}
+    alone = {metric: mean(metric, "seeds") for metric in scores if scores[metric].seeds > 1}
     return Row(label, scores, {metric: mean(metric, over) for metric in read}, alone, tuple(runs))
 
 

@@ -89,6 +89,11 @@ class Paired:
             DataError: Its predictions cannot be read, or do not give the metric in its result.
         """
         forms = {metric: self.form(run, metric) for metric in metrics}
+        if baseline:  # which lacks columns of models, such as scores and the width of intervals
+            told = run.result.baseline[1]
+            forms = {metric: form for metric, form in forms.items() if "column" not in form.options or metric in told}
+        if metrics[0] not in forms:
+            return None
         table = _read(run, needed([*forms.values()]), baseline=baseline)
         order = self._order(table, run)
         columns = self.columns.of(table, [*forms.values()], run.folder / PREDICTIONS, order, baseline=baseline)

@@ -105,7 +105,9 @@ def _train(config: Config, before: Run) -> Run:
 
 def _verdict(before: Run, after: Run) -> int:
     """Say whether two runs are the same; the exit status."""
-    if _have_same_weights(before.folder, after.folder) and before.result.metrics == after.result.metrics:
+    # Unlike ==, which NaN is not.
+    same = repr(sorted(before.result.metrics.items())) == repr(sorted(after.result.metrics.items()))
+    if same and _have_same_weights(before.folder, after.folder):
         say("identical: the same weights and metrics, bit for bit")
         return 0
     others = _other_seeds(before)

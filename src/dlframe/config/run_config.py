@@ -99,6 +99,10 @@ class Config:
         if restored and "weights" in options:
             size = {"image_size": size} if (size := self.input_size) else {}  # which may depend on the weights
             options = {**options, **size, "weights": "none"}
+        task: Any = GROUPS["task"].factory(self.values["task"]["name"])
+        if hasattr(task, "model_spec"):
+            chosen = {name: value for name, value in self.values["task"].items() if name != "name"}
+            spec = task.model_spec(spec, networks=self.networks, **chosen)
         return GROUPS["model"].build(options, spec=spec)
 
     @property

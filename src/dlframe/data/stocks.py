@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dlframe.readers.tables.series import dataset_of, name_of, read_panel
-from dlframe.registry import Count, data
+from dlframe.readers.tables.series import dataset_like, dataset_of, kept_of, name_of, read_panel
+from dlframe.registry import Count, Natural, data
 from dlframe.storage.fetch import Package, expanded, members
-from dlframe.types import DataError, Dataset, say
+from dlframe.types import DataError, Dataset, DataSpec, say
 
 ARCH = Package(
     "pip",
@@ -31,6 +31,8 @@ def sp500(
     horizon: Count = 1,
     features: Literal["close", "ohlcv"] = "close",
     path: str | None = None,
+    fold: Natural = 0,
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Daily prices of the S&P 500 index, 5,031 days from 1999 to 2018.
 
@@ -43,8 +45,10 @@ def sp500(
         features: Closing price alone, or followed by open, high, low and volume (ohlcv).
         path: Table with the columns Date and Close, and Open, High, Low, Volume for ohlcv; null fetches a package. Any other
             table is read by `data=series`.
+        fold: Rolling origin: 0 tests on the last fifth of the days, 1 on the fifth before it, and so on.
+        spec: Specification of a run whose model is scored on another table: all windows are the test set.
     """
-    return load("sp500", window, horizon, features, path)
+    return load("sp500", window, horizon, features, path, fold, spec)
 
 
 @data.register("nasdaq", inputs=("series",), targets=("value",), files=("path",), tasks={"value": "forecasting"})
@@ -54,6 +58,8 @@ def nasdaq(
     horizon: Count = 1,
     features: Literal["close", "ohlcv"] = "close",
     path: str | None = None,
+    fold: Natural = 0,
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Daily prices of the NASDAQ Composite index, 5,031 days from 1999 to 2018.
 
@@ -65,11 +71,13 @@ def nasdaq(
         features: Closing price alone, or followed by open, high, low and volume (ohlcv).
         path: Table with the columns Date and Close, and Open, High, Low, Volume for ohlcv; null fetches a package. Any other
             table is read by `data=series`.
+        fold: Rolling origin: 0 tests on the last fifth of the days, 1 on the fifth before it, and so on.
+        spec: Specification of a run whose model is scored on another table: all windows are the test set.
     """
-    return load("nasdaq", window, horizon, features, path)
+    return load("nasdaq", window, horizon, features, path, fold, spec)
 
 
-def load(name: str, window: int, horizon: int, features: str, path: str | None) -> Dataset:
+def load(name: str, window: int, horizon: int, features: str, path: str | None, fold: int, spec: DataSpec | None) -> Dataset:
     """Load the windows of a series, split by their targets.
 
     Raises:
@@ -78,13 +86,15 @@ def load(name: str, window: int, horizon: int, features: str, path: str | None) 
     file = expanded(path) if path is not None else members(ARCH, FILES)[FILES.index(f"{name}.csv.gz")]
     target, *more = COLUMNS[features]
     try:
-        panel = read_panel(file, target=[target], features=more)
+        panel = read_panel(file, target=[target], features=more, known=kept_of(spec) if spec else None)
     except DataError as error:
         options = " The options are those of data=series." if path is not None and "data." in str(error) else ""
         raise DataError(f"{error}{options}") from None
-    dataset = dataset_of(
-        panel, name if path is None else name_of(file, name), window, horizon, str(file) if path else "pip arch"
-    )
+    source = str(file) if path else "pip arch"
+    if spec:
+        dataset = dataset_like(panel, spec, source)
+    else:
+        dataset = dataset_of(panel, name if path is None else name_of(file, name), window, horizon, source, fold=fold)
     for note in panel.notes if path is not None else ():
         say(f"{name}: {note}", error=True)
     return dataset

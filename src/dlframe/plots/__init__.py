@@ -12,7 +12,7 @@ from dlframe.plots.comparisons import (
     variance_split,
 )
 from dlframe.plots.curves import by_slice, learning_curve, recall
-from dlframe.plots.forecasts import forecast, predictions
+from dlframe.plots.forecasts import forecast, horizon, predictions
 from dlframe.plots.pictures.detection import ALARM, HIT, IGNORED, MISS, Drawn, detections, drawn, found_by, precision_recall
 from dlframe.plots.pictures.images import grid, samples
 from dlframe.plots.spaces import Dimension, importance, parallel_coordinates, slices
@@ -40,6 +40,7 @@ __all__ = [
     "found_by",
     "grid",
     "heat_maps",
+    "horizon",
     "importance",
     "intermediate_values",
     "learning_curve",

@@ -9,6 +9,12 @@ from numpy.typing import ArrayLike
 from dlframe.plots.style import BLUE, ORANGE, label, style
 from dlframe.statistics.errors import rmse
 
+SHOWN = 60
+"""Last samples of a forecast that are shown larger."""
+
+Interval = tuple[ArrayLike, ArrayLike]
+"""Lower and upper bounds of predicted values."""
+
 
 @style
 def forecast(
@@ -16,39 +22,95 @@ def forecast(
     prediction: ArrayLike,
     baseline: ArrayLike,
     *,
-    dates: ArrayLike | None = None,
+    interval: Interval | None = None,
+    level: str = "",
     title: str = "",
     unit: str = "value",
 ) -> Figure:
-    """Plot forecast and baseline against the truth, and their errors.
+    """Plot forecast and baseline against the truth, the last ones larger, and their errors.
 
     Args:
         target: (samples,) or (samples, horizon) true values; the last step is shown.
         prediction: Forecast of the same shape.
         baseline: Trivial forecast of the same shape.
-        dates: (samples,) datetime64 of the shown values; None for sample numbers.
+        interval: Bounds of the forecast, of the same shape.
+        level: Nominal coverage of the interval, in words.
         title: Title of the figure.
         unit: Unit of the values.
     """
-    truth, model, naive = (np.asarray(a, float).reshape(len(np.asarray(a)), -1) for a in (target, prediction, baseline))
+    truth, model, naive = (_rows(values) for values in (target, prediction, baseline))
     horizon = truth.shape[1]
-    x = np.arange(len(truth)) if dates is None else np.asarray(dates)
-    figure = Figure(figsize=(9, 5.2))
-    upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
-    upper.plot(x, truth[:, -1], color="black", lw=1.6, label="truth")
-    for values, color, name in ((naive, ORANGE, "baseline"), (model, BLUE, "forecast")):
-        error = values[:, -1] - truth[:, -1]
-        pooled = f"RMSE {rmse(values, truth):.4g}"
-        if horizon > 1:
-            pooled = f"RMSE of all steps {rmse(values, truth):.4g}, of this one {rmse(values[:, -1], truth[:, -1]):.4g}"
-        upper.plot(x, values[:, -1], color=color, lw=1.1, label=f"{name}, {pooled}")
-        lower.plot(x, error, color=color, lw=0.9)
+    figure = Figure(figsize=(9, 7.6))
+    whole, near, lower = figure.subplots(3, height_ratios=(2, 2, 1))
+    for axes, start in ((whole, 0), (near, max(0, len(truth) - SHOWN))):
+        x = np.arange(start, len(truth))
+        axes.plot(x, truth[start:, -1], color="black", lw=1.6, label="truth")
+        for values, color, name in ((naive, ORANGE, "baseline"), (model, BLUE, "forecast")):
+            pooled = f"RMSE {rmse(values, truth):.4g}"
+            if horizon > 1:
+                pooled = f"RMSE of all steps {rmse(values, truth):.4g}, of this one {rmse(values[:, -1], truth[:, -1]):.4g}"
+            axes.plot(x, values[start:, -1], color=color, lw=1.1, label=f"{name}, {pooled}")
+        if interval is not None:
+            low, high = (_rows(bound) for bound in interval)
+            inside = ((low <= truth) & (truth <= high)).mean()
+            told = f"{level} interval, holds {100 * inside:.0f} %"
+            axes.fill_between(x, low[start:, -1], high[start:, -1], color=BLUE, alpha=0.18, lw=0, label=told)
+    for values, color in ((naive, ORANGE), (model, BLUE)):
+        lower.plot(values[:, -1] - truth[:, -1], color=color, lw=0.9)
     lower.axhline(0, color="black", lw=0.8)
-    upper.legend()
+    whole.legend()
     ahead = f"{horizon} steps ahead" if horizon > 1 else "one step ahead"
-    label(upper, f"{title}, {ahead}" if title else ahead, "", unit)
-    label(lower, "", "sample" if dates is None else "date", "error")
+    label(whole, f"{title}, {ahead}" if title else ahead, "", unit)
+    label(near, f"the last {min(SHOWN, len(truth))} samples", "", unit)
+    label(lower, "", "sample", "error")
     return figure
+
+
+@style
+def horizon(
+    target: ArrayLike,
+    prediction: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    interval: Interval | None = None,
+    level: str = "",
+    title: str = "",
+    unit: str = "value",
+) -> Figure:
+    """Plot the last forecast of all steps against the truth, and the error of each step.
+
+    Args:
+        target: (samples, horizon) true values.
+        prediction: Forecast of the same shape.
+        baseline: Trivial forecast of the same shape.
+        interval: Bounds of the forecast, of the same shape.
+        level: Nominal coverage of the interval, in words.
+        title: Title of the figure.
+        unit: Unit of the values.
+    """
+    truth, model, naive = (_rows(values) for values in (target, prediction, baseline))
+    steps = np.arange(1, truth.shape[1] + 1)
+    figure = Figure(figsize=(9, 3.8))
+    last, errors = figure.subplots(1, 2)
+    last.plot(steps, truth[-1], color="black", lw=1.6, label="truth")
+    for values, color, name in ((naive, ORANGE, "baseline"), (model, BLUE, "forecast")):
+        last.plot(steps, values[-1], color=color, lw=1.2, label=name)
+        errors.plot(steps, np.sqrt(np.square(values - truth).mean(0)), color=color, lw=1.4, marker="o", ms=3, label=name)
+    if interval is not None:
+        low, high = (_rows(bound) for bound in interval)
+        last.fill_between(steps, low[-1], high[-1], color=BLUE, alpha=0.18, lw=0, label=f"{level} interval")
+    errors.set_ylim(bottom=0)
+    last.legend()
+    errors.legend()
+    label(last, f"{title}, the last forecast" if title else "the last forecast", "step", unit)
+    label(errors, f"over {len(truth):,} forecasts", "step", "RMSE")
+    return figure
+
+
+def _rows(values: ArrayLike) -> np.ndarray:
+    """Return values (samples, horizon)."""
+    array = np.asarray(values, float)
+    return array.reshape(len(array), -1)
 
 
 @style

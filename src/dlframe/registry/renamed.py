@@ -26,6 +26,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "model.rnn": {"cell": "cell_type"},
     "model.vit": {"patch": "patch_size", "heads": "num_heads"},
     "data.image_folder": {"size": "image_size", "color": "color_mode"},
+    "data.series": {"features": "past"},
     "augmentation.affine": {"shift": "translate", "outside": "padding_mode"},
     "augmentation.crop": {"fill": "padding_mode"},
     "augmentation.cutmix": {"probability": "p"},

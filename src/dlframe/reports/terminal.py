@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,10 @@ def summary(result: Result) -> str:
         f"test {metric} {read.text(interval.value)} (95 % interval {low} to {high}, {left_out}{result.samples:,} samples); "
         f"{name} {read.text(baseline[metric])}; {result.seconds:.1f} s"
     ]
-    others = [f"{key} {result.metric(key).text(value)}" for key, value in result.metrics.items() if key != metric]
+    values = {key: value for key, value in result.metrics.items() if key != metric}
+    others = [f"{key} {result.metric(key).text(value)}" for key, value in values.items() if not math.isnan(value)]
+    if undefined := [key for key, value in values.items() if math.isnan(value)]:
+        others += [f"{', '.join(undefined)} undefined"]
     lines += [f"     {', '.join(others)}"] if others else []
     lines += [f"     {note}" for note in result.notes]
     if result.folder:

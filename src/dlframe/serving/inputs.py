@@ -185,25 +185,32 @@ class Inputs:
 
     def _windows(self, file: Path, name: str, field: Field) -> Iterator[Sample]:
         """Yield the last window of a series, or all windows."""
-        from dlframe.readers.tables.series import read_panel
+        from dlframe.readers.tables.series import read_panel, with_known
 
         length, features = field.shape
+        horizon = next(iter(self.spec.targets.values())).shape[0] or 0
         assert length is not None
         assert features is not None
         kept = self.spec.fitted.get("series") or {"targets": field.names[:1], "features": field.names[1:]}
         try:
-            panel = read_panel(file, known=kept)
+            panel = read_panel(file, known=kept, horizon=horizon)
         except (TypeError, KeyError, AttributeError):
             raise DataError("spec.json: holds no columns of a series") from None
         for note in panel.notes:
             self._assume(note, file)
         for series in panel.series:
-            values, ids = series.values, series.ids
+            values, ids = with_known(series, horizon).values, series.ids
             told = f" of {series.key}" if series.key else ""
             if values.shape[1] != features:
                 raise DataError(f"{file} must have {features} columns besides the time. Received: {values.shape[1]}")
             if len(ids) < length:
                 raise DataError(f"{file} must have at least {length} rows{told}. Received: {len(ids)}")
+            if series.known.shape[1] and (rows := len(series.known) - len(ids)) < horizon:
+                columns = ", ".join(kept["known_future"])
+                raise DataError(
+                    f"{file} must have {columns} of the {horizon} rows after the last value{told}: rows with an empty target. "
+                    f"Received: {rows}"
+                )
             if len(ids) > length and not self.every:
                 self._assume(f"used the last {length} rows (every=true predicts from every window)", file, f"{len(ids):,} rows")
             for end in range(length if self.every else len(ids), len(ids) + 1):

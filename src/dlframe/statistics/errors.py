@@ -25,6 +25,36 @@ def mape(prediction: ArrayLike, target: ArrayLike) -> float:
     return float(100 * np.abs(difference[nonzero] / target[nonzero]).mean()) if nonzero.any() else math.nan
 
 
+def mase(prediction: ArrayLike, target: ArrayLike, scale: ArrayLike) -> float:
+    """Return the mean absolute scaled error over windows with a scale; NaN without any.
+
+    Hyndman and Koehler 2006 (International Journal of Forecasting 22:679).
+
+    Args:
+        prediction: (windows, steps) predicted values.
+        target: (windows, steps) values.
+        scale: (windows,) mean absolute difference of a season in the training part of the series; 0 if unknown or constant.
+    """
+    errors, scale = np.abs(_difference(prediction, target)), np.asarray(scale, dtype=float)
+    known = scale > 0
+    return float((errors[known].mean(1) / scale[known]).mean()) if known.any() else math.nan
+
+
+def pinball(quantiles: ArrayLike, target: ArrayLike, levels: ArrayLike) -> np.ndarray:
+    """Return the pinball loss, averaged over levels: half the absolute error for the median.
+
+    Koenker and Bassett 1978.
+
+    Args:
+        quantiles: (..., levels) predicted quantiles.
+        target: (...) values.
+        levels: (levels,) levels of the quantiles.
+    """
+    below = _difference(np.asarray(target, dtype=float)[..., None], quantiles)
+    levels = np.asarray(levels, dtype=float)
+    return np.maximum(levels * below, (levels - 1) * below).mean(-1)
+
+
 def r2(prediction: ArrayLike, target: ArrayLike) -> float:
     """Return the coefficient of determination over all values; NaN if all targets are equal."""
     target = np.asarray(target, dtype=float)

@@ -13,9 +13,8 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 
 from dlframe.readers.splits import normal_classes
 from dlframe.registry import Probability, tasks
-from dlframe.statistics.intervals import bootstrap
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate, Field, Ragged, Split, TrainingError
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Ragged, Split, TrainingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,35 +201,9 @@ class Anomaly(Task):
         return [CLASSES[i] for i in self._random_flags(dataset).tolist()]
 
     def forms(self) -> dict[str, dict[str, Any]]:
-        return {name: {"form": name, "average": "positive", "positive": CLASSES[1]} for name in ("f1", "precision", "recall")}
-
-    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return `metric` with a bootstrap over samples or groups; the threshold stays as it is."""
-        value = self.metrics(scores)[metric]
-        if math.isnan(value):
-            return Estimate(value, math.nan, math.nan)
-        names = self.resampled
-
-        def statistic(*arrays: np.ndarray) -> float:
-            return self._statistic(metric, {name: torch.from_numpy(a) for name, a in zip(names, arrays, strict=True)})
-
-        columns, block = [scores[name].numpy() for name in names], self.block(len(scores["score"])) if groups is None else 1
-        return Estimate.of(value, bootstrap(statistic, *columns, groups=groups, resamples=500, block=block))
-
-    resampled: tuple[str, ...] = ("target", "score")
-    """Scores that a bootstrap draws from."""
-
-    def block(self, samples: int) -> int:
-        """Return the length of the blocks of the bootstrap; 1 for independent samples."""
-        return 1
-
-    def _statistic(self, metric: str, scores: Scores) -> float:
-        score, target = scores["score"], scores["target"]
-        if metric in ("auroc", "average_precision"):
-            return ranked(score, target, (metric,))[metric]
-        if metric == "loss":
-            return score[target == 0].mean().item()
-        return at_threshold(self.flagged(score), target)[metric]
+        positive = {"average": "positive", "positive": CLASSES[1]}
+        found = {name: {"form": name, **positive} for name in ("f1", "precision", "recall")}
+        return found | {name: {"form": name, "column": "score", **positive} for name in ("auroc", "average_precision")}
 
     def notes(self, scores: Scores) -> list[str]:
         """Tell the threshold, and what is an anomaly."""

@@ -9,10 +9,11 @@ import numpy as np
 from torch import nn
 
 from dlframe.registry import Probability, tasks
+from dlframe.statistics.intervals import bootstrap
 from dlframe.statistics.metrics.events import composite_f1, event_recall
 from dlframe.tasks.anomaly import Anomaly
 from dlframe.tasks.base import Scores
-from dlframe.types import Batch, ConfigError, Dataset, DataSpec
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,8 +53,6 @@ class AnomalyEvents(Anomaly):
         headline: Primary metric.
     """
 
-    resampled = ("target", "score", "event")
-
     def __init__(
         self,
         spec: DataSpec,
@@ -75,25 +74,27 @@ class AnomalyEvents(Anomaly):
 
     def metrics(self, scores: Scores) -> dict[str, float]:
         found = super().metrics(scores)
-        by_event = {name: self._statistic(name, scores) for name in ("event_recall", "event_f1")}
-        return found | (dict.fromkeys(by_event, math.nan) if scores["score"].isnan().any() else by_event)
+        if scores["score"].isnan().any():
+            return found | dict.fromkeys(EVENTS, math.nan)
+        flags, events = self.flagged(scores["score"]).numpy(), scores["event"].numpy()
+        return found | {name: statistic(flags, events) for name, statistic in EVENTS.items()}
 
-    def _statistic(self, metric: str, scores: Scores) -> float:
-        if metric not in EVENTS:
-            return super()._statistic(metric, scores)
-        return EVENTS[metric](self.flagged(scores["score"]).numpy(), scores["event"].numpy())
+    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
+        """Return a metric by event with a bootstrap over blocks of steps or groups; the threshold stays as it is."""
+        value = self.metrics(scores)[metric]
+        if metric not in EVENTS or math.isnan(value):
+            return super().interval(metric, scores, groups)
+        flags, events = self.flagged(scores["score"]).numpy(), scores["event"].numpy()
+        block = 1 if groups is not None else max(1, len(flags) // self.blocks(len(flags)))
+        return Estimate.of(value, bootstrap(EVENTS[metric], flags, events, groups=groups, resamples=500, block=block))
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         name, found = super().baseline(dataset)
         flags, events = self._random_flags(dataset).numpy(), np.asarray(dataset.test[self.event])
         return name, found | {metric: statistic(flags, events) for metric, statistic in EVENTS.items()}
 
-    def block(self, samples: int) -> int:
-        """Return the length of up to 20 blocks: windows overlap, and events last."""
-        return max(1, samples // max(1, self.blocks(samples)))
-
     def blocks(self, samples: int) -> int:
-        """Return up to 20 blocks, none shorter than a window."""
+        """Return up to 20 blocks, none shorter than a window: windows overlap, and events last."""
         window = max(int(field.shape[0] or 1) for field in self.spec.inputs.values())
         return max(2, min(20, samples // max(5, window)))
 

@@ -76,6 +76,17 @@ class Task(nn.Module, ABC):
         self.normalizers = nn.ModuleDict({name: Normalizer(field) for name, field in spec.inputs.items() if field.mean})
         self.register_buffer("_place", torch.zeros(()), persistent=False)
 
+    @staticmethod
+    def model_spec(spec: DataSpec, *, networks: tuple[str, ...], **options: Any) -> DataSpec:
+        """Return the specification that the model is built for: that of the data, or one with the outputs that the task needs.
+
+        Args:
+            spec: Specification of the data.
+            networks: Networks of the model that gradients train.
+            **options: Options of the task.
+        """
+        return spec
+
     @property
     def device(self) -> torch.device:
         """Device of the task."""

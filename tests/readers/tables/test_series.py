@@ -137,7 +137,7 @@ def test_several_series_of_one_file():
     days = [max(name.split()[1] for name in split.ids) for split in (dataset.train, dataset.validation, dataset.test)]
     starts = [min(name.split()[1] for name in split.ids) for split in (dataset.validation, dataset.test)]
     assert days[0] < starts[0] <= days[1] < starts[1]
-    assert set(dataset.test.groups) == {"A", "B"}
+    assert set(dataset.test.groups) == {"block 1", "block 2"}  # of both series: they depend on each other at one time
 
 
 def test_columns_that_are_a_series_each(tmp_path):
@@ -217,3 +217,16 @@ def test_windows_are_views_and_hold_what_a_loop_copies():
     for i, row in enumerate(range(5, 9)):
         assert (windows[i] == values[row - 4 : row]).all()
         assert (futures[i] == values[row : row + 3, 0]).all()
+
+
+def test_many_series_are_units_of_their_own(tmp_path):
+    """Of ten series, whole ones are resampled; and what is odd in many is told of the first few."""
+    lines = [f"2024-01-{day:02},{name},{day}" for name in "abcdefghij" for day in range(30, 0, -1) if name > "a" or day > 5]
+    (tmp_path / "many.csv").write_text("\n".join(["day,id,y", *(line if ",20" not in line else line[:-2] for line in lines)]))
+    panel = read_panel(tmp_path / "many.csv", id="id", target=["y"], on_missing="previous")
+    assert sum("replaced by the one before" in note for note in panel.notes) <= 6
+    assert any(note.endswith("more notes on single series") for note in panel.notes)
+    dataset = dataset_of(panel, "many", 3, 1, "here", season=7)
+    assert set(dataset.test.groups) == set("abcdefghij")
+    assert dataset.spec.fitted["scales"]["b"] == pytest.approx((13 * 7 + 6) / 14)  # of days 1 to 21
+    assert dataset.spec.fitted["season"] == 7

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -38,7 +38,23 @@ UNITS = {"day": DAY, "hour": DAY // 24, "minute": 60_000_000, "second": 1_000_00
 LONGEST = 5
 """Steps that are a gap; fewer are holidays."""
 
+SEASONS = {
+    "one row per month": 12,
+    "one row per quarter": 4,
+    "one row per weekday": 5,
+    "one row per day": 7,
+    "a row every 7 days": 52,
+    "one row per hour": 24,
+    "one row per minute": 60,
+}
+"""Usual step in words -> rows of a season."""
+
+MANY = 10
+"""Series from which on whole series are the unit of resampling; of fewer, blocks of time across all series are."""
+
 OnMissing = Literal["raise", "drop", "previous"]
+
+Calendar = Literal["month", "day", "weekday", "hour"]
 
 
 @dataclass
@@ -50,12 +66,14 @@ class Series:
         ids: (rows,) times as text: days where all are midnights, else ISO 8601, or numbers.
         times: (rows,) int64: microseconds since 1970, or the numbers of the rows.
         values: (rows, features) float64, the target first.
+        known: (rows + more, columns) float64, columns that are known in advance, also of rows after the last value.
     """
 
     key: str
     ids: np.ndarray
     times: np.ndarray
     values: np.ndarray
+    known: np.ndarray
 
 
 @dataclass
@@ -83,6 +101,9 @@ def read_panel(
     target: Sequence[str] = (),
     features: Sequence[str] = (),
     id: str | None = None,  # noqa: A002  # the name of the option
+    known_future: Sequence[str] = (),
+    calendar: Sequence[Calendar] = (),
+    horizon: int = 0,
     on_missing: OnMissing = "raise",
     known: Mapping[str, Any] | None = None,
 ) -> Panel:
@@ -95,6 +116,9 @@ def read_panel(
         target: Columns to forecast; several are a series each. Empty for a usual name, or the only column of numbers.
         features: Further columns of the windows.
         id: Column that names the series of each row.
+        known_future: Columns of numbers that are known in advance. Rows after the last target may have them alone.
+        calendar: Parts of the time that are columns known in advance, each as sine and cosine.
+        horizon: Rows after the last one for which the calendar is computed.
         on_missing: Action on a missing value: raise, drop the row, or take the previous value. The last rows are left out in
             any case.
         known: `Panel.kept` of a run.
@@ -106,6 +130,7 @@ def read_panel(
     if known is not None:
         time, id = known.get("time") or None, known.get("id") or None  # noqa: A001
         target, features = known["targets"], known["features"]
+        known_future, calendar = known.get("known_future", ()), known.get("calendar", ())
     if on_missing != "raise":
         options = replace(options, missing=(*options.missing, *MARKERS))
     names = names_of(file, options)
@@ -115,10 +140,13 @@ def read_panel(
     if not target and (usual := _usual(names, TARGETS)):
         target = (usual,)
     wanted = [found_name(name, names, "data.target", str(file)) for name in target]
-    more = [found_name(name, names, "data.features", str(file)) for name in features]
+    more = [found_name(name, names, "data.past", str(file)) for name in features]
+    ahead = [found_name(name, names, "data.known_future", str(file)) for name in known_future]
+    if twice := [name for name in ahead if name in (*wanted, *more)]:
+        raise DataError(f"data.known_future: must not be the target or in data.past. Received: {', '.join(twice)}")
     series_id = found_name(id, names, "data.id", str(file)) if id else None
     if time and wanted:  # other columns may hold anything
-        chosen = {time, *wanted, *more, series_id}
+        chosen = {time, *wanted, *more, *ahead, series_id}
         options = replace(options, drop=tuple(name for name in names if name not in chosen))
     hows = known.get("columns", {}) if known is not None else None
     table = read_table(
@@ -126,33 +154,49 @@ def read_panel(
         options,
         hints=hows,
         words=[series_id] if series_id else [],
-        numbers=(*wanted, *more),
-        keep=[name for name in (time, *wanted, *more) if name],
+        numbers=(*wanted, *more, *ahead),
+        keep=[name for name in (time, *wanted, *more, *ahead) if name],
     )
     notes = [note for note in table.notes if not note.startswith("left out by data.drop")]
     if time is None:
-        time = _time_by_kind(table, [*wanted, *more, series_id])
+        time = _time_by_kind(table, [*wanted, *more, *ahead, series_id])
     if time is not None and time not in table.columns:
         raise DataError(f"{table.file}: '{time}' must hold times. Received: no values")
     if not wanted:
-        wanted = [_only_number(table, [time, series_id, *more])]
+        wanted = [_only_number(table, [time, series_id, *more, *ahead])]
         notes.append(f"the series is '{wanted[0]}', the only column of numbers")
-    for name in (*wanted, *more):
+    for name in (*wanted, *more, *ahead):
         if name not in table.columns or table.columns[name].kind != "number":
             kind = table.columns[name].kind if name in table.columns else "empty"
             raise DataError(f"{table.file}: '{name}' must hold numbers. Received: {kind}")
     times, ids = _times(table, time, notes)
     keys, labels = _keys(table, series_id)
-    values = {name: floats_of(table.columns[name]) for name in (*wanted, *more)}
+    if calendar and (time is None or table.columns[time].kind != "date"):
+        raise DataError(f"data.calendar: requires a column of dates. Received: {time or 'none'}. Name it: data.time=COLUMN")
+    values = {name: floats_of(table.columns[name]) for name in (*wanted, *more, *ahead)}
     found: list[Series] = []
-    for key, label in enumerate(labels):
-        rows = np.flatnonzero(keys == key) if len(labels) > 1 else np.arange(table.rows)
+    said: list[str] = []
+    of_series = np.split(np.argsort(keys, kind="stable"), np.cumsum(np.bincount(keys, minlength=len(labels)))[:-1])
+    for label, rows in zip(labels, of_series, strict=True):
         for name in wanted:
             columns = [name, *more]
             matrix = np.stack([values[column][rows] for column in columns], 1)
-            part = _ordered(table, rows, times[rows], matrix, columns, on_missing, notes, time, names)
+            beside = np.stack([values[column][rows] for column in ahead], 1) if ahead else np.empty((len(rows), 0))
+            part = _ordered(table, rows, times[rows], matrix, columns, on_missing, said, time, names, beside)
+            later = part[2]
+            kept = np.concatenate([part[0], later])
+            columns = np.stack([values[column][kept] for column in ahead], 1) if ahead else np.empty((len(kept), 0))
+            _check_known(table, kept, columns, ahead)
+            if calendar:
+                moments = times[kept]
+                if not ahead:
+                    moments = np.concatenate([moments, following(moments, horizon)])
+                columns = np.concatenate([columns, _calendar(moments, calendar)], 1) if ahead else _calendar(moments, calendar)
             rank = " ".join(filter(None, (label, name if len(wanted) > 1 else "")))
-            found.append(Series(rank, ids[part[0]], times[part[0]], part[1]))
+            found.append(Series(rank, ids[part[0]], times[part[0]], part[1], columns))
+    notes += said[:6]
+    if len(said) > 6:
+        notes.append(f"{len(said) - 6:,} more notes on single series")
     for series in found:
         _check_thousands(table, series, wanted[0])
     odd = [note for series in found for note in _oddities(series, wanted[0], time is not None)]
@@ -166,8 +210,12 @@ def read_panel(
         "id": series_id or "",
         "targets": list(wanted),
         "features": list(more),
-        "columns": {name: column.how for name, column in table.columns.items() if name in (*wanted, *more) or _told(column)},
+        "columns": {
+            name: column.how for name, column in table.columns.items() if name in (*wanted, *more, *ahead) or _told(column)
+        },
     }
+    if ahead or calendar:
+        kept |= {"known_future": list(ahead), "calendar": list(calendar)}
     return Panel(found, (wanted[0] if len(wanted) == 1 else "value", *more), notes, kept)
 
 
@@ -259,8 +307,9 @@ def _ordered(
     notes: list[str],
     time: str | None,
     names: Sequence[str],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and values in the order of time, without missing values.
+    known: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows and values in the order of time, without missing values, and the rows after them that have `known` values.
 
     Raises:
         DataError: A time occurs twice, or a value is missing.
@@ -284,13 +333,20 @@ def _ordered(
     if missing.all():
         raise DataError(f"{table.file}: '{columns[0]}' must have values. Received: none")
     last = len(missing) - int(np.argmin(missing[::-1]))
+    later = rows[:0]
     if last < len(missing):
         count = len(missing) - last
         where = _line(table, int(rows[last]))
-        notes.append(f"{where}: {columns[0]} is empty; the last {'row is' if count == 1 else f'{count:,} rows are'} left out")
+        if known.shape[1]:
+            have = np.asarray(~np.isnan(known[order][last:]).any(1))
+            later = rows[last:][: len(have) if have.all() else int(np.argmin(have))]
+        if not len(later):
+            notes.append(
+                f"{where}: {columns[0]} is empty; the last {'row is' if count == 1 else f'{count:,} rows are'} left out"
+            )
         rows, values, missing = rows[:last], values[:last], missing[:last]
     if not missing.any():
-        return rows, values
+        return rows, values, later
     count, row = int(missing.sum()), int(rows[np.argmax(missing)])
     name = columns[int(np.argmax(np.isnan(values[np.argmax(missing)])))]
     if on_missing == "raise":
@@ -310,7 +366,51 @@ def _ordered(
         values = np.take_along_axis(values, index, 0)
         told = "1 missing value of {} is" if count == 1 else f"{count:,} missing values of {{}} are"
         notes.append(f"{told.format(name)} replaced by the one before, first in {_line(table, row)}")
-    return rows, values
+    return rows, values, later
+
+
+def _check_known(table: Table, rows: np.ndarray, values: np.ndarray, names: Sequence[str]) -> None:
+    missing = np.isnan(values)
+    if missing.any():
+        row, column = (int(place[0]) for place in np.nonzero(missing))
+        raise DataError(
+            f"{table.place(int(rows[row]))}: '{names[column]}' is known in advance and must have a value in each row. "
+            f"Received: an empty field, in {int(missing.any(1).sum()):,} rows"
+        )
+
+
+def _calendar(times: np.ndarray, calendar: Sequence[Calendar]) -> np.ndarray:
+    """Return sine and cosine of each part of the time, (rows, 2 * parts)."""
+    moments = times.astype("datetime64[us]")
+    months, days = moments.astype("datetime64[M]"), moments.astype("datetime64[D]")
+    phases = {
+        "month": months.astype(np.int64) % 12 / 12,
+        "day": (days - months.astype("datetime64[D]")).astype(np.int64) / 31,
+        "weekday": (days.astype(np.int64) + 3) % 7 / 7,
+        "hour": (times % DAY) / DAY,
+    }
+    angles = [2 * np.pi * phases[part] for part in calendar]
+    return np.stack([wave(angle) for angle in angles for wave in (np.sin, np.cos)], 1)
+
+
+def following(times: np.ndarray, count: int) -> np.ndarray:
+    """Return the times of the `count` rows after the last one, by the usual step: calendar months, weekdays, or a fixed one."""
+    steps = np.diff(times)
+    if not len(steps):
+        return times[-1] + DAY * np.arange(1, count + 1)
+    days = steps // DAY
+    last = times[-1:].astype("datetime64[us]")
+    for months, (low, high) in {1: (28, 31), 3: (89, 92), 12: (365, 366)}.items():
+        if ((days >= low) & (days <= high)).mean() > 0.9:
+            month = last.astype("datetime64[M]")
+            within = last - month.astype("datetime64[us]")
+            return ((month + months * np.arange(1, count + 1)).astype("datetime64[us]") + within).astype(np.int64)
+    sizes, counts = np.unique(steps, return_counts=True)
+    usual = int(sizes[np.argmax(counts)])
+    if usual == DAY and ((times // DAY + 3) % 7 < 5).all() and len(times) > 5:
+        ahead = np.busday_offset(last.astype("datetime64[D]"), np.arange(1, count + 1), roll="forward")
+        return ahead.astype("datetime64[us]").astype(np.int64) + times[-1] % DAY
+    return times[-1] + usual * np.arange(1, count + 1)
 
 
 def _line(table: Table, row: int) -> str:
@@ -449,17 +549,60 @@ def name_of(file: Path, default: str) -> str:
     return printable(file.name.partition(".")[0]) or default
 
 
-def dataset_of(panel: Panel, name: str, window: int, horizon: int, source: str) -> Dataset:
+def season_of(panel: Panel, given: int | None = None) -> int:
+    """Return the rows of a season: the given number, or that of the usual step of the first series; 1 for none."""
+    return given or SEASONS.get(step_of(panel.series[0]), 1)
+
+
+def dataset_of(
+    panel: Panel,
+    name: str,
+    window: int,
+    horizon: int,
+    source: str,
+    *,
+    season: int = 1,
+    fold: int = 0,
+    cuts: Sequence[int] = (),
+) -> Dataset:
     """Return the windows of series, split by the time of their targets: 70/10/20.
 
-    The windows of one series are views.
+    The windows of one series are views. Of several series, a target "scale" has the scale of the series of each window.
+
+    Args:
+        panel: The series.
+        name: Name of the data set.
+        window: Rows of an input.
+        horizon: Rows of a forecast.
+        source: What is shown as the origin of the data.
+        season: Rows of a season, for the scales and for models.
+        fold: How many test periods the end of the data is moved back: the test period is the one before that of the fold
+            before, with the rows before it to train and validate.
+        cuts: Rows at which validation and test period begin; empty for 70/10/20.
 
     Raises:
         DataError: A series is too short for a window and a horizon in every split.
     """
-    series = panel.series
+    if panel.series[0].known.shape[1] and window < horizon:
+        raise DataError(
+            f"data.window: must be at least data.horizon, {horizon}, with columns that are known in advance. Received: {window}"
+        )
+    series = [with_known(one, horizon) for one in panel.series]
     instants = series[0].times if len(series) == 1 else np.unique(np.concatenate([one.times for one in series]))
+    split = "chronological" if cuts else "chronological 70/10/20"
     parts = chronological_split(len(instants), (0.7, 0.1, 0.2))
+    if cuts:
+        edges = (0, *cuts, len(instants))
+        parts = [slice(edges[i], edges[i + 1]) for i in range(3)]
+    if fold:
+        back = fold * (parts[2].stop - parts[2].start)
+        if parts[0].stop - back < window + horizon:
+            raise DataError(
+                f"{name}: data.fold={fold} leaves {max(0, parts[0].stop - back):,} of the {window + horizon} rows that "
+                f"training needs. The largest is {max(0, parts[0].stop - window - horizon) // (back // fold)}"
+            )
+        split += f", {fold} test period{'s' * (fold > 1)} back"
+        parts = [slice(max(0, part.start - back), part.stop - back) for part in parts]
     needed = [window + horizon, horizon, horizon]
     for part, rows in zip(parts, needed, strict=True):
         if part.stop - part.start < rows:
@@ -467,6 +610,7 @@ def dataset_of(panel: Panel, name: str, window: int, horizon: int, source: str) 
                 f"{name}: {len(instants):,} rows are too few for data.window={window} and data.horizon={horizon}: "
                 f"a split has {part.stop - part.start} of the {rows} that it needs"
             )
+    scales = {one.key: _scale(one.values[: np.searchsorted(one.times, instants[parts[0].stop]), 0], season) for one in series}
     splits, short = [], set()
     for part in parts:
         pieces = []
@@ -483,13 +627,18 @@ def dataset_of(panel: Panel, name: str, window: int, horizon: int, source: str) 
                     windows_of(one.values, window, first, stop),
                     futures_of(one.values, horizon, first, stop),
                     np.char.add(f"{one.key} ", ids) if one.key else ids,
-                    np.full(stop - first, one.key),
+                    _units(one, first, stop, instants[part], horizon, len(series)),
+                    np.full((stop - first, 1), scales[one.key]),
                 )
             )
         if not pieces:
             raise DataError(f"{name}: no series has data.window={window} and data.horizon={horizon} rows in every split")
-        inputs, targets, ids, keys = (of[0] if len(of) == 1 else np.concatenate(of) for of in zip(*pieces, strict=True))
-        splits.append(Split({"window": inputs, "future": targets}, ids, groups=keys if len(series) > 1 else None))
+        inputs, targets, ids, units, scale = (of[0] if len(of) == 1 else np.concatenate(of) for of in zip(*pieces, strict=True))
+        columns = {"window": inputs, "future": targets}
+        if len(series) > 1:
+            splits.append(Split({**columns, "scale": scale}, ids, groups=units))
+        else:
+            splits.append(Split(columns, ids))
     if short:
         panel.notes.append(
             f"{len(short):,} of {len(series):,} series are too short for some splits: {', '.join(sorted(short)[:3])}"
@@ -498,20 +647,62 @@ def dataset_of(panel: Panel, name: str, window: int, horizon: int, source: str) 
         panel.notes.append(f"{len(splits[2])} test windows: an interval from them means little")
     seen = np.concatenate([one.values[: np.searchsorted(one.times, instants[parts[0].stop])] for one in series])
     # A constant feature, such as a missing volume, must not be divided by zero.
-    std = np.where(seen.std(0) > 0, seen.std(0), 1)
+    mean, std = seen.mean(0), np.where(seen.std(0) > 0, seen.std(0), 1)
+    if known := panel.series[0].known.shape[1]:
+        # What is known ahead has the statistics of what is known now: rows after the training period are not seen.
+        mean[-known:], std[-known:] = mean[-2 * known : -known], std[-2 * known : -known]
     field = Field(
         kind="series",
         dtype="float64",
         shape=(window, seen.shape[1]),
-        names=panel.features,
-        mean=tuple(map(float, seen.mean(0))),
+        names=_names(panel),
+        mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
     )
-    future = Field(kind="value", dtype="float64", shape=(horizon,))
-    spec = DataSpec(name, {"window": field}, {"future": future}, {"series": panel.kept})
+    targets = {"future": Field(kind="value", dtype="float64", shape=(horizon,))}
+    if len(series) > 1:
+        targets["scale"] = Field(kind="value", dtype="float64", shape=(1,))
+    spec = DataSpec(name, {"window": field}, targets, {"series": panel.kept, "season": season, "scales": scales})
     train, validation, test = splits
     first, last = (str(end(one.ids[place] for one in series)) for end, place in ((min, 0), (max, -1)))
-    return Dataset(spec, train, validation, test, f"{source}, {first} to {last}", "chronological 70/10/20")
+    return Dataset(spec, train, validation, test, f"{source}, {first} to {last}", split)
+
+
+def _names(panel: Panel) -> tuple[str, ...]:
+    """Return the names of the columns of a window."""
+    calendar = [f"{wave} of {part}" for part in panel.kept.get("calendar", ()) for wave in ("sine", "cosine")]
+    known = (*panel.kept.get("known_future", ()), *calendar)
+    return (*panel.features, *known, *(f"{name} ahead" for name in known))
+
+
+def with_known(series: Series, horizon: int) -> Series:
+    """Append to each row what is known in advance: its own values, and those of the row `horizon` later.
+
+    The last `horizon` rows of a window then have the values of the rows that are forecast. Rows whose later one is not known
+    have zeros: no window of training or testing ends at them.
+    """
+    if not series.known.shape[1]:
+        return series
+    count = len(series.values)
+    later = series.known[horizon : count + horizon]
+    later = np.concatenate([later, np.zeros((count - len(later), later.shape[1]))])
+    return replace(series, values=np.concatenate([series.values, series.known[:count], later], 1))
+
+
+def _scale(values: np.ndarray, season: int) -> float:
+    """Return the scale of the MASE: the mean absolute difference of a season (Hyndman and Koehler 2006); 0 if unknown."""
+    return float(np.abs(values[season:] - values[:-season]).mean()) if len(values) > season else 0.0
+
+
+def _units(series: Series, first: int, stop: int, instants: np.ndarray, horizon: int, count: int) -> np.ndarray:
+    """Return the unit of resampling of each window: its series, or of a few series the block of time, across all of them.
+
+    Series depend on each other at one time; up to 20 blocks, none shorter than the horizon.
+    """
+    if count >= MANY:
+        return np.full(stop - first, series.key)
+    length = max(5, horizon, -(-len(instants) // 20))
+    return np.char.mod("block %d", 1 + np.searchsorted(instants, series.times[first:stop]) // length)
 
 
 def kept_of(spec: DataSpec) -> dict[str, Any]:
@@ -521,13 +712,17 @@ def kept_of(spec: DataSpec) -> dict[str, Any]:
         DataError: It holds no columns of a series.
     """
     kept = spec.fitted.get("series")
-    if not isinstance(kept, dict) or {"window"} != spec.inputs.keys() or {"future"} != spec.targets.keys():
+    if not isinstance(kept, dict) or {"window"} != spec.inputs.keys() or spec.targets.keys() - {"scale"} != {"future"}:
         raise DataError("spec.json: holds no columns of a series")
-    lists = [kept.get(key) for key in ("targets", "features")]
+    lists = [kept.get(key) for key in ("targets", "features")] + [kept.get(key, []) for key in ("known_future", "calendar")]
     texts = [kept.get("time", ""), kept.get("id", "")]
     if not all(isinstance(found, list) and all(isinstance(name, str) for name in found) for found in lists):
         raise DataError("spec.json: holds no columns of a series")
     if not all(isinstance(text, str) for text in texts) or not isinstance(kept.get("columns", {}), dict):
+        raise DataError("spec.json: holds no columns of a series")
+    scales = spec.fitted.get("scales", {})
+    sound = isinstance(scales, dict) and all(isinstance(scale, int | float) for scale in scales.values())
+    if not sound or set(kept.get("calendar", ())) - set(get_args(Calendar)):
         raise DataError("spec.json: holds no columns of a series")
     return kept
 
@@ -541,6 +736,7 @@ def dataset_like(panel: Panel, spec: DataSpec, source: str) -> Dataset:
     (window, features), (horizon,) = spec.inputs["window"].shape, spec.targets["future"].shape
     assert window is not None
     assert horizon is not None
+    scales = spec.fitted.get("scales", {})
     pieces = [
         (
             windows_of(one.values, window, window, len(one.ids) - horizon + 1),
@@ -548,15 +744,17 @@ def dataset_like(panel: Panel, spec: DataSpec, source: str) -> Dataset:
             np.char.add(f"{one.key} ", one.ids)[window : len(one.ids) - horizon + 1]
             if one.key
             else one.ids[window : len(one.ids) - horizon + 1],
+            np.full((len(one.ids) - horizon + 1 - window, 1), float(scales.get(one.key, 0.0))),
         )
-        for one in panel.series
+        for one in (with_known(one, horizon) for one in panel.series)
         if len(one.ids) >= window + horizon and one.values.shape[1] == features
     ]
     if not pieces:
         rows = max(len(one.ids) for one in panel.series)
         raise DataError(f"{source}: must have {window + horizon} rows of {features} columns. Received: {rows} rows")
-    inputs, targets, ids = (of[0] if len(of) == 1 else np.concatenate(of) for of in zip(*pieces, strict=True))
-    split = Split({"window": inputs, "future": targets}, ids)
+    inputs, targets, ids, scale = (of[0] if len(of) == 1 else np.concatenate(of) for of in zip(*pieces, strict=True))
+    columns = {"window": inputs, "future": targets}
+    split = Split({**columns, "scale": scale} if "scale" in spec.targets else columns, ids)
     return Dataset(spec, split, split, split, source, "all rows")
 
 

@@ -22,7 +22,7 @@ class Form:
 
     Attributes:
         name: Its name in `FORMS` or `ORDERED`.
-        options: Its options: "column", the column of a mean; "average", "macro", "weighted" or "positive", and "positive", the
+        options: Its options: "column", the column of a mean, or of the scores of the class "positive"; "average", "macro", "weighted" or "positive", and "positive", the
             name of that class; "by", what ranks the samples of a class; "metric", that of detections; "undefined", "skip" for a
             mean of the defined values.
     """
@@ -78,10 +78,11 @@ class Form:
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the columns that it takes."""
-        named = tuple(
-            str(self.options[key]) for key in ("column", "by") if key in self.options and self.name in ("mean", "ratio")
-        )
-        return named or {"auroc": SCORED, "average_precision": SCORED, "detection": boxes.COLUMNS}.get(self.name, PREDICTED)
+        if self.name in ("mean", "ratio"):
+            return tuple(str(self.options[key]) for key in ("column", "by") if key in self.options)
+        if "column" in self.options:
+            return "target", str(self.options["column"])
+        return {"auroc": SCORED, "average_precision": SCORED, "detection": boxes.COLUMNS}.get(self.name, PREDICTED)
 
     @property
     def may_lack(self) -> tuple[str, ...]:
@@ -199,6 +200,14 @@ def _r2(columns: Columns, groups: np.ndarray, count: int, options: Mapping[str, 
     return _of_rows(parts, groups, count), value
 
 
+def _mase(columns: Columns, groups: np.ndarray, count: int, options: Mapping[str, Any]) -> Sums:
+    target, prediction = _numbers(columns, "target", "prediction")
+    (scale,) = _numbers(columns, "scale")
+    known = scale[:, 0] > 0
+    errors = np.divide(np.abs(prediction - target).mean(1), scale[:, 0], out=np.zeros(len(scale)), where=known)
+    return _of_rows(np.c_[errors, known], groups, count), _ratio
+
+
 def _mean(columns: Columns, groups: np.ndarray, count: int, options: Mapping[str, Any]) -> Sums:
     name = options["column"]
     values = np.asarray(columns[name], dtype=float)
@@ -219,7 +228,11 @@ def _of_ranks(area: Callable[..., tuple[float, np.ndarray]]) -> Callable[..., tu
     """Return a form from an area under a curve of one class against the others."""
 
     def form(columns: Columns, groups: np.ndarray, options: Mapping[str, Any]) -> tuple[float, np.ndarray]:
-        target, names = np.asarray(columns["target"]), np.asarray(columns["classes"])
+        target = np.asarray(columns["target"])
+        if "column" in options:
+            (score,) = _numbers(columns, options["column"])
+            return area(target == options["positive"], score[:, 0], groups)
+        names = np.asarray(columns["classes"])
         (probability,) = _numbers(columns, "probabilities")
         if probability.shape[1] not in (1, len(names)):
             raise ValueError(f"probabilities must be {len(names)} a sample, one a class. Received: {probability.shape[1]}")
@@ -270,6 +283,7 @@ FORMS: dict[str, Callable[[Columns, np.ndarray, int, Mapping[str, Any]], Sums]] 
     "mae": _of_errors(LOSSES["mae"], lambda means: means),
     "mape": _mape,
     "r2": _r2,
+    "mase": _mase,
     "mean": _mean,
     "ratio": _quotient,
 }
