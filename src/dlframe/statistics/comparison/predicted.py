@@ -22,9 +22,9 @@ class Form:
 
     Attributes:
         name: Its name in `FORMS` or `ORDERED`.
-        options: Its options: "column", the column of a mean, or of the scores of the class "positive"; "average", "macro", "weighted" or "positive", and "positive", the
-            name of that class; "by", what ranks the samples of a class; "metric", that of detections; "undefined", "skip" for a
-            mean of the defined values.
+        options: Its options: "column", the column of a mean, or of the scores of the class "positive"; "average", "macro",
+            "weighted" or "positive", and "positive", the name of that class; "by", what ranks the samples of a class; "metric",
+            that of detections; "undefined", "skip" for a mean of the defined values.
     """
 
     name: str
