@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -315,16 +316,21 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.data.detection_folder import read_annotated
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
+    from dlframe.data.interactions import interactions
     from dlframe.data.linemod_occluded import vertices
+    from dlframe.data.own_texts import text_table
     from dlframe.models import backbone
     from dlframe.readers.boxes.annotations import Faults
     from dlframe.readers.boxes.folder import Choices
     from dlframe.readers.decoding import decode_files
     from dlframe.readers.images import Picture, read_image
+    from dlframe.readers.interactions import read_interactions
     from dlframe.readers.labels import list_table
     from dlframe.readers.tables.rows import read_rows
     from dlframe.readers.tables.series import read_panel
     from dlframe.readers.tables.table import read_table
+    from dlframe.readers.texts.subwords import read_subwords
+    from dlframe.readers.texts.tokens import Encoder
     from dlframe.registry import read_source
     from dlframe.runs import journal, run_directory
     from dlframe.runs.exported_model import Predictor, read_spec
@@ -519,6 +525,41 @@ def readers(folder: Path) -> dict[str, Reader]:
         shutil.rmtree(file.with_name("cache"), ignore_errors=True)
         return mnist(path=str(file.parent))
 
+    def subwords(file: Path) -> object:
+        own = read_subwords(str(file.parent))
+        kept = {"level": "subword", "cut": "end", "length": 9, "column": "text", "files": False, **own.kept}
+        return Encoder({"vocabulary": [*own.vocabulary], "text": kept})("wines and \u00e9 cells")
+
+    words = find_spec("tokenizers") is not None
+    encoder = {
+        "e/config.json": json.dumps(
+            {"model_type": "bert", "vocab_size": 6, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+            | {"intermediate_size": 8, "max_position_embeddings": 16}
+        ).encode(),
+        "e/tokenizer.json": json.dumps(
+            {
+                "version": "1.0",
+                "added_tokens": [],
+                "normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, {"type": "NFD"}]},
+                "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "[a-z]+|."}, "behavior": "Isolated", "invert": False},
+                "post_processor": {"type": "BertProcessing", "sep": ["s", 1], "cls": ["c", 2]},
+                "model": {
+                    "type": "WordPiece",
+                    "unk_token": "u",
+                    "continuing_subword_prefix": "##",
+                    "max_input_chars_per_word": 100,
+                    "vocab": {"u": 0, "s": 1, "c": 2, "wine": 3, "##s": 4, "and": 5},
+                },
+            }
+        ).encode(),
+    }
+    atomic = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + b"".join(
+        f"{i % 3}\t{i}\t{i % 5}\t{100 - i}\n".encode() for i in range(30)
+    )
+    rated = b"user,item,rating,time\n" + b"".join(
+        f"u{i % 3},{i},{i % 5}.5,2020-01-{i % 28 + 1:02}\n".encode() for i in range(30)
+    )
+    said = b"text,of\n" + b"".join(f"{'good' if i % 2 else 'bad'} film {i},{'ab'[i % 2]}\n".encode() for i in range(30))
     photographs = photos()
     labelled = {f"images/{name}.png": b"" for name in "abcd"}
     tables = [
@@ -617,6 +658,15 @@ def readers(folder: Path) -> dict[str, Reader]:
         "archive": Reader("x.tgz", archives, archive, {}, (in_archive, squeezed), (OSError,)),
         "weights": Reader("x.pt", [bytes_of(partial(torch.save, weights)), old], backbone.read, {}, (in_archive,)),
         "weights as safetensors": Reader("x.safetensors", [best], backbone.read, {}, (in_header,)),
+        "interactions": Reader("x.inter", [atomic], read_interactions, {}, (lines,)),
+        "interactions of a table": Reader("x.csv", [rated], lambda file: interactions(path=str(file)), {}, (lines,)),
+        "texts of a table": Reader(
+            "x.csv", [said], lambda file: text_table(path=str(file), text="text", target="of"), {}, (lines,)
+        ),
+        "config of an encoder": Reader("e/config.json", [encoder["e/config.json"]], subwords, encoder, (in_json,), right=words),
+        "tokenizer of an encoder": Reader(
+            "e/tokenizer.json", [encoder["e/tokenizer.json"]], subwords, encoder, (in_json,), right=words
+        ),
         "plugin": Reader("x.py", source, read_source, {}, (insert, lines)),
     }
 

@@ -44,3 +44,11 @@ def test_synthetic_rows_have_the_asked_rate():
     labels = np.concatenate([split["target"] for split in (data.train, data.validation, data.test)])
     assert len(labels) == 4000
     assert labels.mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_what_is_fitted_depends_on_training_rows_alone(payments, tmp_path):
+    """Other amounts and labels of validation and test, a thousand times as large: what is fitted is the same."""
+    changed = [row if i < 72 else [row[0], *(1000 * v + i for v in row[1:-1]), 1 - row[-1]] for i, row in enumerate(payments)]
+    one, two = (creditcard(path=write(tmp_path / f"{n}.csv", rows)) for n, rows in (("a", payments), ("b", changed)))
+    assert one.spec == two.spec
+    assert not np.array_equal(one.test["numbers"], two.test["numbers"])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlframe.data.interactions import interactions
 from dlframe.models.sequences import Sequential
-from dlframe.registry import models, plugins
+from dlframe.registry import models, plugins, tasks
 from dlframe.statistics.metrics.ranking import at_k
 from dlframe.tasks.ranks import ranks_of, without
 from dlframe.types import Dataset, Ragged, Split
@@ -82,16 +82,16 @@ def test_neumf_scores_all_items_as_pairs(hidden, monkeypatch):
     assert every[2, 11].item() == pytest.approx(model.head(torch.cat(parts + [x] * bool(hidden))).item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["gru4rec", "sasrec"])
+@pytest.mark.parametrize("name", ["gru4rec", "sasrec", "two_tower"])
 def test_a_state_before_an_item_is_that_after_the_items_before_it(name):
     dataset = interactions()
-    model = build(dataset, name, length=60)
+    model = build(dataset, name, length=7 if name == "two_tower" else 60)
     given = inputs(dataset, dataset.train.take(np.arange(5)))
     states = model.states(given).split(given["history"].lengths.tolist())
-    for items, own in zip(given["history"], states, strict=True):
+    for user, items, own in zip(given["user"], given["history"], states, strict=True):
         for place in (1, 2, len(items) - 1):
             prefix = Ragged(items[:place], torch.tensor([0, place]))
-            after = model.last_states({"user": torch.zeros(1, dtype=torch.int64), "history": prefix})[0]
+            after = model.last_states({"user": user[None], "history": prefix})[0]
             assert torch.allclose(own[place], after, atol=1e-5)
 
 
@@ -140,3 +140,36 @@ def test_lightgcn_propagates_as_dense_matrices_do():
     nodes = np.mean(layers, 0)
     scores = model(inputs(dataset, dataset.test)).detach().numpy()
     assert np.allclose(scores, nodes[dataset.test["user"]] @ nodes[users:].T, atol=1e-6)
+
+
+def test_the_loss_within_a_batch_is_that_of_a_loop():
+    """Yi et al. 2019: each other element of the batch that the user has not seen, its logit less the log of its frequency."""
+    dataset = interactions()
+    model = build(dataset, "two_tower", width=4, hidden=(6,))
+    task = tasks.build({"name": "ranking"}, spec=dataset.spec, model=model)
+    task.prepare(dataset.train)
+    batch = batch_of(dataset.train, dataset.spec, 6)
+    with torch.no_grad():
+        model.eval()
+        loss = task.loss(batch, "model", {"samples": 6, **task.counts(batch)}).item()
+        states, table = model.states(task.normalize(batch)), model.items()
+    counts = np.bincount(dataset.train["history"].values, minlength=300)
+    frequency = counts / counts.sum()
+    histories = [items.tolist() for items in batch["history"]]
+    elements = [(user, item) for user, items in enumerate(histories) for item in items]
+    total = 0.0
+    for (user, item), state in zip(elements, states.numpy(), strict=True):
+        others = [j for _, j in elements if j not in histories[user]]
+        logits = np.array([state @ table[j].numpy() - np.log(frequency[j]) for j in [item, *others]])
+        total += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[0]
+    assert loss == pytest.approx(total / len(elements), rel=1e-4)
+
+
+def test_two_towers_know_new_users_by_their_history():
+    dataset = interactions()
+    model = build(dataset, "two_tower")
+    given = inputs(dataset, dataset.test.take(np.arange(3)))
+    new = model({**given, "user": torch.full((3,), -1)})
+    assert torch.equal(new, model({**given, "user": torch.full((3,), len(dataset.spec.inputs["user"].names))}))
+    assert not torch.allclose(new, model(given))
+    assert new.abs().max() <= 1 / model.temperature + 1e-4

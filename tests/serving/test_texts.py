@@ -52,3 +52,16 @@ def test_python_takes_texts(trained):
     found = dlframe.load(trained).predict(["good wine", ""])
     assert found["input"] == ["good wine", ""]
     assert found["probabilities"].sum(1).tolist() == pytest.approx([1, 1])
+
+
+def test_the_columns_of_a_table_stay_beside_the_predictions(trained, tmp_path, capsys):
+    import csv
+
+    (tmp_path / "new.csv").write_text('id,line,score\n007,"The wine, data",x\n8,,\n', encoding="utf-8")
+    assert main(["predict", str(trained), str(tmp_path / "new.csv"), "keep=true", f"out={tmp_path / 'out.csv'}"]) == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["id", "line", "score", "prediction", "predicted score", "probabilities"]
+    assert [(row["id"], row["line"], row["score"]) for row in rows] == [("007", "The wine, data", "x"), ("8", "", "")]
+    plain = dlframe.load(trained).predict(["The wine, data", " "])
+    assert [row["prediction"] for row in rows] == plain["prediction"].tolist()

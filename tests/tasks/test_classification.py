@@ -133,7 +133,7 @@ def test_figures():
     with torch.no_grad():
         scores = task.score(first(data.test, 50))
     drawn = task.figures(scores, data)
-    assert list(drawn) == ["confusion_matrix", "reliability", "samples"]
+    assert list(drawn) == ["confusion_matrix", "reliability", "by_class", "samples"]
     right = round(50 * task.metrics(scores)["accuracy"])
     assert drawn["confusion_matrix"].axes[0].get_title(loc="left") == f"{right} of 50 right"
     assert f"of {50 - right} mistakes" in drawn["samples"].get_suptitle()
@@ -170,6 +170,7 @@ def brute_force(worth) -> float:
         ({"threshold": "precision", "min_precision": 1.0}, lambda tp, fp, fn: tp if not fp else -1),
         ({"threshold": "cost", "miss_cost": 1.0}, lambda tp, fp, fn: -fp - fn),
         ({"threshold": "cost", "miss_cost": 20.0}, lambda tp, fp, fn: -fp - 20 * fn),
+        ({"threshold": "cost", "miss_cost": 3.0, "alarm_cost": 2.0}, lambda tp, fp, fn: -2 * fp - 3 * fn),
     ],
 )
 def test_the_threshold_is_the_best_on_validation_scores(options, worth):
@@ -179,6 +180,53 @@ def test_the_threshold_is_the_best_on_validation_scores(options, worth):
     chosen = task.classes(VALIDATION["probability"])
     assert torch.equal(chosen, (VALIDATION["probability"][:, 1].double() >= task.cutoff).long())
     assert "cutoff" in task.state_dict()
+
+
+@pytest.mark.parametrize(("miss", "alarm"), [(10.0, 1.0), (1.0, 1.0), (1.0, 7.0), (3.0, 2.0)])
+def test_the_cost_is_the_lowest_of_all_rules_on_validation(miss, alarm):
+    """Against a loop over all thresholds and none, on random scores with ties; the cost of the rule is counted one by one."""
+    random = np.random.default_rng(3)
+    for rate in (0.05, 0.5):
+        target = (random.random(200) < rate).astype(int)
+        target[:2] = 0, 1
+        probability = np.round(np.clip(random.normal(0.3 + 0.2 * target, 0.2), 0, 1), 1).tolist()
+        validation = two_classes(target.tolist(), probability)
+        task = build(FRAUD, threshold="cost", miss_cost=miss, alarm_cost=alarm)
+        task.calibrate(validation)
+
+        def cost(cutoff: float, target=target, validation=validation) -> float:
+            total = 0.0
+            for own, p in zip(target.tolist(), validation["probability"][:, 1].double().tolist(), strict=True):
+                total += miss * (own and p < cutoff) + alarm * (not own and p >= cutoff)
+            return total / len(target)
+
+        least = min(cost(cutoff) for cutoff in [*validation["probability"][:, 1].double().tolist(), math.inf])
+        assert cost(task.cutoff.item()) == pytest.approx(least)
+        assert task.costs(validation)[2] == pytest.approx(least)
+        assert any(note.startswith(f"cost {least:.4g} a sample") for note in task.notes(validation))
+
+
+def test_no_alarm_is_a_rule_too():
+    """Where a false alarm costs more than all frauds, nothing is called one, in the table and in the words too."""
+    task = build(FRAUD, threshold="cost", miss_cost=0.01)
+    worst = two_classes([0, 0, 0, 1], [0.9, 0.8, 0.7, 0.1])
+    task.calibrate(worst)
+    assert task.classes(worst["probability"]).tolist() == [0, 0, 0, 0]
+    assert task.notes(worst)[0].startswith("no sample is called 'fraud', which cost least on the validation split")
+    assert list(task.figures(worst, digits())) == ["confusion_matrix", "reliability", "operating_points", "samples"]
+
+
+def test_the_threshold_is_drawn_where_precision_and_recall_are():
+    task = build(FRAUD, threshold="cost", average="positive")
+    task.calibrate(VALIDATION)
+    metrics = task.metrics(VALIDATION)
+    left, right = task.figures(VALIDATION, digits())["operating_points"].axes
+    (chosen,) = [line for line in left.lines if line.get_label() == "chosen threshold"]
+    assert (chosen.get_xdata()[0], chosen.get_ydata()[0]) == pytest.approx((metrics["recall"], metrics["precision"]))
+    (own,) = [line for line in right.lines if line.get_label() == "chosen threshold"]
+    (curve,) = [line for line in right.lines if line.get_label() == "all thresholds"]
+    assert own.get_ydata()[0] == pytest.approx(task.costs(VALIDATION)[2])
+    assert own.get_ydata()[0] == pytest.approx(min(curve.get_ydata()))
 
 
 def test_a_threshold_needs_two_classes():

@@ -93,9 +93,11 @@ class Config:
 
         Args:
             spec: What the data is like.
-            restored: A checkpoint follows, so an option `weights`, which says what to start from, is left at "none".
+            restored: A checkpoint follows, so options `weights` and `vectors`, which say what to start from, are "none".
         """
         options = self.values["model"]
+        if restored and "vectors" in options:
+            options = {**options, "vectors": "none"}
         if restored and "weights" in options:
             size = {"image_size": size} if (size := self.input_size) else {}  # which may depend on the weights
             options = {**options, **size, "weights": "none"}
@@ -114,6 +116,16 @@ class Config:
         if not self.entry("model").facts["sized"]:
             return None
         return GROUPS["model"].factory(self.values["model"]["name"]).input_size(**self.values["model"])  # type: ignore[attr-defined]
+
+    @property
+    def subwords(self) -> tuple[str, int] | None:
+        """Source of the sub-words that the model reads, and the most of a text; None if it reads any tokens.
+
+        A model that states `subwords=True` has a static method `reads(**options)`.
+        """
+        if not self.entry("model").facts["subwords"]:
+            return None
+        return GROUPS["model"].factory(self.values["model"]["name"]).reads(**self.values["model"])  # type: ignore[attr-defined]
 
     def build_list(self, group: str, **injected: Any) -> list[Any]:
         """The chosen entries of a group of many, built in order."""

@@ -25,9 +25,10 @@ from dlframe.types import Batch, Dataset, DataSpec, Estimate, Field, Ragged, Spl
 
 
 def required(entry: Entry) -> dict[str, Any]:
-    """Values for the options that have no default."""
+    """Values for the options that have no default, and random weights for a model: a test downloads nothing."""
     needed = {name: edges(p.annotation)[0] for name, p in entry.parameters.items() if p.default is REQUIRED}
-    return {name: next(value for value in allowed if value != "") for name, allowed in needed.items()}
+    found = {name: next(value for value in allowed if value != "") for name, allowed in needed.items()}
+    return found | ({"weights": "none"} if entry.group == "model" and "weights" in entry.parameters else {})
 
 
 def build(entry: Entry, *, seed: int = 0, options: Mapping[str, Any] | None = None, **injected: Any) -> Any:

@@ -226,9 +226,11 @@ def sentences() -> Dataset:
     parts = [[texts[i] for i in chosen]] * 3
     own = np.array([labels[i] for i in chosen])
     held = [own] * 3, [chosen] * 3
-    encoded = encode_texts(parts, "word")
     tokens = Tokens(min_count=1)
+    encoded = encode_texts(parts, tokens)
     dataset, _ = text_dataset("sentences", encoded, *held, ("wine", "cells"), tokens, source="in memory", splits="one for all")
+    sizes = {"width": 32, "depth": 2, "num_heads": 4, "hidden_dim": 64, "positions": 512, "types": 2}
+    dataset.spec.fitted["text"]["encoder"] = {"kind": "bert", "vocabulary": len(encoded.words), **sizes}
     return dataset
 
 

@@ -57,6 +57,15 @@ def test_sized(entry):
         assert sizes[1] == 48, f"input_size must return the option image_size, 48. Received: {sizes[1]!r}"
 
 
+@contract("model")
+def test_subwords(entry):
+    """A model that states its sub-words says from where they are, and how many it reads."""
+    if entry.facts["subwords"]:
+        read = GROUPS["model"].factory(entry.name).reads(**{name: p.default for name, p in entry.parameters.items()})
+        kinds = [type(value) for value in read]
+        assert kinds == [str, int], f"reads(**options) must return a source and a number of tokens. Received: {read!r}"
+
+
 def unmoved(before: Mapping[str, Tensor], network: nn.Module) -> list[str]:
     """The trained parameters that are what they were."""
     return [name for name, p in network.named_parameters() if p.requires_grad and torch.equal(p, before[name])]

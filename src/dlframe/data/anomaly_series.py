@@ -145,7 +145,7 @@ def planted_events(*, steps: Annotated[int, Interval(ge=1500)] = 12_000, window:
             case _:
                 values[part, 0] = np.sin(2 * np.pi * time[part] / 4) + random.normal(0, 0.05, length)
         inside[part] = True
-    series = Series("", time.astype(str), time, np.c_[values, inside])
+    series = Series("", time.astype(str), time, np.c_[values, inside], np.zeros((len(values), 0)))
     cuts = [0, int(0.5 * steps), int(0.6 * steps), steps]
     return _dataset("planted_events", series, cuts, window, "synthetic", "chronological 50/10/40", ("first", "second"))
 

@@ -39,6 +39,7 @@ def text_table(
     min_count: Count = 2,
     length: Count | None = 512,
     cut: Literal["end", "middle", "start"] = "middle",
+    tokenizer: str | None = None,
     missing: tuple[str, ...] = (),
     separator: str = "auto",
     encoding: str = "auto",
@@ -47,8 +48,8 @@ def text_table(
 ) -> Dataset:
     """Texts with a class each, of a CSV, TSV, JSON lines or Parquet file, also in .gz or .zip.
 
-    A hash of each text draws the split, 60/20/20: texts that are equal apart from case and blanks are in one split, and a new
-    row moves no other.
+    A hash of each text draws the split, 60/20/20: texts that are equal or nearly equal are in one split, and a new row moves
+    no others.
 
     Args:
         path: The file.
@@ -62,6 +63,8 @@ def text_table(
         min_count: Occurrences in the training split that such a word needs.
         length: Tokens of a text at most; null for all.
         cut: Part of a longer text that is left out.
+        tokenizer: Sub-words of a pretrained encoder, minilm or its folder, in place of level, vocabulary and min_count; null
+            for words or characters, or for what the model reads.
         missing: Texts that mean a missing class, as TARGET:TEXT.
         separator: Character between fields, or comma, semicolon, tab; auto decides by the first lines.
         encoding: Encoding of the text; auto is UTF-8, or what a byte order mark says.
@@ -93,7 +96,8 @@ def text_table(
         if group:
             parts = parts_by_hash(hashes(read, [columns["group"]])[rows], fractions)
         else:
-            parts = parts_of(texts, labels, fractions)
+            parts, more = parts_of(texts, labels, fractions, near=True)
+            notes += more
         said = ("80/20" if test else "60/20/20") + " by hash" + (f", by groups of {columns['group']}" if group else "")
     held = [([texts[i] for i in part], labels[part], ids[part], None if groups is None else groups[part]) for part in parts]
     if test:
@@ -105,7 +109,7 @@ def text_table(
         printable(file.name.partition(".")[0]) or "texts",
         held,
         classes,
-        Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut),
+        Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut, tokenizer=tokenizer),
         notes,
         source=f"{read.file}, text {columns['text']}, target {columns['target']}",
         splits=said,
@@ -188,7 +192,7 @@ def _dataset(
             raise DataError(f"{source}: the {part} split is empty: {sum(map(len, texts.values())):,} texts are too few")
     dataset, more = text_dataset(
         name,
-        encode_texts([*texts.values()], tokens.level),
+        encode_texts([*texts.values()], tokens),
         [*labels.values()],
         [*ids.values()],
         classes,
@@ -216,10 +220,11 @@ def text_folder(
     min_count: Count = 2,
     length: Count | None = 512,
     cut: Literal["end", "middle", "start"] = "middle",
+    tokenizer: str | None = None,
 ) -> Dataset:
     """Files of a text each, in a folder per class, also below folders train and test.
 
-    Without split folders, a hash of each text draws the split, 60/20/20.
+    Without split folders, a hash of each text draws the split, 60/20/20; nearly equal texts are in one split.
 
     Args:
         path: The folder.
@@ -231,6 +236,8 @@ def text_folder(
         min_count: Occurrences in the training split that such a word needs.
         length: Tokens of a text at most; null for all.
         cut: Part of a longer text that is left out.
+        tokenizer: Sub-words of a pretrained encoder, minilm or its folder, in place of level, vocabulary and min_count; null
+            for words or characters, or for what the model reads.
     """
     root = expanded(path)
     if not root.is_dir():
@@ -265,7 +272,7 @@ def text_folder(
         printable(root.name) or "texts",
         [(*read[part], None) for part in PARTS],
         classes,
-        Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut),
+        Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut, tokenizer=tokenizer),
         notes,
         source=str(root),
         splits=said,
@@ -297,5 +304,7 @@ def _cut(
 ) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
     """Split texts by a hash."""
     texts, labels, ids = held
-    parts = parts_of(texts, labels, fractions)
+    parts, notes = parts_of(texts, labels, fractions, near=True)
+    for note in notes:
+        say(f"text_folder: {note}", error=True)
     return {name: ([texts[i] for i in part], labels[part], ids[part]) for name, part in zip(names, parts, strict=True)}

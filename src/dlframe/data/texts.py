@@ -149,6 +149,7 @@ def imdb(
     min_count: Count = 2,
     length: Count | None = 512,
     cut: Literal["end", "middle", "start"] = "middle",
+    tokenizer: str | None = None,
     path: str | None = None,
 ) -> Dataset:
     """50,000 film reviews, positive or negative (Maas et al. 2011), in the official split.
@@ -160,9 +161,11 @@ def imdb(
         min_count: Occurrences in the training split that such a word needs.
         length: Tokens of a text at most; null for all.
         cut: Part of a longer text that is left out.
+        tokenizer: Sub-words of a pretrained encoder, minilm or its folder, in place of level, vocabulary and min_count; null
+            for words or characters, or for what the model reads.
         path: Copy of reviews.json of the package; null uses the cache or a download.
     """
-    tokens = Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut)
+    tokens = Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut, tokenizer=tokenizer)
     return load("imdb", tokens, validation, path)
 
 
@@ -174,11 +177,12 @@ def sms_spam(
     min_count: Count = 2,
     length: Count | None = 512,
     cut: Literal["end", "middle", "start"] = "middle",
+    tokenizer: str | None = None,
     path: str | None = None,
 ) -> Dataset:
     """5,572 text messages, 747 of them spam (Almeida et al. 2011).
 
-    Equal messages, apart from case and blanks, are in one split, 60/20/20 by a hash of the text.
+    Equal and nearly equal messages are in one split, 60/20/20 by a hash of the text.
 
     Args:
         level: Tokens: words, or characters.
@@ -186,9 +190,16 @@ def sms_spam(
         min_count: Occurrences in the training split that such a word needs.
         length: Tokens of a text at most; null for all.
         cut: Part of a longer text that is left out.
+        tokenizer: Sub-words of a pretrained encoder, minilm or its folder, in place of level, vocabulary and min_count; null
+            for words or characters, or for what the model reads.
         path: Copy of spam.csv of the package; null uses the cache or a download.
     """
-    return load("sms_spam", Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut), 0.2, path)
+    return load(
+        "sms_spam",
+        Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut, tokenizer=tokenizer),
+        0.2,
+        path,
+    )
 
 
 @data.register("newsgroups", inputs=("tokens",), targets=("class",), files=("path",), tasks={"class": "text_classification"})
@@ -200,6 +211,7 @@ def newsgroups(
     min_count: Count = 2,
     length: Count | None = 512,
     cut: Literal["end", "middle", "start"] = "middle",
+    tokenizer: str | None = None,
     path: str | None = None,
 ) -> Dataset:
     """Posts of 20 newsgroups (Lang 1995), split by date, in lower case without signs and digits.
@@ -211,9 +223,11 @@ def newsgroups(
         min_count: Occurrences in the training split that such a word needs.
         length: Tokens of a text at most; null for all.
         cut: Part of a longer text that is left out.
+        tokenizer: Sub-words of a pretrained encoder, minilm or its folder, in place of level, vocabulary and min_count; null
+            for words or characters, or for what the model reads.
         path: Folder with 20newsgroups-train.tab and 20newsgroups-test.tab; null uses the cache or a download.
     """
-    tokens = Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut)
+    tokens = Tokens(level=level, vocabulary=vocabulary, min_count=min_count, length=length, cut=cut, tokenizer=tokenizer)
     return load("newsgroups", tokens, validation, path)
 
 
@@ -230,11 +244,11 @@ def load(name: str, tokens: Tokens, validation: float, path: str | None) -> Data
         files, told = None, f"{source.package.client} {source.package.name}"
     else:
         files, told = _given(name, expanded(path)), str(expanded(path))
-    key = cache_key(files or (), "1", tokens.level, validation)
+    key = cache_key(files or (), "2", tokens.key, validation)
 
     def build(folder: Path) -> dict[str, Any]:
         found = files or members(source.package, list(source.files), list(source.files.values()))
-        return _store(folder, source.read(found), tokens.level, validation)
+        return _store(folder, source.read(found), tokens, validation)
 
     def read(arrays: Arrays, facts: dict[str, Any]) -> tuple[Dataset, list[str]]:
         parts = tuple(Ragged(arrays[f"{part}-values"], np.asarray(arrays[f"{part}-offsets"])) for part in PARTS)
@@ -265,28 +279,29 @@ def _given(name: str, place: Path) -> list[Path]:
     return files
 
 
-def _store(folder: Path, found: tuple[Texts, Texts], level: str, validation: float) -> dict[str, Any]:
+def _store(folder: Path, found: tuple[Texts, Texts], tokens: Tokens, validation: float) -> dict[str, Any]:
     """Split the texts, write their words as arrays, and return what else is known."""
     (texts, names), (test_texts, test_names) = found
     classes = sorted(set(names))
     if unknown := set(test_names) - set(classes):
         raise DataError(f"test has a class that train lacks: {min(unknown)}")
     labels, test_labels = (np.array([classes.index(name) for name in given], np.int64) for given in (names, test_names))
+    notes: list[str] = []
     if test_texts:
-        parts = parts_of(texts, labels, (1 - validation, validation))
+        parts, _ = parts_of(texts, labels, (1 - validation, validation))
         splits = f"official test, validation {100 * validation:g} % of train by hash"
     else:
-        parts = parts_of(texts, labels, FRACTIONS)
+        parts, notes = parts_of(texts, labels, FRACTIONS, near=True)
         splits = "60/20/20 by hash"
     chosen = {part: [texts[i] for i in index] for part, index in zip(PARTS, parts, strict=False)}
     held = {part: labels[index] for part, index in zip(PARTS, parts, strict=False)}
     ids = dict(zip(PARTS, parts, strict=False))
     if test_texts:
         chosen["test"], held["test"], ids["test"] = test_texts, test_labels, np.arange(len(test_texts))
-    encoded = encode_texts([chosen[part] for part in PARTS], level)
+    encoded = encode_texts([chosen[part] for part in PARTS], tokens)
     for part, ragged in zip(PARTS, encoded.parts, strict=True):
         arrays = {"values": ragged.values, "offsets": ragged.offsets, "labels": held[part], "ids": ids[part]}
         for kind, array in arrays.items():
             np.save(folder / f"{part}-{kind}.npy", array, allow_pickle=False)
     np.save(folder / "counts.npy", encoded.counts, allow_pickle=False)
-    return {"words": encoded.words, "classes": classes, "splits": splits, "notes": overlap(chosen, held)}
+    return {"words": encoded.words, "classes": classes, "splits": splits, "notes": [*notes, *overlap(chosen, held)]}

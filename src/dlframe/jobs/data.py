@@ -56,9 +56,14 @@ def load_data(config: Config) -> Dataset:
 
 
 def sized(config: Config) -> Config:
-    """Return the config with the size of images that the model expects, where the data leave their size open."""
-    if config.values["data"].get("image_size", 0) is None and (size := config.input_size):
+    """Return the config with the size of images that the model expects, or its sub-words, where the data leave them open."""
+    options = config.values["data"]
+    if options.get("image_size", 0) is None and (size := config.input_size):
         return config.changed(data={"image_size": size})
+    if "tokenizer" in options and (read := config.subwords):
+        source, longest = read
+        length = min(options["length"] or longest, longest)
+        return config.changed(data={"tokenizer": options["tokenizer"] or source, "length": length})
     return config
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from dlframe.models.word_vectors import word_embedding
 from dlframe.registry import Count, Probability, models
 from dlframe.types import DataSpec, Ragged
 
@@ -24,6 +27,7 @@ class BiLSTM(nn.Module):
         embedding_dim: Size of an embedding.
         width: Units of the state in each direction.
         dropout: Dropout probability of embeddings and of the average.
+        vectors: Initial embeddings of words: random (none), or GloVe's, of 50 numbers (a package, 76 MB, once).
     """
 
     def __init__(
@@ -33,13 +37,19 @@ class BiLSTM(nn.Module):
         embedding_dim: Count = 64,
         width: Count = 64,
         dropout: Probability = 0.3,
+        vectors: Literal["none", "glove"] = "none",
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(2 + len(spec.fitted["vocabulary"]), embedding_dim, padding_idx=0)
+        self.embedding = word_embedding(spec, embedding_dim, vectors)
         self.reader = nn.LSTM(embedding_dim, width, bidirectional=True, batch_first=True)
         self.attention = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1, bias=False))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * width, len(spec.classes))
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """Embedding that reads the tokens."""
+        return self.embedding
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Return logits (batch, classes) of texts."""

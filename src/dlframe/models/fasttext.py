@@ -67,6 +67,23 @@ class FastText(nn.Module):
             count = count + (tokens.lengths - n + 1).clamp(min=0)
         return self.head(self.dropout(total / count.unsqueeze(1).to(total.dtype)))
 
+    def contributions(self, tokens: Tensor, label: int) -> Tensor:
+        """Return what each token (length,) of a text adds to the logit of a class, less the mean of the others, (length,).
+
+        An n-gram's part is shared equally by its words.
+        """
+        one = Ragged(tokens, torch.tensor([0, len(tokens)], device=tokens.device))
+        classes = self.head.weight
+        others = (classes.sum(0) - classes[label]) / max(1, len(classes) - 1)
+        direction = classes[label] - others
+        total, count = self.words[tokens] @ direction, len(tokens)
+        for n, grams in enumerate(hashed_ngrams(one, self.longest), 2):
+            parts = self.ngrams[grams.values % len(self.ngrams)] @ direction / n
+            for i in range(n):
+                total = total.index_add(0, torch.arange(i, i + len(parts), device=tokens.device), parts)
+            count += len(parts)
+        return total / count
+
 
 def hashed_ngrams(tokens: Ragged, longest: int) -> list[Ragged]:
     """Return the hashes (int64, not negative) of the n-grams of each text, for n from 2 to `longest`."""

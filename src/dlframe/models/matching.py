@@ -17,8 +17,8 @@ Inputs = dict[str, Any]
 class Matching(nn.Module, ABC):
     """Base class of recommenders that learn states of users and score items by them.
 
-    `criterion` is the loss of the task: softmax, bpr or pointwise. `new_users` tells whether users that training has not
-    seen, whose number is -1, have a state.
+    `criterion` is the loss of the task: softmax, in_batch, bpr or pointwise. `new_users` tells whether users that training
+    has not seen, whose number is -1, have a state.
     """
 
     criterion: str

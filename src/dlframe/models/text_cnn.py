@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dlframe.models.word_vectors import word_embedding
 from dlframe.registry import Count, Probability, models
 from dlframe.types import DataSpec, Ragged
 
@@ -25,6 +28,7 @@ class TextCNN(nn.Module):
         width: Channels of each kernel size.
         kernel_sizes: Words that a convolution sees.
         dropout: Dropout probability of embeddings and features.
+        vectors: Initial embeddings of words: random (none), or GloVe's, of 50 numbers (a package, 76 MB, once).
     """
 
     def __init__(
@@ -35,13 +39,19 @@ class TextCNN(nn.Module):
         width: Count = 64,
         kernel_sizes: tuple[Count, ...] = (3, 4, 5),
         dropout: Probability = 0.3,
+        vectors: Literal["none", "glove"] = "none",
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(2 + len(spec.fitted["vocabulary"]), embedding_dim, padding_idx=0)
+        self.embedding = word_embedding(spec, embedding_dim, vectors)
         self.convolutions = nn.ModuleList(nn.Conv1d(embedding_dim, width, size) for size in kernel_sizes)
         self.kernel_sizes = kernel_sizes
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width * len(kernel_sizes), len(spec.classes))
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """Embedding that reads the tokens."""
+        return self.embedding
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Return logits (batch, classes) of texts."""

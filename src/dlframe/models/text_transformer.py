@@ -49,6 +49,11 @@ class TextTransformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, len(spec.classes))
 
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """Embedding that reads the tokens."""
+        return self.embedding
+
     def forward(self, tokens: Ragged) -> Tensor:
         """Return logits (batch, classes) of texts."""
         padded, lengths = tokens.padded()

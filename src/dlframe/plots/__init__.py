@@ -1,7 +1,7 @@
 """Figures of a run. Only this folder imports matplotlib."""
 
 from dlframe.plots.anomalies.scores import event_scores, heat_maps, score_histograms, threshold_curve
-from dlframe.plots.classification import confusion, reliability
+from dlframe.plots.classification import ReadText, by_class, confusion, operating_points, reliability, words
 from dlframe.plots.comparisons import (
     critical_difference,
     differences,
@@ -15,6 +15,7 @@ from dlframe.plots.curves import by_slice, learning_curve, recall
 from dlframe.plots.forecasts import forecast, horizon, predictions
 from dlframe.plots.pictures.detection import ALARM, HIT, IGNORED, MISS, Drawn, detections, drawn, found_by, precision_recall
 from dlframe.plots.pictures.images import grid, samples
+from dlframe.plots.pictures.lists import UserList, user_lists
 from dlframe.plots.spaces import Dimension, importance, parallel_coordinates, slices
 from dlframe.plots.speech.transcripts import Heard, error_rates, spectrograms, worst_utterances
 from dlframe.plots.studies import intermediate_values, optimization_history, pareto_front
@@ -28,6 +29,9 @@ __all__ = [
     "Dimension",
     "Drawn",
     "Heard",
+    "ReadText",
+    "UserList",
+    "by_class",
     "by_slice",
     "confusion",
     "critical_difference",
@@ -44,6 +48,7 @@ __all__ = [
     "importance",
     "intermediate_values",
     "learning_curve",
+    "operating_points",
     "optimization_history",
     "parallel_coordinates",
     "pareto_front",
@@ -61,6 +66,8 @@ __all__ = [
     "slices",
     "spectrograms",
     "threshold_curve",
+    "user_lists",
     "variance_split",
+    "words",
     "worst_utterances",
 ]

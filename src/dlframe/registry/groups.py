@@ -35,6 +35,7 @@ models = Registry(
         "networks": ("model",),
         "unlabeled": False,
         "sized": False,
+        "subwords": False,
         "sample": {},
     },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,12 +27,16 @@ IGNORED = ("thumbs.db", "desktop.ini")
 
 @dataclass(frozen=True)
 class Sample:
-    """Sample to predict: its name and columns; of an image file, the file, and width and height as displayed."""
+    """Sample to predict: its name and columns; of an image file, the file, and width and height as displayed.
+
+    `given` are the fields of its row in a table, as texts, where they are kept.
+    """
 
     name: str
     columns: dict[str, np.ndarray]
     file: Path | None = None
     size: tuple[int, int] | None = None
+    given: dict[str, str | None] | None = None
 
 
 class Inputs:
@@ -42,6 +46,7 @@ class Inputs:
         spec: Data specification of the model.
         on_error: Action on an unreadable file: raise, or skip and report the file.
         every: Predict from every window of a series instead of the last one.
+        keep: Keep the fields of the rows of tables.
         encode: Function from a file to columns; returns None for the default reader.
         lookup: Function from an argument to names and columns of samples; returns None for a file or folder.
     """
@@ -52,6 +57,7 @@ class Inputs:
         *,
         on_error: Literal["raise", "skip"] = "raise",
         every: bool = False,
+        keep: bool = False,
         encode: Callable[[Path], dict[str, np.ndarray] | None] = lambda file: None,
         lookup: Callable[[str], list[tuple[str, dict[str, np.ndarray]]] | None] = lambda text: None,
     ) -> None:
@@ -60,6 +66,7 @@ class Inputs:
         self.lookup = lookup
         self.on_error = on_error
         self.every = every
+        self.keep = keep
         self.skipped = 0
         self._assumed: dict[str, tuple[int, str]] = {}
         self.texts = Texts(spec) if "text" in spec.fitted else None
@@ -117,13 +124,13 @@ class Inputs:
             yield Sample(shown(file), columns)
             return
         if self.texts:
-            yield from self.texts.read(file)
+            yield from self._with_fields(self.texts.read(file), file)
             for note in self.texts.notes:
                 self._assume(note, file)
             self.texts.notes.clear()
             return
         if "table" in self.spec.fitted:
-            yield from self._rows(file)
+            yield from self._with_fields(self._rows(file), file)
             return
         if len(self.spec.inputs) == 1:
             (name, field), *_ = self.spec.inputs.items()
@@ -157,6 +164,20 @@ class Inputs:
         for i in range(len(next(iter(arrays.values())))):
             columns = {name: converted(arrays[name][i], field, str(file), name) for name, field in self.spec.inputs.items()}
             yield Sample(f"{shown(file)} row {i + 1}", columns)
+
+    def _with_fields(self, samples: Iterator[Sample], file: Path) -> Iterator[Sample]:
+        """Yield samples with the fields of their rows, if they are to be kept and the file is a table."""
+        if not self.keep or not (file.suffix.lower() in TABLES or file.name.lower().endswith(PACKED)):
+            yield from samples
+            return
+        from dlframe.readers.tables.files import Options  # Arrow takes its time to import
+        from dlframe.readers.tables.table import names_of, read_table, texts_of
+
+        names = names_of(file, Options())
+        table = read_table(file, Options(), words=names, keep=names)
+        columns = {name: texts_of(column).to_pylist() for name, column in table.columns.items()}
+        for i, sample in enumerate(samples):
+            yield replace(sample, given={name: column[i] for name, column in columns.items()})
 
     def _image(self, file: Path, field: Field) -> np.ndarray:
         channels, height, width = field.shape

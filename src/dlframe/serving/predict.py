@@ -36,6 +36,7 @@ class Options:
         draw: Of boxes, empty folder for pictures of the images with their boxes; empty draws none.
         top: Of classes, how many of the most probable ones are listed.
         every: Of a series, predict from every window instead of the last one.
+        keep: Of a table, write all its columns beside the predictions, which are named "predicted ..." where a name is taken.
         on_error: Whether a file that cannot be read ends the prediction, or is named and left out.
         plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
     """
@@ -44,6 +45,7 @@ class Options:
     draw: str = ""
     top: Count = 1
     every: bool = False
+    keep: bool = False
     on_error: Literal["raise", "skip"] = "raise"
     plugin_paths: tuple[str, ...] = ()
 
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
                 f"{'draw' if options.draw else 'out'}: draws and writes boxes. '{run}' predicts {', '.join(declared)}."
             )
         classes += model.spec.classes
-        inputs = model.inputs(on_error=options.on_error, every=options.every)
+        inputs = model.inputs(on_error=options.on_error, every=options.every, keep=options.keep)
         count = 0
         for samples, outputs in model.batches(inputs.read(paths)):
             rows = [*_rows(samples, outputs, model.spec.classes, options.top)]
@@ -125,6 +127,9 @@ def _rows(samples: list[Sample], outputs: dict[str, Any], classes: Sequence[str]
         if top > 1 and probabilities is not None:
             order = np.argsort(-probabilities[i], kind="stable")[:top].tolist()
             row["top"] = [[classes[k], float(probabilities[i][k])] for k in order]
+        if sample.given is not None:
+            new = {name: value for name, value in row.items() if name != "input"}
+            row = sample.given | {f"predicted {name}" if name in sample.given else name: value for name, value in new.items()}
         yield row
 
 

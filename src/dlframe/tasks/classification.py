@@ -19,6 +19,7 @@ from torchmetrics.functional.classification import (
 
 from dlframe.registry import Fraction, NonNegative, Positive, tasks
 from dlframe.statistics.calibration import expected_calibration_error
+from dlframe.tasks.attributions import deciding_words
 from dlframe.tasks.base import Scores, Task, Totals
 from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Split, nearest, normalized
 
@@ -76,7 +77,8 @@ class Classification(Task):
             validation split sets this threshold, for the best F1, for a precision, or for the lowest cost.
         min_precision: Minimum validation precision for threshold=precision, with the best recall; if unreachable, the
             highest precision is used.
-        miss_cost: Cost of a false negative, relative to a false positive, for threshold=cost.
+        miss_cost: Cost of a false negative, for threshold=cost.
+        alarm_cost: Cost of a false positive.
     """
 
     model: Any
@@ -98,6 +100,7 @@ class Classification(Task):
         threshold: Literal["argmax", "f1", "precision", "cost"] = "argmax",
         min_precision: Fraction = 0.9,
         miss_cost: Positive = 10.0,
+        alarm_cost: Positive = 1.0,
     ) -> None:
         super().__init__(spec, model)
         (self.target,) = spec.of_kind("class", spec.targets)
@@ -109,7 +112,7 @@ class Classification(Task):
         self.sampling = sampling
         self.threshold = threshold
         self.min_precision = min_precision
-        self.miss_cost = miss_cost
+        self.miss_cost, self.alarm_cost = miss_cost, alarm_cost
         classes, pos_label = spec.classes, normalized(pos_label)
         if pos_label and pos_label not in classes:
             raise ConfigError(f"task.pos_label: must be a class. Received: '{pos_label}'.{nearest(pos_label, classes)}")
@@ -213,8 +216,17 @@ class Classification(Task):
             precision = hits / taken
             worth = torch.where(precision >= self.min_precision, hits.double(), precision - 1)  # else the highest precision
         else:
-            worth = -((taken - hits) + self.miss_cost * (positives - hits)).double()
+            worth = -(self.alarm_cost * (taken - hits) + self.miss_cost * (positives - hits)).double()
+            if worth.max() < -self.miss_cost * positives:  # no alarm at all costs less
+                self.cutoff.fill_(torch.inf)
+                return
         self.cutoff.copy_(cutoffs[worth.argmax()])
+
+    def costs(self, scores: Scores) -> tuple[int, int, float]:
+        """Return the false negatives and false positives of two classes, and the mean cost of a sample."""
+        chosen, right = self.classes(scores["probability"]) == self.positive, scores["target"] == self.positive
+        missed, alarms = int((right & ~chosen).sum()), int((chosen & ~right).sum())
+        return missed, alarms, (self.miss_cost * missed + self.alarm_cost * alarms) / max(1, len(right))
 
     def classes(self, probability: Tensor) -> Tensor:
         """Return the predicted class (batch,) of probabilities (batch, classes)."""
@@ -302,7 +314,16 @@ class Classification(Task):
         notes = []
         if self.threshold != "argmax":
             rule = f"the prediction is '{self._shown(self.positive)}' from a probability of {self.cutoff.item():.4g} on"
+            if self.cutoff.isinf():
+                rule = f"no sample is called '{self._shown(self.positive)}', which cost least on the validation split"
             notes.append(f"{rule}; metrics of metric=[...] do not see this threshold")
+            if self.threshold == "cost":
+                missed, alarms, cost = self.costs(scores)
+                none = self.miss_cost * (scores["target"] == self.positive).double().mean().item()
+                notes.append(
+                    f"cost {cost:.4g} a sample: {missed:,} missed at {self.miss_cost:g}, {alarms:,} false alarms at "
+                    f"{self.alarm_cost:g}; without any alarm {none:.4g}"
+                )
         elif self.average == "positive":
             notes.append(f"the positive class is '{self._shown(self.positive)}'")
         counts = scores["target"].bincount(minlength=len(self.spec.classes))
@@ -343,6 +364,18 @@ class Classification(Task):
             "confusion_matrix": plots.confusion(matrix, self.spec.classes),
             "reliability": plots.reliability(confidence, prediction == target),
         }
+        if len(self.spec.classes) == 2:
+            chosen = scores["probability"][:, self.positive].double().numpy()
+            cutoff = 0.5 if self.threshold == "argmax" else self.cutoff.item()
+            name = self._shown(self.positive)
+            costs = (self.miss_cost, self.alarm_cost)
+            drawn["operating_points"] = plots.operating_points(
+                chosen, target == self.positive, cutoff, name=name, costs=costs if self.threshold == "cost" else None
+            )
+        if len(self.spec.classes) > 2:
+            drawn["by_class"] = plots.by_class(matrix, self.spec.classes)
+        if words := deciding_words(self, scores, dataset):
+            drawn["words"] = plots.words(words)
         images = [dataset.test[name] for name in self.spec.of_kind("image", self.spec.inputs)]
         if images and isinstance(images[0], np.ndarray):
             drawn["samples"] = plots.samples(images[0], target, prediction, confidence, self.spec.classes)

@@ -57,8 +57,9 @@ class Ranking(Task):
 
     A sample is a user: the history are the items before the split, the targets those in it. Metrics are means over users,
     each with equal weight; items are never sampled for scoring (Krichene and Rendle 2020). Equal scores are ranked in the
-    order of the data's items. In training, each item of the history is predicted: by softmax over all items, or against
-    unseen items that are drawn for it, pairwise (BPR, Rendle et al. 2009, arXiv 1205.2618) or pointwise (log loss).
+    order of the data's items. In training, each item of the history is predicted: by softmax over all items or those of the
+    batch, or against unseen items that are drawn for it, pairwise (BPR, Rendle et al. 2009, arXiv 1205.2618) or pointwise (log
+    loss).
 
     Args:
         k: Length of the lists.
@@ -137,6 +138,8 @@ class Ranking(Task):
         states = model.states(self.normalize(batch))
         if model.criterion == "softmax":
             return functional.cross_entropy(model.match(states), history.values, reduction="sum") / totals["items"]
+        if model.criterion == "in_batch":
+            return self.in_batch(model.match(states), history).sum() / totals["items"]
         others = self.draw(batch["user"], history)
         scores = model.match(states, torch.cat([history.values[:, None], others], 1))
         if model.criterion == "bpr":
@@ -144,6 +147,25 @@ class Ranking(Task):
         else:
             loss = functional.softplus(torch.cat([-scores[:, :1], scores[:, 1:]], 1))
         return loss.sum() / (totals["items"] * loss.shape[1])
+
+    def in_batch(self, scores: Tensor, history: Ragged) -> Tensor:
+        """Return the losses (elements,) of a softmax over the items of a batch, corrected for their frequencies.
+
+        An item that is in the batch n times and makes up the fraction q of the training data has the weight n / q. Items of
+        the user's own history other than the element are left out.
+
+        Args:
+            scores: (elements, items) of each element of the histories.
+            history: Items of each user.
+        """
+        owner, own = owners(history), history.values
+        seen = torch.zeros(len(history), scores.shape[1], dtype=torch.bool, device=own.device)
+        seen[owner, own] = True
+        frequency = self.popularity.to(scores) / self.popularity.sum()
+        weight = (own.bincount(minlength=scores.shape[1]) / frequency.clamp(min=torch.finfo(scores.dtype).tiny)).log()
+        target = (scores - frequency.clamp(min=torch.finfo(scores.dtype).tiny).log()).gather(1, own[:, None])
+        others = (scores + weight).masked_fill(seen[owner], -torch.inf)
+        return torch.cat([target, others], 1).logsumexp(1) - target.squeeze(1)
 
     def draw(self, user: Tensor, history: Ragged) -> Tensor:
         """Return unseen items (elements, negatives), which depend on seed, epoch, user and element only."""
@@ -307,6 +329,24 @@ class Ranking(Task):
             **metrics,
         }
 
+    def samples(self, scores: Scores, split: Split) -> list[Any]:
+        """Return four users with their lists: those at the quartiles of the NDCG, and the best one."""
+        from dlframe.plots import UserList
+
+        ndcg = self.by_user(scores)["ndcg"]
+        order = np.argsort(np.nan_to_num(ndcg, nan=-1.0), kind="stable")
+        chosen = dict.fromkeys(order[(np.array([0.25, 0.5, 0.75, 1.0]) * (len(order) - 1)).astype(int)].tolist())
+        users, names = self.spec.inputs["user"].names, np.array(self.items, dtype=object)
+        found = []
+        for i in chosen:
+            listed = scores["top"][i].numpy()
+            listed = listed[listed >= 0]
+            history, targets = split["history"][i], split["items"][i]
+            name = users[int(split["user"][i])]
+            hits = np.isin(listed, targets)
+            found.append(UserList(name, names[history].tolist(), names[listed].tolist(), hits, len(targets), float(ndcg[i])))
+        return found
+
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
         """Plot the recall over k, and metrics by activity of users and popularity of items, beside the most popular items."""
         from dlframe import plots
@@ -319,6 +359,7 @@ class Ranking(Task):
         found = [(each["ranks"].values <= self.k).double().numpy() for each in (scores, others)]
         return {
             **super().figures(scores, dataset),
+            "lists": plots.user_lists(self.samples(scores, test), k=self.k, title=self.spec.name),
             "recall": plots.recall(lengths, *recall, k=self.k, title=self.spec.name),
             "by_activity": plots.by_slice(
                 test["history"].lengths,

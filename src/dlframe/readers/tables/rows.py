@@ -289,8 +289,8 @@ def hashes(table: Table, names: Sequence[str]) -> np.ndarray:
         else:
             codes, words = codes_of(column)
             own = np.array([hash64(word or "") for word in words] + [0], np.uint64)[codes]
-        total += _mixed(own ^ salt)
-    return _mixed(total)
+        total += mixed(own ^ salt)
+    return mixed(total)
 
 
 def hash64(text: str) -> int:
@@ -298,7 +298,7 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
+def mixed(values: np.ndarray) -> np.ndarray:
     """Scatter bits; the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
