@@ -6,7 +6,7 @@ from pathlib import Path
 
 NAMES = (
     *("parity", "startup", "steps", "cells", "accuracy", "checkpoints", "kills", "racing", "trials", "search", "pictures"),
-    *("tables", "panel", "fit", "detection", "stacked", "sweep_kills", "error_rates", "coverage", "comparisons"),
+    *("tables", "panel", "fit", "detection", "stacked", "sweep_kills", "error_rates", "coverage", "comparisons", "speech"),
     "memory_bank",
 )
 

@@ -299,6 +299,40 @@ def deb_of(content: bytes) -> bytes:
     return parts
 
 
+def of_speech() -> dict[str, Reader]:
+    """Readers of sounds, and of lists of utterances."""
+    from dlframe.readers.audio.files import read_audio, read_stretches
+    from dlframe.readers.audio.manifests import read_librispeech, read_list
+    from dlframe.readers.audio.transcripts import read_alphabet
+
+    files = Path(__file__).parent.parent / "tests" / "readers" / "audio" / "files"
+    sounds = [file.read_bytes() for file in sorted(files.glob("*.wav")) if file.name not in ("flac-inside.wav", "pcm24.wav")]
+    packed = [(files / name).read_bytes() for name in ("flac-inside.wav", "tone440-44100.flac")]
+    clips = {f"{name}.wav": sounds[0] for name in "ab"}
+    row = b'{"audio_filepath": "a.wav", "text": "Well, yes.", "duration": 0.1, "offset": 0, "speaker": "s1"}'
+    table = b"client_id\tpath\tsentence\ns1\ta.wav\tWell, yes.\ns2\tb.wav\t\xc3\xa9\n"
+
+    def stream(file: Path) -> object:
+        with file.open("rb") as source:
+            return list(read_stretches(source, 16000, 0.03))
+
+    return {
+        "sound": Reader("x.wav", sounds, lambda file: read_audio(file, 16000)),
+        "sound, packed": Reader("x.flac", packed, lambda file: read_audio(file, 16000)),
+        "sound of a pipe": Reader("x.wav", sounds[:3], stream, right=False),
+        "utterances": Reader("x.jsonl", [row + b"\n" + row.replace(b"a.wav", b"b.wav")], read_list, clips, (in_json_line,)),
+        "utterances of a table": Reader("x.tsv", [table], read_list, clips, (lines,)),
+        "utterances of LibriSpeech": Reader(
+            "d/1/1-2.trans.txt",
+            [b"1-2-a OPEN THE DOOR\n1-2-b IT RAINS\n"],
+            lambda file: read_librispeech(file.parent.parent),
+            {f"d/1/1-2-{name}": content for name, content in clips.items()},
+            (lines,),
+        ),
+        "alphabet": Reader("x.txt", ["# letters\n \na\n\\#\né\n".encode()], read_alphabet, {}, (lines,)),
+    }
+
+
 def readers(folder: Path) -> dict[str, Reader]:
     """Every reader of the package, by name."""
     import gzip
@@ -668,6 +702,7 @@ def readers(folder: Path) -> dict[str, Reader]:
             "e/tokenizer.json", [encoder["e/tokenizer.json"]], subwords, encoder, (in_json,), right=words
         ),
         "plugin": Reader("x.py", source, read_source, {}, (insert, lines)),
+        **of_speech(),
     }
 
 

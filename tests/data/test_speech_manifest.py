@@ -20,7 +20,7 @@ def cache(tmp_path, monkeypatch):
 
 def sound(path: Path, seconds: float = 0.5, rate: int = 16000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(len(path.name)).integers(-999, 999, round(seconds * rate)).astype("<i2")
+    values = np.random.default_rng([*path.name.encode()]).integers(-999, 999, round(seconds * rate)).astype("<i2")
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))
         file.writeframes(values.tobytes())
@@ -184,3 +184,58 @@ def test_apostrophes(apostrophe):
 )
 def test_normalized(text, language, result):
     assert normalized(text, language=language) == result
+
+
+def segments(folder: Path, name: str, file: str, count: int) -> Path:
+    """A list of parts of one file."""
+    rows = [{"audio_filepath": file, "text": "ab", "offset": 0.1 * i, "duration": 0.1} for i in range(count)]
+    path = folder / name
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def test_parts_of_a_file_stay_in_one_split(tmp_path):
+    rows = []
+    for i in range(30):
+        sound(tmp_path / f"{i:03}{'x' * i}.wav", 1.0)
+        rows += [{"audio_filepath": f"{i:03}{'x' * i}.wav", "text": "ab", "offset": k / 10, "duration": 0.1} for k in range(9)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    dataset = speech_manifest(path=str(tmp_path / "train.jsonl"))
+    files = [{name.partition("#")[0] for name in split.ids} for split in (dataset.train, dataset.validation, dataset.test)]
+    assert len(files[0]) + len(files[1]) + len(files[2]) == 30
+    assert len(files[0] | files[1] | files[2]) == 30
+
+
+def test_a_planted_file_in_two_splits(tmp_path):
+    sound(tmp_path / "call.wav", 3.0)
+    path, test = manifest(tmp_path, ["ab"] * 20), segments(tmp_path, "test.jsonl", "call.wav", 5)
+    with path.open("a") as file:
+        file.write(json.dumps({"audio_filepath": "call.wav", "text": "ba", "offset": 2.0, "duration": 0.5}) + "\n")
+    with pytest.raises(DataError, match=r"1 files of test are in train too: .*call.wav. Allow it: data.shared_speakers=allow"):
+        speech_manifest(path=str(path), test=str(test))
+    assert len(speech_manifest(path=str(path), test=str(test), shared_speakers="allow").test) == 5
+
+
+def test_a_planted_copy_of_a_training_recording(tmp_path):
+    path = manifest(tmp_path, ["ab"] * 20)
+    (tmp_path / "copy.wav").write_bytes((tmp_path / "train.jsonl-7.wav").read_bytes())
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"audio_filepath": "copy.wav", "text": "another text ab"}) + "\n")
+    with pytest.raises(DataError, match=r"test.jsonl:1: must not be a recording of another split. Received: the samples of"):
+        speech_manifest(path=str(path), test=str(test), alphabet=str(letters(tmp_path)))
+
+
+def letters(folder: Path) -> Path:
+    (folder / "letters.txt").write_text(" \n" + "\n".join("abcdefghijklmnopqrstuvwxyz") + "\n")
+    return folder / "letters.txt"
+
+
+def test_copies_are_drawn_into_one_split(tmp_path):
+    path = manifest(tmp_path, ["ab"] * 30)
+    rows = path.read_text().splitlines()
+    for i in range(30):
+        (tmp_path / f"copy-{i}.wav").write_bytes((tmp_path / f"train.jsonl-{i}.wav").read_bytes())
+        rows.append(json.dumps({"audio_filepath": f"copy-{i}.wav", "text": "ba"}))
+    path.write_text("\n".join(rows) + "\n")
+    dataset = speech_manifest(path=str(path))
+    assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 60

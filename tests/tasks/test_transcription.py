@@ -1,9 +1,13 @@
 """Transcription: features, decoding, scores and the exported model, on tones."""
 
+import io
 import itertools
 import json
 import math
+import struct
 import wave
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -17,8 +21,11 @@ from dlframe.jobs.train import load_data, run
 from dlframe.jobs.verify_resume import verify
 from dlframe.readers.audio.mel import MELS, mel_filters
 from dlframe.registry import data, models, plugins, tasks
+from dlframe.serving.inputs import Inputs
 from dlframe.serving.model import Model
-from dlframe.types import Batch, DataSpec, Field, Ragged, Split
+from dlframe.statistics.transcripts.edits import edits
+from dlframe.tasks.transcription import joined_windows
+from dlframe.types import Batch, DataError, DataSpec, Field, Ragged, Split
 
 plugins.discover()
 SPEC = DataSpec(
@@ -78,15 +85,15 @@ def path_of(symbols: str) -> torch.Tensor:
     [("aa_aa", "aa"), ("aaaa", "a"), ("____", ""), ("a", "a"), ("_a_b_", "ab"), ("a _ b", "a  b"), ("bbbe_eb", "beeb")],
 )
 def test_greedy_decoding(path, text):
-    found, confidence = task_of().decode(path_of(path)[None], torch.tensor([len(path)]))
-    assert task_of().texts(found) == [text]
-    assert confidence.item() == pytest.approx(math.exp(4) / (math.exp(4) + 4))
+    found = task_of().decode(path_of(path)[None], torch.tensor([len(path)]))
+    assert task_of().texts(found.text) == [text]
+    assert found.confidence.item() == pytest.approx(math.exp(4) / (math.exp(4) + 4))
 
 
 def test_steps_behind_the_end_say_nothing():
     both = torch.stack([path_of("abab"), path_of("ab__")])
     both[1, 2:] = path_of("ee")
-    assert task_of().texts(task_of().decode(both, torch.tensor([4, 2]))[0]) == ["abab", "ab"]
+    assert task_of().texts(task_of().decode(both, torch.tensor([4, 2])).text) == ["abab", "ab"]
 
 
 def test_the_loss_is_that_of_all_paths():
@@ -192,6 +199,125 @@ def test_padding_changes_no_output_in_training_either(name):
         torch.testing.assert_close(logits[i, : lengths[i]], single[0], atol=1e-4, rtol=1e-4)
 
 
+def test_words_have_times_and_confidences(monkeypatch):
+    """By steps of 20 ms, from the path."""
+    task = task_of()
+    path = path_of("__aa_b_ e_e_")
+    monkeypatch.setattr(task, "log_probabilities", lambda _: (torch.stack([path, path]), torch.tensor([12, 7])))
+    found = task.predict(batch(np.zeros(9), np.zeros(9)))
+    assert task.texts(found["prediction"]) == ["ab ee", "ab"]
+    assert [found["start"][i].tolist() for i in (0, 1)] == [pytest.approx([0.04, 0.16]), pytest.approx([0.04])]
+    assert [found["end"][i].tolist() for i in (0, 1)] == [pytest.approx([0.12, 0.22]), pytest.approx([0.12])]
+    sure = math.exp(4) / (math.exp(4) + 4)
+    assert found["word_confidence"].values.tolist() == pytest.approx([sure] * 3)
+    task.alphabet = tuple("xabe")  # without a space, a text is a word
+    assert task.predict(batch(np.zeros(9), np.zeros(9)))["start"].lengths.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("edge", [0, 49])
+def test_windows_are_joined_where_they_agree(edge):
+    """Windows of 400 steps that share 200, with anything in `edge` steps at their ends, are joined to what they are of."""
+    random = torch.Generator().manual_seed(0)
+    symbols = torch.zeros(1500, dtype=torch.long)
+    letters = torch.rand(1500, generator=random) < 0.3
+    symbols[letters] = torch.randint(1, 5, (int(letters.sum()),), generator=random)
+    symbols[60::100] = symbols[61::100] = symbols[62::100] = 0
+    whole = (nn.functional.one_hot(symbols, 5).float() * 6).log_softmax(1)
+    windows = [whole[start : start + 400].clone() for start in range(0, 1300, 200)]
+    for number, window in enumerate(windows):
+        if edge and number:
+            window[:edge] = torch.randn(edge, 5, generator=random).log_softmax(1)
+        if edge and number < len(windows) - 1:
+            window[-edge:] = torch.randn(edge, 5, generator=random).log_softmax(1)
+    assert torch.equal(joined_windows(windows, 200), whole)
+
+
+def test_long_audio_is_read_in_windows(trained):
+    """The test's utterances as one recording of 50 s: nearly the letters that are read in it at once, none twice."""
+    result, overrides = trained
+    model = Model(result.folder)
+    sounds = [*load_data(load(overrides)).test["audio"]] * 2
+    joined = np.concatenate(sounds)
+    task: Any = model.task
+    assert len(joined) > 1.5 * task.window_steps * 160
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "window_steps", 10**6)
+        at_once = model.predict([joined])["prediction"][0]
+    seen: list[int] = []
+    given = model.task.model.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.task.model, "forward", lambda f: (seen.extend(f.lengths.tolist()), given(f))[1])
+        found = model.predict([joined, sounds[0]])
+    assert max(seen) == 2000
+    assert len(seen) > 2
+    (errors,) = edits([at_once], [found["prediction"][0]]).sum(1)
+    assert len(at_once) > 50
+    assert errors / len(at_once) < 0.1
+    words = found["prediction"][0].split()
+    assert len(found["start"][0]) == len(words)
+    assert (np.diff(found["start"][0]) > 0).all()
+    assert len(joined) / 8000 - 3 < found["end"][0][-1] <= len(joined) / 8000 + 0.02
+
+
+def wav_of(sound: np.ndarray, length: int | None = None) -> bytes:
+    raw = (sound * 2**15).astype("<i2").tobytes()
+    head = struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16)
+    return b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", length or len(raw)) + raw
+
+
+class Pipe(io.BytesIO):
+    """Standard input."""
+
+    @property
+    def buffer(self):
+        return self
+
+
+@pytest.mark.parametrize("length", [None, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_standard_input_is_read_as_it_comes(trained, monkeypatch, length):
+    result, overrides = trained
+    model = Model(result.folder)
+    sounds = [*load_data(load(overrides)).test["audio"]] * 2
+    joined = np.concatenate(sounds)
+    pipe = Pipe(wav_of(joined, length))
+    monkeypatch.setattr("sys.stdin", pipe)
+    names, places, samples = [], [], 0
+    for stretches, outputs in model.batches(model.inputs().read(["-"])):
+        assert len(stretches) == len(outputs["prediction"]) == 1
+        names.append(stretches[0].name)
+        places.append(pipe.tell())
+        samples += len(stretches[0].columns["audio"])
+    assert samples == len(joined)
+    assert names[0].startswith("- 0.00 to ")
+    assert names[-1].endswith(f" to {len(joined) / 8000:.2f} s")
+    assert places[0] < 2 * 8000 * 11 < places[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "-: is empty."),
+        (b"ID3" + bytes(99), "-: is not a WAV file."),
+        (wav_of(np.zeros(100))[:30], "-: has no audio"),
+        (wav_of(np.zeros(100), 5000), "-: is cut off: 4,800 bytes of audio are missing."),
+        (b"RIFF\0\0\0\0WAVELIST\xff\xff\xff\x7f", "-: has a chunk of 2,147,483,647 bytes before its audio."),
+        (b"RIFF\0\0\0\0WAVEdata\4\0\0\0abcd", "-: has no header of a WAV file (fmt)."),
+    ],
+)
+def test_standard_input_that_is_no_recording(content, message):
+    with pytest.raises(DataError) as error:
+        list(task_of().stream(io.BytesIO(content)))
+    assert str(error.value).startswith(message)
+
+
+def test_rules_of_transcripts_make_no_model_of_texts(tmp_path):
+    """Of recordings, whose specification has a "text" of its own, files are read as sounds."""
+    task = task_of(replace(SPEC, fitted={"sample_rate": 16000, "text": {"lower": True, "punctuation": False, "language": ""}}))
+    (tmp_path / "a.wav").write_bytes(wav_of(np.ones(800) / 9))
+    (sample,) = Inputs(task.spec, encode=task.encode, stream=task.stream).read([tmp_path / "a.wav"])
+    assert len(sample.columns["audio"]) == 1600
+
+
 @pytest.mark.slow
 def test_resumes_bitwise(tmp_path):
     command = ["task=speech_recognition", "data=tones", "data.utterances=60", "model.width=32", "epochs=3", "batch_size=10"]
@@ -202,12 +328,13 @@ def test_resumes_bitwise(tmp_path):
 def test_beam_search_prefers_the_letters_of_the_training_transcripts():
     """ "b" and "e" are as probable by their sound; after "a" the training transcripts have "b"."""
     task = tasks.build({"name": "transcription", "decoding": "beam", "lm_order": 2}, spec=SPEC, model=nn.Identity())
-    train = {"text": Ragged.of([np.array([1, 2]), np.array([1, 2, 0, 1, 2])])}
+    train: dict[str, Any] = {"text": Ragged.of([np.array([1, 2]), np.array([1, 2, 0, 1, 2])])}
     task.prepare(Split(train, np.arange(2)))
     sound = path_of("a_e_")
     sound[2, 3] = sound[2, 4]
-    found, _ = task.decode(sound[None], torch.tensor([4]))
-    assert task.texts(found) == ["ab"]
+    found = task.decode(sound[None], torch.tensor([4]))
+    assert task.texts(found.text) == ["ab"]
+    assert found.path.tolist() == [[2, 0, 3, 0]]
     other = tasks.build({"name": "transcription", "decoding": "beam", "lm_order": 2}, spec=SPEC, model=nn.Identity())
     other.load_state_dict(task.state_dict())
     assert torch.equal(other.letters, task.letters)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dlframe.readers.audio.mel import STRIDE
-from dlframe.registry import Fraction, Natural, NonNegative, augmentations
-from dlframe.types import Batch, DataSpec, Ragged
+from dlframe.readers.audio.mel import HOP, STRIDE
+from dlframe.registry import Fraction, Natural, NonNegative, Positive, augmentations
+from dlframe.types import Batch, ConfigError, DataSpec, Ragged
 
 
 @augmentations.register("spec_augment", inputs=("audio",), sample={"name": "tones", "utterances": 60})
@@ -83,7 +83,12 @@ class Noise:
         p: Fraction = 0.5,
     ) -> None:
         (self.audio,) = spec.of_kind("audio", spec.inputs)
-        self.low, self.high, self.tilt, self.p = min_snr, max(min_snr, max_snr), tilt, p
+        if min_snr > max_snr:
+            raise ConfigError(
+                f"augmentation.speech_noise.min_snr: must be at most max_snr, {max_snr:g}. Received: {min_snr:g}.",
+                "augmentation.speech_noise.min_snr",
+            )
+        self.low, self.high, self.tilt, self.p = min_snr, max_snr, tilt, p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         features: Ragged = batch[self.audio]
@@ -99,6 +104,59 @@ class Noise:
         noise = (level[:, None] * shape)[sample] * drawn
         noisy = torch.logaddexp(values, noise.clamp(min=torch.finfo(values.dtype).tiny).log())
         return batch.replace(**{self.audio: features.like(torch.where((chosen < self.p)[sample, None], noisy, values))})
+
+
+@augmentations.register("reverberation", inputs=("audio",), sample={"name": "tones", "utterances": 60})
+class Reverberation:
+    """Add the echo of a room that is drawn.
+
+    Polack's model of a room's response, Gaussian noise that decays exponentially (Polack 1988, "La transmission de l'energie
+    sonore dans les salles"), in its mean over the noise: the power of a frame is followed by echoes in each mel filter, which
+    fall by 60 dB in the reverberation time T60 (Lebart et al. 2001, "A new method based on spectral subtraction for speech
+    dereverberation"). Echoes behind the end of the utterance are cut off.
+
+    Args:
+        min_t60: Shortest reverberation time in seconds.
+        max_t60: Longest reverberation time.
+        min_drr: Lowest ratio of the direct sound to all echoes in dB; a room is drawn between it and 20 dB.
+        p: Probability of a room.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        min_t60: Positive = 0.15,
+        max_t60: Positive = 0.8,
+        min_drr: NonNegative = 0.0,
+        p: Fraction = 0.5,
+    ) -> None:
+        (self.audio,) = spec.of_kind("audio", spec.inputs)
+        if min_t60 > max_t60:
+            raise ConfigError(
+                f"augmentation.reverberation.min_t60: must be at most max_t60, {max_t60:g}. Received: {min_t60:g}.",
+                "augmentation.reverberation.min_t60",
+            )
+        self.low, self.high, self.drr, self.p = min_t60, max_t60, min_drr, p
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        features: Ragged = batch[self.audio]
+        values = features.values
+        t60, ratio, chosen = torch.rand(3, len(features), generator=generator, device=values.device, dtype=values.dtype)
+        decay = 10 ** (-6 * HOP / (self.low + t60 * (self.high - self.low)))
+        ratio = 10 ** (-(self.drr + ratio * (20 - self.drr)) / 10)
+        padded, lengths = Ragged(values.exp(), features.offsets).padded()
+        # The sum over k > 0 of decay^(k - 1) times the power k frames before, doubling the number of terms each time.
+        echo, factor, shift = nn.functional.pad(padded, (0, 0, 1, 0))[:, :-1], decay[:, None, None], 1
+        while shift < padded.shape[1]:
+            echo = echo + factor * nn.functional.pad(echo, (0, 0, shift, 0))[:, :-shift]
+            factor, shift = factor.square(), 2 * shift
+        room = padded + echo * (ratio * (1 - decay))[:, None, None]
+        inside = torch.arange(padded.shape[1], device=lengths.device) < lengths[:, None]
+        sample, _ = places(features)
+        return batch.replace(
+            **{self.audio: features.like(torch.where((chosen < self.p)[sample, None], room[inside].log(), values))}
+        )
 
 
 @augmentations.register("time_stretch", inputs=("audio",), sample={"name": "tones", "utterances": 60})
@@ -125,10 +183,10 @@ class TimeStretch:
         letters = text.values
         repeats = torch.zeros_like(letters)
         repeats[1:] = (letters[1:] == letters[:-1]).to(letters.dtype)
-        counts = torch.nn.functional.pad((1 + repeats).cumsum(0), (1, 0))
+        counts = nn.functional.pad((1 + repeats).cumsum(0), (1, 0))
         needed = STRIDE * (counts[text.offsets[1:]] - counts[text.offsets[:-1]])
         frames = torch.maximum((lengths / speed.clamp(min=0.1)).round().long(), torch.minimum(needed, lengths)).clamp(min=1)
-        stretched = Ragged(values[:0], torch.nn.functional.pad(frames.cumsum(0), (1, 0)))
+        stretched = Ragged(values[:0], nn.functional.pad(frames.cumsum(0), (1, 0)))
         sample, frame = places(stretched)
         place = frame * ((lengths - 1) / (frames - 1).clamp(min=1))[sample]
         below = place.floor().long()

@@ -13,7 +13,7 @@ import numpy as np
 from dlframe.readers.audio.files import read_audio
 from dlframe.readers.audio.transcripts import Utterance, normalized, speech_set, stored, utterances_of
 from dlframe.readers.splits import by_hash
-from dlframe.registry import data
+from dlframe.registry import NonNegative, data
 from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import Package, expanded, member, members
 from dlframe.types import PARTS, DataError, Dataset, read_bytes, say
@@ -42,19 +42,21 @@ ALPHABET = " '0123456789abcdefghijklmnopqrstuvwxyz"
 ABSENT = ("pls-try-call-later",)
 """Listed, but without a recording."""
 
-VERSION = 1
+VERSION = 2
 """Of what is decoded: another one decodes it again."""
 
 
 @data.register("asterisk_en", inputs=("audio",), targets=("tokens",), files=("path",))
-def asterisk_en(*, path: str | None = None) -> Dataset:
+def asterisk_en(*, path: str | None = None, max_seconds: NonNegative = 0.0) -> Dataset:
     """Announcements of the Asterisk telephone exchange in English, one speaker, 8 kHz.
 
-    Real recordings. Tones, whose transcripts stand in brackets, are left out; numbers stay as they are written. A hash of the
-    name draws the split, 80/10/10; recordings of one transcript are in one split.
+    Real recordings, 551. What stands in brackets of any kind is not spoken: tones, beeps and silence, whose recordings are
+    left out, and remarks. Numbers stay as they are written. A hash of the name draws the split, 80/10/10; recordings of one
+    transcript are in one split.
 
     Args:
         path: Folder of the recordings with core-sounds-en.txt, as published; null fetches Debian's packages.
+        max_seconds: Length of training recordings above which they are left out; 0 for no limit.
     """
     folder = expanded(path) if path is not None else None
     listed = (folder / LIST) if folder else member(TEXTS, f"{LIST}.gz")
@@ -81,9 +83,15 @@ def asterisk_en(*, path: str | None = None) -> Dataset:
         return stored("asterisk_en", target, found, RATE, ALPHABET)
 
     def read(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Dataset:
+        parts = utterances_of(arrays, facts)
+        if max_seconds:
+            long = [u for u in parts["train"] if len(u.audio) > max_seconds * RATE]
+            parts["train"] = [u for u in parts["train"] if len(u.audio) <= max_seconds * RATE]
+            names = ", ".join(u.name for u in long)
+            say(f"asterisk_en: left out {len(long)} training recordings of more than {max_seconds:g} s: {names}", error=True)
         return speech_set(
             "asterisk_en",
-            utterances_of(arrays, facts),
+            parts,
             sample_rate=RATE,
             alphabet=ALPHABET,
             source=str(path) if path is not None else "apt asterisk-core-sounds-en-wav",
@@ -108,7 +116,7 @@ def _texts(file: Path) -> dict[str, str]:
     found = {}
     for line in lines.split("\n"):
         key, colon, text = line.partition(":")
-        said = normalized(re.sub(r"\[[^]]*\]", " ", text))
+        said = normalized(re.sub(r"\[[^]]*\]|\([^)]*\)|<[^>]*>", " ", text))
         if colon and said and not line.startswith(";") and key not in ABSENT:
             found[key.strip()] = said
     return found

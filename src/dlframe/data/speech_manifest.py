@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -28,7 +29,7 @@ from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, say
 
-VERSION = 1
+VERSION = 2
 """Of what is decoded: another one decodes it again."""
 
 NAMED = {"train": "train", "dev": "validation", "valid": "validation", "val": "validation", "test": "test"}
@@ -74,7 +75,7 @@ def speech_manifest(
         min_seconds: Length of a recording below which it is left out.
         max_seconds: Length above which it is left out; 0 for no limit.
         on_error: Action on an utterance that cannot be used: raise, or skip and name it.
-        shared_speakers: Action on a speaker in two given splits: raise, or allow.
+        shared_speakers: Action on a speaker, or a file with parts of it, in two given splits: raise, or allow.
     """
     folder = expanded(path)
     root = expanded(audio) if audio else None
@@ -148,12 +149,17 @@ def _decode(
     given = {part: reader.utterances(rows) for part, rows in listed.items()}
     parts, splits = _split(given)
     notes = [*reader.notes, *_shared(given, shared_speakers)]
+    _refuse_repeated(parts)
     alphabet = letters or alphabet_of(parts["train"])
     if not letters and skip:  # letters that no training transcript has
         for part in PARTS[1:]:
-            outside = [u for u in parts[part] if set(u.text) - set(alphabet)]
-            parts[part] = [u for u in parts[part] if u not in outside]
-            notes += [f"skipped: {u.where}: has letters that no training transcript has" for u in outside]
+            outside = [bool(set(u.text) - set(alphabet)) for u in parts[part]]
+            notes += [
+                f"skipped: {u.where}: has letters that no training transcript has"
+                for u, other in zip(parts[part], outside, strict=True)
+                if other
+            ]
+            parts[part] = [u for u, other in zip(parts[part], outside, strict=True) if not other]
     rows = stored("speech_manifest", folder, parts, sample_rate, alphabet)
     return {**rows, "splits": splits, "notes": notes, "alphabet": alphabet}
 
@@ -214,7 +220,7 @@ class _Reader:
             self.changed.setdefault(note, []).append(row.file.name)
         number = self.names[str(row.file)] = self.names.get(str(row.file), 0) + 1
         name = f"{row.file.name}" if number == 1 else f"{row.file.name}#{number}"
-        return Utterance(f"{row.file.parent.name}/{name}", text, row.speaker, samples, row.where)
+        return Utterance(f"{row.file.parent.name}/{name}", text, row.speaker, samples, row.where, str(row.file))
 
     @property
     def notes(self) -> list[str]:
@@ -240,7 +246,7 @@ def _split(given: Mapping[str, list[Utterance]]) -> tuple[dict[str, list[Utteran
         return dict(given), "as given"
     train = given["train"]
     known = all(u.speaker for u in train) and len({u.speaker for u in train}) >= 2 * len(missing) + 1
-    groups = [u.speaker if known else u.name for u in train]
+    groups = [u.speaker for u in train] if known else _recordings(train)
     fractions = [1 - 0.1 * len(missing) if len(missing) == 1 else 0.8, *(0.1 for _ in missing)]
     if len(set(groups)) < len(fractions):
         raise DataError(f"speech_manifest: must have at least {len(fractions)} utterances to be split. Received: {len(train)}.")
@@ -251,21 +257,45 @@ def _split(given: Mapping[str, list[Utterance]]) -> tuple[dict[str, list[Utteran
     )
 
 
+def _recordings(utterances: Sequence[Utterance]) -> list[str]:
+    """Return the recording that each utterance is of: its file, or the first file with the same samples."""
+    first: dict[bytes, str] = {}
+    return [first.setdefault(_digest(u), u.file or u.name) for u in utterances]
+
+
+def _digest(utterance: Utterance) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(utterance.audio).data).digest()
+
+
+def _refuse_repeated(parts: Mapping[str, Sequence[Utterance]]) -> None:
+    """Raise if a recording is in two splits, under whatever name."""
+    seen: dict[bytes, tuple[str, Utterance]] = {}
+    for part in PARTS:
+        for utterance in parts[part]:
+            other, known = seen.setdefault(_digest(utterance), (part, utterance))
+            if other != part:
+                raise DataError(
+                    f"{utterance.where}: must not be a recording of another split. Received: the samples of {known.where}, "
+                    f"in {other} and {part}. Remove one of the two lines."
+                )
+
+
 def _shared(given: Mapping[str, Sequence[Utterance]], action: str) -> list[str]:
-    """Say which speakers and transcripts are in two given splits.
+    """Say which speakers, files and transcripts are in two given splits.
 
     Raises:
-        DataError: A speaker is, and `action` is "raise".
+        DataError: A speaker or a file is, and `action` is "raise".
     """
     notes = []
     parts = [part for part in PARTS if part in given]
     for number, part in enumerate(parts[1:], 1):
         before = [u for other in parts[:number] for u in given[other]]
-        if speakers := sorted(({u.speaker for u in given[part]} & {u.speaker for u in before}) - {""}):
-            what = f"{len(speakers):,} speakers of {part} are in {' or '.join(parts[:number])} too: {few(speakers)}"
-            if action == "raise":
-                raise DataError(f"speech_manifest: {what}. Allow it: data.shared_speakers=allow")
-            notes.append(what)
+        for kind, key in (("speakers", "speaker"), ("files", "file")):
+            if both := sorted(({getattr(u, key) for u in given[part]} & {getattr(u, key) for u in before}) - {""}):
+                what = f"{len(both):,} {kind} of {part} are in {' or '.join(parts[:number])} too: {few(both)}"
+                if action == "raise":
+                    raise DataError(f"speech_manifest: {what}. Allow it: data.shared_speakers=allow")
+                notes.append(what)
         if texts := sorted({u.text for u in given[part]} & {u.text for u in before}):
             notes.append(f"{len(texts):,} transcripts of {part} are in {' or '.join(parts[:number])} too: {few(texts)}")
     return notes

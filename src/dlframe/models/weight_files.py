@@ -62,7 +62,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read: permission denied.") from None
     except Exception:  # A damaged file can raise any error of the readers.
         raise CheckpointError(f"{path}: is damaged or truncated.") from None
-    for key in ("state_dict", "model"):  # Wrappers of common training programs.
+    for key in ("state_dict", "model", "model_state_dict"):  # Wrappers of common training programs.
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -29,7 +29,8 @@ IGNORED = ("thumbs.db", "desktop.ini")
 class Sample:
     """Sample to predict: its name and columns; of an image file, the file, and width and height as displayed.
 
-    `given` are the fields of its row in a table, as texts, where they are kept.
+    `given` are the fields of its row in a table, as texts, where they are kept. One that comes from a pipe is predicted
+    `at_once`, before the next is there.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Sample:
     file: Path | None = None
     size: tuple[int, int] | None = None
     given: dict[str, str | None] | None = None
+    at_once: bool = False
 
 
 class Inputs:
@@ -49,6 +51,7 @@ class Inputs:
         keep: Keep the fields of the rows of tables.
         encode: Function from a file to columns; returns None for the default reader.
         lookup: Function from an argument to names and columns of samples; returns None for a file or folder.
+        stream: Function from standard input to names and columns of samples; returns None if it is not read.
     """
 
     def __init__(
@@ -60,16 +63,19 @@ class Inputs:
         keep: bool = False,
         encode: Callable[[Path], dict[str, np.ndarray] | None] = lambda file: None,
         lookup: Callable[[str], list[tuple[str, dict[str, np.ndarray]]] | None] = lambda text: None,
+        stream: Callable[[BinaryIO], Iterator[tuple[str, dict[str, np.ndarray]]] | None] = lambda source: None,
     ) -> None:
         self.spec = spec
         self.encode = encode
         self.lookup = lookup
+        self.stream = stream
         self.on_error = on_error
         self.every = every
         self.keep = keep
         self.skipped = 0
         self._assumed: dict[str, tuple[int, str]] = {}
-        self.texts = Texts(spec) if "text" in spec.fitted else None
+        # The rules of transcripts, which are a target, have this name too.
+        self.texts = Texts(spec) if "text" in spec.fitted and spec.of_kind("tokens", spec.inputs) else None
 
     @property
     def assumed(self) -> list[str]:
@@ -86,7 +92,8 @@ class Inputs:
     def read(self, paths: Iterable[Path | str]) -> Iterator[Sample]:
         """Yield the samples of files and folders, sorted by name.
 
-        For a model of texts, what names no file is a text itself, and "-" the lines of standard input.
+        For a model of texts, what names no file is a text itself, and "-" the lines of standard input; for one of speech, it
+        is a WAV file.
 
         Raises:
             DataError: A path does not exist, has an unsupported type, or is unreadable.
@@ -100,6 +107,9 @@ class Inputs:
             if self.texts and (text == "-" or not text.strip() or not (_exists(path) or _is_name(text))):
                 lines = _lines_of_input() if text == "-" else [text]
                 yield from (self.texts.sample(line) for line in lines)
+                continue
+            if text == "-" and (streamed := self.stream(sys.stdin.buffer)) is not None:
+                yield from (Sample(name, columns, at_once=True) for name, columns in streamed)
                 continue
             if not _exists(path):
                 beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +19,10 @@ from dlframe.types import ConfigError, DataError, DataSpec, Metric, Ragged, open
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Task
+
+
+LARGEST = 2**26
+"""Numbers in the inputs of a batch that vary in length, beyond which it is closed."""
 
 
 class Model:
@@ -98,12 +101,11 @@ class Model:
 
     def inputs(self, **options: Any) -> Inputs:
         """Return a reader of files for this model."""
-        return Inputs(self.spec, encode=self.task.encode, lookup=self.task.lookup, **options)
+        return Inputs(self.spec, encode=self.task.encode, lookup=self.task.lookup, stream=self.task.stream, **options)
 
     def batches(self, samples: Iterable[Sample]) -> Iterator[tuple[list[Sample], dict[str, Any]]]:
         """Yield samples and predictions, with the batch size of a test; boxes are in pixels of the image files."""
-        samples = iter(samples)
-        while batch := [*islice(samples, self.predictor.batch)]:
+        for batch in self._gathered(samples):
             columns = {
                 name: (Ragged.of if field.ragged else np.stack)([sample.columns[name] for sample in batch])
                 for name, field in self.spec.inputs.items()
@@ -118,6 +120,19 @@ class Model:
                 for along in [name, *(other for other, field in fields.items() if field.along == name)]:
                     outputs[along] = [own[keep] for own, keep in zip(outputs[along], kept, strict=True)]
             yield batch, outputs
+
+    def _gathered(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+        """Yield batches of samples; long ones and those of a pipe make smaller batches."""
+        batch: list[Sample] = []
+        size = 0
+        for sample in samples:
+            batch.append(sample)
+            size += sum(column.size for name, column in sample.columns.items() if self.spec.inputs[name].ragged)
+            if len(batch) == self.predictor.batch or size > LARGEST or sample.at_once:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
 
     def _in_file(self, boxes: np.ndarray, sample: Sample) -> np.ndarray:
         """Return boxes in pixels of an image file, as displayed; of an array, as they are."""

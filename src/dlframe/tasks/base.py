@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -254,6 +255,10 @@ class Task(nn.Module, ABC):
 
     def encode(self, file: Path) -> dict[str, np.ndarray] | None:
         """Return the input columns of a file; None for the default reader."""
+        return None
+
+    def stream(self, source: BinaryIO) -> Iterator[tuple[str, dict[str, np.ndarray]]] | None:
+        """Yield names and input columns of samples as they come from standard input; None if the task reads no such."""
         return None
 
     def lookup(self, text: str) -> list[tuple[str, dict[str, np.ndarray]]] | None:

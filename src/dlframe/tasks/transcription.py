@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -13,9 +16,12 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlframe.readers.audio.files import read_audio
-from dlframe.readers.audio.mel import HOP, MELS, STRIDE, WINDOW, mel_filters
+from dlframe.readers.audio.files import read_audio, read_stretches
+from dlframe.readers.audio.mel import HOP, STRIDE, Filterbank, standard_filterbank
+from dlframe.readers.audio.stretches import cuts
+from dlframe.readers.audio.transcripts import normalized
 from dlframe.registry import Count, NonNegative, tasks
+from dlframe.statistics.transcripts.alignment import best_path, word_spans
 from dlframe.statistics.transcripts.beam import beam_search, fit_letters
 from dlframe.statistics.transcripts.edits import aligned, characters, edits, words
 from dlframe.tasks.base import Scores, Task, Totals
@@ -24,8 +30,20 @@ from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Ragged, 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FLOOR = 1e-8
-"""Power added to each mel filter: the noise of 16 bits, so that digital silence has a logarithm."""
+UNKNOWN = "\ufffd"
+"""Letter that stands for those outside the alphabet, which a decoder of its own may write."""
+
+AT_ONCE = 2**15
+"""Frames that are transformed at once."""
+
+OVERLAP = 4.0
+"""Seconds that two windows of long audio share."""
+
+STREAMED = 10.0
+"""Seconds of a stretch of standard input at most."""
+
+WINDOWS = 8
+"""Windows of long audio that a model sees at once."""
 
 LARGEST = 2**23
 """Entries of a model of letters."""
@@ -41,6 +59,23 @@ RATES = {
     "substitutions": ("substitutions", "words"),
 }
 """Metric -> sums of which it is the quotient: of edits, and of words or letters of the targets."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Texts of CTC outputs.
+
+    Attributes:
+        text: Letters of each sample.
+        path: (batch, steps) symbol of each step: 0 for the blank, 1 + the letter otherwise.
+        best: (batch, steps) logarithm of its probability.
+        confidence: (batch,) geometric mean of the probabilities within each sample.
+    """
+
+    text: Ragged
+    path: Tensor
+    best: Tensor
+    confidence: Tensor
 
 
 @tasks.register(
@@ -70,6 +105,14 @@ class Transcription(Task):
     With decoding=beam, the letters are those of the best text of a beam search over paths, with a model of the letters of the
     training transcripts.
 
+    Outside training, longer audio than `window_seconds` is read in windows that overlap by 4 s. At the step of an overlap
+    where the blank is surest in both windows, and around it, the outputs of one follow those of the other: no word is there
+    twice. A beam search goes over stretches of so many seconds, cut likewise.
+
+    A model that has the method `transcribe`, such as whisper, has a loss and a decoding of its own, to which these options
+    do not apply. Its texts are normalized as the transcripts of the data; letters outside their alphabet become a sign that
+    counts as an error.
+
     Error rates are the edits of all utterances divided by the words, or letters, of all targets. They can exceed 1. Spaces
     are letters.
 
@@ -79,6 +122,7 @@ class Transcription(Task):
         lm_order: Letters that the model of letters looks at, the predicted one included.
         lm_weight: Weight of its logarithm in the score of a text; 0 for none.
         length_bonus: Addition to the score for each letter, against the preference of both models for short texts.
+        window_seconds: Length of the windows of longer audio; at least 10 s.
     """
 
     filters: Tensor
@@ -95,12 +139,22 @@ class Transcription(Task):
         lm_order: Annotated[int, Interval(ge=1, le=4)] = 3,
         lm_weight: NonNegative = 0.5,
         length_bonus: NonNegative = 0.5,
+        window_seconds: Annotated[float, Interval(ge=10)] = 20.0,
     ) -> None:
         super().__init__(spec, model)
         (self.audio,) = spec.of_kind("audio", spec.inputs)
         (self.text,) = spec.of_kind("tokens", spec.targets)
         self.sample_rate: int = spec.fitted["sample_rate"]
         self.decoding, self.beam_width, self.lm_weight, self.length_bonus = decoding, beam_width, lm_weight, length_bonus
+        self.window_steps = round(window_seconds / HOP / STRIDE)
+        self.decodes: Any = model if hasattr(model, "transcribe") else None
+        """The model, if it decodes by itself."""
+        self.alphabet = (*spec.fields[self.text].names, *((UNKNOWN,) if self.decodes else ()))
+        self.rules: dict[str, Any] = spec.fitted.get("text", {})
+        if decoding == "beam" and self.decodes:
+            raise ConfigError(
+                "task.decoding: must be greedy for a model that decodes by itself. Received: beam.", "task.decoding"
+            )
         if decoding == "beam":
             count = len(spec.fields[self.text].names)
             if (1 + count) ** lm_order > LARGEST:
@@ -108,33 +162,39 @@ class Transcription(Task):
                     f"task.lm_order: must be smaller for an alphabet of {count} letters. Received: {lm_order}.", "task.lm_order"
                 )
             self.register_buffer("letters", torch.zeros([1 + count] * (lm_order - 1) + [count]))
-        size = round(WINDOW * self.sample_rate)
-        self.points = 2 ** math.ceil(math.log2(2 * size))
-        filters = torch.from_numpy(mel_filters(MELS, self.points, self.sample_rate).T).float()
-        self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("window", torch.hann_window(size, periodic=False), persistent=False)
+        self.bank: Filterbank = getattr(model, "filterbank", standard_filterbank)(self.sample_rate)
+        self.register_buffer("filters", torch.from_numpy(self.bank.weights).float(), persistent=False)
+        self.register_buffer("window", torch.from_numpy(self.bank.window).float(), persistent=False)
 
     # --- data
 
     def features(self, batch: Batch) -> Batch:
         """Replace samples (samples,) by logarithms of mel powers (frames, mels), in single precision."""
         audio: Ragged = batch[self.audio]
-        hop, size = round(HOP * self.sample_rate), len(self.window)
-        frames = -(-audio.lengths // hop)
+        hop, size = self.bank.hop, len(self.window)
+        frames = -(-(audio.lengths + (size // 2 if self.bank.mirrored else 0)) // hop)
         offsets = functional.pad(frames.cumsum(0), (1, 0))
         sample = torch.repeat_interleave(torch.arange(len(frames), device=frames.device), frames)
         start = (torch.arange(len(sample), device=frames.device) - offsets[sample]) * hop - size // 2
-        place = start[:, None] + torch.arange(size, device=frames.device)
+        found = [self._mels(audio, *part) for part in zip(start.split(AT_ONCE), sample.split(AT_ONCE), strict=True)]
+        return batch.replace(**{self.audio: Ragged(torch.cat(found) if len(found) > 1 else found[0], offsets)})
+
+    def _mels(self, audio: Ragged, start: Tensor, sample: Tensor) -> Tensor:
+        """Return the features (frames, mels) of frames that begin at `start` in their sample."""
+        place = start[:, None] + torch.arange(len(self.window), device=start.device)
+        if self.bank.mirrored:
+            place = place.abs()
         outside = (place < 0) | (place >= audio.lengths[sample, None])
         place = (place + audio.offsets[sample, None]).clamp_(0, len(audio.values) - 1)
         values = audio.values.float()[place].masked_fill_(outside, 0)
-        power = torch.fft.rfft(values * self.window.float(), self.points).abs().square()
-        mels = (power @ self.filters.float() / size + FLOOR).log()
-        return batch.replace(**{self.audio: Ragged(mels, offsets)})
+        power = torch.fft.rfft(values * self.window.float(), self.bank.points).abs().square()
+        return (power @ self.filters.float() + self.bank.noise).clamp(min=self.bank.least).log()
 
     def normalize(self, batch: Batch) -> Ragged:
         """Return features with mean 0 and deviation 1 over each utterance; a constant one is 0."""
-        features: Ragged = batch[self.audio]
+        return self._normalized_over_time(batch[self.audio])
+
+    def _normalized_over_time(self, features: Ragged) -> Ragged:
         padded, lengths = features.padded()
         inside = (torch.arange(padded.shape[1], device=lengths.device) < lengths[:, None])[:, :, None]
         count = lengths[:, None, None]
@@ -147,6 +207,8 @@ class Transcription(Task):
 
     def prepare(self, train: Split) -> None:
         """Fit the model of letters."""
+        if hasattr(self.decodes, "check_vocabulary"):
+            self.decodes.check_vocabulary()
         if self.decoding == "beam":
             shape = self.letters.shape
             self.letters.copy_(torch.from_numpy(fit_letters([*train[self.text]], shape[-1], len(shape))))
@@ -157,12 +219,35 @@ class Transcription(Task):
 
     def loss(self, batch: Batch, network: str, totals: Totals) -> Tensor:
         """Return the negative log-likelihood of the transcripts, a sum divided by the step's letters."""
+        if self.decodes:
+            return self.model(batch[self.audio], self.texts(batch[self.text])).sum() / totals["letters"]
         return self._surprise(batch, *self.log_probabilities(batch)).sum() / totals["letters"]
 
     def log_probabilities(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return those of blank and letters (batch, steps, 1 + letters), and the steps of each sample (batch,)."""
+        features: Ragged = batch[self.audio]
+        if not self.training and int(features.lengths.max()) > self.window_steps * STRIDE:
+            return self._in_windows(features)
         logits, lengths = self.model(self.normalize(batch))
         return logits.float().log_softmax(2), lengths
+
+    def _in_windows(self, features: Ragged) -> tuple[Tensor, Tensor]:
+        """Return the log-probabilities of long audio, see the class."""
+        size, shared = self.window_steps * STRIDE, round(OVERLAP / HOP)
+        starts = [range(0, max(1, length - shared), size - shared) for length in features.lengths.tolist()]
+        windows = [frames[start : start + size] for frames, own in zip(features, starts, strict=True) for start in own]
+        found: list[Tensor] = []
+        for first in range(0, len(windows), WINDOWS):
+            some = windows[first : first + WINDOWS]
+            offsets = torch.tensor([0, *map(len, some)], device=features.offsets.device).cumsum(0)
+            logits, lengths = self.model(self._normalized_over_time(Ragged(torch.cat(some), offsets)))
+            found += [row[:steps] for row, steps in zip(logits.float().log_softmax(2), lengths.tolist(), strict=True)]
+        joined = []
+        for own in starts:
+            parts = [found.pop(0) for _ in own]
+            joined.append(joined_windows(parts, (size - shared) // STRIDE))
+        lengths = torch.tensor([*map(len, joined)], device=features.offsets.device)
+        return nn.utils.rnn.pad_sequence(joined, batch_first=True), lengths
 
     def _surprise(self, batch: Batch, log_probabilities: Tensor, lengths: Tensor) -> Tensor:
         """Return the negative log-likelihood of each transcript (batch,)."""
@@ -174,37 +259,58 @@ class Transcription(Task):
     # --- scoring
 
     def score(self, batch: Batch) -> Scores:
+        if self.decodes:
+            written = self.decodes.transcribe(batch[self.audio], self.texts(batch[self.text]))
+            return {
+                "target": batch[self.text],
+                "transcript": self._as_letters(written.texts),
+                "confidence": written.confidence,
+                "loss": written.surprise,
+            }
         log_probabilities, lengths = self.log_probabilities(batch)
-        transcript, confidence = self.decode(log_probabilities, lengths)
+        decoded = self.decode(log_probabilities, lengths)
         return {
             "target": batch[self.text],
-            "transcript": transcript,
-            "confidence": confidence,
+            "transcript": decoded.text,
+            "confidence": decoded.confidence,
             "loss": self._surprise(batch, log_probabilities, lengths),
         }
 
-    def decode(self, log_probabilities: Tensor, lengths: Tensor) -> tuple[Ragged, Tensor]:
-        """Return the letters, and the geometric mean of the probabilities of the best path's steps (batch,)."""
+    def _as_letters(self, texts: Sequence[str]) -> Ragged:
+        """Return texts, normalized as the transcripts of the data, as letters."""
+        places = {letter: i for i, letter in enumerate(self.alphabet)}
+        rows = [[places.get(letter, places[UNKNOWN]) for letter in normalized(text, **self.rules)] for text in texts]
+        found = Ragged.of([np.array(row, np.int64) for row in rows])
+        return Ragged(*(torch.from_numpy(array).to(self.device) for array in (found.values, found.offsets)))
+
+    def decode(self, log_probabilities: Tensor, lengths: Tensor) -> Decoded:
+        """Return the letters of each sample, the path that they come from, and its confidence."""
         best, path = log_probabilities.max(2)
+        if self.decoding == "beam":
+            path = self._best_paths(log_probabilities, lengths)
+            best = log_probabilities.gather(2, path[:, :, None])[:, :, 0]
         inside = torch.arange(path.shape[1], device=lengths.device) < lengths[:, None]
         repeated = functional.pad(path[:, 1:] == path[:, :-1], (1, 0))
         emitted = inside & ~repeated & (path > 0)
-        confidence = ((best * inside).sum(1) / lengths).exp()
-        if self.decoding == "beam":
-            return self._best_texts(log_probabilities, lengths), confidence
-        return Ragged(path[emitted] - 1, functional.pad(emitted.sum(1).cumsum(0), (1, 0))), confidence
+        text = Ragged(path[emitted] - 1, functional.pad(emitted.sum(1).cumsum(0), (1, 0)))
+        return Decoded(text, path, best, ((best * inside).sum(1) / lengths).exp())
 
-    def _best_texts(self, log_probabilities: Tensor, lengths: Tensor) -> Ragged:
+    def _best_paths(self, log_probabilities: Tensor, lengths: Tensor) -> Tensor:
+        """Return the most probable path of the best text of each sample (batch, steps)."""
         letters = self.letters.double().cpu().numpy()
         options = {"width": self.beam_width, "letters": letters, "weight": self.lm_weight, "bonus": self.length_bonus}
-        samples = zip(log_probabilities.double().cpu().numpy(), lengths.tolist(), strict=True)
-        texts = [np.array(beam_search(sample[:steps], **options)[0][0], np.int64) for sample, steps in samples]
-        found = Ragged.of(texts)
-        return Ragged(*(torch.from_numpy(array).to(lengths.device) for array in (found.values, found.offsets)))
+        paths = torch.zeros(log_probabilities.shape[:2], dtype=torch.int64)
+        for row, (sample, steps) in enumerate(zip(log_probabilities.double().cpu().numpy(), lengths.tolist(), strict=True)):
+            ends = [*cuts(sample[:steps, 0], self.window_steps), steps]
+            for start, end in zip([0, *ends], ends, strict=False):
+                stretch = sample[start:end]
+                path = best_path(stretch, beam_search(stretch, **options)[0][0])
+                paths[row, start:end] = torch.from_numpy(path)
+        return paths.to(lengths.device)
 
     def texts(self, tokens: Ragged) -> list[str]:
         """Return transcripts as text."""
-        letters = np.array(self.spec.fields[self.text].names)
+        letters = np.array(self.alphabet)
         return ["".join(letters[row.cpu().numpy()]) for row in tokens]
 
     def errors(self, scores: Scores) -> dict[str, np.ndarray]:
@@ -281,23 +387,25 @@ class Transcription(Task):
             taken = split[column].take(np.array([sample]))
             columns[column] = Ragged(*(torch.from_numpy(array).to(self.device) for array in (taken.values, taken.offsets)))
         batch = self.features(Batch(columns, torch.tensor([sample]), self.spec))
-        path = self.log_probabilities(batch)[0][0].argmax(1).tolist()
-        letters = self.spec.fields[self.text].names
-        heard = [
-            (step * STRIDE * HOP, letters[symbol - 1])
-            for step, symbol in enumerate(path)
-            if symbol and (not step or path[step - 1] != symbol)
-        ]
+        heard: list[tuple[float, str]] = []
+        if not self.decodes:
+            path = self.decode(*self.log_probabilities(batch)).path[0].tolist()
+            heard = [
+                (step * STRIDE * HOP, self.alphabet[symbol - 1])
+                for step, symbol in enumerate(path)
+                if symbol and (not step or path[step - 1] != symbol)
+            ]
         return plots.Heard(batch[self.audio].values.cpu().numpy(), heard, pairs, name)
 
     # --- use
 
     def outputs(self) -> dict[str, Field]:
-        letters = self.spec.fields[self.text].names
-        return {
-            "prediction": Field(kind="tokens", dtype="int64", shape=(None,), names=letters),
+        text = {
+            "prediction": Field(kind="tokens", dtype="int64", shape=(None,), names=self.alphabet),
             "confidence": Field(kind="value", dtype="float32"),
         }
+        words = {name: Field(kind="value", dtype="float32", shape=(None,)) for name in ("start", "end", "word_confidence")}
+        return text if self.decodes else text | words
 
     def encode(self, file: Path) -> dict[str, np.ndarray]:
         """Return the samples of an audio file, at the sample rate of the training, and say what was changed."""
@@ -305,10 +413,40 @@ class Transcription(Task):
         say(*(f"{file.name}: {note}" for note in recording.notes), error=True)
         return {self.audio: recording.samples}
 
+    def stream(self, source: BinaryIO) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """Yield stretches of a WAV file as they come, cut in its pauses, see `read_stretches`."""
+        for times, samples in read_stretches(source, self.sample_rate, STREAMED):
+            yield f"- {times}", {self.audio: samples}
+
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Return transcripts, and the geometric mean of the probabilities of their steps."""
-        transcript, confidence = self.decode(*self.log_probabilities(batch))
-        return {"prediction": transcript, "confidence": confidence}
+        """Return transcripts, and the geometric mean of the probabilities of their steps; the same for each word, with times.
+
+        A word begins in seconds with the first step of its first letter, and ends with the last step of its last letter: CTC
+        may say a letter in a single step of 20 ms, anywhere in its sound or shortly behind it.
+        """
+        if self.decodes:
+            written = self.decodes.transcribe(batch[self.audio])
+            return {"prediction": self._as_letters(written.texts), "confidence": written.confidence}
+        log_probabilities, lengths = self.log_probabilities(batch)
+        decoded = self.decode(log_probabilities, lengths)
+        space = 1 + self.alphabet.index(" ") if " " in self.alphabet else -1
+        found: list[np.ndarray] = []
+        for path, best, steps in zip(decoded.path.cpu().numpy(), decoded.best.cpu().numpy(), lengths.tolist(), strict=True):
+            spans = word_spans(path[:steps], space)
+            confidence = [float(np.exp(best[first : last + 1].mean())) for first, last in spans]
+            times = np.array([(first, last + 1) for first, last in spans]).reshape(-1, 2) * STRIDE * HOP
+            found.append(np.c_[times, confidence].astype(np.float32))
+        words = Ragged.of(found)
+        offsets = torch.from_numpy(words.offsets).to(lengths.device)
+        columns = torch.from_numpy(words.values).to(lengths.device).unbind(1)
+        return {
+            "prediction": decoded.text,
+            "confidence": decoded.confidence,
+            **{
+                name: Ragged(column.contiguous(), offsets)
+                for name, column in zip(("start", "end", "word_confidence"), columns, strict=True)
+            },
+        }
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> float:
@@ -331,3 +469,22 @@ def errors_of(said: list[str], heard: list[str]) -> dict[str, np.ndarray]:
         "deletions": deletions,
         "substitutions": substitutions,
     }
+
+
+def joined_windows(windows: list[Tensor], distance: int) -> Tensor:
+    """Return the outputs (steps, symbols) of windows that begin `distance` steps after one another, each step once.
+
+    From one to the next at the step of their overlap where the blank, which is first, is surest in both, a step at its ends
+    is not chosen: there, a window lacks what is beside it.
+    """
+    parts, begin = [], 0
+    for one, other in pairwise(windows):
+        shared = len(one) - distance
+        margin = shared // 4
+        sure = one[distance : distance + shared, 0] + other[:shared, 0]
+        around = min(10, margin)
+        worst = -functional.max_pool1d(-sure[None, None], 2 * around + 1, 1, around)[0, 0]
+        cut = margin + int(worst[margin : shared - margin].argmax())
+        parts.append(one[begin : distance + cut])
+        begin = cut
+    return torch.cat([*parts, windows[-1][begin:]])

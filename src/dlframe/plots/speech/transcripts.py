@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from dlframe.plots.style import BLUE, RED, label, short, style
+
+MOST_LETTERS = 60
+"""Letters over a spectrogram; of a longer text, its words."""
+
+BARS = 24
+"""Bars of a panel at most."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ def spectrograms(heard: Sequence[Heard], *, hop: float, title: str = "") -> Figu
         hop: Seconds between two frames.
         title: Title of the figure.
     """
-    figure = Figure(figsize=(9, 2.4 * len(heard) + 0.4))
+    figure = Figure(figsize=(9, 2.7 * len(heard) + 0.4))
     panels = figure.subplots(len(heard), squeeze=False)[:, 0]
     for axes, one in zip(panels, heard, strict=True):
         seconds = len(one.features) * hop
@@ -53,11 +60,13 @@ def spectrograms(heard: Sequence[Heard], *, hop: float, title: str = "") -> Figu
             vmax=max(high, low + 1e-3),
         )
         axes.grid(False)
-        for time, letter in one.letters:
+        few = len(one.letters) <= MOST_LETTERS
+        turned = {} if few else {"rotation": 50, "rotation_mode": "anchor", "fontsize": 7}
+        for time, text in one.letters if few else words_of(one.letters):
             axes.axvline(time, color=BLUE, lw=0.5, alpha=0.5)
-            axes.text(time, one.features.shape[1] * 1.02, letter if letter != " " else "␣", color=BLUE, fontsize=9)
-        label(axes, "", marked(one.words), "mel filter")
-        axes.set_title(f"{short(one.name, 60)}, {seconds:.2f} s", pad=16)
+            axes.text(time, one.features.shape[1] * 1.02, text if text != " " else "␣", color=BLUE, **{"fontsize": 9, **turned})
+        label(axes, "", f"seconds\n{fill(short(marked(one.words), 240), 120)}", "mel filter")
+        axes.set_title(f"{short(one.name, 60)}, {seconds:.2f} s", pad=16 if few else 40)
     if title:
         figure.suptitle(title)
     return figure
@@ -78,10 +87,11 @@ def worst_utterances(heard: Sequence[tuple[str, Sequence[tuple[str, str]], int, 
     axes.set_ylim(-len(heard), 0.5)
     for row, (name, words, errors, count) in enumerate(heard):
         axes.text(0, -row - 0.5, f"{errors} of {count}", va="center", fontweight="bold", color=RED if errors else "black")
-        axes.text(0.1, -row - 0.5, short(name, 28), va="center", fontsize=8)
-        axes.text(0.36, -row - 0.5, short(marked(words), 78), va="center", fontsize=9)
+        axes.text(0.09, -row - 0.5, short(name, 30), va="center", fontsize=8)
+        text = fill(short(marked(words), 200), 106)
+        axes.text(0.32, -row - 0.5, text, va="center", fontsize=8)
     axes.set_title(title or "Worst utterances")
-    axes.text(0.36, 0.2, "[said → heard]   [- missed]   [+ inserted]", fontsize=8, color=BLUE)
+    axes.text(0.32, 0.2, "[said → heard]   [- missed]   [+ inserted]", fontsize=8, color=BLUE)
     return figure
 
 
@@ -96,25 +106,50 @@ def error_rates(errors: ArrayLike, words: ArrayLike, groups: Mapping[str, ArrayL
         title: Title of the figure.
     """
     errors, words = np.asarray(errors, float), np.asarray(words, float)
-    figure = Figure(figsize=(9, 3.6))
+    figure = Figure(figsize=(9, 3.8))
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
     for axes, (name, members) in zip(panels, groups.items(), strict=True):
         names, inverse = np.unique(np.asarray(members), return_inverse=True)
-        rates = np.bincount(inverse, errors) / np.maximum(np.bincount(inverse, words), 1)
-        order = np.argsort(-rates, kind="stable")[:30] if names.dtype.kind == "U" else np.arange(len(names))
+        named = names.dtype.kind == "U"
+        if not named and len(names) > BARS:  # ranges of about as many utterances each
+            cuts = np.unique(np.quantile(np.asarray(members), np.linspace(0, 1, BARS // 2 + 1), method="higher"))
+            inverse = np.clip(np.searchsorted(cuts, np.asarray(members), side="left") - 1, 0, None)
+            low = [cuts[0], *(cuts[1:-1] + 1)]
+            names = np.array([f"{a}" if a == b else f"{a} to {b}" for a, b in zip(low, cuts[1:], strict=True)])
+        rates = np.bincount(inverse, errors, len(names)) / np.maximum(np.bincount(inverse, words, len(names)), 1)
+        order = np.argsort(-rates, kind="stable")[:BARS] if named else np.arange(len(names))
         axes.bar(np.arange(len(order)), 100 * rates[order], color=BLUE)
-        texts = [short(str(names[i]), 14) for i in order]
-        axes.set_xticks(np.arange(len(order)), texts, rotation=60 if names.dtype.kind == "U" else 0, ha="center", fontsize=8)
-        label(axes, "", name, "word error rate (%)")
+        axes.axhline(100 * errors.sum() / max(words.sum(), 1), color=RED, lw=1, ls="--")
+        texts = [text if len(text := str(names[i])) <= 14 else f"…{text[-13:]}" for i in order]
+        turned = sum(map(len, texts)) > 40
+        axes.set_xticks(np.arange(len(order)), texts, rotation=90 if turned else 0, ha="center", fontsize=8)
+        axes.grid(False, axis="x")
+        shown = f"{name}: the worst {BARS} of {len(names)}" if len(order) < len(names) else name
+        label(axes, "", shown, "word error rate (%), dashed: of all")
     if title:
         figure.suptitle(title)
     return figure
+
+
+def words_of(letters: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return the words of letters, with the times of their first ones."""
+    found: list[tuple[float, str]] = []
+    ended = True
+    for time, letter in letters:
+        if letter == " ":
+            ended = True
+        elif ended:
+            found.append((time, letter))
+            ended = False
+        else:
+            found[-1] = (found[-1][0], found[-1][1] + letter)
+    return found
 
 
 def marked(words: Sequence[tuple[str, str]]) -> str:
     """Return words with their edits in brackets."""
     parts = []
     for said, heard in words:
-        edit = f"[{said} → {heard}]" if said and heard else f"[- {said}]" if said else f"[+ {heard}]"
+        edit = f"[{said}\u00a0→\u00a0{heard}]" if said and heard else f"[-\u00a0{said}]" if said else f"[+\u00a0{heard}]"
         parts.append(said if said == heard else edit)
     return " ".join(parts)

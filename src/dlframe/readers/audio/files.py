@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from dlframe.readers.audio.mel import HOP
 from dlframe.readers.audio.resampling import resampled
-from dlframe.readers.audio.wav import Refused, Sound, read_wav
+from dlframe.readers.audio.stretches import cuts
+from dlframe.readers.audio.wav import Refused, Sound, read_wav, wav_stream
 from dlframe.types import DataError, read_bytes
 
 LARGEST = 2**30
@@ -21,7 +25,13 @@ MOST = 2**28
 LOUDEST = 100.0
 """Values beyond so many times the full scale are no sound. Floats may exceed the full scale a little."""
 
+RATES = 1000, 768_000
+"""Samples in a second of a file, at least and at most: others are damaged headers, and would be resampled to no end."""
+
 BLOCK = 2**16
+
+AHEAD = 20
+"""Hops behind the longest stretch of a stream that are looked at before it is cut."""
 
 SIGNATURES = (
     (b"fLaC", "FLAC"),
@@ -58,12 +68,7 @@ def read_sound(path: Path) -> Sound:
     """
     try:
         sound = _decoded(read_bytes(path, LARGEST))
-        if not len(sound.samples):
-            raise Refused("has no samples")
-        loudest = float(np.abs(sound.samples).max())
-        if not loudest <= LOUDEST:
-            what = f"values of {loudest:.3g} times the full scale" if np.isfinite(loudest) else "values that are not finite"
-            raise Refused(f"has {what}")
+        _check(sound.samples, sound.rate)
     except Refused as error:
         raise DataError(f"{path}: {error}.") from None
     except OSError as error:
@@ -79,15 +84,55 @@ def read_audio(path: Path, sample_rate: int) -> Recording:
         notes.append(f"{samples.shape[1]} channels mixed to one")
     if sound.rate != sample_rate:
         notes.append(f"resampled from {sound.rate} to {sample_rate} Hz")
+    if len(samples) / sound.rate * sample_rate > MOST:
+        raise DataError(f"{path}: has more than {MOST:,} samples at {sample_rate} Hz.")
     mixed = samples.mean(1) if samples.shape[1] > 1 else samples[:, 0]
     return Recording(resampled(mixed, sound.rate, sample_rate), len(samples) / sound.rate, tuple(notes))
+
+
+def read_stretches(source: BinaryIO, sample_rate: int, seconds: float) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield times and samples (samples,) of a WAV file that is still being written, such as one that comes by a pipe.
+
+    Cut where it is quietest, into stretches of half of `seconds` or more, up to `seconds`: each as soon as its samples are
+    there. Each is resampled by itself.
+
+    Raises:
+        DataError: It is no WAV file, is cut off or has values that are not finite.
+    """
+    try:
+        rate, blocks = wav_stream(source)
+        hop, longest = max(1, round(HOP * rate)), round(seconds / HOP)
+        kept, begin = np.zeros(0, np.float32), 0
+        for block in blocks:
+            _check(block, rate)
+            kept = np.concatenate([kept, block])
+            while len(kept) > (longest + AHEAD) * hop:
+                energy = np.square(kept[: len(kept) // hop * hop].reshape(-1, hop), dtype=np.float64).sum(1)
+                end = cuts(-energy, longest)[0] * hop
+                yield f"{begin / rate:.2f} to {(begin + end) / rate:.2f} s", resampled(kept[:end], rate, sample_rate)
+                kept, begin = kept[end:], begin + end
+        if len(kept):
+            yield f"{begin / rate:.2f} to {(begin + len(kept)) / rate:.2f} s", resampled(kept, rate, sample_rate)
+    except Refused as error:
+        raise DataError(f"-: {error}.") from None
+
+
+def _check(samples: np.ndarray, rate: int) -> None:
+    if not len(samples):
+        raise Refused("has no samples")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise Refused(f"has {rate:,} samples in a second, which must be from {RATES[0]:,} to {RATES[1]:,}")
+    loudest = float(np.abs(samples).max())
+    if not loudest <= LOUDEST:
+        what = f"values of {loudest:.3g} times the full scale" if np.isfinite(loudest) else "values that are not finite"
+        raise Refused(f"has {what}")
 
 
 def _decoded(content: bytes) -> Sound:
     if not content:
         raise Refused("is empty")
     if content[:4] in (b"RIFF", b"RF64", b"BW64") and content[8:12] == b"WAVE":
-        return read_wav(content)
+        return read_wav(content, MOST)
     for signature, kind in SIGNATURES:
         if content.startswith(signature):
             return _compressed(content, kind)
@@ -114,7 +159,7 @@ def _compressed(content: bytes, kind: str) -> Sound:
                 if read * channels > MOST:
                     raise Refused(f"has more than {MOST:,} samples")
     except (RuntimeError, TypeError, ValueError) as error:
-        raise Refused(f"is damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        raise Refused(f"is damaged: {str(error).splitlines()[0].rstrip('.') if str(error) else type(error).__name__}") from None
     if kind == "FLAC" and read != said:
         raise Refused(f"is cut off: its header says {said:,} samples, and {read:,} were decoded")
     return Sound(np.concatenate(blocks) if blocks else np.zeros((0, max(1, channels)), np.float32), rate)

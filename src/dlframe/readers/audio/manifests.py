@@ -14,6 +14,9 @@ from dlframe.types import DataError, nearest, printable, read_bytes
 LARGEST = 2**30
 """Maximum bytes of a list."""
 
+LONGEST = 1e6
+"""Seconds of a recording, or before an utterance, at most."""
+
 SUFFIXES = (".jsonl", ".json", ".tsv")
 
 
@@ -103,7 +106,7 @@ def _seconds(row: dict[str, Any], field: str, where: str) -> float:
     value = row.get(field)
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST:
         raise DataError(f"{where}: '{field}' must be seconds. Received: {json.dumps(value)[:60]}.")
     return float(value)
 
@@ -131,13 +134,11 @@ def read_librispeech(folder: Path) -> list[Row]:
     """
     rows = []
     for file in sorted(folder.rglob("*.trans.txt")):
+        beside = {path.name for path in file.parent.iterdir()}
         for where, line in _lines(file):
             name, _, text = line.partition(" ")
-            found = [f"{name}{suffix}" for suffix in (".flac", ".wav") if (file.parent / f"{name}{suffix}").exists()]
-            path = file.parent / (found[0] if found else f"{name}.flac")
-            rows.append(
-                Row(_inside(str(path.relative_to(folder)), folder, where), text, name.split("-")[0], math.nan, math.nan, where)
-            )
+            path = file.parent.relative_to(folder) / f"{name}{'.flac' if f'{name}.flac' in beside else '.wav'}"
+            rows.append(Row(_inside(str(path), folder, where), text, name.split("-")[0], math.nan, math.nan, where))
     if not rows:
         raise DataError(
             f"data.path: must have files *.trans.txt (LibriSpeech) or lists ({', '.join(SUFFIXES)}). Received: {folder}"

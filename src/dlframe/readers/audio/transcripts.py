@@ -53,6 +53,7 @@ class Utterance:
         speaker: Name of the speaker; empty if unknown.
         audio: (samples,) float32, full scale 1.
         where: File and line, for messages.
+        file: Audio file, of which it may be a part.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Utterance:
     speaker: str
     audio: np.ndarray
     where: str = ""
+    file: str = ""
 
 
 def read_alphabet(path: Path) -> str:
