@@ -6,8 +6,8 @@ from pathlib import Path
 
 NAMES = (
     *("parity", "startup", "steps", "cells", "accuracy", "checkpoints", "kills", "racing", "trials", "search", "pictures"),
-    *("tables", "panel", "fit", "detection", "stacked", "sweep_kills", "error_rates", "coverage", "comparisons", "speech"),
-    "memory_bank",
+    *("tables", "panel", "fit", "detection", "detection_twin", "stacked", "sweep_kills", "error_rates", "coverage"),
+    *("comparisons", "speech", "memory_bank"),
 )
 
 for name in NAMES:

@@ -155,7 +155,7 @@ def test_a_class_that_leads_out(place: str, target: str, refused: Callable[..., 
     if place == "train/c":
         photos(folder / "train")
     (folder / place).symlink_to(os.path.abspath(folder / target))
-    assert refused("data=image_folder", "data.path=photos").startswith(f"image_folder: photos/{place} is a link out of photos.")
+    assert refused("data=image_folder", "data.path=photos").startswith(f"data.path: photos/{place} is a link out of photos.")
 
 
 def test_a_root_that_is_a_link_is_the_users_choice(guarded: Callable[..., Any], victim: Path) -> None:

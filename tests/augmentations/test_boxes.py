@@ -204,6 +204,47 @@ def test_boxes_follow_the_pixels(name):
     assert changed_boxes >= 6
 
 
+def test_colors_change_within_the_boxes():
+    """A rectangle of one color is one of another color, at the place of its box."""
+    batch = batch_of("augment-mosaic-mixup", "0.png", "1.png", "2.png", "3.png")
+    jitter = augmentations.build({"name": "color_jitter", "brightness": 0.3}, spec=batch.spec)
+    changed = jitter(batch, torch.Generator().manual_seed(0))
+    assert changed["box"] is batch["box"]
+    for image in range(4):
+        (left, top, right, bottom) = batch["box"][image][0].int().tolist()
+        color = changed["image"][image, :, top, left]
+        assert not torch.allclose(color, batch["image"][image, :, top, left], atol=0.02)
+        same = (changed["image"][image] - color[:, None, None]).abs().amax(0) < 1e-3
+        places = same.nonzero()
+        assert [*places.amin(0).flip(0).tolist(), *(places.amax(0) + 1).flip(0).tolist()] == [left, top, right, bottom]
+
+
+def test_mixed_images_show_the_objects_of_both():
+    batch = batch_of("augment-mosaic-mixup", "0.png", "1.png", "2.png", "3.png")
+    mix = augmentations.build({"name": "box_mixup", "p": 0.7}, spec=batch.spec)
+    kinds = set()
+    for seed in range(4):
+        changed = mix(batch, torch.Generator().manual_seed(seed))
+        for image in range(4):
+            pixels, boxes = changed["image"][image], changed["box"][image].tolist()
+            own = batch["box"][image].tolist()
+            kinds.add(len(boxes) - len(own))
+            if len(boxes) == len(own):
+                assert torch.allclose(pixels, batch["image"][image]), "not mixed, or with itself"
+                assert boxes == own
+                continue
+            others = [i for i in range(4) if i != image and own + batch["box"][i].tolist() == boxes]
+            assert any(_is_between(pixels, batch["image"][image], batch["image"][other]) for other in others)
+    assert kinds == {0, 1}, "some are mixed, with one object of the other image"
+
+
+def _is_between(mixed: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether an image is a weighted mean of two."""
+    difference = (one - other).flatten()
+    weight = (mixed - other).flatten() @ difference / (difference @ difference).clamp(min=1e-9)
+    return bool(0 < weight <= 1 and torch.allclose(mixed, torch.lerp(other, one, weight), atol=1e-4))
+
+
 def test_a_crop_shows_an_object_whole():
     batch = batch_of("augment-mosaic-mixup", "0.png", "1.png", "2.png", "3.png")
     crop = augmentations.build({"name": "object_crop", "p": 1.0}, spec=batch.spec)

@@ -1,6 +1,8 @@
 """Callbacks in a Trainer whose module steps its optimizers itself, several times a batch."""
 
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -153,3 +155,27 @@ def test_ema_goes_on_from_its_saved_state(digits):
     resumed.load_state_dict({"steps": state["steps"], "averages": {k: v.clone() for k, v in state["averages"].items()}})
     fit(module, resumed, digits, 1)
     assert torch.equal(module.validated[-1], whole.validated[-1])
+
+
+def test_look_ahead_restarts_from_slow_weights():
+    """Every third step, the slow weights keep a fraction that grows, and the trained ones start again from them."""
+    module = nn.Linear(2, 1, bias=False)
+    value = slow = module.weight.detach().clone()
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    loader = SimpleNamespace(total_steps=lambda epochs, processes: 6 * epochs * processes)
+    trainer: Any = SimpleNamespace(optimizers=[optimizer], train_dataloader=loader, max_epochs=2, world_size=1)
+    callback: Any = callbacks.build({"name": "look_ahead", "every": 3, "decay": 0.8, "power": 2})
+    callback.on_train_start(trainer, module)
+    for step in range(1, 13):
+        module.weight.grad = gradient = torch.tensor([[1.0, step]])
+        optimizer.step()
+        value = value - 0.1 * gradient
+        if step % 3 == 0:
+            kept = 0.8 * (step / 12) ** 2
+            value = slow = kept * slow + (1 - kept) * value
+        assert torch.allclose(module.weight, value, atol=1e-6)
+    module.weight.data += 1
+    callback.on_validation_start(trainer, module)
+    assert torch.allclose(module.weight, slow, atol=1e-6), "the slow weights are validated"
+    callback.on_validation_end(trainer, module)
+    assert torch.allclose(module.weight, slow + 1, atol=1e-6)

@@ -198,10 +198,33 @@ def test_regions_without_a_class_are_ignored_for_each(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("numbers", ["5 0", "0.1 9", "-0.5 0", "0 1.5"])
+def test_occlusion_and_truncation_out_of_range(tmp_path, numbers):
+    root = tmp_path / "own"
+    for i in range(6):
+        picture(root / "image_2" / f"{i:06}.png")
+        (root / "label_2").mkdir(exist_ok=True)
+        (root / "label_2" / f"{i:06}.txt").write_text(f"Car {numbers} 0 2 2 30 40 0 0 0 0 0 0 0")
+    with pytest.raises(
+        DataError, match=r"^detection_folder: 000000.txt, line 1: the truncation must be 0 to 1 and the occlusion"
+    ):
+        build(root)
+
+
 def test_far_more_pixels_than_their_files(tmp_path):
     root = tmp_path / "own"
     coco(root / "a.json", 4)
-    with pytest.raises(DataError, match=r"^data.image_size: the images take .* GB, more than 1000 times their files"):
+    rule = r"4 images of 8192 x 8192 pixels take .* GB, more than 1000 times their files"
+    with pytest.raises(DataError, match=rf"^data.image_size: {rule} .* Try: data.image_size=\[256,256\]$"):
+        build(root, image_size=(8192, 8192))
+
+
+def test_holes_of_files_are_no_content(tmp_path):
+    root = tmp_path / "own"
+    coco(root / "a.json", 4)
+    for i in range(4):
+        os.truncate(root / f"{i}.png", 2**21)  # takes no block of the disk
+    with pytest.raises(DataError, match=r"^data.image_size: .*, more than 1000 times their files \(0.0"):
         build(root, image_size=(8192, 8192))
 
 
@@ -226,3 +249,41 @@ def test_a_test_split_of_training_images_is_refused(tmp_path):
             (tmp_path / "own" / part / f"{i}.png").write_bytes((tmp_path / "own" / "train" / f"{i}.png").read_bytes())
     refusal = build(tmp_path / "own").refusal
     assert refusal.startswith("detection_folder: validation: 6 of 6 images are in train too: a score on them says little.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("iscrowd", "0", "iscrowd must be 0 or 1"),
+        ("ignore", 2, "ignore must be 0 or 1"),
+        ("difficult", [1], "difficult must be 0 or 1"),
+        ("area", -5, "area must be a finite number of at least 0"),
+        ("area", float("nan"), "area must be a finite number of at least 0"),
+        ("area", "600", "area must be a finite number of at least 0"),
+    ],
+)
+def test_flags_and_areas_that_are_none(tmp_path, key, value, rule):
+    root = tmp_path / "own"
+    coco(root / "a.json", 12)
+    content = json.loads((root / "a.json").read_text())
+    content["annotations"][1][key] = value
+    (root / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"^detection_folder: a.json, annotation number 2: {rule}. Received: "):
+        build(root)
+    left = build(root, on_error="skip")
+    boxes = sum(len(getattr(left, part)["label"].values) for part in ("train", "validation", "test"))
+    assert boxes == len(content["annotations"]) - 1
+
+
+def test_one_photograph_under_two_names_is_said(tmp_path, capsys):
+    """In splits that are drawn, as in those that are given."""
+    root = tmp_path / "own"
+    coco(root / "a.json", 12)
+    for i in range(6):
+        (root / f"{i + 6}.png").write_bytes((root / f"{i}.png").read_bytes())
+    dataset = build(root)
+    contents = {
+        part: {image.tobytes() for image in getattr(dataset, part)["image"]} for part in ("train", "validation", "test")
+    }
+    assert contents["train"] & (contents["validation"] | contents["test"])
+    assert "in train too: not unseen" in capsys.readouterr().err

@@ -88,6 +88,8 @@ def test_blocks_of_frames_are_split(folder):
     [
         ("scene_gt.json", "{", "scene_gt.json cannot be read"),
         ("scene_gt.json", '{"0": [{"obj_id": 99}]}', "scene_gt.json has a wrong pose"),
+        ("scene_gt.json", '{"0": []}', "scene_gt.json must have the poses of each frame. Received: none of 000003"),
+        ("rgb/last.png", "x", "scene_gt.json must have the poses of each frame. Received: none of last"),
         ("camera.json", "{}", "camera.json must have fx, fy, cx and cy"),
         (
             "models/obj_000001.ply",

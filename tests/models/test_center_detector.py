@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import generalized_box_iou_loss
 
 from dlframe.data.composed_digits import composed_digits
-from dlframe.models.center_detector import generalized_overlap, target_maps
+from dlframe.models.center_detector import Maps, generalized_overlap, target_maps
 from dlframe.registry import models
 from dlframe.registry.plugins import discover
 from dlframe.types import Ragged
@@ -64,15 +64,14 @@ def test_a_perfect_map_gives_the_boxes(options):
     model = models.build({"name": "center_detector", **options}, spec=spec).eval()
     boxes = torch.tensor([[4.0, 6, 30, 28], [34, 30, 60, 62]])
     labels = torch.tensor([3, 7])
-    logits, sides = model(torch.zeros(1, 1, 64, 64))
+    logits, sides, size = model(torch.zeros(1, 1, 64, 64))
     none = torch.zeros(2, dtype=torch.bool)
     heat, _, _, owner = target_maps(boxes, torch.zeros(2, dtype=torch.long), labels, none, logits.shape, model.stride)
     rows, columns = ((torch.arange(size) + 0.5) * model.stride for size in sides.shape[-2:])
     place = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))] * 2)
     own = boxes[owner[0].clamp(min=0)].permute(2, 0, 1)
     distance = (own - place) * torch.tensor([-1, -1, 1, 1]).view(4, 1, 1)
-    model.forward = lambda images: (torch.logit(heat, 1e-6), distance[None])
-    found = model.detect(torch.zeros(1, 1, 64, 64))
+    found = model.detect(Maps(torch.logit(heat, 1e-6), distance[None], size))
     assert isinstance(found, Ragged)
     best = found[0][found[0][:, 4] > 0.99]
     order = best[:, 0].argsort()

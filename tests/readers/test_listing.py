@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path):
     root = made(tmp_path / "set", "cat/deep/0.png", "dog/0.png")
     (root / "cat" / "deep").chmod(0)
     try:
-        assert refused(root) == "image_folder: cannot read set/cat/deep: Permission denied"
+        assert refused(root) == "data.path: cannot read set/cat/deep: Permission denied"
     finally:
         (root / "cat" / "deep").chmod(0o755)
 

@@ -100,7 +100,9 @@ def test_metrics_are_those_of_the_program_of_coco(trained, pictures):
         evaluation.summarize()
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_1", "ar_10", "ar_100")
     wanted = {name: float(v) if v >= 0 else float("nan") for name, v in zip(names, evaluation.stats, strict=False)}
-    assert trained.metrics == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+    found = {name: trained.metrics[name] for name in names}
+    assert found == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+    assert trained.metrics.keys() == {*names, "loss"}
     assert trained.metrics["ap50"] > 0.1 > trained.baseline[1]["ap50"]
     assert trained.interval.low < trained.metrics["ap"] < trained.interval.high
 
@@ -159,19 +161,24 @@ def test_a_table_of_classes_writes_no_boxes(tmp_path, capsys):
 
 
 class Known(torch.nn.Module):
-    """Model that finds what it is told."""
+    """Model that finds what it is told; its loss of the k-th image is k."""
+
+    averages = "objects"
 
     def __init__(self, rows: list[torch.Tensor]) -> None:
         super().__init__()
-        self.rows, self.seen = rows, {}
+        self.rows, self.ignored = rows, torch.zeros(0)
 
-    def detect(self, images: torch.Tensor) -> Ragged:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def detect(self, outputs: torch.Tensor) -> Ragged:
         offsets = torch.tensor([0, *np.cumsum([len(r) for r in self.rows])])
         return Ragged(torch.cat(self.rows), offsets)
 
-    def loss(self, images, boxes, labels, ignored, total, samples):
-        self.seen = {"ignored": ignored, "total": total, "samples": samples}
-        return torch.zeros(())
+    def losses(self, outputs, boxes, labels, ignored):
+        self.ignored = ignored
+        return torch.arange(len(outputs)).float()
 
 
 def known(pictures: Path) -> Any:
@@ -187,7 +194,7 @@ def test_crowds_are_neither_learned_nor_missed(pictures):
         torch.cat([torch.from_numpy(b), torch.ones(len(b), 1), torch.from_numpy(y)[:, None].float()], 1)
         for b, y in zip(split["box"], split["label"], strict=True)
     ]
-    columns = {name: torch.from_numpy(split[name]) for name in ("image", "frame")}
+    columns: dict[str, Any] = {name: torch.from_numpy(split[name]) for name in ("image", "frame")}
     for name in ("box", "label", "about"):
         columns[name] = Ragged(torch.from_numpy(split[name].values), torch.from_numpy(split[name].offsets))
     batch = Batch(columns, torch.arange(len(split)), dataset.spec)
@@ -195,10 +202,12 @@ def test_crowds_are_neither_learned_nor_missed(pictures):
     task = tasks.build({"name": "detection"}, spec=dataset.spec, model=model)
     counted = int(task.counts(batch)["objects"])
     assert counted == (~crowd).sum()
-    task.loss(task.features(batch), "model", {"objects": counted, "samples": len(batch)})
-    assert torch.equal(model.seen["ignored"], torch.from_numpy(crowd))
+    loss = task.loss(task.features(batch), "model", {"objects": counted, "samples": len(batch)})
+    assert torch.equal(model.ignored, torch.from_numpy(crowd))
     scores = task.score(task.features(batch))
     metrics = task.metrics(scores)
+    assert metrics["loss"] == pytest.approx(loss.item()) == sum(range(len(batch))) / counted
+    assert 0 < task.interval("loss", scores).low < metrics["loss"] < task.interval("loss", scores).high
     assert metrics["ap"] == pytest.approx(1), "a detection of a crowd is no false alarm"
     size = (scores["box"].values[:, 2:] - scores["box"].values[:, :2]).prod(1)
     assert torch.allclose(size, scores["about"].values[:, 0], rtol=1e-4), "areas are those of the boxes in the file"

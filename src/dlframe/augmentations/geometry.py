@@ -153,7 +153,7 @@ def mosaic(batch: Batch, boxes: Boxes, partners: list[Tensor], corner: Tensor, v
 
 
 def mixup(batch: Batch, boxes: Boxes, partner: Tensor, fraction: Tensor) -> Batch:
-    """Return weighted means of pairs of images, with the objects of both.
+    """Return weighted means of pairs of images, with the objects of both; of an image with itself, these once.
 
     Args:
         batch: Images in [0, 1].
@@ -164,5 +164,6 @@ def mixup(batch: Batch, boxes: Boxes, partner: Tensor, fraction: Tensor) -> Batc
     images = batch.inputs
     mixed = torch.lerp(images[partner], images, each(fraction, images))
     other = boxes.taken(batch, partner)
-    other = boxes.kept(other, (fraction < 1)[boxes.image(other)])
+    mixing = (fraction < 1) & (partner != torch.arange(len(images), device=partner.device))
+    other = boxes.kept(other, mixing[boxes.image(other)])
     return boxes.joined([batch, other]).replace(inputs=mixed)

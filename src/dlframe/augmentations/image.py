@@ -66,6 +66,30 @@ class Flip:
         return batch.replace(inputs=images, **columns)
 
 
+@augmentations.register(
+    "alternating_flip", targets=("class", "value"), exempt={"varies": "It follows the epoch and draws nothing."}
+)
+class AlternatingFlip:
+    """Horizontal flip of each image in every second epoch, of half of the images at a time.
+
+    Jordan 2024, arXiv 2404.00498: every two epochs have both forms of each image, where random flips repeat one of them.
+    """
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.epoch = 0
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Remember the epoch."""
+        self.epoch = epoch
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        # Which half: a bit of a product (Knuth, TAOCP 3, 6.4), as neighbors in a data set may be alike.
+        bit = (batch.index * 2654435761 >> 16) & 1
+        chosen = (bit + self.epoch) % 2 == 1
+        images = batch.inputs
+        return batch.replace(inputs=operations.select(chosen.view(-1, 1, 1, 1), images.flip(3), images))
+
+
 @augmentations.register("crop", targets=("class", "value"))
 class Crop:
     """Random crop of the padded image, in the original size.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.hooks import RemovableHandle
 
-from dlframe.registry import Probability, callbacks
+from dlframe.registry import Count, NonNegative, Probability, callbacks
 
 
 @callbacks.register("ema")
@@ -76,6 +76,41 @@ class ExponentialMovingAverage(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps, self.averages = state_dict["steps"], state_dict["averages"]
+
+
+@callbacks.register("look_ahead")
+class LookAhead(ExponentialMovingAverage):
+    """Slow weights that follow the trained ones, which every few steps start again from them.
+
+    Zhang et al. 2019 (arXiv 1907.08610), as in Jordan 2024 (arXiv 2404.00498): the slow weights keep little at first and more
+    towards the end, floating-point buffers included; they are validated and tested.
+
+    Args:
+        every: Optimizer steps between two updates.
+        decay: Fraction of the slow weights that the last update keeps.
+        power: Exponent of the fraction of the training that is done, by which the decay grows; 0 for a constant one.
+    """
+
+    def __init__(self, *, every: Count = 5, decay: Probability = 0.774, power: NonNegative = 3.0) -> None:
+        super().__init__(decay=decay)
+        self.every, self.power = every, power
+        self.total = 1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        count = getattr(trainer.train_dataloader, "total_steps", None)
+        steps = count(trainer.max_epochs, trainer.world_size) if count else trainer.estimated_stepping_batches
+        self.total = max(1, int(steps))
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        self.steps += 1
+        if self.steps % self.every:
+            return
+        decay = self.decay * min(1.0, self.steps / self.total) ** self.power
+        slow, fast = [*self.averages.values()], [*self._weights.values()]
+        torch._foreach_lerp_(slow, [weight.to(_precise(weight.dtype)) for weight in fast], 1 - decay)
+        torch._foreach_copy_(fast, slow)
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

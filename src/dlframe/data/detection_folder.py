@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +18,7 @@ from dlframe.readers.boxes.annotations import Annotations, Faults, Pictured, Thi
 from dlframe.readers.boxes.box_sets import box_set, store
 from dlframe.readers.boxes.folder import Choices, read_boxes, root_of
 from dlframe.readers.boxes.frames import FRAME, frame_of, placed
-from dlframe.readers.decoding import allocated
+from dlframe.readers.decoding import THREADS, allocated, check_room
 from dlframe.readers.images import displayed_size, pixel_limit, read_image
 from dlframe.readers.listing import Folders, compiled, few, matched, natural, text_of
 from dlframe.readers.modes import Decoding
@@ -29,15 +27,6 @@ from dlframe.registry import Count, data
 from dlframe.storage.decoded import cache_key, contents, decoded
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, say
-
-THREADS = min(32, (os.cpu_count() or 1) + 4)
-"""Number of decoding threads."""
-
-ALWAYS = 2**28
-"""Bytes that decoded images may take in any case."""
-
-GROWTH = 1000
-"""Otherwise, their bytes at most, relative to the files."""
 
 MOST_REPEATED = 0.5
 """Fraction of a given split that may be in an earlier one, equal or alike."""
@@ -147,7 +136,7 @@ def _decode(
         groups = {row.name: matched(pattern, Path(row.name), "group") if pattern else row.name for row in rows}
         parts, splits = _split(rows, groups)
         channels = 3 if color_mode == "rgb" else 1
-        _check_room(rows, channels * image_size[0] * image_size[1], folder)
+        check_room(folder, [row.image.file for row in rows], (channels, *image_size), smaller="[256,256]")
         source = f"{text_of(path)} ({form})"
         splits += ", by groups" * bool(pattern)
         facts: dict[str, Any] = {"classes": found.classes, "source": source, "splits": splits}
@@ -300,16 +289,6 @@ def _about(thing: Thing) -> list[float]:
     area = (right - left) * (bottom - top) if thing.area is None else thing.area
     unknown = [UNKNOWN if math.isnan(value) else value for value in (thing.truncation, thing.occlusion)]
     return [area, float(thing.crowd), float(thing.ignored), *unknown]
-
-
-def _check_room(rows: Sequence[Row], each: int, folder: Path) -> None:
-    """Raise if images of `each` bytes take more than the disk has, or far more than their files: a bomb, or a mistake."""
-    size, stored = len(rows) * each, sum(row.image.file.stat().st_size for row in rows)
-    told = f"data.image_size: the images take {size / 1e9:.3g} GB"
-    if size > (free := shutil.disk_usage(folder).free):
-        raise DataError(f"{told}, of which the disk of {folder.parent} has {free / 1e9:.3g}. Try: DLFRAME_DATA=FOLDER")
-    if size > max(ALWAYS, GROWTH * stored):
-        raise DataError(f"{told}, more than {GROWTH} times their files ({stored / 1e6:.3g} MB). Try: data.image_size=[256,256]")
 
 
 def _missing(classes: Sequence[str], parts: Mapping[str, list[Row]]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlframe.readers.decoding import Pictures, allocated, decode_files, earlier_pictures, write_hashes
+from dlframe.readers.decoding import Pictures, allocated, check_room, decode_files, earlier_pictures, write_hashes
 from dlframe.readers.images import pixel_limit, read_image
 from dlframe.readers.labels import list_table, table_in
 from dlframe.readers.listing import (
@@ -38,12 +37,6 @@ from dlframe.types import PARTS, DataError, Dataset, DataSpec, nearest, say
 
 SIZE = 64
 """Height and width of images, unless the user or the model says otherwise."""
-
-ALWAYS = 2**28
-"""Bytes that decoded images may take in any case."""
-
-GROWTH = 1000
-"""Otherwise, their bytes at most, relative to the files: a photo grows a hundredfold at most, a bomb ten thousandfold."""
 
 TOLERANCE = 0.5
 """Largest fraction of a split as given that may be in an earlier one, unless the user says otherwise."""
@@ -215,7 +208,8 @@ class _Images:
         """Decode all files, and write the arrays of the splits into `folder`."""
         files = [*self.hashes]
         work = folder.with_name(f"{folder.stem}.pixels")  # outlives a process that is killed
-        self._check_budget(folder, begun=work.exists())
+        # Twice for a while: in the order of the files, and in that of the splits.
+        check_room(folder, [*self.hashes], self.shape, twice=not work.exists())
         color_mode, side, top = "rgb" if self.shape[0] == 3 else "grayscale", self.shape[1:], self.root.resolve()
         found = decode_files(
             files,
@@ -276,22 +270,6 @@ class _Images:
     def _failed(self, file: Path, fault: str) -> DataError:
         hint = "Remove it, or skip such files: data.on_error=skip"
         return DataError(f"image_folder: {self.name(file)} {text_of(fault)} ({self.root}). {hint}")
-
-    def _check_budget(self, folder: Path, *, begun: bool) -> None:
-        """Raise if the decoded images take more than the disk has, or far more than their files."""
-        status = [file.stat() for file in self.hashes if file.is_file()]
-        stored = sum(min(s.st_size, 512 * getattr(s, "st_blocks", s.st_size)) for s in status)  # a hole takes no block
-        size = len(self.hashes) * math.prod(self.shape)
-        side = f"{self.shape[1]} x {self.shape[2]}"
-        told = f"data.image_size: {len(self.hashes):,} images of {side} pixels take {size / 1e9:.3g} GB"
-        free = shutil.disk_usage(folder).free
-        if size * (1 if begun else 2) > free:  # for a while twice: in the order of the files, and in that of the splits
-            twice = "" if size > free else " twice while they are decoded"
-            raise DataError(
-                f"{told}{twice}, of which the disk of {folder.parent} has {free / 1e9:.3g}. Try: DLFRAME_DATA=FOLDER"
-            )
-        if size > max(ALWAYS, GROWTH * stored):
-            raise DataError(f"{told}, more than {GROWTH} times their files ({stored / 1e6:.3g} MB). Try: data.image_size=64")
 
     def _readable(self, part: str, samples: Samples, faulty: set[Path]) -> Samples:
         """Return the readable samples; `DataError` for a class without any."""

@@ -127,10 +127,15 @@ def _decode(described: Sequence[Path], frames: Sequence[Path], image_size: tuple
         pictures = pool.map(lambda file: read_image(file, image_size, "rgb", decoding=decoding), frames)
         for i, (file, picture) in enumerate(zip(frames, pictures, strict=True)):
             # Of a member of a package, the path in it.
-            number = int(file.stem.rpartition("%2F")[2] or file.stem)
+            name = file.stem.rpartition("%2F")[2]
+            number = int(name) if name.isdecimal() else -1
+            if str(number) not in poses:
+                raise DataError(
+                    f"linemod_occluded: {described[0].name} must have the poses of each frame. Received: none of {name}"
+                )
             if picture.pixels is None:
                 raise DataError(f"linemod_occluded: frame {number} {picture.fault}")
-            boxes, labels, about, dropped = annotated(poses.get(str(number)), meshes, intrinsics)
+            boxes, labels, about, dropped = annotated(poses[str(number)], meshes, intrinsics)
             left_out += dropped
             part, block = TURN[i // BLOCK % len(TURN)], i // BLOCK
             pixels[part].append(picture.pixels)

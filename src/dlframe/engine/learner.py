@@ -225,7 +225,7 @@ class Learner(internals.QuickModule):
         if resumed and not self.progress.position:
             training_state.restore_random(self, resumed)  # before what an epoch begins with, as it was saved before
         self.generator.manual_seed(((self.seed << 20) + self.current_epoch) * self.trainer.world_size + self.global_rank)
-        for module in self.task.modules():
+        for module in (*self.task.modules(), *self.augmentations):
             if callable(hook := getattr(module, "start_epoch", None)):
                 hook(self.current_epoch, self.trainer.max_epochs)
         if resumed and self.progress.position:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Interval
@@ -23,6 +23,21 @@ MOST = 100
 
 NEAR = 0.5
 """Height of the Gaussian of a center from which a cell learns the box."""
+
+
+class Maps(NamedTuple):
+    """Outputs of a batch.
+
+    Attributes:
+        logits: (batch, classes, rows, columns), of the centers of objects.
+        sides: (batch, 4, rows, columns) distances from the middle of a cell to left, top, right and bottom of its box, in
+            pixels.
+        size: Height and width of the images in pixels.
+    """
+
+    logits: Tensor
+    sides: Tensor
+    size: tuple[int, int]
 
 
 @models.register(
@@ -49,6 +64,8 @@ class CenterDetector(nn.Module):
         min_confidence: Lowest confidence of a detection.
         nms: Overlap beyond which the less confident of two boxes of a class is left out.
     """
+
+    averages = "objects"
 
     def __init__(
         self,
@@ -79,11 +96,9 @@ class CenterDetector(nn.Module):
         nn.init.normal_(self.sides[-1].weight, std=0.01)  # type: ignore[arg-type]
         nn.init.constant_(self.sides[-1].bias, math.log(2.0))  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of centers (batch, classes, rows, columns), and sides (batch, 4, rows, columns) in pixels.
-
-        Sides are the distances from the middle of a cell to left, top, right and bottom of the box.
-        """
+    def forward(self, images: Tensor) -> Maps:
+        """Return the maps of images (batch, channels, height, width), normalized."""
+        height, width = images.shape[-2:]
         maps = []
         for number, stage in enumerate(self.stages, 1):
             images = stage(images)
@@ -93,39 +108,36 @@ class CenterDetector(nn.Module):
         for lateral, finer in zip(reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):  # type: ignore[call-overload]
             joined = functional.interpolate(joined, finer.shape[-2:], mode="nearest") + lateral(finer)
         joined = self.smooth(joined)
-        return self.heat(joined), self.sides(joined).clamp(-4, 8).exp() * self.stride
+        return Maps(_whole(self.heat(joined)), _whole(self.sides(joined).clamp(-4, 8).exp() * self.stride), (height, width))
 
-    def loss(self, images: Tensor, boxes: Ragged, labels: Tensor, ignored: Tensor, total: Any, samples: Any) -> Tensor:
-        """Return the loss of centers and boxes, a sum divided by `total`, the objects of the optimizer step.
+    def losses(self, outputs: Maps, boxes: Ragged, labels: Tensor, ignored: Tensor) -> Tensor:
+        """Return the loss of centers and boxes of each image, (batch,), a sum over its objects.
 
         Args:
-            images: (batch, channels, height, width), normalized.
+            outputs: Maps of a batch.
             boxes: (objects, 4) corners in pixels, by image.
             labels: (objects,) class indices.
             ignored: (objects,) bool, regions in which nothing is learned.
-            total: Number of objects.
-            samples: Number of samples of the step; unused.
         """
-        logits, sides = map(_whole, self(images))
-        image = torch.repeat_interleave(torch.arange(len(images), device=logits.device), boxes.lengths)
+        logits, sides, _ = outputs
+        image = torch.repeat_interleave(torch.arange(len(logits), device=logits.device), boxes.lengths)
         heat, masked, weight, owner = target_maps(boxes.values, image, labels, ignored, logits.shape, self.stride)
         chance = logits.sigmoid()
         center = heat == 1
         near = functional.logsigmoid(logits) * (1 - chance) ** 2 * center
         far = functional.logsigmoid(-logits) * chance**2 * (1 - heat) ** 4 * ~center
-        centers = -((near + far) * ~masked).sum()
+        centers = -((near + far) * ~masked).flatten(1).sum(1)
         where = (owner >= 0).nonzero(as_tuple=True)
         found = _boxes(sides, self.stride).permute(0, 2, 3, 1)[where]
         missed = 1 - generalized_overlap(found, boxes.values[owner[where]])
-        return (centers + (missed * weight[where]).sum()) / max(1, total)
+        return centers.index_add(0, where[0], missed * weight[where])
 
-    def detect(self, images: Tensor) -> Ragged:
+    def detect(self, outputs: Maps) -> Ragged:
         """Return detections (n, 6) of each image: left, top, right, bottom in pixels, confidence, class.
 
         Those of an image depend on this image alone, the most confident first.
         """
-        logits, sides = map(_whole, self(images))
-        height, width = images.shape[-2:]
+        logits, sides, (height, width) = outputs
         heat = logits.sigmoid()
         # A peak is the largest of its neighbors; the first of equal ones is found by the suppression.
         heat = heat * (functional.max_pool2d(heat, 3, 1, 1) == heat)

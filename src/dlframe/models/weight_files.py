@@ -33,6 +33,9 @@ MOBILENET_V2 = (
 """ImageNet weights of torchvision's MobileNetV2: package, path of the file in the package, SHA-256 of the file."""
 
 
+COUNTER = ".num_batches_tracked"
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by name.
 
@@ -87,10 +90,14 @@ def _check_form(path: Path) -> None:
                 raise CheckpointError(f"{path}: is damaged, or would unpack to more than its size.")
 
 
-def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tuple[str, ...]) -> None:
+def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tuple[str, ...]) -> list[str]:
     """Load a file's tensors into a network, except a head of another size.
 
-    Name prefixes of wrappers (DataParallel, a task of dlframe) are removed.
+    Name prefixes of wrappers (DataParallel, a task of dlframe) are removed. The counters of batches of batch normalization,
+    which no result depends on, are those of the network: layers with fixed statistics have none.
+
+    Returns:
+        Names of the head's tensors that are not loaded.
 
     Raises:
         CheckpointError: The tensors do not match the network.
@@ -99,7 +106,12 @@ def load(network: nn.Module, tensors: dict[str, Tensor], path: Path, heads: tupl
     first = next(iter(own))
     prefix = next((name.removesuffix(first) for name in tensors if name.endswith(f".{first}")), "")
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    counters = {name: own[name] for name in own if name.endswith(COUNTER)}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)} | counters
+    left_out = []
     for name in own:
         if name.startswith(heads) and (name not in tensors or tensors[name].shape[:1] != own[name].shape[:1]):
             tensors[name] = own[name]
+            left_out.append(name)
     restore(network, tensors, path)
+    return left_out

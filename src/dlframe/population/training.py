@@ -75,7 +75,7 @@ class StackTraining:
         for name, column in self.dataset.train.columns.items():
             if not isinstance(column, np.ndarray):
                 raise NotStackableError(f"samples of '{name}' vary in length or are read when needed")
-        for module in first.task.modules():
+        for module in (*first.task.modules(), *first.augmentations):
             if callable(getattr(module, "start_epoch", None)):
                 raise NotStackableError(f"{type(module).__name__}.start_epoch changes the model in training")
             if type(module).get_extra_state is not torch.nn.Module.get_extra_state:

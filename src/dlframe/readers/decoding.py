@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shutil
 import threading
@@ -20,7 +21,7 @@ import numpy as np
 from dlframe.readers.images import Picture
 from dlframe.readers.listing import text_of
 from dlframe.storage.private import is_safe, private
-from dlframe.types import say
+from dlframe.types import DataError, say
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 """Number of decoding threads."""
@@ -33,6 +34,12 @@ TOLD_SECONDS = 10.0
 
 SLOT = 4096
 """Bytes per path."""
+
+ALWAYS = 2**28
+"""Bytes that decoded images may take in any case."""
+
+GROWTH = 1000
+"""Otherwise, their bytes at most, relative to the files."""
 
 
 @dataclass
@@ -232,6 +239,32 @@ def allocated(file: Path, shape: tuple[int, ...]) -> np.memmap:
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     return array
+
+
+def check_room(
+    folder: Path, files: Sequence[Path], shape: tuple[int, int, int], *, twice: bool = False, smaller: str = "64"
+) -> None:
+    """Check that decoded images fit on the disk, and are not far larger than their files: a bomb, or a mistake.
+
+    Args:
+        folder: Folder on the disk.
+        files: Image files; those that are gone take no room.
+        shape: Channels, height and width of the decoded images.
+        twice: Whether they are stored twice for a while.
+        smaller: Value of data.image_size that the error proposes.
+
+    Raises:
+        DataError: They do not fit, or are more than `GROWTH` times as large as their files.
+    """
+    status = [file.stat() for file in files if file.is_file()]
+    stored = sum(min(s.st_size, 512 * getattr(s, "st_blocks", s.st_size)) for s in status)  # a hole takes no block
+    size, free = len(files) * math.prod(shape), shutil.disk_usage(folder).free
+    told = f"data.image_size: {len(files):,} images of {shape[1]} x {shape[2]} pixels take {size / 1e9:.3g} GB"
+    if size * (2 if twice else 1) > free:
+        more = "" if size > free else " twice while they are decoded"
+        raise DataError(f"{told}{more}, of which the disk of {folder.parent} has {free / 1e9:.3g}. Try: DLFRAME_DATA=FOLDER")
+    if size > max(ALWAYS, GROWTH * stored):
+        raise DataError(f"{told}, more than {GROWTH} times their files ({stored / 1e6:.3g} MB). Try: data.image_size={smaller}")
 
 
 class Reading:

@@ -107,7 +107,7 @@ class Folders:
             with os.scandir(folder) as scanned:
                 found = [(entry.name, _is_dir(entry), entry.is_symlink()) for entry in scanned]
         except OSError as error:
-            raise DataError(f"image_folder: cannot read {folder}: {error.strerror}") from None
+            raise DataError(f"data.path: cannot read {folder}: {error.strerror}") from None
         folders, files = [], []
         for name, is_dir, is_link in found:
             if is_hidden(name):
@@ -124,7 +124,7 @@ class Folders:
         folders, files = self.entries(folder)
         for place in files:
             if place.is_dir():
-                raise DataError(f"image_folder: {place} is a link out of {self.root}. Replace the link by the folder")
+                raise DataError(f"data.path: {place} is a link out of {self.root}. Replace the link by the folder")
         return folders
 
     def below(self, folder: Path) -> list[Path]:
@@ -143,7 +143,7 @@ class Folders:
                 self.loops[here] = None
                 continue
             if links > LINKS:
-                raise DataError(f"image_folder: {here} is behind more than {LINKS} links to folders. Replace links by folders")
+                raise DataError(f"data.path: {here} is behind more than {LINKS} links to folders. Replace links by folders")
             folders, inside = self.entries(here)
             files += inside
             waiting += [(f, above | {place}, links + f.is_symlink()) for f in reversed(folders)]

@@ -97,9 +97,9 @@ class Pictures:
             boxes = outputs["box"][i] * np.array([size[1] / width, size[0] / height] * 2)
             rows = zip(boxes.tolist(), outputs["prediction"][i].tolist(), outputs["confidence"][i].tolist(), strict=True)
             drawn = [plots.Drawn(box, f"{name} {score:.2f}", plots.HIT) for box, name, score in rows]
-            # Files of one name, of several folders, are told apart by their number.
-            name = f"{sample.file.stem}.png"
-            if (self.folder / name).exists():
-                name = f"{sample.file.stem}-{self.count}.png"
+            # Files of one name, of several folders, are told apart by a number.
+            name, number = f"{sample.file.stem}.png", 1
+            while (self.folder / name).exists():
+                name, number = f"{sample.file.stem}-{number}.png", number + 1
             plots.save(plots.drawn(pixels, drawn), self.folder / name)
             self.count += 1

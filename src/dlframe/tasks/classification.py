@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+PREPARED = 5000
+"""Training samples that a model sees which is fitted before training."""
+
+
 def _rarer(spec: DataSpec) -> int:
     """Return the rarer of two classes in training, if the data say it, else the last class."""
     counts = spec.fitted.get("counts")
@@ -58,8 +62,9 @@ class Classification(Task):
     1706.04599). The average precision, of the positive class or the mean over the classes of the targets, is the area of the
     steps of the precision-recall curve; equal scores are one step. Macro averages of F1, precision and recall are over the
     classes of the targets or predictions; a class of which one is 0 / 0 counts as 0, as by scikit-learn's zero_division=0.
-    That of average=positive is NaN then. A model without networks implements `partial_fit(inputs, targets)`. A model with
-    several implements `loss(inputs, network, supervised, fraction)`: `supervised(logits)` is the loss of this task,
+    That of average=positive is NaN then. A model without networks implements `partial_fit(inputs, targets)`; one with layers
+    that are fitted before training implements `fit_inputs(inputs)`, called with the first 5,000 training samples. A model
+    with several implements `loss(inputs, network, supervised, fraction)`: `supervised(logits)` is the loss of this task,
     `fraction` the samples of the batch divided by those of the optimizer step.
 
     Args:
@@ -79,6 +84,9 @@ class Classification(Task):
             highest precision is used.
         miss_cost: Cost of a false negative, for threshold=cost.
         alarm_cost: Cost of a false positive.
+        test_time: Images whose logits are averaged for a prediction: the image (none), it and its mirror image (flip), or, in
+            equal parts, these and both of the image moved by a pixel up left and down right (flip_translate; Jordan 2024, arXiv
+            2404.00498).
     """
 
     model: Any
@@ -101,6 +109,7 @@ class Classification(Task):
         min_precision: Fraction = 0.9,
         miss_cost: Positive = 10.0,
         alarm_cost: Positive = 1.0,
+        test_time: Literal["none", "flip", "flip_translate"] = "none",
     ) -> None:
         super().__init__(spec, model)
         (self.target,) = spec.of_kind("class", spec.targets)
@@ -110,6 +119,9 @@ class Classification(Task):
         self.class_weight = class_weight
         self.focal_gamma = focal_gamma
         self.sampling = sampling
+        self.test_time = test_time
+        if test_time != "none" and (len(spec.inputs) != 1 or spec.input.kind != "image"):
+            raise ConfigError(f"task.test_time: '{test_time}' requires images. Received: {spec.name}. Try: task.test_time=none")
         self.threshold = threshold
         self.min_precision = min_precision
         self.miss_cost, self.alarm_cost = miss_cost, alarm_cost
@@ -127,7 +139,11 @@ class Classification(Task):
         self.register_buffer("weights", torch.ones(len(classes)), persistent=False)
 
     def prepare(self, train: Split) -> None:
-        """Compute class weights of mean 1 over the labeled training samples."""
+        """Compute class weights of mean 1 over the labeled training samples, and fit the model to its first inputs."""
+        if callable(hook := getattr(self.model, "fit_inputs", None)):
+            columns: dict[str, Any] = {name: torch.from_numpy(np.array(train[name][:PREPARED])) for name in self.spec.inputs}
+            count = len(next(iter(columns.values())))
+            hook(self.normalize(self.features(Batch(columns, torch.arange(count), self.spec))))
         if self.class_weight == "balanced":
             counts = torch.from_numpy(self._class_counts(train))
             self.weights.copy_(counts.sum() / (counts.clamp(min=1) * (counts > 0).sum()))
@@ -149,7 +165,20 @@ class Classification(Task):
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (batch, classes)."""
-        return self.model(self.normalize(batch))
+        inputs = self.normalize(batch)
+        if self.training or self.test_time == "none":
+            return self.model(inputs)
+        logits = self._of_both(inputs)
+        if self.test_time == "flip":
+            return logits
+        height, width = inputs.shape[2:]
+        padded = functional.pad(inputs, (1, 1, 1, 1), "reflect")
+        moved = [self._of_both(padded[:, :, start:, start:][:, :, :height, :width]) for start in (0, 2)]
+        return (logits + (moved[0] + moved[1]) / 2) / 2
+
+    def _of_both(self, images: Tensor) -> Tensor:
+        """Return the mean logits of images and their mirror images."""
+        return (self.model(images) + self.model(images.flip(3))) / 2
 
     def counts(self, batch: Batch) -> Totals:
         """Count the labeled samples, weighted by class."""

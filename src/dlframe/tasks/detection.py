@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlframe.readers.boxes.frames import original, placed
 from dlframe.registry import tasks
 from dlframe.statistics import detection as statistics
 from dlframe.statistics.detection import Detections, Matches, Objects
@@ -35,7 +36,7 @@ ABOUT = ("area", "crowd", "ignored")
     "detection",
     targets=("box", "class", "value", "number"),
     requires=("box", "class"),
-    scores=("found", "box", "label", "about"),
+    scores=("found", "box", "label", "about", "loss"),
     metrics={
         "ap": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "ap50": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
@@ -46,6 +47,7 @@ ABOUT = ("area", "crowd", "ignored")
         "ar_1": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "ar_10": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "ar_100": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
+        "loss": {"better": "min", "low": 0.0},
     },
     headline="ap",
     sample={"name": "composed_digits", "images": 64},
@@ -56,9 +58,11 @@ class Detection(Task):
     Metrics are those of COCO (Lin et al. 2014, arXiv 1405.0312): average precision over ten overlaps from 0.5 to 0.95, at 0.5
     and at 0.75, of small (up to 32 x 32 pixels), medium and large (from 96 x 96) objects, and the recall of the 1, 10 and 100
     most confident detections of an image and class. They are means over the classes that have objects, in pixels of the
-    original image. A model implements `loss(images, boxes, labels, ignored, total, samples)`, a sum divided by the objects
-    or the samples of the optimizer step, and `detect(images)`, which returns rows (left, top, right, bottom, confidence,
-    class) of each image.
+    original image. The loss is that of the training, with the layers in evaluation mode.
+
+    A model is called with images (batch, channels, height, width) and returns what it likes; `losses(outputs, boxes, labels,
+    ignored)` makes of it the loss of each image, (batch,), and `detect(outputs)` rows (left, top, right, bottom, confidence,
+    class) of each image. `averages` says what the sum of the losses is divided by: "objects" or "images".
 
     Args:
         headline: Primary metric.
@@ -107,14 +111,20 @@ class Detection(Task):
         return {"objects": (~self._ignored(batch)).sum() if self.about else len(batch[self.label].values)}
 
     def loss(self, batch: Batch, network: str, totals: Totals) -> Tensor:
-        """Return the loss of the model, a sum divided by the objects of the step."""
-        total = torch.as_tensor(totals["objects"], device=batch.index.device).clamp(min=1)
-        boxes, labels = batch[self.box], batch[self.label].values
-        return self.model.loss(self.normalize(batch), boxes, labels, self._ignored(batch), total, totals["samples"])
+        """Return the loss of the model, a sum divided by the objects or images of the step."""
+        total = totals["objects"] if self.model.averages == "objects" else totals["samples"]
+        total = torch.as_tensor(total, device=batch.index.device).clamp(min=1)
+        return self._losses(self.model(self.normalize(batch)), batch).sum() / total
+
+    def _losses(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the loss of each image, (batch,)."""
+        return self.model.losses(outputs, batch[self.box], batch[self.label].values, self._ignored(batch))
 
     def score(self, batch: Batch) -> Scores:
-        """Return detections and objects in pixels of the original image."""
-        found, boxes, labels = self.model.detect(self.normalize(batch)), batch[self.box], batch[self.label]
+        """Return detections and objects in pixels of the original image, and the loss of each image."""
+        outputs = self.model(self.normalize(batch))
+        found, boxes, labels = self.model.detect(outputs), batch[self.box], batch[self.label]
+        losses = self._losses(outputs, batch).float()
         if self.about:
             about = batch[self.about]
         else:
@@ -125,7 +135,7 @@ class Detection(Task):
             # What was found in the margins is nowhere in the image.
             found = _kept(found, (found.values[:, 2:4] > found.values[:, :2]).all(1))
             boxes = boxes.like(_original(boxes, frame))
-        return {"found": found, "box": boxes, "label": labels, "about": about}
+        return {"found": found, "box": boxes, "label": labels, "about": about, "loss": losses}
 
     def _objects(self, box: Any, label: Any, about: Any, image: np.ndarray) -> Objects:
         area = self.known(about, "area")
@@ -182,8 +192,17 @@ class Detection(Task):
 
     def metrics(self, scores: Scores) -> dict[str, float]:
         if scores["found"].values.isnan().any():
-            return dict.fromkeys(statistics.METRICS, math.nan)
-        return statistics.summary(self.matches(scores))
+            return dict.fromkeys((*statistics.METRICS, "loss"), math.nan)
+        return statistics.summary(self.matches(scores)) | {"loss": self._mean_loss(scores, 1.0)}
+
+    def _mean_loss(self, scores: Scores, weights: np.ndarray | float) -> float:
+        """Return the loss, divided as in training, of images that are drawn `weights` (images,) times each."""
+        losses = scores["loss"].double().numpy()
+        total = np.ones(len(losses))
+        if self.model.averages == "objects":
+            objects = self.matches(scores).objects
+            total = np.bincount(objects.image, ~objects.ignored, minlength=len(losses))
+        return float((losses * weights).sum() / max(1.0, (total * weights).sum()))
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         """Predict the mean box of the most frequent class in each image."""
@@ -192,8 +211,8 @@ class Detection(Task):
         image, truth = np.arange(len(test)), test[self.box].values
         true_image = np.repeat(image, test[self.box].lengths)
         if self.frame:
-            frame = torch.from_numpy(np.asarray(test[self.frame]))
-            truth = _in_original(torch.from_numpy(truth), frame[true_image]).numpy()
+            frame = np.asarray(test[self.frame])
+            truth = original(truth, frame[true_image])
         about = test[self.about].values if self.about else np.zeros((len(truth), 0))
         true = self._objects(truth, test[self.label].values, about, true_image)
         found = Detections(box=boxes, label=np.full(len(test), label), image=image, score=np.ones(len(test)))
@@ -210,7 +229,7 @@ class Detection(Task):
         box = train[self.box].values[train[self.label].values == label].mean(0)
         boxes = np.broadcast_to(box.astype(np.float64), (len(test), 4))
         if self.frame:
-            boxes = _in_original(torch.from_numpy(boxes.copy()), torch.from_numpy(np.asarray(test[self.frame]))).numpy()
+            boxes = original(boxes, np.asarray(test[self.frame]))
         return label, boxes
 
     def baseline_predictions(self, dataset: Dataset) -> dict[str, list]:
@@ -277,26 +296,19 @@ class Detection(Task):
         from dlframe import plots
 
         names, hit = self.spec.classes, self._hit(matches)
-        frame = torch.from_numpy(np.asarray(split[self.frame][image])) if self.frame else None
-
-        def placed(box: np.ndarray) -> list[float]:
-            if frame is None:
-                return box.tolist()
-            scale, offset = (np.tile(frame[i : i + 2].numpy(), 2) for i in (0, 2))
-            return (box * scale + offset).tolist()
-
+        frame = np.asarray(split[self.frame][image]) if self.frame else np.array([1, 1, 0, 0])
         objects = matches.objects
         own = np.flatnonzero((matches.image == image) & (hit > -2))
         missed = np.setdiff1d(np.flatnonzero(objects.image == image), hit[own])
         drawn = []
         for i in missed:
             mark = plots.IGNORED if objects.ignored[i] else plots.MISS
-            drawn.append(plots.Drawn(placed(objects.box[i]), names[objects.label[i]], mark))
+            drawn.append(plots.Drawn(placed(objects.box[i], frame).tolist(), names[objects.label[i]], mark))
         rows = scores["found"].values.double().numpy()
         for i in own:
             text = f"{names[matches.label[i]]} {matches.score[i]:.2f}"
             mark = plots.IGNORED if matches.neither[0, 0, i] else plots.HIT if hit[i] >= 0 else plots.ALARM
-            drawn.append(plots.Drawn(placed(rows[matches.index[i], :4]), text, mark))
+            drawn.append(plots.Drawn(placed(rows[matches.index[i], :4], frame).tolist(), text, mark))
         return drawn
 
     def _groups(self, matches: Matches, scores: Scores) -> dict[str, dict[str, tuple[int, int]]]:
@@ -341,7 +353,7 @@ class Detection(Task):
 
     def predict(self, batch: Batch) -> dict[str, Ragged]:
         """Return boxes in pixels of the model's input, classes and confidences, the most confident first."""
-        found = self.model.detect(self.normalize(batch))
+        found = self.model.detect(self.model(self.normalize(batch)))
         found = _kept(found, found.values[:, 4].double() >= self.cutoff)
         rows = found.values.float()
         return {
@@ -357,18 +369,13 @@ def _kept(found: Ragged, keep: Tensor) -> Ragged:
     return Ragged(found.values[keep], number[found.offsets])
 
 
-def _original(boxes: Ragged, frame: Tensor) -> Tensor:
-    """Return boxes (n, 4 or more) of a batch in pixels of the original images."""
-    return _in_original(boxes.values[:, :4], frame.repeat_interleave(boxes.lengths, 0))
-
-
-def _in_original(boxes: Tensor, frame: Tensor) -> Tensor:
-    """Return corners (n, 4) in pixels of the original image.
+def _original(boxes: Ragged, frames: Tensor) -> Tensor:
+    """Return corners (n, 4) in pixels of the original images.
 
     Args:
-        boxes: (n, 4) corners in pixels of the model's input.
-        frame: (n, 6) scale and offset of x and y, and width and height of the original.
+        boxes: Corners in pixels of the model's input, and maybe more columns, by image.
+        frames: (batch, 6) scale and offset of x and y, and width and height of the original.
     """
-    frame = frame.to(boxes.dtype)
-    corners = (boxes.unflatten(1, (2, 2)) - frame[:, None, 2:4]) / frame[:, None, :2]
+    frame = frames.repeat_interleave(boxes.lengths, 0).to(boxes.values.dtype)
+    corners = (boxes.values[:, :4].unflatten(1, (2, 2)) - frame[:, None, 2:4]) / frame[:, None, :2]
     return torch.minimum(corners.clamp(min=0), frame[:, None, 4:6]).flatten(1)

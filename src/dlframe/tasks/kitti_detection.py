@@ -19,7 +19,7 @@ from dlframe.types import DataSpec
     "kitti_detection",
     targets=("box", "class", "value", "number"),
     requires=("box", "class"),
-    scores=("found", "box", "label", "about"),
+    scores=("found", "box", "label", "about", "loss"),
     metrics={
         "ap": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "ap50": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
@@ -30,6 +30,7 @@ from dlframe.types import DataSpec
         "ar_1": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "ar_10": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "ar_100": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
+        "loss": {"better": "min", "low": 0.0},
         "ap_easy": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "ap_moderate": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},
         "ap_hard": {"better": "max", "low": 0.0, "high": 1.0, "unit": "fraction"},

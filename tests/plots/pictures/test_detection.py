@@ -29,6 +29,18 @@ def test_kinds_are_told_apart_without_color():
     assert legend == {mark.name: mark.line for mark in KINDS}
 
 
+def test_names_of_neighbors_do_not_meet():
+    """Four boxes at one place in an image of 320 x 240 pixels: the names are in it, and none is written over another."""
+    crowd = [plots.Drawn((300, 2 + i, 318, 40 + i), f"pedestrian 0.{i}", mark) for i, mark in enumerate(KINDS)]
+    figure = plots.drawn(np.zeros((3, 240, 320), np.uint8), crowd)
+    figure.draw_without_rendering()
+    extents = [text.get_window_extent() for text in figure.axes[0].texts]
+    for i, one in enumerate(extents):
+        assert one.x0 >= 0
+        assert one.x1 <= figure.bbox.x1
+        assert not any(one.shrunk(0.95, 0.8).overlaps(other) for other in extents[:i])
+
+
 def test_a_box_is_drawn_at_the_edges_of_its_pixels():
     """Its outline lies on the pixels next to the edge of a filled rectangle, in the size of the image."""
     image = np.zeros((3, 240, 320), np.uint8)
@@ -45,6 +57,7 @@ def test_a_box_is_drawn_at_the_edges_of_its_pixels():
 def test_precision_over_recall_names_each_class():
     recalls = np.linspace(0, 1, 101)
     figure = plots.precision_recall(recalls, {"car": 1 - recalls, "bus": np.ones(101)})
+    assert len({line.get_linestyle() for line in figure.axes[0].get_lines()}) == 2, "told apart without color"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bus 100.0%", "car 50.0%"]
     many = {f"class {i}": np.full(101, i / 30) for i in range(30)}
     figure = plots.precision_recall(recalls, many)

@@ -34,6 +34,9 @@ class Mark:
     name: str
 
 
+LETTER, LINE = 0.6, 1.25
+"""Width of a letter and height of a line, relative to the size of the font."""
+
 HIT = Mark(GREEN, "-", "", "hit")
 ALARM = Mark(RED, ":", "? ", "false alarm")
 MISS = Mark(ORANGE, "--", "missed ", "missed object")
@@ -55,7 +58,8 @@ class Drawn:
     mark: Mark
 
 
-def _draw(axes: Axes, image: np.ndarray, boxes: Sequence[Drawn], size: float) -> None:
+def _draw(axes: Axes, image: np.ndarray, boxes: Sequence[Drawn], size: float, inch: float) -> None:
+    """Draw an image with boxes and names of `size` points; an inch of the figure has `inch` pixels of the image."""
     picture(axes, image)
     axes.set(xlim=(-0.5, image.shape[2] - 0.5), ylim=(image.shape[1] - 0.5, -0.5))
     axes.axis("off")
@@ -65,11 +69,49 @@ def _draw(axes: Axes, image: np.ndarray, boxes: Sequence[Drawn], size: float) ->
         shape.set(edgecolor=one.mark.color, linestyle=one.mark.line, linewidth=0.18 * size)
         shape.set_path_effects([withStroke(linewidth=0.18 * size + 1.2, foreground="white")])
         axes.add_patch(shape)
-        # Where names of several kinds at one place do not meet: hits above, missed ones below, false alarms inside.
-        x, y = (right, bottom) if one.mark is ALARM else (left, bottom if one.mark is MISS else top)
-        text = axes.text(x - 0.5, y - 0.5, one.mark.sign + one.text, clip_on=True, fontsize=size, color=one.mark.color)
-        text.set(va="top" if one.mark is MISS else "bottom", ha="right" if one.mark is ALARM else "left")
+    taken: list[tuple[float, float, float, float]] = []
+    for one in boxes:
+        words = one.mark.sign + one.text
+        length, line = LETTER * size / 72 * inch * len(words), LINE * size / 72 * inch
+        taken.append(_free_place(one.box, (length, line), (image.shape[2], image.shape[1]), taken))
+        text = axes.text(taken[-1][0] - 0.5, taken[-1][1] - 0.5, words, clip_on=True, fontsize=size, color=one.mark.color)
+        text.set(va="top", ha="left")
         text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def _free_place(
+    box: Sequence[float],
+    name: tuple[float, float],
+    image: tuple[int, int],
+    taken: Sequence[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float]:
+    """Return where a name is written: above, below or in its box, in the image, and on other names as little as possible.
+
+    Args:
+        box: Left, top, right and bottom of the box.
+        name: Width and height of the name.
+        image: Width and height of the image.
+        taken: Left, top, right and bottom of the other names.
+    """
+    (left, top, right, bottom), (length, line) = box, name
+    best, least = (0.0, 0.0, 0.0, 0.0), np.inf
+    for y in (
+        top - line,
+        bottom,
+        top,
+        bottom - line,
+        *(y for k in (1, 2, 3) for y in (top - (k + 1) * line, bottom + k * line)),
+    ):
+        for x in (left, right - length):
+            x0, y0 = max(0.0, min(x, image[0] - length)), max(0.0, min(y, image[1] - line))
+            place = (x0, y0, x0 + length, y0 + line)
+            over = sum(
+                max(0.0, min(place[2], other[2]) - max(x0, other[0])) * max(0.0, min(place[3], other[3]) - max(y0, other[1]))
+                for other in taken
+            )
+            if over < least:
+                best, least = place, over
+    return best
 
 
 @style
@@ -84,7 +126,7 @@ def drawn(image: np.ndarray, boxes: Sequence[Drawn]) -> Figure:
     figure = Figure(figsize=(max(width, 240) / 120, max(height, 240) / 120))
     figure.set_layout_engine("none")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    _draw(axes, image, boxes, 7)
+    _draw(axes, image, boxes, 7, 120)
     return figure
 
 
@@ -97,16 +139,16 @@ def detections(images: Sequence[np.ndarray], boxes: Sequence[Sequence[Drawn]], t
         boxes: Boxes of each image.
         title: Title.
     """
-    columns = min(4, max(1, len(images)))
-    rows = -(-len(images) // columns)
     shape = images[0].shape
+    columns = min(3 if shape[2] > 2 * shape[1] else 4, max(1, len(images)))
+    rows = -(-len(images) // columns)
     figure = Figure(figsize=(12, 0.9 + rows * 12 / columns * shape[1] / shape[2]))
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")
     for axes, image, own in zip(panels, images, boxes, strict=False):
-        _draw(axes, image, own, 8)
+        _draw(axes, image, own, 7, image.shape[2] * columns / 12)
     marks = {one.mark.name: one.mark for own in boxes for one in own} or {HIT.name: HIT}
     lines = [Line2D([], [], color=mark.color, linestyle=mark.line, label=name) for name, mark in sorted(marks.items())]
     figure.legend(handles=lines, loc="outside lower left", ncols=len(lines))
@@ -130,7 +172,7 @@ def precision_recall(recalls: np.ndarray, precision: Mapping[str, np.ndarray]) -
     ranked = sorted(precision.items(), key=lambda item: -item[1].mean())
     for i, (name, values) in enumerate(ranked[:20]):
         text = f"{short(name)} {values.mean():.1%}"
-        axes.plot(recalls, values, LINES[i // len(COLORS) % 4], color=COLORS[i % len(COLORS)], lw=1.5, label=text)
+        axes.plot(recalls, values, LINES[i % len(LINES)], color=COLORS[i % len(COLORS)], lw=1.5, label=text)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     rest = f", the best 20 of {len(ranked)}" if len(ranked) > 20 else ""
     label(axes, f"average precision by class at an overlap of 0.5{rest}", "recall", "precision")

@@ -201,7 +201,7 @@ def checked(
         images.append(replace(image, things=things))
     notes = list(annotations.notes)
     if cut:
-        notes.append(f"{len(cut):,} boxes reach over the edge of their image and are cut: {few(cut, 3)}")
+        notes.append(f"boxes that reach over the edge of their image are cut, {len(cut):,}: {few(cut, 3)}")
     return Annotations(images=images, classes=tuple(known if classes is None else classes), notes=notes)
 
 

@@ -184,13 +184,20 @@ def _images(
             continue
         left, top, third, fourth = numbers
         box = numbers if corners else (left, top, left + third, top + fourth)
-        area = as_numbers([entry.get("area")], 1)
+        area = None if entry.get("area") is None else as_numbers([entry["area"]], 1)
+        if entry.get("area") is not None and (area is None or area[0] < 0):
+            faults(fault(where, "area must be a finite number of at least 0", entry["area"]))
+            continue
+        flags = {key: entry.get(key) or 0 for key in ("iscrowd", "ignore", "difficult")}
+        if wrong := next((key for key, flag in flags.items() if flag not in (0, 1)), ""):
+            faults(fault(where, f"{wrong} must be 0 or 1", repr(flags[wrong])))
+            continue
         thing = Thing(
             label=names[category],
             box=box,
             where=where,
-            crowd=bool(entry.get("iscrowd", 0)),
-            ignored=bool(entry.get("ignore", 0)) or bool(entry.get("difficult", 0)),
+            crowd=bool(flags["iscrowd"]),
+            ignored=bool(flags["ignore"] or flags["difficult"]),
             area=area[0] if area else None,
         )
         images[image].things.append(thing)

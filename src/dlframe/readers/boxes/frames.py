@@ -36,11 +36,16 @@ def frame_of(size: tuple[int, int], target: tuple[int, int], fit: Fit) -> np.nda
 
 
 def placed(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Return corners (n, 4) of the original image in pixels of the fitted one."""
-    return boxes * np.tile(frame[:2], 2) + np.tile(frame[2:4], 2)
+    """Return corners (n, 4) of the original image in pixels of the fitted one.
+
+    Args:
+        boxes: (n, 4) corners, or (4,) of one box.
+        frame: (6,) frame of their image, or (n, 6) of the image of each.
+    """
+    return boxes * np.tile(frame[..., :2], 2) + np.tile(frame[..., 2:4], 2)
 
 
 def original(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Return corners (n, 4) of the fitted image in pixels of the original, cut to it."""
-    corners = (boxes - np.tile(frame[2:4], 2)) / np.tile(frame[:2], 2)
-    return np.clip(corners, 0, np.tile(frame[4:], 2)).astype(boxes.dtype)
+    """Return corners (n, 4) of the fitted image in pixels of the original, cut to it; arguments as of `placed`."""
+    corners = (boxes - np.tile(frame[..., 2:4], 2)) / np.tile(frame[..., :2], 2)
+    return np.clip(corners, 0, np.tile(frame[..., 4:], 2)).astype(boxes.dtype)

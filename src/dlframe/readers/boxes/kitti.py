@@ -56,6 +56,10 @@ def _things(label: Path, faults: Faults) -> list[Thing]:
             faults(fault(where, rule, line.strip()))
             continue
         truncation, occlusion, _, *rest = (float(value) for value in numbers if value is not None)
+        if not (truncation == -1 or 0 <= truncation <= 1) or occlusion not in (-1, 0, 1, 2, 3):
+            rule = "the truncation must be 0 to 1 and the occlusion 0, 1, 2 or 3, or -1 where unknown"
+            faults(fault(where, rule, f"{words[1]}, {words[2]}"))
+            continue
         region = words[0] == REGION
         thing = Thing(
             label="" if region else text_of(words[0]),

@@ -196,7 +196,7 @@ def _things(label: Path, root: Path, size: tuple[int, int], names: Sequence[str]
         where = f"{text_of(_shown(label, root))}, line {number}"
         numbers = [parsed(word) for word in words]
         if None in numbers or len(words) < 5 or (len(words) > 5 and len(words) % 2 == 0):
-            rule = "a row must be a class and four numbers (x, y, width, height), or a polygon of at least three points"
+            rule = "a row must be the index of a class and x, y, width and height, or a polygon of three points or more"
             faults(fault(where, rule, line.strip()))
             continue
         kind, *values = (float(value) for value in numbers if value is not None)
