@@ -9,7 +9,7 @@ from annotated_types import Interval
 
 from dlframe.registry import Count, Entry, Natural, NonNegative, Positive, Registry
 
-settings = Registry("settings")
+settings = Registry("settings", reserved=())
 
 AUTO_BATCH = 64
 """Samples in one optimizer step with `batch_size=auto`, times `accumulate_grad_batches`."""

@@ -86,6 +86,7 @@ class Registry:
         injected: Arguments passed when a component is built; these are not options.
         optional: Further ones, which a component may have.
         required: Options of every component.
+        reserved: Names that no option can have.
         facts: Metadata that a component may state, with defaults.
     """
 
@@ -96,12 +97,14 @@ class Registry:
         injected: tuple[str, ...] = (),
         optional: tuple[str, ...] = (),
         required: tuple[str, ...] = (),
+        reserved: tuple[str, ...] = ("name",),
         facts: dict[str, Any] | None = None,
     ) -> None:
         self.group = group
         self.injected = injected
         self.optional = optional
         self.required = required
+        self.reserved = reserved
         self.facts = {"exempt": {}, "search": {}, **(facts or {})}
         self.entries: dict[str, Entry] = {}
 
@@ -318,7 +321,7 @@ class Registry:
         for option, (annotation, default) in signature.items():
             if option in (*self.injected, *self.optional):
                 continue
-            if option == "name" or option.startswith("_"):
+            if option in self.reserved or option.startswith("_"):
                 raise fault(option, "cannot be an option; choose another name")
             if annotation is REQUIRED:
                 raise fault(option, "has no type; write for example 'width: int = 32'")
