@@ -92,7 +92,7 @@ def test_a_variant_is_an_entry_with_other_values():
     ("name", "message"),
     [
         ("cnn", "would hide model=cnn, which is registered. Give the file another name."),
-        ("wide", "must say of which model it is a variant. Begin with: defaults: [backbone]"),
+        ("wide", "must say of which model it is a variant. Begin with: defaults: [airbench]"),
     ],
 )
 def test_a_variant_says_of_what_and_hides_nothing(name, message):

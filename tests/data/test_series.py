@@ -17,7 +17,7 @@ FILES = Path(__file__).parent.parent / "readers" / "tables" / "series"
 def test_windows_end_before_their_targets_and_splits_are_periods(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("t,noise,v\n" + "".join(f"{i},{i % 7},{100 + i}\n" for i in range(100)))
-    dataset = series(path=str(file), time="t", target="v", features=("noise",), window=7, horizon=3)
+    dataset = series(path=str(file), time="t", target="v", past=("noise",), window=7, horizon=3)
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [61, 8, 18]
     for split in (dataset.train, dataset.validation, dataset.test):
         first = split.ids.astype(int)
@@ -45,7 +45,7 @@ def test_the_fingerprint_holds_the_dates(tmp_path):
 def test_what_was_found_and_assumed_is_said(capsys):
     series(path=str(FILES / "split-unadjusted-close.csv"), window=5)
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "series: Close by Date, 40 rows, one row per weekday"
+    assert said[0] == "series: Close by Date, 40 rows, one row per weekday, season of 5 rows"
     assert said[1].startswith("series: Close falls from 364.68 to 91 on 2024-02-06")
     series(path=str(FILES / "nine-rows.csv"), window=5)
     assert "series: 2 test windows: an interval from them means little" in capsys.readouterr().err.splitlines()

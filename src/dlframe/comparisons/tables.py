@@ -103,15 +103,17 @@ def _read(name: str) -> Table:
 
 def _models(preset: str) -> list[str]:
     """Return the model of a preset, and those that fit and are rules or closed forms, which take little time."""
-    own = str(load([f"task={preset}"]).values["model"]["name"])
+    config = load([f"task={preset}"])
+    own = str(config.values["model"]["name"])
     found = [own]
     for entry in GROUPS["model"]:
         if not entry.facts["networks"] and entry.name != own:
             try:
-                load([f"task={preset}", f"model={entry.name}"])
+                other = load([f"task={preset}", f"model={entry.name}"])
             except ConfigError:
                 continue
-            found.append(entry.name)
+            if other.values["task"]["name"] == config.values["task"]["name"]:  # not that of the model
+                found.append(entry.name)
     return found
 
 

@@ -81,7 +81,8 @@ def _not_chosen(group: str, values: Mapping[str, Any]) -> ConfigError:
     if entry and group in ("data", "model"):
         takes = set(entry.facts["targets"])
         known = [other for other in known if set(entry.facts["requires"]) <= set(other.facts["targets"]) & takes]
-    fitting = sorted(other.name for other in known) or sorted(names(group))
+    known.sort(key=lambda other: (other.facts.get("trained_on", "all") != "all", other.name))  # the usual ones first
+    fitting = [other.name for other in known] or sorted(names(group))
     what = f" task={entry.name} takes: {', '.join(fitting)}." if entry and group in ("data", "model") else ""
     return ConfigError(f"{group}: none is chosen.{what} Try: {group}={fitting[0]}", group)
 

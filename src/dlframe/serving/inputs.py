@@ -219,7 +219,7 @@ class Inputs:
         from dlframe.readers.tables.series import read_panel, with_known
 
         length, features = field.shape
-        horizon = next(iter(self.spec.targets.values())).shape[0] or 0
+        horizon = next((int(shape[0] or 0) for target in self.spec.targets.values() if (shape := target.shape)), 0)
         assert length is not None
         assert features is not None
         kept = self.spec.fitted.get("series") or {"targets": field.names[:1], "features": field.names[1:]}
