@@ -15,7 +15,7 @@ from dlframe.reports.table import Row, table
 from dlframe.runs.journal import Journal, ended, read
 from dlframe.types import ConfigError
 
-ALL = ["confusion_matrix.png", "learning_curve.png", "reliability.png", "samples.png"]
+ALL = ["by_class.png", "confusion_matrix.png", "learning_curve.png", "reliability.png", "samples.png"]
 
 
 def trained(tmp_path: Path, *overrides: str, pending: list | None = None):
@@ -39,7 +39,7 @@ def test_figures_drawn_later_are_those_drawn_at_the_end_of_the_run(tmp_path):
     assert sorted(path for path in paths if path.startswith("figures/")) == [f"figures/{name}" for name in ALL]
 
 
-@pytest.mark.parametrize(("value", "study", "count"), [("now", True, 4), ("none", False, 0), ("none", True, 0)])
+@pytest.mark.parametrize(("value", "study", "count"), [("now", True, 5), ("none", False, 0), ("none", True, 0)])
 def test_the_option_says_when_figures_are_drawn(tmp_path, value, study, count):
     result = trained(tmp_path, f"figures={value}", pending=[] if study else None)
     assert len(drawn(result.folder)) == count

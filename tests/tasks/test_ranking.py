@@ -246,7 +246,7 @@ def test_a_run_keeps_the_metrics_of_each_user(trained):
     table = pyarrow.parquet.read_table(trained.folder / "predictions.parquet").to_pydict()
     for name in ("ndcg", "precision", "recall", "mrr", "hit"):
         assert np.mean(table[name]) == pytest.approx(trained.metrics[name])
-        assert trained.forms[name] == {"form": "mean", "column": name}
+        assert trained.forms[name] == {"form": "mean", "column": name, "undefined": "skip"}
     assert table["precision"][5] == len(set(json.loads(table["target"][5])) & set(table["prediction"][5])) / 10
     assert evaluate_run(trained.folder).metrics == trained.metrics
 

@@ -183,7 +183,8 @@ def task_for(data: Dataset) -> Task:
     if not data.spec.of_kind("audio", data.spec.inputs):
         return as_task(data.spec)
     kinds = {"inputs": (), "targets": {field.kind for field in data.spec.targets.values()}}
-    task = next(task for task in GROUPS["task"] if takes(task, kinds) and task.facts["requires"])
+    known = sorted(GROUPS["task"], key=lambda task: task.facts["trained_on"] != "all")  # the usual ones first
+    task = next(task for task in known if takes(task, kinds) and task.facts["requires"])
     return build(task, spec=data.spec, model=build(models_for(task, data)[0], spec=data.spec))
 
 
