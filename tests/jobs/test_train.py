@@ -210,7 +210,8 @@ def test_a_grid_goes_on_after_a_failure(tmp_path, forking):
     training = forking.start(["-m", *options, "optimizer.lr=0.1,1e30", "seed=range(2)"], tmp_path)
     assert training.status() == 1
     said = training.said()
-    *rows, last = said[said.index("\njob ") :].strip().splitlines()[1:]
+    *rows, note, last = said[said.index("\njob ") :].strip().splitlines()[1:]
+    assert note.startswith("95 % intervals: ")
     assert last.startswith("figures are drawn on request: python -m dlframe figures runs/mlp-")
     assert [row.split()[:3] for row in rows] == [
         ["optimizer.lr=0.1", "seed=0", "accuracy"],

@@ -200,7 +200,7 @@ def test_a_run_ends_with_images_and_distances(tmp_path):
     task, untrained, data = few_steps(tmp_path, "optimizer.lr=0.2", steps=17)
     scores = task.score(task.features(batch_of(data.test, data.spec)))
     figures = task.figures({name: value.detach() for name, value in scores.items()}, data)
-    assert list(figures) == ["confusion_matrix", "reliability", "samples", "generated"]
+    assert list(figures) == ["confusion_matrix", "reliability", "by_class", "samples", "generated"]
     state = torch.get_rng_state()
     found = task.final_metrics(data)
     assert torch.equal(torch.get_rng_state(), state)
