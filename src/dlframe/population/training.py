@@ -78,7 +78,8 @@ class StackTraining:
         for module in (*first.task.modules(), *first.augmentations):
             if callable(getattr(module, "start_epoch", None)):
                 raise NotStackableError(f"{type(module).__name__}.start_epoch changes the model in training")
-            if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
+            own = getattr(type(module), "get_extra_state", torch.nn.Module.get_extra_state)
+            if own is not torch.nn.Module.get_extra_state:
                 raise NotStackableError(f"{type(module).__name__} has state that is not a tensor")
         if not isinstance(first.optimizer, (Adam, SGD)):
             raise NotStackableError(f"the optimizer is a {type(first.optimizer).__name__}, not Adam, AdamW or SGD")
