@@ -78,9 +78,8 @@ class Scope:
         return value
 
     def without(self, names: Iterable[str]) -> Scope:
-        """Return the scope without some types."""
-        scope = Scope(elsewhere=self._elsewhere)
-        dropped = set(names)
+        """Return the scope without some types, and without what is imported: large packages import much."""
+        scope, dropped = Scope(), set(names)
         scope._values = {name: value for name, value in self._values.items() if name not in dropped}
         return scope
 
