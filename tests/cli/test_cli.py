@@ -214,7 +214,9 @@ def test_list_names_every_entry_with_its_summary_and_home(capsys, monkeypatch):
                 row = next(line for line in out.splitlines() if line.split()[:1] == [entry.name] and entry.summary in line)
                 assert row.split()[-1] == "dlframe", group
     assert [line for line in out.splitlines() if line and line[0] != " "] == [
-        group for group in (*REGISTRIES, "trainer", "tracking", "experiment", "search") if names(group) or group == "task"
+        group
+        for group in (*REGISTRIES, "trainer", "tracking", "experiment", "search", "table")
+        if names(group) or group == "task"
     ]
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from scipy.stats import norm
@@ -13,12 +14,13 @@ from sklearn.metrics import mean_pinball_loss
 from tests.samples import batch_of, series_spec
 from torch import nn
 
+from dlframe.analysis.predictions import estimate
 from dlframe.config import load
 from dlframe.registry import models, plugins, tasks
 from dlframe.statistics.comparison.predicted import Form
 from dlframe.statistics.errors import mase
 from dlframe.tasks.forecasting import series_of
-from dlframe.types import ConfigError, Dataset, DataSpec, Split
+from dlframe.types import ConfigError, Dataset, DataSpec, Metric, Split
 
 plugins.discover()
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -119,6 +121,11 @@ def test_table_outputs_and_forms(output):
         options = {key: value for key, value in form.items() if key != "form"}
         value, _ = Form(form["form"], options).values(columns, np.arange(len(dataset.test)))
         assert value == pytest.approx(metrics[name], rel=1e-9), name
+        read = Metric(better="min", low=0.0)
+        blocks = task.blocks(len(dataset.test))
+        interval = estimate(pyarrow.table(dict(table)), form, value=metrics[name], read=read, blocks=blocks)
+        assert interval.low < interval.value < interval.high
+        assert interval.value == metrics[name]
     with torch.no_grad():
         outputs = task.predict(batch_of(dataset.test, dataset.spec))
     assert outputs.keys() == task.outputs().keys()

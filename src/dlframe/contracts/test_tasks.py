@@ -105,7 +105,16 @@ def check_numbers(entry: Any, task: Any, data: Any, scores: dict[str, Any]) -> N
         split = dataclasses.replace(data.test, groups=groups)
         table = predictions(dataclasses.replace(data, test=split), task, scores)
         read = declared(entry.facts["metrics"])[headline]
-        interval = interval_of(task, headline, metrics[headline], scores, split, table, task.forms(), read)
+        interval = interval_of(
+            task,
+            metric=headline,
+            value=metrics[headline],
+            scores=scores,
+            split=split,
+            table=table,
+            forms=task.forms(),
+            read=read,
+        )
         assert interval.value == pytest.approx(metrics[headline], nan_ok=True), "interval() must have the metric's own value"
         undefined = any(map(math.isnan, (interval.value, interval.low, interval.high)))
         within = undefined or interval.low <= interval.value <= interval.high

@@ -177,7 +177,16 @@ def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | N
     forms, blocks = task.forms() | _forms(config), task.blocks(len(dataset.test))
     found = scored.metrics | task.final_metrics(dataset)
     table = run_directory.predictions(dataset, task, scored.scores)
-    interval = interval_of(task, headline, found[headline], scored.scores, dataset.test, table, forms, metrics[headline])
+    interval = interval_of(
+        task,
+        metric=headline,
+        value=found[headline],
+        scores=scored.scores,
+        split=dataset.test,
+        table=table,
+        forms=forms,
+        read=metrics[headline],
+    )
     result = Result(
         folder=folder,
         headline=headline,
@@ -197,6 +206,7 @@ def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | N
 
 def interval_of(
     task: Task,
+    *,
     metric: str,
     value: float,
     scores: Scores,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,17 +34,23 @@ class LinearReference(nn.Module):
     """Base of models whose forecasts are sums of a window's values, with weights that follow from the training series.
 
     A linear model with known parameters and an unknown start forecasts from each origin by filtering the window alone: the
-    same forecasts as of a filter that is run there, without a refit and without a look ahead. A subclass has `fit`. Before it,
-    the forecast is the last value.
+    same forecasts as of a filter that is run there, without a refit and without a look ahead. A subclass has `fit`, its name,
+    and the rows that it needs of a window. Before `fit`, the forecast is the last value.
+
+    Args:
+        season: Rows of a season; null for that of the data.
     """
 
     place: Tensor
+    entry: ClassVar[str]
+    needs: ClassVar[tuple[int, str]]
+    """Rows of a window besides a season, at least; and in words."""
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: DataSpec, *, season: Count | None = None) -> None:
         super().__init__()
         self.window, features = spec.shape
         self.horizon = spec.horizon
-        self.season = 1
+        self.season = season or int(spec.fitted.get("season", 1))
         if features > 1:
             name = type(self).__name__
             raise ConfigError(
@@ -52,12 +58,11 @@ class LinearReference(nn.Module):
                 "Choose from: dlinear, lstm, nbeats, tcn",
                 "model",
             )
+        more, words = self.needs
+        check_window(self.window, self.season + more, words, self.entry)
         self.learned: dict[str, Tensor] = {}
         self.choice = ""
         self.register_buffer("place", torch.zeros(()), persistent=False)
-
-    def _set_season(self, season: int | None, spec: DataSpec) -> None:
-        self.season = season or int(spec.fitted.get("season", 1))
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"learned": dict(self.learned), "choice": self.choice}
@@ -128,15 +133,10 @@ class SeasonalNaive(LinearReference):
 
     Intervals have the root mean square of the seasonal differences of the training series, times the root of the seasons
     ahead.
-
-    Args:
-        season: Rows of a season; null for that of the data.
     """
 
-    def __init__(self, spec: DataSpec, *, season: Count | None = None) -> None:
-        super().__init__(spec)
-        self._set_season(season, spec)
-        check_window(self.window, self.season, "a season", "seasonal_naive")
+    entry = "seasonal_naive"
+    needs = (0, "a season")
 
     def fit(self, values: np.ndarray) -> Fit:
         steps = np.arange(self.horizon)
@@ -165,15 +165,10 @@ class ETS(LinearReference):
     Hyndman et al. 2008, "Forecasting with Exponential Smoothing". Smoothing parameters are fitted to the training series by
     statsmodels. The states at the start of a window are those of least squares (De Livera, Hyndman and Snyder 2011), so that
     a window is all that a forecast depends on.
-
-    Args:
-        season: Rows of a season; null for that of the data.
     """
 
-    def __init__(self, spec: DataSpec, *, season: Count | None = None) -> None:
-        super().__init__(spec)
-        self._set_season(season, spec)
-        check_window(self.window, self.season + 2, "a season and two rows", "ets")
+    entry = "ets"
+    needs = (2, "a season and two rows")
 
     def fit(self, values: np.ndarray) -> Fit:
         smoothing = _statsmodels("tsa.statespace.exponential_smoothing").ExponentialSmoothing
@@ -225,15 +220,10 @@ class ARIMA(LinearReference):
     is strong (Wang, Smith and Hyndman 2006), others by KPSS tests, and one at least. Then p and q up to 2, and with a season P
     and Q up to 1, are compared, each model fitted to the training series by statsmodels. A window is filtered from a diffuse
     start.
-
-    Args:
-        season: Rows of a season; null for that of the data.
     """
 
-    def __init__(self, spec: DataSpec, *, season: Count | None = None) -> None:
-        super().__init__(spec)
-        self._set_season(season, spec)
-        check_window(self.window, self.season + 5, "a season and five rows", "arima")
+    entry = "arima"
+    needs = (5, "a season and five rows")
 
     def fit(self, values: np.ndarray) -> Fit:
         sarimax = _statsmodels("tsa.statespace.sarimax").SARIMAX

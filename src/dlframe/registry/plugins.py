@@ -65,7 +65,7 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
     for name, points in _entry_points().items():
         _tolerate(name, lambda points=points: _read_installed(points))
     local = Path("plugins")
-    _tolerate("plugins/conf", lambda: _add_conf(local / "conf", "plugins") or [])
+    _tolerate("plugins/conf", lambda: _add_conf(local / "conf", "plugins"))
     for path in sorted(local.iterdir()) if local.is_dir() else []:
         if path.name != "conf" and not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix == ".py"):
             _tolerate(path.stem, lambda path=path: _read_path(path))
@@ -98,7 +98,7 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
     return _points[written]
 
 
-def _tolerate(name: str, read: Callable[[], list[str]]) -> None:
+def _tolerate(name: str, read: Callable[[], list[str] | None]) -> None:
     try:
         if clashes := read():
             broken[name] = f"lacks {'; '.join(clashes)}"

@@ -198,6 +198,11 @@ class Forecasting(Task):
         error = (change - forecast.point) / forecast.deviation
         return 0.5 * error.square() + forecast.deviation.log() + 0.5 * math.log(2 * math.pi)
 
+    def output_shape(self) -> tuple[int, ...]:
+        """Return the values of the model for a window: those of each step, one after the other."""
+        each = {"point": 1, "quantile": len(self.levels), "gaussian": 2}[self.output]
+        return (self.horizon * each,)
+
     def loss(self, batch: Batch, network: str) -> Tensor:
         """Return the loss of the change, in standard deviations of the window."""
         return self.losses(self.forecast(batch), batch[self.future].double()).mean()

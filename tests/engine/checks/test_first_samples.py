@@ -106,6 +106,18 @@ class Trained(LightningModule):
     def training_step(self, batch, index): ...
 
 
+@models.register("short", inputs=("series",), targets=("value",), task="forecasting")
+class Short(nn.Module):
+    """One value for all steps, which would be taken for each."""
+
+    def __init__(self, spec) -> None:
+        super().__init__()
+        self.head = nn.Linear(spec.shape[0], 1)
+
+    def forward(self, windows):
+        return self.head(windows[:, :, 0])
+
+
 @models.register("plain")
 class Plain(LightningModule):
     """A LightningModule that is a network and nothing else."""
@@ -129,8 +141,8 @@ def file(tmp_path_factory):
     return file
 
 
-def build(file, model: str):
-    config = load([f"plugin_paths={file}", f"model={model}"])
+def build(file, model: str, *options: str):
+    config = load([f"plugin_paths={file}", f"model={model}", *options])
     return fit.build_task(config, load_data(config))
 
 
@@ -160,6 +172,16 @@ def test_a_model_that_does_not_fit_its_task_is_refused(file, model, message):
     said = str(error.value)
     assert said.startswith(f"model '{model}' ({file}:{start}) {message.replace('{line}', f'{file}:{marked}')}")
     assert said.endswith("Try x.flatten(1), or trainer.channels_last=false.") == (model == "viewed")
+
+
+@pytest.mark.parametrize(("output", "values"), [("point", 5), ("quantile", 15), ("gaussian", 10)])
+def test_a_forecast_of_too_few_values_is_refused(output, values, file):
+    levels = ["task.levels=[0.1,0.5,0.9]"] if output == "quantile" else []
+    options = ["task=forecasting", "data=co2", "data.horizon=5", f"task.output={output}", *levels]
+    with pytest.raises(
+        RegistrationError, match=rf"must return a tensor of shape \(2, {values}\)\. Received: shape \(2, 1\)\.$"
+    ):
+        build(file, "short", *options)
 
 
 def test_a_constructor_that_fails_is_told_with_its_line(file):

@@ -82,7 +82,7 @@ class Form:
             return tuple(str(self.options[key]) for key in ("column", "by") if key in self.options)
         if "column" in self.options:
             return "target", str(self.options["column"])
-        return {"auroc": SCORED, "average_precision": SCORED, "detection": boxes.COLUMNS}.get(self.name, PREDICTED)
+        return NEEDED.get(self.name, PREDICTED)
 
     @property
     def may_lack(self) -> tuple[str, ...]:
@@ -270,6 +270,9 @@ def _scores(probability: np.ndarray, place: int, options: Mapping[str, Any]) -> 
 
 PREDICTED, SCORED = ("target", "prediction"), ("target", "prediction", "probabilities", "classes")
 """Columns of most forms, and of those that rank samples; "classes" are the names of the probabilities."""
+
+NEEDED = {"auroc": SCORED, "average_precision": SCORED, "detection": boxes.COLUMNS, "mase": (*PREDICTED, "scale")}
+"""Name of a form -> columns that it takes, where these are not target and prediction."""
 
 LOSSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"rmse": np.square, "mae": np.abs}
 """Metrics of forecasts -> loss of an error."""
