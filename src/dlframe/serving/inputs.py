@@ -108,7 +108,7 @@ class Inputs:
                 lines = _lines_of_input() if text == "-" else [text]
                 yield from (self.texts.sample(line) for line in lines)
                 continue
-            if text == "-" and (streamed := self.stream(sys.stdin.buffer)) is not None:
+            if text == "-" and (streamed := self.stream(_bytes_of_input())) is not None:
                 yield from (Sample(name, columns, at_once=True) for name, columns in streamed)
                 continue
             if not _exists(path):
@@ -313,6 +313,12 @@ def _lines_of_input() -> Iterator[str]:
     """Yield the lines of standard input."""
     for line in sys.stdin:
         yield line.rstrip("\r\n")
+
+
+def _bytes_of_input() -> BinaryIO:
+    """Return standard input, to be read as bytes."""
+    lines = sys.stdin
+    return lines.buffer
 
 
 def shown(path: Path | str) -> str:

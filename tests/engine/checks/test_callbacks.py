@@ -58,6 +58,7 @@ def plugin(tmp_path_factory) -> str:
 def test_what_callbacks_log_is_in_the_run(plugin, tmp_path):
     chosen = "callback=[rates,devices,timer,summary,bar,own]"
     result = run(load([plugin, "model=mlp", "epochs=2", "tracking=none", f"runs={tmp_path}", chosen]))
+    assert result.folder
     logged: dict[str, list[tuple[int, float]]] = {}
     for record in read(result.folder):
         for name, value in record.get("values", {}).items():
