@@ -11,6 +11,7 @@ import pytest
 from tests import forked
 
 from dlframe.registry import models, read_source
+from dlframe.registry.plugins import FOLDERS, PACKAGE
 from dlframe.types import RegistrationError
 
 HEAD = """from __future__ import annotations
@@ -336,3 +337,13 @@ def test_a_list_arrives_as_a_list(read):
         assert models.build({"name": "listed", "b": [4]}, spec=0) == ([1, 2], (4,))
     finally:
         models.entries.pop("listed", None)
+
+
+@pytest.mark.parametrize(
+    "file", [f for folder in FOLDERS for f in sorted((PACKAGE / folder).glob("[!_]*.py"))], ids=lambda f: f.stem
+)
+def test_files_of_dlframe_are_read_alike_in_brief(file):
+    def read(brief: bool) -> list[str]:
+        return [f"{registry.group} {entry!r}" for registry, entry in read_source(file, brief=brief)]
+
+    assert read(brief=True) == read(brief=False)

@@ -231,7 +231,7 @@ def _read(
         names = file.relative_to(folder).with_suffix("").parts if folder else (file.stem,)
         module = ".".join(part for part in (package, *names) if part and part != "__init__")
         try:
-            found = read_source(file)
+            found = read_source(file, brief=origin == "dlframe")
         except RegistrationError as error:
             faults.append(str(error))
             continue

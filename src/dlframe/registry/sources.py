@@ -46,16 +46,17 @@ class Source:
         path: Python file.
         only: Skip classes and functions with other names, and members after the constructor, to save four fifths of the
             time.
+        brief: Skip bodies of functions and members after constructors, to the same end: for files that a test reads both ways.
 
     Raises:
         RegistrationError: The file cannot be parsed.
     """
 
-    def __init__(self, path: Path, only: str = "") -> None:
+    def __init__(self, path: Path, only: str = "", *, brief: bool = False) -> None:
         self.path = path
         try:
             self.text = read_bytes(path, LARGEST)
-            self.tree = (outline(self.text, only) if only else None) or ast.parse(self.text)
+            self.tree = (outline(self.text, only) if only or brief else None) or ast.parse(self.text)
         except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
             line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             raise RegistrationError(f"{path}{line}: cannot be read: {getattr(error, 'msg', error)}") from None
@@ -423,17 +424,28 @@ class _Registrations:
 
 
 def outline(text: bytes, name: str) -> ast.Module | None:
-    """Parse a file without other classes and functions; None on failure."""
+    """Parse a file without members after constructors; None on failure. Lines keep their numbers.
+
+    Args:
+        text: Content of the file.
+        name: Class or function that is kept without the others; empty for all, where functions without a decorator lose
+            their parameters and bodies unless they are an argument of a call.
+    """
     kept, decorators = [], b""
     for part in re.split(rb"^(?=[^\s#)\]}])", text, flags=re.MULTILINE):
         if part.startswith(b"@"):
             decorators += part
             continue
-        definition = re.match(rb"(?:async )?(?:class|def) (\w+)", part)
-        if definition is None or definition[1] == name.encode():
+        definition, short = re.match(rb"(?:async )?(class|def) (\w+)", part), part
+        if definition and name and definition[2] != name.encode():
+            part, decorators, short = decorators + part, b"", b""
+        elif definition and definition[1] == b"class":
             head = re.match(rb"(?s:.*\n)([ \t]+)def __(?:init|new)__\b", part)
             end = head and re.compile(rb"^" + head[1] + rb"(?:@|def |async )", re.MULTILINE).search(part, head.end())
-            kept += [decorators, part[: end.start()] if end else part]
+            short = part[: end.start()] if end else part
+        elif definition and not name and not decorators and b"(" + definition[2] + b")" not in text:
+            short = b"def " + definition[2] + b"(): ...\n"
+        kept += [decorators, short, b"\n" * (part.count(b"\n") - short.count(b"\n"))]
         decorators = b""
     try:
         return ast.parse(b"".join(kept))
