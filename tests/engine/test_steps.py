@@ -42,19 +42,6 @@ class Lbfgs(torch.optim.LBFGS):
         super().__init__([p for group in params for p in group["params"]], lr=lr)
 
 
-@models.register("normed")
-class Normed(nn.Sequential):
-    """Batch normalization.
-
-    Args:
-        width: Features.
-    """
-
-    def __init__(self, spec: DataSpec, *, width: int = 8) -> None:
-        layers = nn.Linear(64, width), nn.BatchNorm1d(width), nn.Linear(width, len(spec.classes))
-        super().__init__(nn.Flatten(), *layers)
-
-
 @models.register("rooted")
 class Rooted(nn.Module):
     """A network whose gradient is NaN for an image of one color, with a finite loss."""
@@ -219,7 +206,7 @@ def test_an_optimizer_that_needs_a_closure_is_refused(tmp_path, plugin):
             "accumulate_grad_batches=32 is more than the 17 batches of an epoch: an epoch is one optimizer step",
         ),
         (
-            ["model=normed", "batch_size=359"],
+            ["model=resnet", "batch_size=359"],
             "1 of 1,078 training samples left out of each epoch, others each time: "
             "batch normalization needs 2 of a batch in each process",
         ),

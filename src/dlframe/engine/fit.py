@@ -109,7 +109,7 @@ def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> T
     elif config.trainer.precision == "64-true":
         task.double()  # as its weights are saved
     if config.networks:
-        pass_first_samples(task, config, dataset, memory_format_of(config))
+        pass_first_samples(task, config, dataset, memory_format_of(config, task))
     return task
 
 
@@ -172,7 +172,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         directions={f"val/{name}": metric.better for name, metric in config.metrics.items()},
         clip=config.run.gradient_clip_val,
         chunk=1 if several or any(map(_sees_batches, callbacks)) else config.run.steps_per_execution,
-        memory_format=memory_format_of(config),
+        memory_format=memory_format_of(config, task),
         log_every=config.run.log_every_n_steps,
         on_nan=config.run.on_nan,
         recorder=recorder,
@@ -313,7 +313,9 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
         _check_model_size(config, dataset, tensors, path)
         task = build_task(config, dataset, restored=True)
         checkpoint.restore(task, tensors, path)
-        learner = Learner(task, networks=(), memory_format=memory_format_of(config), metrics=extra_metrics(config, dataset))
+        learner = Learner(
+            task, networks=(), memory_format=memory_format_of(config, task), metrics=extra_metrics(config, dataset)
+        )
         return _tested(config, dataset, learner, _trainer(config, learner))
     except Exception as error:
         if not memory.ran_out(error):
@@ -397,8 +399,8 @@ def _strategy(config: Config, learner: Learner) -> str | Strategy:
     return "auto"
 
 
-def memory_format_of(config: Config) -> torch.memory_format:
-    return torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+def memory_format_of(config: Config, task: Task) -> torch.memory_format:
+    return task.memory_format(config.trainer.channels_last, config.trainer.accelerator)
 
 
 def _batches(
@@ -448,6 +450,6 @@ def batches(
         unlabeled=unlabeled,
         chunk=1 if shuffle else EVALUATION_CHUNK,
         workers=config.trainer.num_workers,
-        memory_format=memory_format_of(config),
+        memory_format=memory_format_of(config, task),
         resident={"auto": None, "device": True, "host": False}[config.trainer.resident],
     )

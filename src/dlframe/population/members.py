@@ -72,7 +72,7 @@ class Member:
         check_baseline(task, dataset, config.headline)
         if config.trainer.precision == "64-true":
             task = task.double()
-        if memory_format_of(config) == torch.channels_last:
+        if memory_format_of(config, task) == torch.channels_last:
             task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(config, "model", task.network("model"))
         loader = batches(

@@ -118,14 +118,12 @@ class Predictor:
         dtype = {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(self.config.trainer.precision)
         self.task.to(device=self.device, dtype=dtype)
         checkpoint.restore(self.task, tensors, weights)  # in the precision of training
-        if self._memory_format(torch) == torch.channels_last:
+        # That of the run: another one may round differently.
+        self._memory_format = self.task.memory_format(self.config.trainer.channels_last, self.config.trainer.accelerator)
+        if self._memory_format == torch.channels_last:
             self.task.to(memory_format=torch.channels_last)
         with self._inference(torch):
             self.task.begin_scoring()
-
-    def _memory_format(self, torch: Any) -> Any:
-        """Return the memory format of the run; other formats may round differently."""
-        return torch.channels_last if self.config.trainer.channels_last else torch.contiguous_format
 
     @contextmanager
     def _inference(self, torch: Any) -> Iterator[None]:
@@ -166,7 +164,7 @@ class Predictor:
             if isinstance(column, Ragged):
                 return Ragged(tensor(column.values), torch.from_numpy(column.offsets).to(self.device))
             values = torch.from_numpy(np.ascontiguousarray(column)).to(self.device)
-            return values.contiguous(memory_format=self._memory_format(torch)) if values.ndim == 4 else values
+            return values.contiguous(memory_format=self._memory_format) if values.ndim == 4 else values
 
         def on_cpu(output: Any) -> Any:
             return Ragged(output.values.cpu(), output.offsets.cpu()) if isinstance(output, Ragged) else output.cpu()

@@ -95,6 +95,16 @@ class Task(nn.Module, ABC):
 
     # --- data
 
+    def memory_format(self, channels_last: bool, accelerator: str) -> torch.memory_format:
+        """Return the memory order of images and weights.
+
+        On a CPU not NHWC where the model has a strided 1x1 convolution of fewer than 16 channels: its gradient writes beyond
+        its memory there (uxlfoundation/oneDNN issue 6035; torch 2.14.1).
+        """
+        if not channels_last or (accelerator == "cpu" and any(map(_overruns, self.modules()))):
+            return torch.contiguous_format
+        return torch.channels_last
+
     def features(self, batch: Batch) -> Batch:
         """Convert a batch for augmentations and the model, deterministically.
 
@@ -268,3 +278,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Return the outputs of the exported model, tensors (batch, ...) or `Ragged`."""
+
+
+def _overruns(module: nn.Module) -> bool:
+    """Return whether oneDNN's gradient of a layer writes beyond its memory in NHWC order."""
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels // module.groups < 16
