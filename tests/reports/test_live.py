@@ -249,3 +249,14 @@ def test_a_text_is_cut_by_its_columns() -> None:
     assert fitted("naïve", 3) == "na…"
     assert fitted("e\u0301a", 2) == "e\u0301a"
     assert [fitted("ab", n) for n in (0, 1, 2)] == ["", "…", "ab"]
+
+
+@pytest.mark.parametrize(("metric", "models", "told"), [("loss", "ab", False), ("loss", "aa", True), ("accuracy", "ab", True)])
+def test_losses_of_different_models_have_no_best(
+    metric: str, models: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [trial(number, value=0.5, options={"model": model}) for number, model in enumerate(models)]
+    live = LiveTable(2, Objective(metric=f"val/{metric}", better="min", unit=""))
+    live.update(trials)
+    assert ("best 0.5" in capsys.readouterr().out) == told
+    assert ("best 0.5" in "\n".join(live.table(80, 24))) == told

@@ -46,11 +46,11 @@ class LiveTable:
         new = [record for record in ended if record.number not in self.told]
         best: TrialRecord | None = None
         if not self.screen and new:
-            best = best_of((record for record in ended if record.number in self.told), self.objective)
+            best = self._best(record for record in ended if record.number in self.told)
         for record in new:
             self.told.add(record.number)
             if not self.screen:
-                best = best_of([*filter(None, [best]), record], self.objective) or best
+                best = self._best([*filter(None, [best]), record]) or best
                 say(self._line(record, best))
             elif record.state == "failed":
                 say(f"trial {record.number} failed: {record.failure or 'no reason given'}: {_options(record)}")
@@ -96,9 +96,15 @@ class LiveTable:
             )
         if len(shown) < len(running) + len(recent):
             lines.append(f"       and {len(running) + len(recent) - len(shown)} more running")
-        if best := best_of(self.records, self.objective):
+        if best := self._best(self.records):
             lines.append(f"best {self.objective.read.text(best.values[0])}, trial {best.number}: {_options(best, brief=True)}")
         return lines
+
+    def _best(self, records: Iterable[TrialRecord]) -> TrialRecord | None:
+        """Return the best trial; None for losses of different models, each of which has a scale of its own."""
+        models = {record.options.get("model") for record in self.records}
+        is_loss = self.objective.metric.rpartition("/")[2] == "loss"
+        return None if is_loss and len(models) > 1 else best_of(records, self.objective)
 
     def _left(self, before: str) -> str:
         """Return the time left, from the trials that have ended since the start: "about 3 min left"."""
