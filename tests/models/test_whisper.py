@@ -145,6 +145,19 @@ def test_long_recordings_are_cut_in_their_pauses(monkeypatch):
         task.model(features, ["a", "b"])
 
 
+def test_shorter_stretches(monkeypatch):
+    task = task_of(stretch_seconds=4)
+    features = task.features(batch(np.concatenate([sound(3.0), np.zeros(8000), sound(2.0, seed=1)]), sound(4.0)))["audio"]
+    seen: list[int] = []
+    given = task.model.encoded
+    monkeypatch.setattr(task.model, "encoded", lambda f: (seen.extend(f.lengths.tolist()), given(f))[1])
+    with torch.no_grad():
+        task.model.transcribe(features)
+    assert len(seen) == 3
+    assert 300 <= seen[0] <= 350
+    assert sum(seen[:2]) == len(features[0])
+
+
 def test_the_encoder_may_stay_as_it_is():
     task = task_of(trainable="decoder").train()
     given = task.features(batch(sound(0.5)))

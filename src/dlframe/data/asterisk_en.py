@@ -13,7 +13,7 @@ import numpy as np
 from dlframe.readers.audio.files import read_audio
 from dlframe.readers.audio.transcripts import Utterance, normalized, speech_set, stored, utterances_of
 from dlframe.readers.splits import by_hash
-from dlframe.registry import NonNegative, data
+from dlframe.registry import Natural, NonNegative, data
 from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import Package, expanded, member, members
 from dlframe.types import PARTS, DataError, Dataset, read_bytes, say
@@ -47,7 +47,7 @@ VERSION = 2
 
 
 @data.register("asterisk_en", inputs=("audio",), targets=("tokens",), files=("path",))
-def asterisk_en(*, path: str | None = None, max_seconds: NonNegative = 0.0) -> Dataset:
+def asterisk_en(*, path: str | None = None, max_seconds: NonNegative = 0.0, split_seed: Natural = 0) -> Dataset:
     """Announcements of the Asterisk telephone exchange in English, one speaker, 8 kHz.
 
     Real recordings, 551. What stands in brackets of any kind is not spoken: tones, beeps and silence, whose recordings are
@@ -57,6 +57,7 @@ def asterisk_en(*, path: str | None = None, max_seconds: NonNegative = 0.0) -> D
     Args:
         path: Folder of the recordings with core-sounds-en.txt, as published; null fetches Debian's packages.
         max_seconds: Length of training recordings above which they are left out; 0 for no limit.
+        split_seed: Number of the split: each draws another one.
     """
     folder = expanded(path) if path is not None else None
     listed = (folder / LIST) if folder else member(TEXTS, f"{LIST}.gz")
@@ -75,7 +76,8 @@ def asterisk_en(*, path: str | None = None, max_seconds: NonNegative = 0.0) -> D
         first: dict[str, str] = {}
         for key in keys:
             first.setdefault(texts[key], key)
-        parts = by_hash([""] * len(keys), [first[texts[key]] for key in keys], (0.8, 0.1, 0.1))
+        drawn = f"{split_seed} " if split_seed else ""
+        parts = by_hash([""] * len(keys), [drawn + first[texts[key]] for key in keys], (0.8, 0.1, 0.1))
         found = {
             part: [Utterance(keys[i], texts[keys[i]], "", read_audio(files[keys[i]], RATE).samples) for i in index]
             for part, index in zip(PARTS, parts, strict=True)
@@ -95,11 +97,11 @@ def asterisk_en(*, path: str | None = None, max_seconds: NonNegative = 0.0) -> D
             sample_rate=RATE,
             alphabet=ALPHABET,
             source=str(path) if path is not None else "apt asterisk-core-sounds-en-wav",
-            splits="80/10/10 by hash",
+            splits="80/10/10 by hash" + f", split {split_seed}" * bool(split_seed),
             fitted={"text": {"lower": True, "punctuation": False, "language": ""}},
         )
 
-    return decoded("asterisk_en", cache_key([listed, *files.values()], VERSION), decode, read)
+    return decoded("asterisk_en", cache_key([listed, *files.values()], VERSION, split_seed), decode, read)
 
 
 def _texts(file: Path) -> dict[str, str]:

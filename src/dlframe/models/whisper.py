@@ -235,6 +235,7 @@ class Whisper(nn.Module):
         trainable: Trained parts: all, or the decoder alone, at a third of the cost of a step.
         pad_seconds: Length to which shorter recordings are padded with silence. 30 is that of the published training, and
             costs as much as 30 s of speech.
+        stretch_seconds: Longest stretch that is decoded at once; longer recordings are cut where they are quietest.
     """
 
     token_bytes: Tensor
@@ -248,6 +249,7 @@ class Whisper(nn.Module):
         weights: str = "none",
         trainable: Literal["all", "decoder"] = "all",
         pad_seconds: Annotated[float, Interval(ge=0, le=30)] = 0.0,
+        stretch_seconds: Annotated[float, Interval(ge=2, le=30)] = 30.0,
     ) -> None:
         super().__init__()
         if weights == "package" and architecture not in PACKAGES:
@@ -261,6 +263,7 @@ class Whisper(nn.Module):
         self.end = len(self.letters) or byte_pairs.SIZE
         self.start = (self.end + 1,) if self.letters else (START, NO_TIMES)
         self.pad_frames = round(pad_seconds / HOP)
+        self.most_frames = round(stretch_seconds / HOP) + MOST_FRAMES - STEPS * STRIDE
         width, depth, num_heads = SIZES[architecture]
         self.encoder = Encoder(width, depth, num_heads)
         self.decoder = Decoder(width, depth, num_heads, tokens)
@@ -389,9 +392,9 @@ class Whisper(nn.Module):
     def transcribe(self, features: Ragged, texts: Sequence[str] = ()) -> Written:
         """Return the text of each recording, and with `texts` their negative log-likelihood.
 
-        A recording of more than 30 s is cut where it is quietest, into stretches of 15 to 30 s.
+        A recording of more than `stretch_seconds` is cut where it is quietest, into stretches of half of them or more.
         """
-        if int(features.lengths.max()) <= MOST_FRAMES:
+        if int(features.lengths.max()) <= self.most_frames:
             encoded, inside = self.encoded(features)
             audio = self.decoder.audio(encoded)
             found = self._greedy(audio, inside)
@@ -400,7 +403,7 @@ class Whisper(nn.Module):
             return Written([self.decode(tokens) for tokens, _ in found], confidence, surprise)
         written, surprises = [], []
         for sample, frames in enumerate(features):
-            ends = [*cuts(-frames.logsumexp(1).cpu().numpy(), STEPS * STRIDE), len(frames)]
+            ends = [*cuts(-frames.logsumexp(1).cpu().numpy(), self.most_frames), len(frames)]
             pieces = frames.split(np.diff(ends, prepend=0).tolist())
             stretches = [
                 self.transcribe(alone(piece), texts[sample : sample + 1] if len(pieces) == 1 else ()) for piece in pieces
