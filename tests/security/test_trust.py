@@ -273,7 +273,7 @@ def test_a_live_run_sends_the_token_to_its_server_only(
     assert {authorization for _, _, authorization, _ in server.seen} == {f"Bearer {TOKEN}"}
 
 
-@pytest.mark.parametrize("name", ["tracking.json", "tracking.new", ".tracking.lock", "tracking.log"])
+@pytest.mark.parametrize("name", ["tracking.json", ".tracking.lock", "tracking.log"])
 def test_what_an_upload_notes_follows_no_link(
     name: str, written: Callable[..., Path], server: Server, tmp_path: Path, capsys: Any
 ) -> None:

@@ -83,8 +83,7 @@ def load(overrides: Sequence[str]) -> Config:
         if error.key not in assignments and (place := locations.get(error.key)):
             raise ConfigError(f"{place}: {error}", error.key) from None
         raise
-    plugins.preload((group, config.values[group]["name"]) for group in GROUPS if group not in LISTS)
-    plugins.preload((group, options["name"]) for group in LISTS for options in config.values[group].values())
+    plugins.preload(config.chosen)
     return config
 
 

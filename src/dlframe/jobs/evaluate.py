@@ -78,10 +78,7 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     if run.others:
         path = folder / f"predictions-{run.dataset.fingerprint}.parquet"
         run_directory.check_links(folder, "test")
-        try:
-            run_directory.write_predictions(table, path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from None
+        run_directory.write_predictions(table, path)
         say(f"predictions {path}")
     return result
 
@@ -140,6 +137,8 @@ def prepared(
             raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
+    if changed := run_directory.changed_code(folder, config):
+        say(f"warning: {'; '.join(changed)}; results may differ", error=True)
     before = run_directory.read_data(folder)
     config = before.located(config) if not data else config
     if data:

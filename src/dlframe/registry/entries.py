@@ -39,6 +39,8 @@ class Entry:
         target: "package.module:Class" of an adopted class.
         left_out: Parameters of an adopted class without an option.
         takes: Optional arguments of the group that it has.
+        code: Folder or file of its plugin.
+        distribution: Installed distribution of its plugin, "name 1.0"; empty for a folder or file.
         unavailable: Reason and fix if the package is not installed.
         load: Function that imports the module.
         factory: The class or function, once imported.
@@ -54,6 +56,8 @@ class Entry:
     target: str = ""
     left_out: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    code: Path | None = None
+    distribution: str = ""
     unavailable: str = ""
     load: Callable[[], object] | None = field(default=None, compare=False, repr=False)
     factory: Callable[..., Any] | None = field(default=None, compare=False, repr=False)

@@ -9,9 +9,9 @@ from typing import Any
 
 from dlframe.config import Config, load_saved
 from dlframe.runs import journal
-from dlframe.runs.run_directory import FREE, RESULT, check_links, flat, has_same_versions, identity, title
+from dlframe.runs.run_directory import FREE, RESULT, changed_code, check_links, flat, has_same_versions, identity, title
 from dlframe.storage.known import is_known
-from dlframe.types import ConfigError, nearest, say
+from dlframe.types import ConfigError, DataError, nearest, say
 
 
 def find(config: Config) -> Path | None:
@@ -80,7 +80,8 @@ class Finished:
                     continue
                 if is_known(run=folder) and journal.ended(folder) == "FINISHED" and has_same_versions(folder):
                     self._known.setdefault(_job(parameters, tags.get("data.fingerprint")), folder)
-        return self._known.get(_job(dict(flat(config.values)), fingerprint))
+        found = self._known.get(_job(dict(flat(config.values)), fingerprint))
+        return found if found and not changed_code(found, config) else None
 
 
 UNCOUNTED = {*FREE, "run_name", "experiment_name"}
@@ -102,7 +103,7 @@ def _beginning(folder: Path) -> dict[str, Any]:
     """Return the first record of a run's journal; empty without one."""
     try:
         record, _ = next(journal.follow(folder))
-    except (StopIteration, OSError):
+    except (StopIteration, DataError):
         return {}
     return record if record["kind"] == "start" and isinstance(record.get("time"), int) else {}
 

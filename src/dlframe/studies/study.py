@@ -47,7 +47,7 @@ class Manifest:
         pruner: Name and options of the pruner.
         seed: Seed of the sampler.
         seeds: Seeds of a trial.
-        plugins: Component of a plugin -> hash of its file.
+        plugins: File of a plugin -> hash, or its distribution -> version.
         packages: Versions when it began.
         trials: Number of trials.
         storage: Address of the trials.

@@ -13,7 +13,7 @@ from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
 from dlframe.tracking.store import check_store, reachable
 from dlframe.tracking.tracker import upload
 from dlframe.tracking.upload_state import UploadState, beginning, has_pending
-from dlframe.types import ConfigError, TrackingError, say
+from dlframe.types import ConfigError, DlframeError, TrackingError, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
             _check(folder, uri, checked, named=bool(folders))
             said = upload(folder, uri=uri)
             owed = has_pending(folder)
-        except (TrackingError, OSError) as error:
+        except (DlframeError, OSError) as error:
             said, owed = str(error), True
         uploaded, pending = uploaded + (not owed), pending + owed
         say(_line(folder, said))

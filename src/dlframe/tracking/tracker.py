@@ -16,7 +16,7 @@ from dlframe.runs.environment import python
 from dlframe.storage.known import remember, runs_of
 from dlframe.tracking.store import QUIET, check_store
 from dlframe.tracking.upload_state import LOCK, LOG, beginning, has_pending, pending_message
-from dlframe.types import TrackingError
+from dlframe.types import TrackingError, appended
 
 LONGEST = 512
 """Bytes of a folder's name that is written to a pipe at once, by POSIX's rule."""
@@ -52,7 +52,7 @@ class Tracker:
             remember(runs=runs_of(folder.resolve()))
         if running and running[-1]._takes(folder, store):
             return running[-1]
-        with (folder / LOG).open("ab") as log:
+        with appended(folder / LOG, folder) as log:
             process = subprocess.Popen(
                 python("-m", "dlframe.tracking", str(folder)),
                 stdin=subprocess.PIPE,

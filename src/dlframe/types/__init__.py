@@ -20,7 +20,7 @@ from dlframe.types.errors import (
     normalized,
     printable,
 )
-from dlframe.types.files import NO_ROOM, no_room, opened, read_bytes, read_text
+from dlframe.types.files import NO_ROOM, appended, no_room, opened, read_bytes, read_text, replacing, written
 from dlframe.types.results import Estimate, Metric, Result, declared
 from dlframe.types.studies import Objective, TrialRecord, best_of
 from dlframe.types.terminal import Screen, say
@@ -54,6 +54,7 @@ __all__ = [
     "TrainingError",
     "TrialRecord",
     "WorkerError",
+    "appended",
     "best_of",
     "check_dataset",
     "declared",
@@ -65,6 +66,8 @@ __all__ = [
     "printable",
     "read_bytes",
     "read_text",
+    "replacing",
     "say",
     "taken",
+    "written",
 ]
