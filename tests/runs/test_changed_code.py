@@ -78,7 +78,9 @@ def test_a_run_does_not_go_on_with_other_code(file: str, plugin: Path, tmp_path:
     (plugin.parent / "unused.py").write_text("a = 2\n")
     changed = plugin.parent / file
     changed.write_text(changed.read_text() + "\n# changed\n")
-    with pytest.raises(ConfigError, match=rf"^resume: .* was begun with other code: {file} of plugin 'mine' changed\. To contin"):
+    with pytest.raises(
+        ConfigError, match=rf"^resume: .* was begun with other code: {file} of plugin 'mine' changed\. To contin"
+    ):
         run(load(options(plugin, tmp_path, "resume=auto")))
     assert journal.ended(folder) == ""
     capsys.readouterr()

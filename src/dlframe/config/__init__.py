@@ -124,5 +124,5 @@ def load_saved(path: Path, plugin_paths: Sequence[str] = (), overrides: Sequence
         return check(values)
     except ConfigError as error:
         named = values.get("plugin_paths") if not plugin_paths else None
-        hint = f" The run had plugins, which are code; if you trust them: plugin_paths={named}" if named else ""
+        hint = " The run had plugins, which are code. If you trust them, name them: plugin_paths=PATH" if named else ""
         raise ConfigError(f"{path}: {error}{hint}", error.key) from None

@@ -75,7 +75,7 @@ def run(
     if is_main():
         before = resume.at(config, folder) if folder else resume.find(config)
     if before and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
-        return _summarized(run_directory.read_result(before), pending)
+        return _summarized(run_directory.read_result(before), config, pending)
     tracking_uri = tracking_uri_of(config)
     dataset = load_data(run_directory.read_data(before).located(config) if before else config)
     with Signals() as signals:
@@ -123,7 +123,7 @@ def run(
                 pending += [tracker] if tracker not in pending else []
             elif tracker and (late := tracker.wait()):
                 say(late, error=True)
-    return _summarized(result, pending)
+    return _summarized(result, config, pending)
 
 
 def begin(
@@ -147,10 +147,10 @@ def begin(
     return RunRecorder(config, folder, journal, signals, watch)
 
 
-def _summarized(result: Result, pending: list[Tracker] | None) -> Result:
+def _summarized(result: Result, config: Config, pending: list[Tracker] | None) -> Result:
     """The result, also in the terminal, unless it is one of a grid's."""
     if pending is None:
-        say(*terminal.summary(result).split("\n"))
+        say(*terminal.summary(result, config.overrides).split("\n"))
     return result
 
 

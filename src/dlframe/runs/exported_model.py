@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dlframe.config import Config, load_saved
+from dlframe.config.yaml_files import LARGEST as LARGEST_CONFIG
 from dlframe.readers.arrays import columns_of, converted
 from dlframe.registry import GROUPS
 from dlframe.runs.recorder import read_metadata
@@ -44,16 +45,28 @@ Columns = dict[str, Any]
 def export(config: Config, spec: DataSpec, task: Task, weights: Path, folder: Path) -> None:
     """Write config, spec, weights and signature of a model."""
     run = folder.parent
-    for source, name in ((run / "config.yaml", "config.yaml"), (weights, "weights.safetensors")):
-        with opened(source, inside=run) as file, replacing(folder / name, run) as unfinished, unfinished.open("wb") as copy:
-            shutil.copyfileobj(file, copy)
+    try:
+        text = read_text(run / "config.yaml", LARGEST_CONFIG, inside=run)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run}: is damaged: {error}") from None
+    with (
+        replacing(folder / "weights.safetensors", run) as unfinished,
+        opened(weights, run) as file,
+        unfinished.open("wb") as copy,
+    ):
+        shutil.copyfileobj(file, copy)
     size = config.run.batch_size
     batch = size if isinstance(size, int) else read_metadata(run, "batch_size") or BATCH
     described = {"format": FORMAT, "plugins": _plugins(config), "batch": min(4 * batch, BATCH), **dataclasses.asdict(spec)}
     signature = {"inputs": _tensors(spec.inputs), "outputs": _tensors(task.outputs())}
-    for name, text in (("signature.json", json.dumps(signature)), ("spec.json", json.dumps(described, ensure_ascii=False))):
+    texts = {
+        "config.yaml": text,
+        "signature.json": json.dumps(signature),
+        "spec.json": json.dumps(described, ensure_ascii=False),
+    }
+    for name, content in texts.items():
         with replacing(folder / name, run) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+            unfinished.write_text(content, encoding="utf-8")
 
 
 def _plugins(config: Config) -> dict[str, str]:

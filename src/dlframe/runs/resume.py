@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.config import Config, load_saved
+from dlframe.config.yaml_files import read as read_yaml
 from dlframe.runs import journal
 from dlframe.runs.run_directory import FREE, RESULT, changed_code, check_links, flat, has_same_versions, identity, title
 from dlframe.storage.known import is_known
-from dlframe.types import ConfigError, DataError, nearest, say
+from dlframe.types import ConfigError, DataError, nearest, quoted, say
 
 
 def find(config: Config) -> Path | None:
@@ -32,7 +33,8 @@ def find(config: Config) -> Path | None:
             own = [(time, folder) for time, folder in same if is_known(run=folder)]
             if same and not own:
                 name = max(same)[1]
-                note = f"note: {name} has this config, but was not started by you in this place. To continue it: resume={name}"
+                option = quoted(f"resume={name}")
+                note = f"note: {name} has this config, but was not started by you in this place. To continue it: {option}"
                 say(note, error=True)
             return _checked(max(own)[1]) if own else None
     folder = Path(config.run.resume)
@@ -96,6 +98,7 @@ def _job(options: dict[str, Any], fingerprint: Any) -> str:
 
 def _checked(folder: Path) -> Path:
     check_links(folder)
+    read_yaml(folder / "config.yaml", inside=folder)  # a run whose files are damaged is not trained first
     return folder
 
 

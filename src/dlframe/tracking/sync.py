@@ -10,6 +10,7 @@ from pathlib import Path
 from dlframe.config import load_options
 from dlframe.runs import journal
 from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
+from dlframe.storage.private import is_own
 from dlframe.tracking.store import check_store, reachable
 from dlframe.tracking.tracker import upload
 from dlframe.tracking.upload_state import UploadState, beginning, has_pending
@@ -97,6 +98,8 @@ def _check(folder: Path, uri: str, checked: dict[str, str], *, named: bool) -> N
     """Raise if a run cannot be uploaded; `checked` caches errors of stores."""
     if journal.being_written(folder):
         raise TrackingError(f"{folder}: another process is writing and uploading this run")
+    if not named and not is_own(folder) and not is_known(run=folder):
+        raise TrackingError(f"{folder}: belongs to another user. To upload it from here, name the run")
     if not named and (host := _elsewhere(folder)):
         raise TrackingError(f"{folder}: runs or was interrupted on host {host}. To upload it from here, name the run")
     store = (beginning(folder) or {}).get("uri", "")

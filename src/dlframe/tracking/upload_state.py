@@ -6,14 +6,13 @@ import glob
 import json
 import os
 import re
-import shlex
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from dlframe.runs import journal
 from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
-from dlframe.types import TrackingError, read_text, replacing
+from dlframe.types import TrackingError, command_line, read_text, replacing
 
 FILE = "tracking.json"
 LOCK = ".tracking.lock"
@@ -159,7 +158,7 @@ def pending_message(folder: Path, state: UploadState | None = None) -> str:
     why = f" ({state.error})" if state.error else ""
     if waiting or state.error:
         records = "1 record" if waiting == 1 else f"{waiting} records"
-        command = f"python -m dlframe sync {shlex.quote(str(folder))}"
+        command = command_line("sync", folder)
         return f"{records} in {folder / journal.FILE} not uploaded to MLflow yet{why}. Upload: {command}"
     if state.refused:
         records = "1 record" if state.refused == 1 else f"{state.refused} records"

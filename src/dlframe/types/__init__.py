@@ -23,7 +23,7 @@ from dlframe.types.errors import (
 from dlframe.types.files import NO_ROOM, appended, no_room, opened, read_bytes, read_text, replacing, written
 from dlframe.types.results import Estimate, Metric, Result, declared
 from dlframe.types.studies import Objective, TrialRecord, best_of
-from dlframe.types.terminal import Screen, say
+from dlframe.types.terminal import Screen, command_line, quoted, say
 
 __all__ = [
     "NO_ROOM",
@@ -57,6 +57,7 @@ __all__ = [
     "appended",
     "best_of",
     "check_dataset",
+    "command_line",
     "declared",
     "located",
     "nearest",
@@ -64,6 +65,7 @@ __all__ = [
     "normalized",
     "opened",
     "printable",
+    "quoted",
     "read_bytes",
     "read_text",
     "replacing",
