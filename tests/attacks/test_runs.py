@@ -61,7 +61,7 @@ def test_what_lies_beside_the_config(kind: str, refused: Callable[..., str], str
     assert refused("test", str(stranger)).startswith("theirs: is damaged: ")
 
 
-OVERRIDES = ["epochs=range(0,1000000000)", "plugin_paths=evil.py", "model.width=choice(1,2)", "run_name=$(touch ran)"]
+OVERRIDES = ["epochs=range(0,1000000000)", "model.width=choice(1,2)", "run_name=$(touch ran)"]
 
 
 @pytest.mark.parametrize("override", OVERRIDES)
@@ -74,6 +74,16 @@ def test_overrides_are_only_shown(override: str, guarded: Callable[..., Any], st
     (line,) = (line for line in shown(capsys.readouterr().out).splitlines() if " -m dlframe -m " in line)
     (typed,) = (word for word in shlex.split(line) if word.startswith(override.split("=")[0]))
     assert typed.replace("'", "") == override
+
+
+@pytest.mark.parametrize("override", ["plugin_paths=evil.py", "tracking.uri=http://evil", "runs=/elsewhere", "data.path=../x"])
+def test_no_command_has_code_or_an_address_of_a_run(override: str, guarded: Any, stranger: Path, capsys: Any) -> None:
+    (stranger / "overrides.txt").write_text(f"model=mlp\n{override}")
+    with guarded():
+        assert main(["test", str(stranger)]) == 0
+    said = shown(capsys.readouterr().out)
+    assert override.partition("=")[2] not in said
+    assert f"without {override.partition('=')[0]}: " in said
 
 
 @pytest.mark.parametrize("arguments", [["list", "model"], ["model=evil"]])

@@ -468,7 +468,7 @@ def test_data_that_have_changed(folder):
             "plugin_paths: []",
             "plugin_paths: [evil.py]\nmodle: 3",
             "modle: no such option. Did you mean 'model'? See: python -m dlframe --help"
-            " The run had plugins, which are code; if you trust them: plugin_paths=['evil.py']",
+            " The run had plugins, which are code. If you trust them, name them: plugin_paths=PATH",
         ),
         ("name: mlp", "name: [&a {}, *a]", None),
     ],

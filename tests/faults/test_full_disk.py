@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from tests.conftest import until
 from tests.faults.conftest import SmallDisk
 from tests.faults.matrix import Server, Training, the_run
 
+from dlframe.cli import main
 from dlframe.runs.journal import ended, history
 from dlframe.runs.recorder import states
+from dlframe.runs.run_directory import FOLDER_VARIABLE
 
 SMALL = ("model=mlp", "model.width=8", "tracking=none", "log_every_n_steps=1", "epochs=30")
 STATES = ("checkpoint.every_n_minutes=0", "checkpoint.every_n_steps=20", "checkpoint.max_to_keep=2")
@@ -78,3 +81,16 @@ def test_a_run_that_cannot_end_says_so_and_goes_on_later(
     assert training.status() == 0, training.said()
     assert f"resumes {folder}" in training.said()
     assert history(folder) == history(undisturbed)
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(
+    small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    small_disk.fill()
+    assert main([*SMALL, f"runs={small_disk.path}"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: ")
+    assert "No space left on device" in said[-1]
+    assert [path.name for path in small_disk.path.iterdir()] == ["ballast"]
+    assert FOLDER_VARIABLE not in os.environ

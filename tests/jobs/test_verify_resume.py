@@ -18,11 +18,13 @@ from tests.conftest import dlframe
 
 from dlframe.cli import main
 from dlframe.config import load
+from dlframe.jobs import verify_resume
 from dlframe.jobs.train import run
 from dlframe.jobs.verify_resume import Comparison, compare, difference
 from dlframe.runs.journal import FILE, Journal, history
 from dlframe.runs.recorder import BEST
 from dlframe.storage import checkpoint
+from dlframe.types import DlframeError
 
 STATE = Path("checkpoints", "state-000000017.safetensors")
 
@@ -187,6 +189,45 @@ def verified(folder: Path, *arguments: str) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of a verification with the plugin at hand."""
     done = dlframe("verify-resume", "model=mlp", "epochs=80", f"plugin_paths={PLUGIN}", *arguments, cwd=folder)
     return done.returncode, done.stdout, done.stderr
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, steps: list[int], whole: Path) -> list[float | None]:
+    """Have the trainings of verify-resume be killed where they leave these newest states; the moments of the kills."""
+    moments: list[float | None] = []
+
+    def train(command: object, runs: Path, *, kill_after: float | None = None) -> Path:
+        if runs.name == "reference" or kill_after is None:
+            return Path(shutil.copytree(whole, runs / "run"))
+        moments.append(kill_after)
+        raise TimeoutError
+
+    monkeypatch.setattr(verify_resume, "_train", train)
+    monkeypatch.setattr(verify_resume, "_step", lambda runs: ([0, *steps])[min(len(moments), len(steps))])
+    return moments
+
+
+BRIEF = ["model=mlp", "model.width=8", "epochs=2"]
+
+
+def test_kills_before_the_first_state_count_as_none(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    moments = killed(monkeypatch, [0, 0, 17, 0, 34], whole)
+    assert verify_resume.verify(BRIEF, kills=2, seed=0) == 0
+    assert len(moments) == 5
+    said = capsys.readouterr().out
+    assert said.count("before the first state: nothing to continue from") == 3
+    assert "identical: 2 kills" in said
+
+
+def test_a_training_that_was_never_continued_is_not_called_identical(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    moments = killed(monkeypatch, [0], whole)
+    with pytest.raises(
+        DlframeError, match=r"^verify-resume: every kill came before the first state, so nothing was continued\."
+    ):
+        verify_resume.verify(BRIEF, kills=2, seed=0)
+    assert len(moments) == verify_resume.EARLY * 2
+    assert "identical" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import shlex
+from pathlib import Path
 
 from dlframe.reports.table import Row, table
 from dlframe.reports.terminal import summary
@@ -30,6 +33,31 @@ def test_the_summary_tells_undefined_resamples_metrics_and_notes():
         "test f1 50.00 % (95 % interval 20.00 to 80.00 %, 60 samples); base rate 10.00 %; 1.0 s",
         "     kappa undefined",
     ]
+
+
+THEIRS = ["model=mlp", "data.path=mine", "plugin_paths=evil.py", "tracking.uri=x", "model.file=a/b", "run_name=$HOME"]
+
+
+def commands(typed: list[str]) -> list[str]:
+    told = dataclasses.replace(result(Estimate(0.5, 0.2, 0.8)), folder=Path("a run"), overrides=THEIRS)
+    return summary(told, typed).splitlines()[-5:]
+
+
+def test_what_only_a_run_directory_names_is_in_no_command():
+    """No code, no file, no address: whoever pastes the line has not chosen them."""
+    assert commands(["plugin_paths=own.py"]) == [
+        "run  'a run'",
+        "next python -m dlframe test 'a run' plugin_paths=own.py",
+        "     python -m dlframe -m plugin_paths=own.py model=mlp 'run_name=$HOME' seed=0,1,2",
+        "     python -m dlframe ui runs=.",
+        "     without data.path, model.file, plugin_paths, tracking.uri: only the run directory names it, so look at "
+        "overrides.txt before you type it",
+    ]
+
+
+def test_what_was_typed_is_in_the_commands():
+    (*_, again, _) = commands(THEIRS)
+    assert shlex.split(again)[4:-1] == THEIRS
 
 
 def test_the_table_of_a_sweep_tells_undefined_resamples():

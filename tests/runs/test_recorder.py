@@ -9,7 +9,7 @@ import torch
 
 from dlframe.config import load
 from dlframe.runs import recorder
-from dlframe.runs.journal import Journal
+from dlframe.runs.journal import FILE, Journal
 from dlframe.runs.recorder import BEST, RunRecorder, states
 from dlframe.runs.signals import Signals
 from dlframe.storage import checkpoint
@@ -91,6 +91,28 @@ def test_a_run_goes_on_from_its_newest_state_with_the_time_that_it_took(kept, tm
     assert again.seconds == 61.0
     assert again.step == 4
     assert (again.should_save(7, 1), again.should_save(8, 2)) == (False, True)
+
+
+def test_records_that_a_state_counts_on_and_that_are_gone_are_told(kept, tmp_path, capsys):
+    run = kept()
+    run.log_metrics(1, {"loss": 0.5})
+    save(run, 4)
+    assert kept().latest_checkpoint()
+    assert "warning" not in capsys.readouterr().err
+    (tmp_path / FILE).write_bytes(b"")
+    again = kept()
+    again.journal.write("start", name="x" * 200)  # as a process does before it looks for a state
+    assert again.latest_checkpoint()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / FILE}: lost ")
+    assert line.endswith(" bytes of records that state-000000004.safetensors counts on: earlier metrics are missing")
+
+
+@pytest.mark.parametrize(("done", "place"), [(False, "epoch 4"), (True, "the end of training")])
+def test_where_a_run_goes_on_is_said(kept, done, place, capsys):
+    kept().save({"progress": {"done": done}}, {"step": 8, "epoch": 3})
+    assert kept().latest_checkpoint()
+    assert capsys.readouterr().out == f"resumed from step 8, {place}\n"
 
 
 def damage_end(file: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -23,7 +25,7 @@ from dlframe.reports.table import Row
 from dlframe.runs.run_directory import warn_of_versions
 from dlframe.tracking.store import connection_error
 from dlframe.tracking.ui import show
-from dlframe.types import DlframeError, printable, say
+from dlframe.types import DlframeError, command_line, printable, say
 
 SOURCE = Path(sys.modules["dlframe"].__file__ or "").parent
 PAINTS = {
@@ -306,3 +308,39 @@ def test_nothing_else_writes_to_the_terminal(file: Path) -> None:
 )
 def test_a_write_is_found(code: str) -> None:
     assert list(writes(ast.parse(code))) != []
+
+
+def pasted(tree: ast.AST) -> Iterator[str]:
+    """Commands of a file that are put together from words by hand, so that these are not quoted."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            begun = False
+            for part in node.values:
+                begun = begun or (isinstance(part, ast.Constant) and "python -m dlframe " in f"{part.value} ")
+                if begun and isinstance(part, ast.FormattedValue):
+                    yield f"line {node.lineno}: {ast.unparse(node)}"
+                    break
+        elif isinstance(node, ast.BinOp) and re.search(r"python -m dlframe [^']*' \+", ast.unparse(node)):
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda file: file.relative_to(SOURCE).as_posix())
+def test_every_command_is_made_by_one_function(file: Path) -> None:
+    """Which quotes its words: those of a run directory, a name of a file."""
+    names = ("types/terminal.py", "cli/help.py")  # its own words only
+    if file.relative_to(SOURCE).as_posix() not in names:
+        assert list(pasted(ast.parse(file.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize("code", ["f'Try: python -m dlframe test {run}'", "'Try: python -m dlframe test ' + run"])
+def test_a_command_by_hand_is_found(code: str) -> None:
+    assert list(pasted(ast.parse(code))) != []
+
+
+@pytest.mark.parametrize("word", ["a b", "$(touch ran)", "a;b", "`x`", "a\nb", "a'b", "!x", "~", "*", "wid\u200bth", "\x1b[2J"])
+def test_a_command_is_safe_to_paste(word: str) -> None:
+    made = command_line("test", word)
+    harmless(made)
+    assert "\n" not in made
+    assert shlex.split(made)[3:] == ["test", printable(word)]
+    assert made.removeprefix("python -m dlframe test ")[0] == "'"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.security.conftest import TOKEN
+from tests.security.conftest import NOBODY, TOKEN, needs_root
 from tests.security.hostile import Server
 
 from dlframe.cli import main
@@ -273,7 +273,7 @@ def test_a_live_run_sends_the_token_to_its_server_only(
     assert {authorization for _, _, authorization, _ in server.seen} == {f"Bearer {TOKEN}"}
 
 
-@pytest.mark.parametrize("name", ["tracking.json", "tracking.new", ".tracking.lock", "tracking.log"])
+@pytest.mark.parametrize("name", ["tracking.json", ".tracking.lock", "tracking.log"])
 def test_what_an_upload_notes_follows_no_link(
     name: str, written: Callable[..., Path], server: Server, tmp_path: Path, capsys: Any
 ) -> None:
@@ -282,3 +282,17 @@ def test_what_an_upload_notes_follows_no_link(
     assert main(["sync", str(run), f"uri={server.uri}"]) == 1
     assert f"{run / name} must not be a link. Remove it" in capsys.readouterr().out
     assert not (tmp_path / "outside").exists()
+
+
+@needs_root
+def test_a_folder_of_another_user_is_written_to_only_where_it_is_named(
+    written: Callable[..., Path], server: Server, capsys: Any
+) -> None:
+    run = written(server.uri)
+    os.chown(run, NOBODY, NOBODY)
+    before = sorted(path.name for path in run.iterdir())
+    assert main(["sync", f"uri={server.uri}"]) == 1
+    assert f"{Path('runs/run')}: belongs to another user. To upload it from here, name the run" in capsys.readouterr().out
+    assert (sorted(path.name for path in run.iterdir()), server.files()) == (before, {})
+    assert main(["sync", str(run), f"uri={server.uri}"]) == 0
+    assert "result.json" in server.files() or server.metrics()

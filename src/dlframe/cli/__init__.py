@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
 from dlframe.runs.environment import is_main, leave_current_folder
 from dlframe.runs.signals import RunInterrupted
 from dlframe.storage.private import keep_kernels_private
-from dlframe.types import ConfigError, DlframeError, nearest, no_room, printable, say
+from dlframe.types import ConfigError, DlframeError, command_line, nearest, no_room, printable, say
 
 FLAGS = {"-h": "help", "--help": "help", "-m": "-m", "--multirun": "-m"}
 """Flag -> its command. A flag may stand anywhere."""
@@ -92,8 +91,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:
         rest.append("-m")
     elif "-m" in flags:
         if name not in (None, TRAIN):
-            command = shlex.join([str(name), *rest])
-            raise ConfigError(f"-m: is for training only. Received: {name}. Try: python -m dlframe {command}")
+            raise ConfigError(f"-m: is for training only. Received: {name}. Try: {command_line(name, *rest)}")
         name = "-m"
     if "help" in flags and name != "help":
         # Of a command that is typed already, only the help is wanted, whatever follows.
@@ -101,7 +99,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     command = COMMANDS[name or TRAIN]
     for word in rest if command.trains else ():
         if word in COMMANDS:
-            raise ConfigError(f"{word}: a command comes first. See: python -m dlframe {word} --help")
+            raise ConfigError(f"{word}: a command comes first. See: {command_line(word, '--help')}")
     return command, rest
 
 

@@ -11,7 +11,7 @@ from dlframe.config import OPTIONS, names
 from dlframe.config.settings import option_set, settings
 from dlframe.inspection.show import option_lines
 from dlframe.registry import CHOICES, GROUPS, REGISTRIES, STUDY_CHOICES, plugins
-from dlframe.types import ConfigError, nearest, say
+from dlframe.types import ConfigError, command_line, nearest, say
 
 EXAMPLES = """\
 Choices  {choices}
@@ -31,12 +31,12 @@ def main(arguments: Sequence[str]) -> int:
     """
     if len(arguments) > 1:
         received = " ".join(arguments)
-        raise ConfigError(f"help: must be one command. Received: {received}. Try: python -m dlframe help {arguments[0]}")
+        raise ConfigError(f"help: must be one command. Received: {received}. Try: {command_line('help', arguments[0])}")
     for name in arguments:
         if name not in COMMANDS:
             is_choice = name.partition("=")[0] in (*REGISTRIES, *CHOICES, *STUDY_CHOICES) and "=" in name
             hint = (
-                f" Try: python -m dlframe show {name}"
+                f" Try: {command_line('show', name)}"
                 if is_choice
                 else f"{nearest(name, words())} See: python -m dlframe --help"
             )

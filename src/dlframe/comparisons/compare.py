@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,7 +18,7 @@ from dlframe.comparisons.presentation.words import heading
 from dlframe.comparisons.sources import gather, split, train
 from dlframe.registry import Positive
 from dlframe.runs.run_directory import FIGURES, REPORT, check_links
-from dlframe.types import ConfigError, DlframeError, say
+from dlframe.types import ConfigError, DlframeError, command_line, say
 
 if TYPE_CHECKING:
     from dlframe.studies.study import Study
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     options, places, rest = split("compare", Options, arguments)
     files.check(options.out)
-    command = f"python -m dlframe compare {shlex.join(arguments)}"
+    command = command_line("compare", *arguments)
     if options.tables:
         return _tables(options, rest, command)
 

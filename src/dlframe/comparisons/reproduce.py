@@ -18,7 +18,7 @@ from dlframe.comparisons.presentation.words import bounds, size
 from dlframe.config import Config, load_options, load_saved
 from dlframe.runs import environment
 from dlframe.runs.recorder import BEST
-from dlframe.runs.run_directory import new_folder, read_data, read_file
+from dlframe.runs.run_directory import changed_code, new_folder, read_data, read_file
 from dlframe.types import ConfigError, DataError, DlframeError, say
 
 __all__ = ["Options", "main"]
@@ -59,18 +59,18 @@ def main(arguments: Sequence[str]) -> int:
     config = read_data(before.folder).located(load_saved(before.folder / "config.yaml", options.plugin_paths))
     name = f"{before.folder.name}-again"[:100]
     config = config.changed(runs=options.runs, resume="none", run_name=name, tracking={"uri": "none"})
-    for line in differences(before.folder):
+    for line in differences(before.folder, config):
         say(f"note: {line}", error=True)
     after = _train(config, before)
     return _verdict(before, after)
 
 
-def differences(folder: Path) -> list[str]:
-    """Return what differs between the time of a run and now, in words."""
+def differences(folder: Path, config: Config) -> list[str]:
+    """Return what differs between the time of a run, whose config this is, and now, in words."""
     try:
         then = json.loads(read_file(folder, "environment.json"))
         packages, git = then["packages"], then["git"]
-        now = environment.describe(environment.git_state().described)
+        now = environment.describe(environment.git_state().described, {})
         told = [
             f"{name} was {version} and is {now['packages'].get(name)}"
             for name, version in sorted(packages.items())
@@ -83,7 +83,7 @@ def differences(folder: Path) -> list[str]:
             told.append(f"commit was {str(git.get('commit'))[:12]} and is {str(now['git'].get('commit'))[:12]}")
         if git.get("changed"):
             told.append(f"files differed from the commit: {folder / 'changes.diff'}")
-        return told
+        return [*told, *changed_code(folder, config)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
 

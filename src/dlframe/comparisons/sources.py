@@ -12,7 +12,7 @@ from dlframe.analysis.runs import Run, read_run
 from dlframe.config import load_options
 from dlframe.runs.run_directory import RESULT
 from dlframe.storage.known import is_known
-from dlframe.types import ConfigError, printable, say
+from dlframe.types import ConfigError, command_line, printable, say
 
 if TYPE_CHECKING:
     from dlframe.studies.space import Space
@@ -43,7 +43,7 @@ def split(command: str, options: type[T], arguments: Sequence[str]) -> tuple[T, 
     if places and rest:
         raise ConfigError(f"{command}: takes runs, or options of runs to train. Received both: {places[0]} and {rest[0]}")
     if not places and not rest:
-        example = f"python -m dlframe {command} model=cnn,rnn"
+        example = command_line(command, "model=cnn,rnn")
         raise ConfigError(f"{command}: requires runs, or options of runs to train. Try: {example}")
     return chosen, places, rest
 

@@ -83,8 +83,7 @@ def load(overrides: Sequence[str]) -> Config:
         if error.key not in assignments and (place := locations.get(error.key)):
             raise ConfigError(f"{place}: {error}", error.key) from None
         raise
-    plugins.preload((group, config.values[group]["name"]) for group in GROUPS if group not in LISTS)
-    plugins.preload((group, options["name"]) for group in LISTS for options in config.values[group].values())
+    plugins.preload(config.chosen)
     return config
 
 
@@ -125,5 +124,5 @@ def load_saved(path: Path, plugin_paths: Sequence[str] = (), overrides: Sequence
         return check(values)
     except ConfigError as error:
         named = values.get("plugin_paths") if not plugin_paths else None
-        hint = f" The run had plugins, which are code; if you trust them: plugin_paths={named}" if named else ""
+        hint = " The run had plugins, which are code. If you trust them, name them: plugin_paths=PATH" if named else ""
         raise ConfigError(f"{path}: {error}{hint}", error.key) from None

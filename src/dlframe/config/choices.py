@@ -9,7 +9,7 @@ from typing import Any
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, REGISTRIES, plugins
 from dlframe.registry.renamed import new_name
-from dlframe.types import ConfigError, nearest
+from dlframe.types import ConfigError, command_line, nearest
 
 LISTS = ("augmentation", "callback", "metric")
 """Groups of which a run takes any number, in order."""
@@ -47,7 +47,7 @@ def check_name(group: str, name: Any, among: Iterable[str], key: str = "") -> No
     name = "null" if name is None else name
     hint = nearest(str(name), among)
     hint += "".join(f" Plugin '{plugin}' {why}." for plugin, why in plugins.broken.items())
-    raise ConfigError(f"{group}={name}: no such {group}.{hint} See: python -m dlframe list {group}", key or group)
+    raise ConfigError(f"{group}={name}: no such {group}.{hint} See: {command_line('list', group)}", key or group)
 
 
 def known_keys() -> list[str]:
@@ -69,4 +69,4 @@ def unknown(key: str, known: Iterable[str], owner: str = "") -> ConfigError:
     if new := new_name("", owner or "run", sought):
         return ConfigError(f"{key}: is called '{new}' now.", key)
     see = f"show {owner}" if owner in OPTIONS else f"{owner} --help".lstrip()
-    return ConfigError(f"{key}: no such option.{nearest(sought, known)} See: python -m dlframe {see}", key)
+    return ConfigError(f"{key}: no such option.{nearest(sought, known)} See: {command_line(*see.split())}", key)

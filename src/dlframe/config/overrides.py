@@ -13,7 +13,7 @@ from dlframe.config.choices import LISTS, NESTED, OPTIONS, known_keys, unknown
 from dlframe.config.settings import option_set, settings
 from dlframe.registry import CHOICES, GROUPS, Entry, plugins
 from dlframe.registry.parameters import Parameter, parts
-from dlframe.types import ConfigError
+from dlframe.types import ConfigError, command_line
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def typed_values(command: str, parameters: Mapping[str, Parameter], arguments: S
     for text in arguments:
         key, equals, raw = text.partition("=")
         if not equals:
-            raise ConfigError(f"{command}: options are key=value. Received: {text!r}. See: python -m dlframe {command} --help")
+            raise ConfigError(f"{command}: options are key=value. Received: {text!r}. See: {command_line(command, '--help')}")
         if key not in parameters:
             raise unknown(key, parameters, command)
         if key in values:
@@ -146,7 +146,7 @@ def _parsed(key: str, raw: str) -> Any:
         raise _unreadable(key, raw) from None
     if override.is_sweep_override():
         raise ConfigError(
-            f"{key}={raw}: several values make a grid, which needs -m. Try: python -m dlframe -m {key}={raw}", key
+            f"{key}={raw}: several values make a grid, which needs -m. Try: {command_line('-m', f'{key}={raw}')}", key
         )
     value = override.value()
     return list(value) if isinstance(value, (list, tuple)) else value

@@ -59,6 +59,12 @@ class Config:
         return Config({**self.values, **values}, self.overrides)
 
     @property
+    def chosen(self) -> list[tuple[str, str]]:
+        """(group, name) of each chosen component, in the order of the groups."""
+        several = {group: self.values[group].values() for group in LISTS}
+        return [(group, own["name"]) for group in GROUPS for own in several.get(group, [self.values.get(group)]) if own]
+
+    @property
     def networks(self) -> tuple[str, ...]:
         """The networks that the model declares, in the order in which they are updated."""
         return self.entry("model").facts["networks"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from dlframe.config.run_config import Config
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, Entry
 from dlframe.storage.known import is_known, sqlite_file, store_uri
-from dlframe.types import ConfigError, nearest
+from dlframe.types import ConfigError, command_line, nearest
 
 
 def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
@@ -139,7 +138,7 @@ def check_places(config: Config, packaged: str) -> None:
     }
     for key, value in {"tracking.uri": uri, "runs": runs, "resume": resume}.items():
         if not known[key] and key not in typed:
-            command = shlex.join(["python", "-m", "dlframe", *config.overrides, f"{key}={value}"])
+            command = command_line(*config.overrides, f"{key}={value}")
             where = "one that you have used" if key == "resume" else "one that you have used, or one in the current folder"
             what = {"tracking.uri": "store", "runs": "folder of runs", "resume": "run"}[key]
             raise ConfigError(f"{key}: of a file must be a {what} that you know: {where}. If you trust it: {command}", key)

@@ -29,7 +29,7 @@ from dlframe.config.settings import AUTO_BATCH
 from dlframe.engine import memory
 from dlframe.engine.checks.callbacks import RecorderLogger, check_callbacks
 from dlframe.engine.checks.first_samples import check_model, pass_first_samples
-from dlframe.engine.learner import Learner, parameter_groups
+from dlframe.engine.learner import Learner, averages_weights, parameter_groups
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.registry import GROUPS
 from dlframe.runs.recorder import Recorder
@@ -204,7 +204,19 @@ def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torc
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure and closure.default is inspect.Parameter.empty:
         raise ConfigError(f"optimizer={own['name']}: evaluates the loss itself, by a closure, which is not supported.")
+    if averages_weights(optimizer):
+        _check_averaging(config, own["name"], network)
     return optimizer
+
+
+def _check_averaging(config: Config, name: str, network: torch.nn.Module) -> None:
+    """Refuse what averages weights a second time; tell of statistics that are not of the averages."""
+    for other, options in config.values["callback"].items():
+        if options["name"] in ("ema", "look_ahead"):
+            raise ConfigError(f"callback={other}: optimizer={name} averages weights itself. Leave one of them out.", "callback")
+    if any(isinstance(module, _BatchNorm) for module in network.modules()):
+        told = "the running statistics of batch normalization are those of the weights in training, not of their averages"
+        say(f"note: optimizer={name} averages weights: {told}", error=True)
 
 
 def _tested(config: Config, dataset: Dataset, learner: Learner, trainer: Trainer) -> Scored:

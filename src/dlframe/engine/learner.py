@@ -50,6 +50,11 @@ def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str
     return groups
 
 
+def averages_weights(optimizer: Any) -> bool:
+    """Return whether an optimizer scores other weights than it trains: by `eval()`, until `train()`, as schedule-free ones."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
 @dataclass
 class TrainingProgress:
     """Training progress between two optimizer steps.
@@ -176,11 +181,14 @@ class Learner(internals.QuickModule):
         self._durations: list[float] = []
         self._resumed: Mapping[str, Any] | None = None
         self._several = False
+        self._averaging: list[Any] = []
 
     def configure_optimizers(self) -> list[Optimizer]:
         assert self.make_optimizer, "a learner without optimizers can only be tested"
         assert self.make_scheduler, "an optimizer needs a schedule"
         optimizers = [self.make_optimizer(name, self.task.network(name)) for name in self.networks]
+        self._averaging = [optimizer for optimizer in optimizers if averages_weights(optimizer)]
+        self._show_weights("train")
         self.schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
         for scheduler in self.schedulers:
             if isinstance(scheduler, ReduceLROnPlateau):  # it counts validations, its option epochs
@@ -474,7 +482,8 @@ class Learner(internals.QuickModule):
             raise self._not_finite(bad)
         self._check_weights()
         tree = {"progress": vars(progress), **training_state.capture(self)}
-        self.recorder.save(tree, {"step": progress.steps, "epoch": progress.epoch})
+        facts = {"step": progress.steps, "epoch": progress.epoch, "averages": bool(self._averaging)}
+        self.recorder.save(tree, facts)
         if number:
             self.recorder.signals.stop(number)
 
@@ -503,7 +512,13 @@ class Learner(internals.QuickModule):
 
     # --- scoring
 
+    def _show_weights(self, mode: str) -> None:
+        """Have optimizers that average put in place the weights that are trained ("train"), or scored ("eval")."""
+        for optimizer in self._averaging:
+            getattr(optimizer, mode)()
+
     def on_validation_epoch_start(self) -> None:
+        self._show_weights("eval")
         if self._several and not internals.is_sharded(self.trainer):
             # Running statistics are each process's own; what is scored and saved are those of the first.
             for buffer in self.task.buffers():
@@ -536,6 +551,7 @@ class Learner(internals.QuickModule):
             # Collective under a sharded strategy: every process takes part.
             metadata = {"epoch": self.current_epoch, "step": progress.steps, self.monitor: value}
             self.recorder.save_best(training_state.weights(self), metadata)
+        self._show_weights("train")
 
     def on_test_epoch_end(self) -> None:
         self._finish_evaluation()

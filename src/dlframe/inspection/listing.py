@@ -10,7 +10,7 @@ from pathlib import Path
 from dlframe.config import names
 from dlframe.inspection.show import LARGEST, Options, discover
 from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, plugins
-from dlframe.types import ConfigError, nearest, printable, read_text, say
+from dlframe.types import ConfigError, command_line, nearest, printable, read_text, say
 
 __all__ = ["Options", "listing", "main"]
 
@@ -38,7 +38,7 @@ def listing(groups: Sequence[str]) -> str:
     for group in groups:
         if group not in every:
             known, equals, _ = group.partition("=")
-            hint = f" Try: python -m dlframe show {group}" if equals and known in every else nearest(group, every)
+            hint = f" Try: {command_line('show', group)}" if equals and known in every else nearest(group, every)
             raise ConfigError(f"list {group}: no such group.{hint}")
     blocks = [_block(group) for group in groups or every]
     faults = [printable(f"plugin '{name}' {fault}") for name, fault in plugins.broken.items()]

@@ -11,7 +11,7 @@ from dlframe.config import LISTS, check_name, load_options, names
 from dlframe.config.settings import settings
 from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, Entry, plugins
 from dlframe.registry.parameters import REQUIRED
-from dlframe.types import ConfigError, printable, read_text, say
+from dlframe.types import ConfigError, command_line, printable, read_text, say
 
 LARGEST = 2**18
 """Bytes of a YAML file."""
@@ -59,7 +59,7 @@ def options(arguments: Sequence[str]) -> str:
         received = " ".join(arguments) or "nothing"
         see = f"list {group}" if group in (*REGISTRIES, *files_only) else "show --help"
         rule = f"must be GROUP=NAME, or one of {', '.join(settings.entries)}"
-        raise ConfigError(f"show: {rule}. Received: {received}. See: python -m dlframe {see}")
+        raise ConfigError(f"show: {rule}. Received: {received}. See: {command_line(*see.split())}")
     if name in (files := names(group)) and (group in files_only or name not in REGISTRIES[group].entries):
         try:
             text = read_text(files[name], LARGEST, errors="replace").rstrip()

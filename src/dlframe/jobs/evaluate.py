@@ -16,7 +16,7 @@ from dlframe.reports import terminal
 from dlframe.runs import run_directory
 from dlframe.runs.recorder import BEST, read_metadata, states
 from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, say
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, command_line, say
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     options = load_options("test", Options, [argument for argument in arguments if argument not in (*runs, *data)])
     if len(runs) != 1:
         received = f" Received: {', '.join(map(repr, runs))}." if runs else ""
-        raise ConfigError(f"test: requires one run directory.{received} Try: python -m dlframe test {[*runs, 'runs/...'][0]}")
+        raise ConfigError(f"test: requires one run directory.{received} Try: {command_line('test', [*runs, 'runs/...'][0])}")
     evaluate_run(Path(runs[0]), options.checkpoint, options.plugin_paths, data)
     return 0
 
@@ -74,14 +74,12 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     result, _, table = result_of(run.config, run.dataset, scored, folder)
     result.seconds = time.perf_counter() - started
     result.overrides = run.overrides
-    say(*terminal.summary(result).split("\n"))
+    typed = [f"plugin_paths=[{','.join(plugin_paths)}]"] if plugin_paths else []
+    say(*terminal.summary(result, typed).split("\n"))
     if run.others:
         path = folder / f"predictions-{run.dataset.fingerprint}.parquet"
         run_directory.check_links(folder, "test")
-        try:
-            run_directory.write_predictions(table, path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror or error}.") from None
+        run_directory.write_predictions(table, path)
         say(f"predictions {path}")
     return result
 
@@ -126,10 +124,10 @@ def prepared(
         raise ConfigError(f"{command}: '{folder}' is not a run directory (no config.yaml). Runs are in runs/.")
     config = load_saved(folder / "config.yaml", plugin_paths, data)
     path = _weights_file(folder, weights)
-    own, model = (
-        checkpoint.read_facts(path, folder if path.is_relative_to(folder) else None).get("model"),
-        config.values["model"]["name"],
-    )
+    facts = checkpoint.read_facts(path, folder if path.is_relative_to(folder) else None)
+    own, model = facts.get("model"), config.values["model"]["name"]
+    if facts.get("averages") is True:
+        say(f"note: {path.name} has the weights in training, not their averages, which are in checkpoint=best", error=True)
     if own != model:
         raise CheckpointError(f"{path}: is of another model: must be '{model}'. Received: '{own}'.")
     try:
@@ -140,6 +138,8 @@ def prepared(
             raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
+    if changed := run_directory.changed_code(folder, config):
+        say(f"warning: {'; '.join(changed)}; results may differ", error=True)
     before = run_directory.read_data(folder)
     config = before.located(config) if not data else config
     if data:
@@ -151,7 +151,7 @@ def prepared(
         given = [config.values["data"].get(option) for option in config.entry("data").facts["files"]]
         if all(os.path.exists(os.path.expanduser(value)) for value in given if isinstance(value, str)):
             raise
-        raise DataError(f"{error} If the data were moved: python -m dlframe {command} {folder} data.path=FOLDER") from None
+        raise DataError(f"{error} If the data were moved: {command_line(command, folder, 'data.path=FOLDER')}") from None
     run_directory.check_data(folder, dataset)
     return Prepared(config, dataset, overrides, path)
 

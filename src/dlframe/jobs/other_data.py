@@ -10,7 +10,7 @@ from dlframe.jobs.data import load_data, sized
 from dlframe.runs.exported_model import read_spec
 from dlframe.runs.run_directory import MODEL, RunData, sample_hashes
 from dlframe.storage.stamps import extent
-from dlframe.types import ConfigError, DataError, Dataset, check_dataset
+from dlframe.types import ConfigError, DataError, Dataset, check_dataset, command_line, quoted
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ def given_data(config: Config, folder: Path, before: RunData) -> Given:
     if not others:
         raise DataError(
             f"data={entry.name}: reads no other data than those of its run: fingerprint must be {before.fingerprint}. Predict "
-            f"from files: python -m dlframe predict {folder} FILE"
+            f"from files: {command_line('predict', folder, 'FILE')}"
         )
     if not (folder / MODEL / "spec.json").is_file():
-        raise ConfigError(f"'{folder}' has no trained model yet: the run has not ended. Resume it: resume={folder}")
+        raise ConfigError(
+            f"'{folder}' has no trained model yet: the run has not ended. Resume it: {quoted(f'resume={folder}')}"
+        )
     spec = read_spec(folder / MODEL / "spec.json")
     dataset = check_dataset(replace(sized(config).build("data", spec=spec), spec=spec))
     whole = sum(before.samples.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,15 +75,22 @@ def run(
     if is_main():
         before = resume.at(config, folder) if folder else resume.find(config)
     if before and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
-        return _summarized(run_directory.read_result(before), pending)
+        return _summarized(run_directory.read_result(before), config, pending)
     tracking_uri = tracking_uri_of(config)
     dataset = load_data(run_directory.read_data(before).located(config) if before else config)
     with Signals() as signals:
         if not is_main():
             exit_with_parent()
             return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
+        created = not (before or (folder and folder.exists()))
         folder = before or run_directory.new_folder(config, folder)
-        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before))
+        try:
+            recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before))
+        except BaseException:
+            os.environ.pop(run_directory.FOLDER_VARIABLE, None)
+            if created:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         tracker = None
         status, message, state = "FAILED", "", {}
         try:
@@ -115,7 +123,7 @@ def run(
                 pending += [tracker] if tracker not in pending else []
             elif tracker and (late := tracker.wait()):
                 say(late, error=True)
-    return _summarized(result, pending)
+    return _summarized(result, config, pending)
 
 
 def begin(
@@ -123,6 +131,7 @@ def begin(
 ) -> RunRecorder:
     """A new run in its folder, or the one that is there again."""
     if again:
+        run_directory.check_code(folder, config)
         run_directory.check_data(folder, dataset)
         run_directory.warn_of_versions(folder)
     if failed := remember(run=folder) or remember(runs=folder.parent):
@@ -130,14 +139,18 @@ def begin(
     journal = Journal(folder)
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
     say(terminal.header(config, dataset, folder, again=again))
-    run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
+    try:
+        run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
+    except BaseException:
+        journal.close()
+        raise
     return RunRecorder(config, folder, journal, signals, watch)
 
 
-def _summarized(result: Result, pending: list[Tracker] | None) -> Result:
+def _summarized(result: Result, config: Config, pending: list[Tracker] | None) -> Result:
     """The result, also in the terminal, unless it is one of a grid's."""
     if pending is None:
-        say(*terminal.summary(result).split("\n"))
+        say(*terminal.summary(result, config.overrides).split("\n"))
     return result
 
 

@@ -21,7 +21,7 @@ from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
 from dlframe.registry.renamed import new_name
 from dlframe.registry.signatures import Row, Scope, arg_descriptions, resolve, with_arguments
 from dlframe.registry.sources import NotInstalled, Registration
-from dlframe.types import ConfigError, DlframeError, NameTaken, RegistrationError, located, nearest
+from dlframe.types import ConfigError, DlframeError, NameTaken, RegistrationError, command_line, located, nearest
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Entry:
         target: "package.module:Class" of an adopted class.
         left_out: Parameters of an adopted class without an option.
         takes: Optional arguments of the group that it has.
+        code: Folder or file of its plugin.
+        distribution: Installed distribution of its plugin, "name 1.0"; empty for a folder or file.
         unavailable: Reason and fix if the package is not installed.
         load: Function that imports the module.
         factory: The class or function, once imported.
@@ -54,6 +56,8 @@ class Entry:
     target: str = ""
     left_out: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    code: Path | None = None
+    distribution: str = ""
     unavailable: str = ""
     load: Callable[[], object] | None = field(default=None, compare=False, repr=False)
     factory: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
@@ -65,7 +69,7 @@ class Entry:
             raise ConfigError(f"{self.group}={self.name}: {self.unavailable}", key)
         for name in options:
             if name != "name" and name not in self.parameters:
-                command = f"python -m dlframe show {self.group}={self.name}"
+                command = command_line("show", f"{self.group}={self.name}")
                 hint = nearest(str(name), self.parameters)
                 if str(name).startswith("_"):
                     raise ConfigError(
@@ -202,7 +206,7 @@ class Registry:
         """Return an entry by name; `ConfigError` with a suggestion if unknown."""
         if name not in self.entries:
             hint = nearest(str(name), self.entries)
-            raise ConfigError(f"{self.group}={name}: no such {self.group}.{hint} See: python -m dlframe list {self.group}")
+            raise ConfigError(f"{self.group}={name}: no such {self.group}.{hint} See: {command_line('list', self.group)}")
         return self.entries[name]
 
     def build(self, config: Mapping[str, Any], **injected: Any) -> Any:

@@ -7,7 +7,9 @@ rights; `DLFRAME_PLUGINS=none` disables all plugins.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -19,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlframe.registry import CHOICES, REGISTRIES, STUDY_CHOICES, Entry, Registry, read_source
+from dlframe.registry.sources import LARGEST, Source
 from dlframe.storage.stamps import Stamps, stamps
-from dlframe.types import ConfigError, NameTaken, RegistrationError, located, nearest
+from dlframe.types import ConfigError, NameTaken, RegistrationError, located, nearest, read_bytes
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -41,6 +44,9 @@ broken: dict[str, str] = {}
 
 conf_folders: dict[Path, str] = {}
 """Folder of presets and experiments -> its plugin, of the last `discover`."""
+
+MOST = 2000
+"""Maximum number of files of a plugin that are hashed."""
 
 _seen: set[Path] = set()
 
@@ -194,9 +200,10 @@ def _read_installed(points: Sequence[EntryPoint]) -> list[str]:
     def load(module: str, _: Path) -> None:
         _guarded(point.name, file.parent, lambda: _import(module))
 
+    version = f"{point.dist.name} {point.dist.version}" if point.dist else ""
     if is_package:
-        return _read(_files(file.parent), point.name, point.module, load, file.parent)
-    return _read([file], point.name, point.module.rpartition(".")[0], load)
+        return _read(_files(file.parent), point.name, point.module, load, file.parent, distribution=version)
+    return _read([file], point.name, point.module.rpartition(".")[0], load, distribution=version)
 
 
 def _distribution(point: EntryPoint) -> str:
@@ -207,7 +214,13 @@ def _distribution(point: EntryPoint) -> str:
 
 
 def _read(
-    files: Iterable[Path], origin: str, package: str, load: Callable[[str, Path], None], folder: Path | None = None
+    files: Iterable[Path],
+    origin: str,
+    package: str,
+    load: Callable[[str, Path], None],
+    folder: Path | None = None,
+    *,
+    distribution: str = "",
 ) -> list[str]:
     """Register all components of the files, or none where one is invalid.
 
@@ -217,6 +230,7 @@ def _read(
         package: Module of the files that are not below `folder`, or of the folder.
         load: Function that imports a file under a module name.
         folder: Folder of the package; its `conf` holds presets and experiments.
+        distribution: Name and version of the distribution that brings it; empty without one.
 
     Returns:
         Components that are left out, since their names are taken already.
@@ -237,7 +251,9 @@ def _read(
             continue
         for registry, entry in found:
             try:
-                registry.add(replace(entry, origin=origin, load=entry.load or functools.partial(load, module, file)))
+                loading = entry.load or functools.partial(load, module, file)
+                code = {"origin": origin, "code": folder or file, "distribution": distribution}
+                registry.add(replace(entry, load=loading, **code))
                 added.append((registry, entry))
             except NameTaken as error:
                 clashes.append(str(error))
@@ -268,6 +284,46 @@ def _guarded(plugin: str, folder: Path, run: Callable[[], None]) -> None:
         raise
     except (Exception, SystemExit) as error:
         raise RegistrationError(f"plugin '{plugin}' cannot be imported: {located(error, folder)}") from error
+
+
+def code_of(chosen: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the code of the plugins among (group, name) pairs: plugin -> file -> hash, and its distribution -> version."""
+    found: dict[str, dict[str, str]] = {}
+    for group, name in chosen:
+        entry = REGISTRIES[group].get(name)
+        place = entry.code or Path(entry.where.rpartition(":")[0])
+        if not place.exists() or place.is_relative_to(PACKAGE):
+            continue
+        own = found.setdefault(entry.origin if entry.code else place.stem, {})
+        own |= dict([entry.distribution.rsplit(" ", 1)]) if entry.distribution else {}
+        own |= _version_of(entry.target)
+        for file in _code_files(place):
+            path = file.relative_to(place if place.is_dir() else place.parent).as_posix()
+            own[path] = hashlib.sha256(read_bytes(file, LARGEST)).hexdigest()[:16]
+    return found
+
+
+def _version_of(target: str) -> dict[str, str]:
+    """Return the version of the package of an adopted class; none where it is not installed as one."""
+    package = target.partition(":")[0].partition(".")[0]
+    try:
+        return {package: importlib.metadata.version(package)} if package else {}
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+
+
+def _code_files(place: Path) -> list[Path]:
+    """Return the Python files of a folder except tests, or a file and those beside it that it imports."""
+    if place.is_dir():
+        return [f for f in sorted(place.rglob("*.py")) if not f.name.startswith((".", "test_", "conftest"))][:MOST]
+    found: list[Path] = []
+    todo = [place]
+    while todo:
+        file = todo.pop()
+        if file not in found and file.is_relative_to(place.parent):
+            found.append(file)
+            todo += Source(file).beside()
+    return sorted(found)
 
 
 def preload(chosen: Iterable[tuple[str, str]]) -> None:

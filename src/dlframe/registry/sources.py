@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import functools
 import importlib.util
 import re
@@ -119,6 +120,17 @@ class Source:
                         yield self.file_of(node), name if alias.name == "*" else alias.name
                     except (NotFound, NotInstalled):
                         continue
+
+    def beside(self) -> list[Path]:
+        """Return the files that relative imports name, wherever in the file these are."""
+        found = []
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                modules = [node] if node.module else [ast.ImportFrom(alias.name, [], node.level) for alias in node.names]
+                for module in modules:
+                    with contextlib.suppress(NotFound):
+                        found.append(self.file_of(module))
+        return found
 
     def _imported_value(self, name: str) -> Any:
         """Return what an imported name stands for: a type, or an expression with its scope; None if unknown."""

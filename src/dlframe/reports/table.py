@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlframe.analysis.comparison import mean_of_runs
-from dlframe.types import Result, printable
+from dlframe.types import Result, command_line, printable
 
 
 @dataclass(frozen=True)
@@ -51,5 +50,5 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(f"95 % intervals: of a job over test samples, of a mean over {' or '.join(sorted(kinds, reverse=True))}")
     folders = [row.result.folder for row in rows if row.result and row.result.folder]
     if folders and not (folders[0] / "figures").exists():
-        lines.append(f"figures are drawn on request: python -m dlframe figures {shlex.quote(str(folders[0]))}")
+        lines.append(f"figures are drawn on request: {command_line('figures', folders[0])}")
     return "\n".join(map(printable, lines))

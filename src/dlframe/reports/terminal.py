@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dlframe.config import Config, expand
 from dlframe.registry import plugins
-from dlframe.types import ConfigError, Dataset, Field, Result, printable, say
+from dlframe.types import ConfigError, Dataset, Field, Result, command_line, printable, quoted, say
 
 
 def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False, others: bool = False) -> str:
@@ -30,8 +30,7 @@ def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool
 
 def stopped(config: Config, step: int) -> str:
     """Return the step of an interruption, and the command that resumes the run."""
-    overrides = [shlex.quote(text) for text in config.overrides if not text.startswith("resume=")]
-    command = " ".join(["python -m dlframe", *overrides, "resume=auto"])
+    command = command_line(*(text for text in config.overrides if not text.startswith("resume=")), "resume=auto")
     return f"{f'stopped after step {step:,}' if step else 'stopped before the first checkpoint'}; resume: {command}"
 
 
@@ -48,8 +47,13 @@ def _fields(fields: Mapping[str, Field]) -> str:
     return ", ".join(described(name, field) for name, field in fields.items())
 
 
-def summary(result: Result) -> str:
-    """Return the last lines of a run: metrics, directory, next commands."""
+def summary(result: Result, typed: Sequence[str] = ()) -> str:
+    """Return the last lines of a run: metrics, directory, next commands.
+
+    Args:
+        result: The result, whose overrides a run directory may tell, which may be somebody else's.
+        typed: Overrides that the user has typed. Of the others, no command has those that name code, a place or an address.
+    """
     metric, interval = result.headline, result.interval
     name, baseline = result.baseline
     read = result.metric(metric)
@@ -67,17 +71,29 @@ def summary(result: Result) -> str:
     lines += [f"     {', '.join(others)}"] if others else []
     lines += [f"     {note}" for note in result.notes]
     if result.folder:
-        folder = shlex.quote(str(result.folder))
-        plugins = [shlex.quote(text) for text in result.overrides if text.startswith("plugin_paths=")]
-        overrides = [shlex.quote(text) for text in map(_single, result.overrides) if not text.startswith("seed=")]
+        folder, runs = result.folder, result.folder.parent
+        plugins = [text for text in typed if text.startswith("plugin_paths=")]
+        others = [text for text in result.overrides if text not in typed]
+        named = [text for text in others if _names_a_place(text)]
+        overrides = [_single(text) for text in (*typed, *others) if text not in named and not text.startswith("seed=")]
         lines += [
-            f"run  {folder}",
-            " ".join(["next python -m dlframe test", folder, *plugins]),
-            " ".join(["     python -m dlframe -m", *overrides, "seed=0,1,2"]),
-            "     python -m dlframe ui"
-            + (f" runs={runs}" if (runs := shlex.quote(str(result.folder.parent))) != "runs" else ""),
+            f"run  {quoted(folder)}",
+            f"next {command_line('test', folder, *plugins)}",
+            f"     {command_line('-m', *overrides, 'seed=0,1,2')}",
+            f"     {command_line('ui', *([f'runs={runs}'] if str(runs) != 'runs' else []))}",
         ]
+        if named:
+            keys = ", ".join(sorted({text.partition("=")[0] for text in named}))
+            lines += [f"     without {keys}: only the run directory names it, so look at overrides.txt before you type it"]
     return "\n".join(map(printable, lines))
+
+
+def _names_a_place(override: str) -> bool:
+    """Return whether an override names code, a file or an address."""
+    key, _, raw = override.partition("=")
+    return (
+        key in ("plugin_paths", "runs", "resume") or key.endswith((".path", ".uri", ".url")) or bool(re.search(r"[/\\:]", raw))
+    )
 
 
 def _single(override: str) -> str:

@@ -56,8 +56,8 @@ def _lives_here() -> bool:
         return False
 
 
-def describe(git: dict[str, Any]) -> dict[str, Any]:
-    """Return package versions, machine and git state."""
+def describe(git: dict[str, Any], plugins: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """Return package versions, machine, git state and the code of plugins, see `code_of`."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
@@ -65,6 +65,7 @@ def describe(git: dict[str, Any]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "packages": versions(),
         "git": git,
+        "plugins": plugins,
     }
 
 

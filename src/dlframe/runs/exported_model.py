@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dlframe.config import LISTS, Config, load_saved
+from dlframe.config import Config, load_saved
+from dlframe.config.yaml_files import LARGEST as LARGEST_CONFIG
 from dlframe.readers.arrays import columns_of, converted
 from dlframe.registry import GROUPS
 from dlframe.runs.recorder import read_metadata
 from dlframe.storage import checkpoint
-from dlframe.types import Batch, ConfigError, DataError, DataSpec, DlframeError, Field, Ragged, opened, read_text
+from dlframe.types import Batch, ConfigError, DataError, DataSpec, DlframeError, Field, Ragged, opened, read_text, replacing
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Task
@@ -43,23 +44,34 @@ Columns = dict[str, Any]
 
 def export(config: Config, spec: DataSpec, task: Task, weights: Path, folder: Path) -> None:
     """Write config, spec, weights and signature of a model."""
-    folder.mkdir(exist_ok=True)
-    for source, name in ((folder.parent / "config.yaml", "config.yaml"), (weights, "weights.safetensors")):
-        with opened(source, inside=folder.parent) as file, (folder / name).open("wb") as copy:
-            shutil.copyfileobj(file, copy)
+    run = folder.parent
+    try:
+        text = read_text(run / "config.yaml", LARGEST_CONFIG, inside=run)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run}: is damaged: {error}") from None
+    with (
+        replacing(folder / "weights.safetensors", run) as unfinished,
+        opened(weights, run) as file,
+        unfinished.open("wb") as copy,
+    ):
+        shutil.copyfileobj(file, copy)
     size = config.run.batch_size
-    batch = size if isinstance(size, int) else read_metadata(folder.parent, "batch_size") or BATCH
+    batch = size if isinstance(size, int) else read_metadata(run, "batch_size") or BATCH
     described = {"format": FORMAT, "plugins": _plugins(config), "batch": min(4 * batch, BATCH), **dataclasses.asdict(spec)}
-    (folder / "spec.json").write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
     signature = {"inputs": _tensors(spec.inputs), "outputs": _tensors(task.outputs())}
-    (folder / "signature.json").write_text(json.dumps(signature), encoding="utf-8")
+    texts = {
+        "config.yaml": text,
+        "signature.json": json.dumps(signature),
+        "spec.json": json.dumps(described, ensure_ascii=False),
+    }
+    for name, content in texts.items():
+        with replacing(folder / name, run) as unfinished:
+            unfinished.write_text(content, encoding="utf-8")
 
 
 def _plugins(config: Config) -> dict[str, str]:
     """Return the components of plugins in the config -> the plugin."""
-    chosen = [(group, options) for group, options in config.values.items() if group in GROUPS and group not in LISTS]
-    chosen += [(group, options) for group in LISTS for options in config.values[group].values()]
-    entries = {f"{group}={options['name']}": GROUPS[group].get(options["name"]) for group, options in chosen}
+    entries = {f"{group}={name}": GROUPS[group].get(name) for group, name in config.chosen}
     return {choice: entry.origin for choice, entry in entries.items() if entry.origin != "dlframe"}
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import time
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlframe.types import NO_ROOM, ConfigError, opened, say
+from dlframe.types import NO_ROOM, ConfigError, DataError, opened, say, written
+from dlframe.types.files import NO_LINK
 
 try:
     import fcntl
@@ -19,7 +21,6 @@ except ImportError:  # Windows: running and killed runs are indistinguishable
     fcntl = None
 
 FILE = "journal.jsonl"
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 LARGEST, LONGEST = 2**31, 2**22
 """Bytes of a journal, and of a line, that are read."""
 LOCK_SECONDS = 1.0
@@ -42,12 +43,16 @@ class Journal:
 
     Raises:
         ConfigError: Another process is writing this journal.
-        OSError: The folder is missing or not writable.
+        DataError: It cannot be written, or is no file.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / FILE
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK, 0o644)
+        with written(self.path):
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK, 0o644)
+            if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+                os.close(self.descriptor)
+                raise OSError("must be a file")
         self._release = weakref.finalize(self, os.close, self.descriptor)
         self._waiting = bytearray()
         self._warned = False
@@ -55,10 +60,16 @@ class Journal:
             self._let_go()
             raise ConfigError(f"{folder}: another process is writing this run. Wait for it, or stop it.")
         OPEN.add(self)
-        size = os.fstat(self.descriptor).st_size
+        self.found = size = self.size
+        """Bytes that were there."""
         os.lseek(self.descriptor, max(0, size - 1), os.SEEK_SET)
         if size and os.read(self.descriptor, 1) != b"\n":
             self._append(b"\n")
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return os.fstat(self.descriptor).st_size
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append a record: its kind, its time (ms since the epoch) and its fields.
@@ -187,16 +198,18 @@ def follow(folder: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]
     """Yield complete records from `offset` on, with that of the next one. A line that is too long ends the journal.
 
     Raises:
-        OSError: The journal is a link, a pipe, a device, or too large.
+        DataError: The journal is a link, a pipe, a device, or too large, or cannot be read.
     """
     path = Path(folder) / FILE
     try:
         file = opened(path, inside=Path(folder))
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     with file:
         if os.fstat(file.fileno()).st_size > LARGEST:
-            raise OSError(f"{path}: must have at most {LARGEST:,} bytes.")
+            raise DataError(f"{path}: must have at most {LARGEST:,} bytes.")
         file.seek(offset)
         while (line := file.readline(LONGEST)).endswith(b"\n"):
             offset += len(line)

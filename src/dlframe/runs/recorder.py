@@ -175,7 +175,8 @@ class RunRecorder(InMemoryRecorder):
         self.write_best()
         if self.weights is not None or not self.journal.sync():
             return False  # a checkpoint requires its best weights and metrics on disk
-        facts = {"kind": "state", "model": self.model, "best": self._best, "seconds": self.seconds, **facts}
+        own = {"kind": "state", "model": self.model, "best": self._best, "seconds": self.seconds, "journal": self.journal.size}
+        facts = {**own, **facts}
         try:
             checkpoint.save(state_of(self.folder, step), tree, facts)
         except CheckpointError as error:
@@ -212,7 +213,7 @@ class RunRecorder(InMemoryRecorder):
             if step not in (None, step_of(path)):
                 continue
             try:
-                _, facts = checkpoint.load(path, self.folder)
+                tree, facts = checkpoint.load(path, self.folder)
                 self._check_facts(path, facts)
             except CheckpointError as error:
                 say(f"warning: {error} Using an earlier checkpoint, if any.", error=True)
@@ -220,14 +221,24 @@ class RunRecorder(InMemoryRecorder):
             self._best = facts["best"]
             self.step, self._epoch, self._time = facts["step"], facts["epoch"], time.monotonic()
             self.started -= facts["seconds"]
-            say(f"resumed from step {self.step:,}, epoch {self._epoch + 1}")
+            if (lost := facts.get("journal", 0) - self.journal.found) > 0:
+                what = f"lost {lost:,} bytes of records that {path.name} counts on: earlier metrics are missing"
+                say(f"warning: {self.journal.path}: {what}", error=True)
+            progress = tree.get("progress")
+            is_done = isinstance(progress, dict) and progress.get("done") is True
+            say(f"resumed from step {self.step:,}, {'the end of training' if is_done else f'epoch {self._epoch + 1}'}")
             return path
         return None
 
     def _check_facts(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Raise `CheckpointError` if the facts of a state are not what `write` saves, or its best weights are missing."""
         best = facts.get("best", {})
-        counts = [facts.get("step"), facts.get("epoch"), *([best.get("step")] if isinstance(best, dict) else [])]
+        counts = [
+            facts.get("step"),
+            facts.get("epoch"),
+            facts.get("journal", 0),
+            *([best.get("step")] if isinstance(best, dict) else []),
+        ]
         seconds = facts.get("seconds")
         is_time = isinstance(seconds, (int, float)) and 0 <= seconds < 2**53
         if not (is_time and all(type(count) is int and count >= 0 for count in counts) and isinstance(best, dict | None)):

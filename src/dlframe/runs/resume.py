@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.config import Config, load_saved
+from dlframe.config.yaml_files import read as read_yaml
 from dlframe.runs import journal
-from dlframe.runs.run_directory import FREE, RESULT, check_links, flat, has_same_versions, identity, title
+from dlframe.runs.run_directory import FREE, RESULT, changed_code, check_links, flat, has_same_versions, identity, title
 from dlframe.storage.known import is_known
-from dlframe.types import ConfigError, nearest, say
+from dlframe.types import ConfigError, DataError, nearest, quoted, say
 
 
 def find(config: Config) -> Path | None:
@@ -32,7 +33,8 @@ def find(config: Config) -> Path | None:
             own = [(time, folder) for time, folder in same if is_known(run=folder)]
             if same and not own:
                 name = max(same)[1]
-                note = f"note: {name} has this config, but was not started by you in this place. To continue it: resume={name}"
+                option = quoted(f"resume={name}")
+                note = f"note: {name} has this config, but was not started by you in this place. To continue it: {option}"
                 say(note, error=True)
             return _checked(max(own)[1]) if own else None
     folder = Path(config.run.resume)
@@ -80,7 +82,8 @@ class Finished:
                     continue
                 if is_known(run=folder) and journal.ended(folder) == "FINISHED" and has_same_versions(folder):
                     self._known.setdefault(_job(parameters, tags.get("data.fingerprint")), folder)
-        return self._known.get(_job(dict(flat(config.values)), fingerprint))
+        found = self._known.get(_job(dict(flat(config.values)), fingerprint))
+        return found if found and not changed_code(found, config) else None
 
 
 UNCOUNTED = {*FREE, "run_name", "experiment_name"}
@@ -95,6 +98,7 @@ def _job(options: dict[str, Any], fingerprint: Any) -> str:
 
 def _checked(folder: Path) -> Path:
     check_links(folder)
+    read_yaml(folder / "config.yaml", inside=folder)  # a run whose files are damaged is not trained first
     return folder
 
 
@@ -102,7 +106,7 @@ def _beginning(folder: Path) -> dict[str, Any]:
     """Return the first record of a run's journal; empty without one."""
     try:
         record, _ = next(journal.follow(folder))
-    except (StopIteration, OSError):
+    except (StopIteration, DataError):
         return {}
     return record if record["kind"] == "start" and isinstance(record.get("time"), int) else {}
 

@@ -9,13 +9,14 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import stat
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config import Config
+from dlframe.registry.plugins import code_of
 from dlframe.runs import environment, exported_model
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
@@ -34,6 +35,7 @@ from dlframe.types import (
     declared,
     printable,
     read_text,
+    replacing,
     say,
 )
 
@@ -51,7 +53,7 @@ LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
-FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
+FREE = ("resume", "changed_code", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
 """Options that may change when a run is resumed; none affects the results."""
 
 
@@ -93,15 +95,21 @@ def artifact_folder(path: Any) -> str:
 
 
 def check_links(folder: Path, key: str = "resume") -> None:
-    """Check that a run directory holds no links, which writing in it would follow; `key` begins the message.
+    """Check that a run directory holds files and folders only: no links, which writing in it would follow, pipes, devices.
+
+    Args:
+        folder: Run directory.
+        key: Option or command that begins the message.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: It holds something else.
     """
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            if os.path.islink(path := os.path.join(place, name)):
-                raise ConfigError(f"{key}: {folder} must hold no links. Received: {printable(path)}. Remove it.", key)
+            mode = os.lstat(path := os.path.join(place, name)).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "links" if stat.S_ISLNK(mode) else "pipes or devices"
+                raise ConfigError(f"{key}: {folder} must hold no {kind}. Received: {printable(path)}. Remove it.", key)
 
 
 def artifact_root(runs: str | Path) -> str:
@@ -166,15 +174,17 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     files = {
         "config.yaml": text,
         "overrides.txt": "\n".join(config.overrides),
-        "environment.json": json.dumps(environment.describe(git.described), indent=1),
+        "environment.json": json.dumps(environment.describe(git.described, code_of(config.chosen)), indent=1),
         "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
     }
     if git.changes:
         files["changes.diff"] = git.changes
+    changed = changed_code(folder, config) if (folder / "environment.json").exists() else []
     for name, content in files.items():
         if not os.path.lexists(folder / name):
-            # A path may hold bytes that are no text, which JSON writes so.
-            (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
+            with replacing(folder / name, folder) as unfinished:
+                # A path may hold bytes that are no text, which JSON writes so.
+                unfinished.write_text(content, encoding="utf-8", errors="backslashreplace")
     trial = trial_of(folder)
     journal.write(
         "start",
@@ -191,6 +201,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
             "run.folder": str(folder.resolve()),
             **({"limited": f"trainer.limit_batches={limit}"} if (limit := config.trainer.limit_batches) else {}),
             **({"mlflow.source.git.commit": git.described["commit"]} if git.described else {}),
+            **({"changed_code": "; ".join(changed)} if changed else {}),
             **trial.get("tags", {}),
         },
         uri=uri,
@@ -328,6 +339,45 @@ def warn_of_versions(folder: Path) -> None:
         say(f"warning: package versions changed; results may differ: {'; '.join(changed)}", error=True)
 
 
+def changed_code(folder: Path, config: Config) -> list[str]:
+    """Return how the code of the plugins of a config differs from that of a run, in words; nothing where it is the same.
+
+    Raises:
+        DataError: environment.json of the run is damaged.
+    """
+    try:
+        noted = json.loads(read_file(folder, "environment.json"))
+        before = {(p, str(f)): str(own) for p, files in noted.get("plugins", {}).items() for f, own in files.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{folder}: is damaged: {error}") from None
+    now = {(plugin, name): own for plugin, files in code_of(config.chosen).items() for name, own in files.items()}
+    if now and "plugins" not in noted:
+        return ["the run began with an earlier version of dlframe, which did not note the code of plugins"]
+    told = []
+    for plugin, name in sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+        old, new = (values.get((plugin, name)) for values in (before, now))
+        how = "is new" if old is None else "is missing" if new is None else "changed"
+        versions = f" from {old} to {new}" if how == "changed" and not name.endswith(".py") else ""
+        told.append(f"{name} of plugin '{plugin}' {how}{versions}")
+    return told
+
+
+def check_code(folder: Path, config: Config) -> None:
+    """Check that the code of plugins is unchanged since the start of the run, or may have changed.
+
+    Raises:
+        ConfigError: It has changed, which `changed_code=accept` would allow.
+    """
+    if not (changed := changed_code(folder, config)):
+        return
+    if config.run.changed_code == "refuse":
+        what = f"{'; '.join(changed[:5])}{f'; {len(changed) - 5} more' if len(changed) > 5 else ''}"
+        raise ConfigError(
+            f"resume: {folder} was begun with other code: {what}. To continue: changed_code=accept", "changed_code"
+        )
+    say(f"warning: {'; '.join(changed)}; results may differ", error=True)
+
+
 def write_end(config: Config, dataset: Dataset, task: Task, table: Any, folder: Path, journal: Journal) -> None:
     """Write predictions and the model after the test.
 
@@ -367,7 +417,7 @@ def write_predictions(table: Any, path: Path) -> None:
     """Write a table of predictions."""
     import pyarrow.parquet
 
-    with _replacing(path) as unfinished:
+    with replacing(path, path.parent) as unfinished:
         pyarrow.parquet.write_table(table, unfinished)
 
 
@@ -379,11 +429,10 @@ def write_figures(dataset: Dataset, task: Task, scores: Scores, folder: Path, jo
     """
     from dlframe import plots
 
-    (folder / FIGURES).mkdir(exist_ok=True)
     drawn = {"learning_curve": plots.learning_curve(history(folder)), **task.figures(scores, dataset)}
     for name, figure in drawn.items():
         path = f"{FIGURES}/{name}.png"
-        with _replacing(folder / path) as unfinished:
+        with replacing(folder / path, folder) as unfinished:
             plots.save(figure, unfinished)
         journal.write("artifact", path=path, to=FIGURES)
     return [*drawn]
@@ -445,7 +494,7 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
         "blocks": result.blocks,
         "is_random": result.is_random,
     }
-    with _replacing(folder / RESULT) as unfinished:
+    with replacing(folder / RESULT, folder) as unfinished:
         unfinished.write_text(json.dumps(values, indent=1), encoding="utf-8")
     journal.write("artifact", path=RESULT, to="")
 
@@ -453,14 +502,6 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """Remove infinite bounds, which are defaults and not valid in JSON."""
     return {key: value for key, value in values.items() if not (isinstance(value, float) and math.isinf(value))}
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, renamed to `path` at the end."""
-    unfinished = path.with_name(f".{path.name}.part")
-    yield unfinished
-    unfinished.replace(path)
 
 
 def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from dlframe.readers.modes import Decoding
 from dlframe.runs.exported_model import Predictor
 from dlframe.runs.run_directory import read_result
 from dlframe.serving.inputs import Inputs, Sample
-from dlframe.types import ConfigError, DataError, DataSpec, Metric, Ragged, opened
+from dlframe.types import ConfigError, DataError, DataSpec, Metric, Ragged, opened, quoted
 
 if TYPE_CHECKING:
     from dlframe.tasks.base import Task
@@ -40,7 +40,9 @@ class Model:
         folder = run if (run / "spec.json").is_file() else run / "model"
         if not (folder / "spec.json").is_file():
             if (run / "config.yaml").is_file():
-                raise ConfigError(f"'{run}' has no trained model yet: the run has not ended. Resume it: resume={run}")
+                raise ConfigError(
+                    f"'{run}' has no trained model yet: the run has not ended. Resume it: {quoted(f'resume={run}')}"
+                )
             raise ConfigError(f"'{run}' has no trained model (not the directory of a finished run).")
         try:
             opened(folder / "spec.json", inside=run).close()

@@ -64,6 +64,11 @@ def private(folder: Path) -> Path:
     return folder
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file or folder belongs to this user."""
+    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
+
+
 def is_safe(path: Path) -> bool:
     """Whether a file or folder exists, is no link, and can be changed by this user and root only."""
     try:

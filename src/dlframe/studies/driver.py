@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from dlframe.config import LISTS, Config
+from dlframe.config import Config
 from dlframe.executors.base import Work
 from dlframe.executors.base import Worker as Started
-from dlframe.registry import GROUPS, REGISTRIES
+from dlframe.registry import REGISTRIES
+from dlframe.registry.plugins import code_of
 from dlframe.reports.live import LiveTable
 from dlframe.runs import run_directory
 from dlframe.runs.environment import python
@@ -27,7 +28,7 @@ from dlframe.storage.known import is_known, remember
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
 from dlframe.studies.study import FOLDER, Manifest, Study, check_name
-from dlframe.types import ConfigError, TrialRecord, nearest, read_bytes, read_text, say
+from dlframe.types import ConfigError, TrialRecord, nearest, read_text, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -282,15 +283,8 @@ def last_line(log: Path) -> str:
 
 
 def plugins_of(config: Config) -> dict[str, str]:
-    """Return a hash of the file of each chosen component that a plugin brings."""
-    found = {}
-    for group, registry in GROUPS.items():
-        values = config.values[group]
-        for name in [o["name"] for o in values.values()] if group in LISTS else [values["name"]]:
-            entry = registry.get(name)
-            if entry.origin != "dlframe" and (file := Path(entry.where.rpartition(":")[0])).is_file():
-                found[f"{group}={name}"] = hashlib.sha256(read_bytes(file, 2**24)).hexdigest()[:12]
-    return found
+    """Return the hashes of the files of the chosen plugins."""
+    return {f"{plugin}: {name}": own for plugin, files in code_of(config.chosen).items() for name, own in files.items()}
 
 
 def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "") -> Study:

@@ -13,7 +13,7 @@ from dlframe.runs.run_directory import read_result
 from dlframe.studies import driver, options
 from dlframe.studies.space import Space, space_of
 from dlframe.studies.study import Study
-from dlframe.types import ConfigError, DlframeError, say
+from dlframe.types import ConfigError, DlframeError, command_line, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     for text in arguments:
         key = text.partition("=")[0]
         if key.partition(".")[0] in REFUSED and key not in ("search.objectives", "search.timeout", "search.max_failures"):
-            raise ConfigError(f"{key}: a grid has no such option. Try: python -m dlframe sweep ... {text}", key)
+            raise ConfigError(f"{key}: a grid has no such option. Try: {command_line('sweep', '...', text)}", key)
     return run_grid(arguments)
 
 

@@ -23,7 +23,18 @@ from dlframe.statistics.racing import Race, race
 from dlframe.storage.known import STUDIES, is_known, remember
 from dlframe.storage.trials import open_storage
 from dlframe.studies.space import Axis, Space
-from dlframe.types import ConfigError, DataError, DlframeError, Objective, TrialRecord, best_of, nearest, read_text, say
+from dlframe.types import (
+    ConfigError,
+    DataError,
+    DlframeError,
+    Objective,
+    TrialRecord,
+    best_of,
+    command_line,
+    nearest,
+    read_text,
+    say,
+)
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 FOLDER = STUDIES
@@ -47,7 +58,7 @@ class Manifest:
         pruner: Name and options of the pruner.
         seed: Seed of the sampler.
         seeds: Seeds of a trial.
-        plugins: Component of a plugin -> hash of its file.
+        plugins: File of a plugin -> hash, or its distribution -> version.
         packages: Versions when it began.
         trials: Number of trials.
         storage: Address of the trials.
@@ -413,7 +424,7 @@ def check_own(folder: Path) -> None:
     """
     if not is_known(study=folder.resolve()):
         raise ConfigError(
-            f"sweep: {folder} was not begun by you in this place. Look at it: python -m dlframe sweep status {folder.name}. "
+            f"sweep: {folder} was not begun by you in this place. Look at it: {command_line('sweep', 'status', folder.name)}. "
             "Try: name=... for a new sweep"
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from dlframe.studies import driver, grid, options, report
 from dlframe.studies.options import Options, Search
 from dlframe.studies.space import space_of
 from dlframe.studies.study import FOLDER, Study, check_name, check_own, read_manifest
-from dlframe.types import ConfigError, DlframeError, TrialRecord, nearest, read_text, say
+from dlframe.types import ConfigError, DlframeError, TrialRecord, command_line, nearest, read_text, say
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         space = space.listed()
         trials = min(trials, len(space.grid)) if driver.is_typed(chosen, "trials") else len(space.grid)
     elif space.points() == 1:
-        raise ConfigError("sweep: the space has one point. Try: python -m dlframe train " + shlex.join(_single(space)))
+        raise ConfigError(f"sweep: the space has one point. Try: {command_line('train', *_single(space))}")
     study = driver.begin(space, chosen, trials=trials, stem="sweep")
     if driver.is_worker():
         return driver.work_as_worker(study, space, chosen)
@@ -63,9 +62,9 @@ def main(arguments: Sequence[str]) -> int:
     with driver.tracked(study, config) as trackers:
         driver.run(study, space, chosen, "sweep", main, trackers)
         status = _summarize(study, chosen, trackers)
-        _write_report(study, f"python -m dlframe sweep {shlex.join(arguments)}", draw=config.run.figures != "none")
+        _write_report(study, command_line("sweep", *arguments), draw=config.run.figures != "none")
     if study.best():
-        say(f"next python -m dlframe sweep export {study.name}")
+        say(f"next {command_line('sweep', 'export', study.name)}")
     return status
 
 
@@ -115,7 +114,7 @@ def _summarize(study: Study, chosen: options.Arguments, trackers: Sequence[Track
     over = f" (mean of {study.manifest.seeds} seeds)" if study.manifest.seeds > 1 else ""
     say(f"best trial {best.number}: {objective.metric} {value}{over}: {' '.join(best.overrides)}", f"run  {best.run}")
     if not list(Path(best.run).glob("figures/*")):
-        say(f"draw python -m dlframe figures {shlex.quote(best.run)}")
+        say(f"draw {command_line('figures', best.run)}")
     if len(records) >= study.manifest.trials:
         _train_fresh(study, best, counts["complete"], chosen, trackers)
     return int(bool(counts["failed"]))
@@ -130,7 +129,7 @@ def _train_fresh(
     said = f"the best value of {complete} trials is too good on average" if complete > 1 else "one value says little"
     if not count or "seed" in best.options:
         rest = [text for text in overrides if not text.startswith("seed=")]
-        say(f"     {said}: train it with new seeds", f"     python -m dlframe -m {shlex.join(rest)} seed=1001,1002,1003")
+        say(f"     {said}: train it with new seeds", f"     {command_line('-m', *rest, 'seed=1001,1002,1003')}")
         return
     say(f"     {said}: trained again with {count} fresh seeds")
     seeds = ",".join(str(FRESH + i) for i in range(count))
@@ -238,5 +237,5 @@ def _export(study: Study) -> int:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}.") from None
-    say(f"written: {path}", f"next python -m dlframe experiment={study.name}")
+    say(f"written: {path}", f"next {command_line(f'experiment={study.name}')}")
     return 0

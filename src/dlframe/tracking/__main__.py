@@ -19,7 +19,7 @@ from dlframe.tracking.store import QUIET
 from dlframe.tracking.sync import close_interrupted_runs
 from dlframe.tracking.tracker import lock
 from dlframe.tracking.upload_state import beginning
-from dlframe.types import TrackingError, say
+from dlframe.types import DlframeError, say
 
 if TYPE_CHECKING:
     from dlframe.tracking.uploader import Uploader
@@ -117,7 +117,7 @@ def upload_all(runs: deque[Followed], *, close: bool) -> bool:
         run = runs.popleft()
         try:
             done = run.try_upload(close=close)
-        except TrackingError as error:
+        except DlframeError as error:
             say(str(error), error=True)
             continue
         if not (done and run.let_go()):

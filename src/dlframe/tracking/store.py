@@ -6,13 +6,12 @@ import base64
 import configparser
 import os
 import re
-import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import is_known, runs_of, sqlite_file, store_uri
-from dlframe.types import TrackingError, printable, read_text
+from dlframe.types import TrackingError, command_line, printable, read_text
 from dlframe.types.files import opened
 
 QUIET = {
@@ -42,7 +41,7 @@ def check_store(folder: Path, uri: str, *, allowed: str = "") -> None:
     """
     own = uri in (allowed, store_uri("sqlite", runs_of(folder.resolve())))
     if not own and not is_known(store=uri) and not is_known(run=folder, store=uri):
-        command = f"python -m dlframe sync {shlex.quote(str(folder))} uri={shlex.quote(uri)}"
+        command = command_line("sync", folder, "uri=ADDRESS")
         raise TrackingError(f"{folder}: tracking store {uri} is not trusted. If you trust it: {command}")
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from dlframe.config import load_options
 from dlframe.runs import journal
 from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
+from dlframe.storage.private import is_own
 from dlframe.tracking.store import check_store, reachable
 from dlframe.tracking.tracker import upload
 from dlframe.tracking.upload_state import UploadState, beginning, has_pending
-from dlframe.types import ConfigError, TrackingError, say
+from dlframe.types import ConfigError, DlframeError, TrackingError, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
             _check(folder, uri, checked, named=bool(folders))
             said = upload(folder, uri=uri)
             owed = has_pending(folder)
-        except (TrackingError, OSError) as error:
+        except (DlframeError, OSError) as error:
             said, owed = str(error), True
         uploaded, pending = uploaded + (not owed), pending + owed
         say(_line(folder, said))
@@ -97,6 +98,8 @@ def _check(folder: Path, uri: str, checked: dict[str, str], *, named: bool) -> N
     """Raise if a run cannot be uploaded; `checked` caches errors of stores."""
     if journal.being_written(folder):
         raise TrackingError(f"{folder}: another process is writing and uploading this run")
+    if not named and not is_own(folder) and not is_known(run=folder):
+        raise TrackingError(f"{folder}: belongs to another user. To upload it from here, name the run")
     if not named and (host := _elsewhere(folder)):
         raise TrackingError(f"{folder}: runs or was interrupted on host {host}. To upload it from here, name the run")
     store = (beginning(folder) or {}).get("uri", "")

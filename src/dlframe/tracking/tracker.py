@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from dlframe.runs.environment import python
 from dlframe.storage.known import remember, runs_of
 from dlframe.tracking.store import QUIET, check_store
 from dlframe.tracking.upload_state import LOCK, LOG, beginning, has_pending, pending_message
-from dlframe.types import TrackingError
+from dlframe.types import TrackingError, appended, command_line
 
 LONGEST = 512
 """Bytes of a folder's name that is written to a pipe at once, by POSIX's rule."""
@@ -52,7 +51,7 @@ class Tracker:
             remember(runs=runs_of(folder.resolve()))
         if running and running[-1]._takes(folder, store):
             return running[-1]
-        with (folder / LOG).open("ab") as log:
+        with appended(folder / LOG, folder) as log:
             process = subprocess.Popen(
                 python("-m", "dlframe.tracking", str(folder)),
                 stdin=subprocess.PIPE,
@@ -95,7 +94,7 @@ class Tracker:
         if len(told) < 2:
             return "".join(told)
         runs = runs_of(self.folders[0])
-        command = "python -m dlframe sync" + (f" runs={shlex.quote(str(runs))}" if str(runs) != "runs" else "")
+        command = command_line("sync", *([f"runs={runs}"] if str(runs) != "runs" else []))
         return f"{len(told)} runs in {runs} not uploaded to MLflow yet. Upload: {command}"
 
     def _finish(self, deadline: float) -> int:

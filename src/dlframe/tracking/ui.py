@@ -22,7 +22,7 @@ from dlframe.config import load_options
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import sqlite_file, store_uri
 from dlframe.tracking.store import address, answer_of, reachable
-from dlframe.types import TrackingError, say
+from dlframe.types import TrackingError, command_line, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno != errno.EADDRINUSE:
             raise TrackingError(f"host, port: {host}:{port} cannot be used: {error.strerror or error}") from None
         other = next((p for p in range(port + 1, min(port + 100, 65536)) if free(host, p)), "...")
-        raise TrackingError(f"port: {port} on {host} is taken. Try: python -m dlframe ui port={other}") from None
+        raise TrackingError(f"port: {port} on {host} is taken. Try: {command_line('ui', f'port={other}')}") from None
     return listening
 
 

@@ -6,14 +6,13 @@ import glob
 import json
 import os
 import re
-import shlex
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from dlframe.runs import journal
 from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
-from dlframe.types import TrackingError, read_text
+from dlframe.types import TrackingError, command_line, read_text, replacing
 
 FILE = "tracking.json"
 LOCK = ".tracking.lock"
@@ -57,15 +56,18 @@ class UploadState:
             TrackingError: The file is damaged.
         """
         path = folder / FILE
-        for written in (path, path.with_suffix(".new"), folder / LOCK, folder / LOG):
-            if written.is_symlink():
-                raise TrackingError(f"{written} must not be a link. Remove it")
+        for name in (FILE, LOCK, LOG):
+            if os.path.lexists(own := folder / name) and (own.is_symlink() or not own.is_file()):
+                rule = "must not be a link" if own.is_symlink() else "must be a file"
+                raise TrackingError(f"{own} {rule}. Remove it")
         try:
             state = cls(**json.loads(read_text(path, 2**20, inside=folder)))
             if state.is_sound():
                 return state
         except FileNotFoundError:
             return cls()
+        except OSError as error:
+            raise TrackingError(f"{path}: cannot be read: {error.strerror or error}") from None
         except (ValueError, TypeError, RecursionError):
             pass
         raise TrackingError(f"{path} is damaged. Remove it to upload the run again, as a new one")
@@ -77,13 +79,10 @@ class UploadState:
 
     def save(self, folder: Path) -> None:
         """Replace the file atomically."""
-        path = folder / FILE
-        temporary = path.with_suffix(".new")
-        with temporary.open("w", encoding="utf-8") as file:
+        with replacing(folder / FILE, folder) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             json.dump(asdict(self), file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def beginning(folder: Path) -> dict[str, Any] | None:
@@ -159,7 +158,7 @@ def pending_message(folder: Path, state: UploadState | None = None) -> str:
     why = f" ({state.error})" if state.error else ""
     if waiting or state.error:
         records = "1 record" if waiting == 1 else f"{waiting} records"
-        command = f"python -m dlframe sync {shlex.quote(str(folder))}"
+        command = command_line("sync", folder)
         return f"{records} in {folder / journal.FILE} not uploaded to MLflow yet{why}. Upload: {command}"
     if state.refused:
         records = "1 record" if state.refused == 1 else f"{state.refused} records"

@@ -33,7 +33,7 @@ from dlframe.storage.known import is_known, runs_of, sqlite_file
 from dlframe.tracking.artifacts import RejectedRecord, destination, opened, put
 from dlframe.tracking.store import artifact_location
 from dlframe.tracking.upload_state import UploadState, beginning, model_of, runs_of_study, seeds_of, study_of
-from dlframe.types import TrackingError, say
+from dlframe.types import DataError, DlframeError, TrackingError, say
 
 Record = dict[str, Any]
 
@@ -89,7 +89,7 @@ class Uploader:
             if (why := reason(error)) != self.state.error:
                 self._log(traceback.format_exc())
                 self.state.error = why
-                with contextlib.suppress(OSError):  # a full disk
+                with contextlib.suppress(DataError):  # a full disk
                     self.state.save(self.folder)
             self.client = None  # the next attempt checks first whether the store and the run still exist
             return False
@@ -135,14 +135,14 @@ class Uploader:
         """Tag the runs of this study that were in the store before it, or the seeds of this model."""
         place = (self.state.uri, self.state.experiment_id)
         for folder in runs_of_study(self.folder):
-            with contextlib.suppress(TrackingError, OSError):
+            with contextlib.suppress(DlframeError, OSError):
                 run = UploadState.load(folder)
                 is_there = run.run_id and (run.uri, run.experiment_id) == place
                 own = self.folder.resolve()
                 if is_there and not run.parent and study_of(folder) == own and not model_of(folder, own):
                     client.set_tag(run.run_id, PARENT_TAG, self.state.run_id)
         for folder in seeds_of(self.folder):  # those of the study, for others belong to one of their own
-            with contextlib.suppress(TrackingError, OSError):
+            with contextlib.suppress(DlframeError, OSError):
                 run = UploadState.load(folder)
                 is_there = run.run_id and (run.uri, run.experiment_id) == place
                 if is_there and study_of(folder) in (self.study, None):

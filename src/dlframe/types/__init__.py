@@ -20,10 +20,10 @@ from dlframe.types.errors import (
     normalized,
     printable,
 )
-from dlframe.types.files import NO_ROOM, no_room, opened, read_bytes, read_text
+from dlframe.types.files import NO_ROOM, appended, no_room, opened, read_bytes, read_text, replacing, written
 from dlframe.types.results import Estimate, Metric, Result, declared
 from dlframe.types.studies import Objective, TrialRecord, best_of
-from dlframe.types.terminal import Screen, say
+from dlframe.types.terminal import Screen, command_line, quoted, say
 
 __all__ = [
     "NO_ROOM",
@@ -54,8 +54,10 @@ __all__ = [
     "TrainingError",
     "TrialRecord",
     "WorkerError",
+    "appended",
     "best_of",
     "check_dataset",
+    "command_line",
     "declared",
     "located",
     "nearest",
@@ -63,8 +65,11 @@ __all__ = [
     "normalized",
     "opened",
     "printable",
+    "quoted",
     "read_bytes",
     "read_text",
+    "replacing",
     "say",
     "taken",
+    "written",
 ]

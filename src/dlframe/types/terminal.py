@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -26,6 +27,16 @@ def say(*lines: str, error: bool = False) -> None:
     print(*map(printable, lines), sep="\n", file=stream, flush=True)
     if shown:
         shown.redraw()
+
+
+def command_line(*words: object) -> str:
+    """Return a command of dlframe that is safe to paste, whoever chose its words: each is `quoted`."""
+    return " ".join(["python -m dlframe", *map(quoted, words)])
+
+
+def quoted(word: object) -> str:
+    """Return a word of a command as a shell takes it whole; what is not seen is escaped."""
+    return shlex.quote(printable(str(word)))
 
 
 class Screen:
