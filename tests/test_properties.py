@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dlframe.config import check, expand, load, load_saved
+from dlframe.config import check, load, load_saved
 from dlframe.config.settings import settings as options
 from dlframe.config.yaml_files import read
 from dlframe.data.digits import digits
@@ -25,6 +25,7 @@ from dlframe.runs import journal
 from dlframe.runs.exported_model import read_spec
 from dlframe.runs.run_directory import check_data, read_result, write_result
 from dlframe.storage.decoded import decoded
+from dlframe.studies.space import space_of
 from dlframe.tracking import UploadState
 from dlframe.types import DlframeError, Estimate, Result, nearest
 
@@ -89,7 +90,7 @@ def plain(value: Any) -> Any:
 @given(st.lists(texts, max_size=3))
 def test_any_command_line(arguments: list[str]) -> None:
     reads(lambda: load(arguments))
-    reads(lambda: expand(arguments))
+    reads(lambda: space_of(arguments, default=False))
 
 
 @seldom

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from dlframe.config import expand, load, load_options, load_saved
+from dlframe.config import load, load_options, load_saved
 from dlframe.config.settings import settings
 from dlframe.jobs.evaluate import Options
 from dlframe.registry import GROUPS, plugins
@@ -114,7 +114,6 @@ def test_of_two_values_for_one_key_the_last_counts():
     config = load(["seed=1", "model=rnn", "+seed=2", "model=cnn"])
     assert (config.run.seed, config.values["model"]["name"]) == (2, "cnn")
     assert config.overrides == ("seed=2", "model=cnn")
-    assert expand(["seed=0,1,2", "seed=3"]) == [["seed=3"]]
 
 
 def test_the_place_named_is_in_the_file_that_was_read():
@@ -187,44 +186,6 @@ def test_text_is_taken_as_it_stands(text):
 
 def test_quotes_around_a_text_are_taken_off():
     assert load(["run_name='a,b'"]).run.run_name == load(['run_name="a,b"']).run.run_name == "a,b"
-
-
-# --- grids
-
-
-@pytest.mark.parametrize(
-    ("overrides", "cells"),
-    [
-        ([], [[]]),
-        (["seed=3"], [["seed=3"]]),
-        (["seed=0,1"], [["seed=0"], ["seed=1"]]),
-        (["+seed=0,1"], [["seed=0"], ["seed=1"]]),
-        (["seed=range(3)"], [["seed=0"], ["seed=1"], ["seed=2"]]),
-        (["seed=range(0,10,5)"], [["seed=0"], ["seed=5"]]),
-        (["model=choice(cnn,rnn)"], [["model=cnn"], ["model=rnn"]]),
-        (["augmentation=[flip,crop]"], [["augmentation=[flip,crop]"]]),
-        (["augmentation=[],[flip,crop]"], [["augmentation=[]"], ["augmentation=[flip,crop]"]]),
-        (["gradient_clip_val=null,1.0"], [["gradient_clip_val=null"], ["gradient_clip_val=1.0"]]),
-        (["run_name='a,b'"], [["run_name='a,b'"]]),
-        (["run_name=it's a=b"], [["run_name=it's a=b"]]),
-        (["plugin_paths=a,b"], None),
-        (
-            ["model=cnn,rnn", "epochs=2", "seed=0,1"],
-            [[f"model={m}", "epochs=2", f"seed={s}"] for m in ("cnn", "rnn") for s in (0, 1)],
-        ),
-    ],
-)
-def test_a_grid_is_the_product_of_what_lists_several_values(overrides, cells):
-    if cells is None:
-        with pytest.raises(ConfigError, match=r"Received: 'a,b'\.$"):
-            expand(overrides)
-    else:
-        assert expand(overrides) == cells
-
-
-def test_a_cell_of_quoted_texts_means_the_texts():
-    cells = expand(["run_name='a b','c,d'"])
-    assert [load(cell).run.run_name for cell in cells] == ["a b", "c,d"]
 
 
 # --- what is saved, and what is asked of a verb

@@ -14,7 +14,7 @@ from typing import Any
 
 from dlframe.config.choices import LISTS, OPTIONS, check_name, folders, names
 from dlframe.config.compose import assign, compose, resolved
-from dlframe.config.overrides import expand, given_keys, load_options, parse, plugin_paths
+from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths
 from dlframe.config.run_config import Config
 from dlframe.config.validation import check, check_places
 from dlframe.registry import GROUPS, plugins
@@ -27,7 +27,6 @@ __all__ = [
     "Config",
     "check",
     "check_name",
-    "expand",
     "folders",
     "load",
     "load_options",
@@ -62,7 +61,7 @@ def load(overrides: Sequence[str]) -> Config:
     """
     given = given_keys(overrides)
     plugins.discover(plugin_paths(given.get("plugin_paths", "null")))
-    choices, assignments = parse(given)
+    choices = choices_of(given)
     if not {"task", "experiment"} & choices.keys() and (own := _task_of(choices.get("data"))):
         choices["task"] = own
     for group, value in choices.items():
@@ -74,13 +73,13 @@ def load(overrides: Sequence[str]) -> Config:
         values = compose(choices, locations)
         if "plugin_paths" in values:
             raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
-        for key, value in assignments.items():
+        for key, value in assignments_of(given, values):
             assign(values, key, value)
         config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
         usual = config.tracking.uri in ("sqlite", "none", "")
         check_places(config, "" if usual else _packaged_store(choices.get("tracking")))
     except ConfigError as error:
-        if error.key not in assignments and (place := locations.get(error.key)):
+        if error.key not in given and (place := locations.get(error.key)):
             raise ConfigError(f"{place}: {error}", error.key) from None
         raise
     plugins.preload(config.chosen)
@@ -118,7 +117,7 @@ def load_saved(path: Path, plugin_paths: Sequence[str] = (), overrides: Sequence
     values = read(path, inside=path.parent)
     plugins.discover(plugin_paths)
     values = translated(values)
-    for key, value in parse(given_keys(overrides))[1].items():
+    for key, value in assignments_of(given_keys(overrides), values):
         assign(values, key, value)
     try:
         return check(values)

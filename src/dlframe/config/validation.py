@@ -29,7 +29,9 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
     for group in NESTED:
         if not isinstance(options := values.get(group, {}), Mapping):
             hint = (
-                f" An entry is chosen in the defaults list: - override /{group}: {options}" if isinstance(options, str) else ""
+                f" An entry is chosen in the defaults list: - override /{group}: {options}"
+                if isinstance(options, str) and group in GROUPS
+                else ""
             )
             raise ConfigError(f"{group}: must hold options. Received: {options!r}.{hint}", group)
         if group in GROUPS and group not in LISTS:

@@ -11,7 +11,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from dlframe.config.overrides import parse, sweep_of
+from dlframe.config.overrides import sweep_of, value_of
 from dlframe.contracts import selection
 from dlframe.contracts.building import Trial, build, equal, injected, required, task_for
 from dlframe.contracts.edges import edges
@@ -92,7 +92,7 @@ def test_search(entry):
         assert sweep, f"'search' of '{option}' must be as choice(1,2) or interval(0,1)"
         axis = axis_of(option, sweep, entry.parameters[option])
         for text in axis.samples():
-            entry.parameters[option].check(parse({f"{entry.group}.{option}": text})[1][f"{entry.group}.{option}"], option)
+            entry.parameters[option].check(value_of(option, text, [entry.parameters[option]]), option)
 
 
 def as_saved(name: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dlframe.config import Config, expand
+from dlframe.config import Config
+from dlframe.config.overrides import quoted as as_one_value
+from dlframe.config.overrides import unquoted
 from dlframe.registry import plugins
-from dlframe.types import ConfigError, Dataset, Field, Result, command_line, printable, quoted, say
+from dlframe.types import Dataset, Field, Result, command_line, printable, quoted, say
 
 
 def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False, others: bool = False) -> str:
@@ -99,12 +101,8 @@ def _names_a_place(override: str) -> bool:
 def _single(override: str) -> str:
     """Quote an override whose commas would make a grid."""
     key, _, raw = override.partition("=")
-    # Untrusted: plugins stay as they are, and ranges are not expanded.
-    try:
-        same = key == "plugin_paths" or ("(" not in raw and len(expand([override])) == 1)
-    except ConfigError:  # an old name in the overrides of an earlier version's run
-        same = True
-    return override if same else f"{key}='{raw}'"
+    is_list = raw.startswith("[") or key == "plugin_paths"
+    return override if is_list or unquoted(raw) != raw else f"{key}={as_one_value(raw)}"
 
 
 def warn_of_plugins() -> None:

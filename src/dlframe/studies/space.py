@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from dlframe.config import LISTS, Config, load
-from dlframe.config.overrides import given_keys, parse, plugin_paths, sweep_of
+from dlframe.config.overrides import Sweep, given_keys, plugin_paths, sweep_of, typed, value_of
 from dlframe.registry import CHOICES, GROUPS, plugins
 from dlframe.registry.parameters import Parameter, parts
-from dlframe.types import ConfigError
+from dlframe.types import ConfigError, say
 
 COMBINATIONS = 1000
 """Largest number of combinations of components, each of which is checked by composing its config."""
@@ -182,36 +182,30 @@ def space_of(overrides: Sequence[str], *, default: bool = True) -> Space:
         sweeps = _default_space(load(overrides), given)
     fixed = tuple(f"{key}={raw}" for key, raw in given.items() if key not in sweeps)
     components = {key: sweep for key, sweep in sweeps.items() if key in GROUPS or key in CHOICES}
-    axes = [_choices(key, sweep) for key, sweep in components.items()]
-    combinations = [*itertools.product(*(axis.values for axis in axes))]
-    if len(combinations) > COMBINATIONS:
-        keys = ", ".join(components)
-        raise ConfigError(f"{keys}: at most {COMBINATIONS} combinations of components. Received: {len(combinations)}.")
-    configs = {combination: load([*fixed, *_chosen(components, combination)]) for combination in combinations}
+    axes, configs = _components(components, fixed)
+    combinations = [*configs]
     parameters = {combination: _parameters(config) for combination, config in configs.items()}
     applies: dict[tuple[str, ...], set[str]] = {combination: set() for combination in combinations}
     for key, sweep in sweeps.items():
         if key in components:
             continue
         owners = [combination for combination in combinations if key in parameters[combination]]
-        axis = axis_of(key, sweep, parameters[owners[0]][key]) if owners else _choices(key, sweep)
-        for combination in owners:
-            for text in axis.samples():
-                parameters[combination][key].check(parse({key: text})[1][key], key)
-        if not owners:  # it belongs to no signature: an option of one network, or a mistake
-            owners = [c for c in combinations if _loads([*fixed, *_chosen(components, c), f"{key}={axis.values[0]}"])]
-            for combination in owners or combinations[:1]:
-                for text in axis.values:
-                    load([*fixed, *_chosen(components, combination), f"{key}={text}"])  # says what is wrong
+        if not owners:  # says what is wrong
+            load([*fixed, *_chosen(components, combinations[0]), f"{key}={next(iter(sweep.texts), sweep.low)}"])
+            raise ConfigError(f"{key}: cannot vary. Try: {key}=VALUE", key)
+        axis = axis_of(key, sweep, parameters[owners[0]][key])
         for combination in owners:
             applies[combination].add(key)
+            for text in axis.samples():
+                parameter = parameters[combination][key]
+                parameter.check(value_of(key, text, [parameter]), key)
         axes.append(axis)
     order = tuple(key for key in sweeps if any(axis.key == key for axis in axes))
     applied = {combination: frozenset(keys) for combination, keys in applies.items()}
     return Space(fixed, tuple(axes), applied, order, configs, is_default)
 
 
-def _default_space(config: Config, given: Mapping[str, str]) -> dict[str, Any]:
+def _default_space(config: Config, given: Mapping[str, str]) -> dict[str, Sweep]:
     """Return what the chosen components say is worth searching, without what is typed."""
     found = {}
     for group in GROUPS:
@@ -219,8 +213,8 @@ def _default_space(config: Config, given: Mapping[str, str]) -> dict[str, Any]:
             entry = config.entry(group)
             for option, text in entry.facts["search"].items():
                 key = f"{group}.{option}"
-                if key not in given and option in entry.parameters:
-                    found[key] = sweep_of(key, text)
+                if key not in given and option in entry.parameters and (sweep := sweep_of(key, text)):
+                    found[key] = sweep
     if not found:
         raise ConfigError("sweep: no option varies. Try: python -m dlframe sweep 'optimizer.lr=tag(log,interval(1e-4,1e-1))'")
     return found
@@ -230,12 +224,36 @@ def _chosen(components: Sequence[str] | Mapping[str, Any], combination: Sequence
     return [f"{key}={value}" for key, value in zip(components, combination, strict=True)]
 
 
-def _loads(overrides: Sequence[str]) -> bool:
-    try:
-        load(overrides)
-    except ConfigError:
-        return False
-    return True
+def _components(components: Mapping[str, Sweep], fixed: Sequence[str]) -> tuple[list[Axis], dict[tuple[str, ...], Config]]:
+    """Return the axes of the components that vary, and a config for each combination of them.
+
+    A name that matches a pattern and fits no combination is left out, and told.
+
+    Raises:
+        ConfigError: There are too many combinations, or one is wrong.
+    """
+    axes = [_choices(key, sweep) for key, sweep in components.items()]
+    if (count := math.prod(len(axis.values) for axis in axes)) > COMBINATIONS:
+        raise ConfigError(f"{', '.join(components)}: at most {COMBINATIONS} combinations of components. Received: {count}.")
+    configs, faults = {}, {}
+    for combination in itertools.product(*(axis.values for axis in axes)):
+        try:
+            configs[combination] = load([*fixed, *_chosen(components, combination)])
+        except ConfigError as error:
+            faults[combination] = error
+    for place, axis in enumerate(axes):
+        fitting = {combination[place] for combination in configs}
+        others = [value for value in axis.values if value not in fitting]
+        if components[axis.key].pattern and others and fitting:
+            say(
+                f"note: {axis.key}={components[axis.key].pattern}: left out, as they do not fit: {', '.join(others)}",
+                error=True,
+            )
+            axes[place] = replace(axis, values=tuple(value for value in axis.values if value in fitting))
+            faults = {combination: error for combination, error in faults.items() if combination[place] in fitting}
+    for error in faults.values():
+        raise error
+    return axes, configs
 
 
 def _parameters(config: Config) -> dict[str, Parameter]:
@@ -248,44 +266,35 @@ def _parameters(config: Config) -> dict[str, Parameter]:
                 found |= {f"{group}.{name}.{option}": p for option, p in entry.parameters.items()}
         else:
             found |= {f"{group}.{option}": p for option, p in config.entry(group).parameters.items()}
-    return found
+    optimizer = config.entry("optimizer").parameters
+    return found | {f"networks.{name}.{option}": p for name in config.networks for option, p in optimizer.items()}
 
 
-def _choices(key: str, sweep: Any) -> Axis:
-    values = tuple(dict.fromkeys(_texts(key, sweep)))
-    if not values:
-        raise ConfigError(f"{key}: must have a value.", key)
-    return Axis(key, values)
+def _choices(key: str, sweep: Sweep, parameter: Parameter | None = None) -> Axis:
+    """Return the axis of values that are listed, each once; of names without `parameter`."""
+    if sweep.is_interval:
+        rule = parameter.rule if parameter else "a choice of components"
+        raise ConfigError(f"{key}: {rule} takes no interval. Try: {key}=choice(...)", key)
+    found: dict[str, str] = {}
+    for text in sweep.texts:
+        value = value_of(key, text, [parameter] if parameter else [])
+        same = parameter.check(value, key) if parameter else value
+        found.setdefault(repr(same), text if isinstance(value, str) else typed(value))
+    return Axis(key, tuple(found.values()))
 
 
-def _texts(key: str, sweep: Any) -> list[str]:
-    """Return the values of a choice or a range, or the lower end of an interval, as one types them."""
-    if sweep.is_interval_sweep():
-        return [repr(sweep.value().start)]
-    try:
-        return [*sweep.sweep_string_iterator()]
-    except Exception as error:
-        raise ConfigError(f"{key}: cannot be read: {error}", key) from None
-
-
-def axis_of(key: str, sweep: Any, parameter: Parameter) -> Axis:
+def axis_of(key: str, sweep: Sweep, parameter: Parameter) -> Axis:
     """Return the axis of an option of known type."""
-    value = sweep.value()
     kind = parts(parameter.annotation)[0]
-    if not (sweep.is_interval_sweep() or (sweep.is_range_sweep() and kind in (int, float))):
-        return _choices(key, sweep)
-    log = "log" in value.tags
-    if unknown := value.tags - {"log"}:
+    if kind not in (int, float) or not (sweep.is_interval or sweep.step is not None):
+        return _choices(key, sweep, parameter)
+    log = "log" in sweep.tags
+    if unknown := sweep.tags - {"log"}:
         raise ConfigError(f"{key}: a tag must be log. Received: {', '.join(sorted(unknown))}.", key)
-    if kind not in (int, float):
-        raise ConfigError(f"{key}: {parameter.rule} takes no interval. Try: {key}=choice(...)", key)
-    if sweep.is_interval_sweep():
-        low, high, step = float(value.start), float(value.end), 0.0
-    else:
-        texts = [*map(float, sweep.sweep_string_iterator())]
-        if not texts:
-            raise ConfigError(f"{key}: must have a value. Received: no number.", key)
-        low, high, step = min(texts), max(texts), abs(float(value.step)) if len(texts) > 1 else 0.0
+    low, high, step = sweep.low, sweep.high, 0.0
+    if not sweep.is_interval:
+        numbers = [*map(float, sweep.texts)]
+        low, high, step = min(numbers), max(numbers), abs(sweep.step or 0.0) if len(numbers) > 1 else 0.0
     if kind is int and not all(number.is_integer() for number in (low, high, step)):
         raise ConfigError(f"{key}: must be {parameter.rule}: bounds must be integers. Received: {low:g} to {high:g}.", key)
     if not low <= high or not all(map(math.isfinite, (low, high))):

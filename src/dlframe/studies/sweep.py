@@ -212,15 +212,16 @@ def _export(study: Study) -> int:
 
     from dlframe.config import LISTS
     from dlframe.config.compose import assign
-    from dlframe.config.overrides import given_keys, parse
+    from dlframe.config.overrides import assignments_of, choices_of, given_keys
 
     check_own(study.folder)
     best = _best_of(study)
-    choices, assignments = parse(given_keys([*study.manifest.fixed, *best.overrides]))
-    assignments.pop("plugin_paths", None)
+    given = given_keys([*study.manifest.fixed, *best.overrides])
+    choices = choices_of(given)
     values: dict[str, Any] = {}
-    for key, value in assignments.items():
-        assign(values, key, value)
+    for key, value in assignments_of(given, {group: {"name": name} for group, name in choices.items()}):
+        if key != "plugin_paths":
+            assign(values, key, value)
     for key in LISTS:
         if key in choices:
             values[key] = {name: values.get(key, {}).get(name, {}) for name in choices.pop(key)}

@@ -145,7 +145,7 @@ class Worker:
     def _further_seed(self, record: TrialRecord, seed: int) -> float | None:
         """Train a trial with a further seed, and return its value; None if it fails."""
         folder = self.study.run_folder(record.number, seed)
-        config = load([*self.space.fixed, *record.overrides, f"run_name={folder.name}"])
+        config = load([f"run_name={folder.name}", *self.space.fixed, *record.overrides])
         overrides = [*config.overrides, f"seed={config.run.seed + seed}"]
         try:
             config = load(overrides)
@@ -211,7 +211,7 @@ class Worker:
     def _config(self, trial: Trial) -> tuple[Config, Path]:
         """Return the config of a trial, and the folder of its run."""
         folder = self.study.run_folder(trial.number)
-        return load([*self.space.fixed, *self._varied(trial), f"run_name={folder.name}"]), folder
+        return load([f"run_name={folder.name}", *self.space.fixed, *self._varied(trial)]), folder
 
     def _varied(self, trial: Trial) -> list[str]:
         """Return the overrides that tell a trial from others."""
