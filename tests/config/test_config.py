@@ -102,6 +102,25 @@ def test_a_variant_says_of_what_and_hides_nothing(name, message):
     assert str(error.value) == f"conf/model/{name}.yaml: {message}"
 
 
+def test_what_files_set_for_one_component_is_not_for_another():
+    assert load(["task=object_detection"]).values["optimizer"]["lr"] == 0.003
+    other = load(["task=object_detection", "optimizer=sgd"])
+    assert other.values["optimizer"] == load(["optimizer=sgd"]).values["optimizer"]
+    (note,) = other.notes
+    assert note.startswith("optimizer=sgd has defaults of its own; left out, as set for adamw: optimizer.lr=0.003 (")
+    assert "object_detection.yaml:" in note
+    assert load(["task=object_detection", "optimizer=adamw"]).values["optimizer"]["lr"] == 0.003
+    typed = load(["task=object_detection", "optimizer=sgd", "optimizer.lr=0.2"])
+    assert (typed.values["optimizer"]["lr"], typed.notes) == (0.2, ())
+    conf("experiment/x.yaml", "defaults:\n  - override /model: rnn\nmodel:\n  bidirectional: true\noptimizer:\n  lr: 0.5\n")
+    assert load(["experiment=x"]).values["model"]["bidirectional"]
+    found = load(["experiment=x", "model=cnn"])
+    assert (found.values["model"]["name"], found.values["optimizer"]["lr"]) == ("cnn", 0.5)
+    assert "model.bidirectional=True (conf/experiment/x.yaml:4)" in found.notes[0]
+    conf("optimizer/quick.yaml", "name: sgd\nlr: 0.7\n")
+    assert load(["experiment=x", "optimizer=quick"]).values["optimizer"]["lr"] == 0.5
+
+
 def test_an_experiment_needs_no_package_line():
     for name, head in (("a", ""), ("b", "# @package _global_\n")):
         conf(f"experiment/{name}.yaml", f"{head}epochs: 3\nmodel:\n  width: 8\n")

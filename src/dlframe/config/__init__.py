@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dlframe.config.choices import LISTS, OPTIONS, check_name, folders, names
-from dlframe.config.compose import assign, compose, resolved
+from dlframe.config.compose import assign, compose, resolved, without_options_of_others
 from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths
 from dlframe.config.run_config import Config
 from dlframe.config.validation import check, check_places
@@ -73,9 +74,10 @@ def load(overrides: Sequence[str]) -> Config:
         values = compose(choices, locations)
         if "plugin_paths" in values:
             raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
+        notes = without_options_of_others(values, choices, locations, given)
         for key, value in assignments_of(given, values):
             assign(values, key, value)
-        config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
+        config = replace(check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items())), notes=notes)
         usual = config.tracking.uri in ("sqlite", "none", "")
         check_places(config, "" if usual else _packaged_store(choices.get("tracking")))
     except ConfigError as error:

@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, folders, names
@@ -99,6 +99,39 @@ def _compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str,
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
     values |= _chosen_lists(values, choices)
     return {key: value for key, value in values.items() if value is not None or key not in NESTED}
+
+
+def without_options_of_others(
+    values: dict[str, Any], choices: Mapping[str, Any], locations: Mapping[str, str], given: Collection[str]
+) -> tuple[str, ...]:
+    """Take out the options that presets and experiments set for another component than the one that is chosen.
+
+    `lr: 0.003` of a task whose optimizer is adamw says nothing about sgd.
+
+    Args:
+        values: The composed values, which are changed.
+        choices: Group -> the name, or the names, chosen in it.
+        locations: "file:line" of each dotted key that a file sets.
+        given: Keys that are typed; nothing is said about these.
+
+    Returns:
+        A sentence for each component that keeps its own defaults.
+    """
+    notes = []
+    for group, name in choices.items():
+        own = values.get(group)
+        if group not in GROUPS or group in (*LISTS, "task") or name not in GROUPS[group].entries or not isinstance(own, dict):
+            continue  # a file that has the name chosen knows what is set beside it
+        places = {key: locations.get(f"{group}.{key}", "") for key in own}
+        places = {key: place for key, place in places.items() if place and f"/{group}/" not in place}
+        other = compose({key: value for key, value in choices.items() if key != group}, {}).get(group) if places else None
+        if not isinstance(other, dict) or other.get("name") in (None, own.get("name")):
+            continue
+        left = {f"{group}.{key}": own.pop(key) for key in places}
+        if told := ", ".join(f"{key}={value}" for key, value in left.items() if key not in given):
+            place = next(iter(places.values()))
+            notes.append(f"{group}={name} has defaults of its own; left out, as set for {other['name']}: {told} ({place})")
+    return tuple(notes)
 
 
 def _hydra_plugins() -> Plugins:

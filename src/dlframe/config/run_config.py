@@ -21,10 +21,12 @@ class Config:
     Attributes:
         values: Plain values, defaults filled in; all else is read from them.
         overrides: What was typed, as "key=value".
+        notes: What was left out, in sentences.
     """
 
     values: dict[str, Any]
     overrides: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def typed(self) -> set[str]:
@@ -56,7 +58,7 @@ class Config:
         for key, new in values.items():
             if isinstance(new, Mapping) and key not in LISTS:
                 values[key] = {**self.values[key], **new}
-        return Config({**self.values, **values}, self.overrides)
+        return Config({**self.values, **values}, self.overrides, self.notes)
 
     @property
     def chosen(self) -> list[tuple[str, str]]:

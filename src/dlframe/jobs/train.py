@@ -138,7 +138,7 @@ def begin(
         say(f"warning: {failed}; resume=auto will not find this run", error=True)
     journal = Journal(folder)
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
-    say(terminal.header(config, dataset, folder, again=again))
+    say(terminal.header(config, dataset, folder, again=again), *config.notes)
     try:
         run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
     except BaseException:

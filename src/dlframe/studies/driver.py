@@ -301,6 +301,7 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     """
     configs = [*space.configs.values()]
     config = configs[0]
+    say(*dict.fromkeys(note for c in configs for note in c.notes))
     check_writable(config.run.runs)
     manifest = Manifest(
         fixed=[*space.fixed],
