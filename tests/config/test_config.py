@@ -121,6 +121,16 @@ def test_what_files_set_for_one_component_is_not_for_another():
     assert load(["experiment=x", "optimizer=quick"]).values["optimizer"]["lr"] == 0.5
 
 
+def test_a_model_without_networks_has_one_epoch():
+    assert load(["model=lda"]).run.epochs == 1
+    assert load(["task=fraud_detection", "model=boosting"]).run.epochs == 1
+    assert load(["model=lda", "epochs=3"]).run.epochs == 3
+    conf("experiment/x.yaml", "defaults:\n  - override /model: lda\nepochs: 2\n")
+    assert load(["experiment=x"]).run.epochs == 2
+    assert load(["experiment=x", "model=cnn"]).run.epochs == 2
+    assert load([]).run.epochs == settings.get("run").parameters["epochs"].default
+
+
 def test_an_experiment_needs_no_package_line():
     for name, head in (("a", ""), ("b", "# @package _global_\n")):
         conf(f"experiment/{name}.yaml", f"{head}epochs: 3\nmodel:\n  width: 8\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ def load(overrides: Sequence[str]) -> Config:
         if "plugin_paths" in values:
             raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
         notes = without_options_of_others(values, choices, locations, given)
+        if _is_fitted_at_once(values) and "/task/" in locations.get("epochs", "/task/"):
+            values["epochs"] = 1  # a further one would only score the same again
         for key, value in assignments_of(given, values):
             assign(values, key, value)
         config = replace(check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items())), notes=notes)
@@ -92,6 +94,13 @@ def _task_of(data: Any) -> str:
     """Return the task preset that a data set states, for where the user names no task."""
     entry = GROUPS["data"].entries.get(data) if isinstance(data, str) else None
     return next(iter(entry.facts["tasks"].values()), "") if entry else ""
+
+
+def _is_fitted_at_once(values: Mapping[str, Any]) -> bool:
+    """Return whether the model has no network to train."""
+    model = values.get("model")
+    entry = GROUPS["model"].entries.get(str(model.get("name"))) if isinstance(model, Mapping) else None
+    return entry is not None and not entry.facts["networks"]
 
 
 def _packaged_store(choice: str | None) -> str:

@@ -27,7 +27,7 @@ class Run:
 
     Args:
         seed: Seed of weights, order, augmentation and hidden labels. The split of the data does not depend on it.
-        epochs: Passes over the training data.
+        epochs: Passes over the training data. A model without networks, which is fitted at once, has one unless more are typed.
         validate_every: Epochs between two validations; the last epoch is always validated.
         batch_size: Samples in one optimizer step over all devices, before `accumulate_grad_batches`; "auto" has
             64 times `accumulate_grad_batches` in an optimizer step, as many of them at once as fit into memory.
