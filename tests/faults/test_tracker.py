@@ -17,10 +17,10 @@ from tests.faults.proxy import Mode, Proxy
 from dlframe.runs import journal
 from dlframe.runs.journal import Journal
 from dlframe.tracking import Tracker, UploadState, upload
-from dlframe.tracking.store import QUIET, connection_error
+from dlframe.tracking.store import connection_error, quiet
 from dlframe.tracking.ui import free
 
-os.environ.update(QUIET)
+os.environ.update(quiet(os.environ))
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,11 @@ from dlframe.cli import main
 from dlframe.runs.journal import Journal
 from dlframe.storage.known import remember, store_uri
 from dlframe.tracking import Tracker, UploadState, reachable, upload
-from dlframe.tracking.store import credentials
+from dlframe.tracking.store import credentials, quiet
 from dlframe.tracking.sync import close_interrupted_runs
-from dlframe.tracking.tracker import QUIET
 from dlframe.types import TrackingError
 
-os.environ.update(QUIET)
+os.environ.update(quiet(os.environ))
 
 
 def begin(folder: Path, uri: str, **fields: Any) -> Journal:

@@ -21,6 +21,7 @@ from dlframe.runs import environment, exported_model
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
 from dlframe.runs.study_journal import trial_of
+from dlframe.storage.known import runs_of, stored_uri
 from dlframe.storage.stamps import extent
 from dlframe.types import (
     PARTS,
@@ -204,7 +205,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
             **({"changed_code": "; ".join(changed)} if changed else {}),
             **trial.get("tags", {}),
         },
-        uri=uri,
+        uri=stored_uri(uri, runs_of(folder.resolve())),
         **({"study": trial["study"]} if trial else {}),
     )
     for name in files:

@@ -15,6 +15,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from urllib.parse import unquote
 
 STUDIES = "sweeps"
 """Folder of the studies in a folder of runs."""
@@ -60,7 +61,8 @@ def is_known(**entry: str | Path) -> bool:
 
 def runs_of(folder: Path) -> Path:
     """Return the folder of the runs in which a run is, or a study of this user, which is one folder deeper."""
-    return folder.parent.parent if is_known(study=folder.resolve()) else folder.parent
+    is_study = folder.absolute().parent.name == STUDIES and is_known(study=folder.resolve())
+    return folder.parent.parent if is_study else folder.parent
 
 
 def store_uri(uri: str, runs: str | Path = "runs") -> str:
@@ -68,19 +70,29 @@ def store_uri(uri: str, runs: str | Path = "runs") -> str:
 
     What names no plain path, such as `sqlite:///file:x?uri=true`, stays as it is.
     """
-    if uri in ("", "sqlite"):
-        uri = f"sqlite:///{Path(runs, 'mlflow.db')}"
-    database = sqlite_file(uri)
+    database = Path(runs, "mlflow.db") if uri in ("", "sqlite") else sqlite_file(uri)
     try:
-        return f"sqlite:///{database.resolve()}" if database else uri
+        return sqlite_uri(database.resolve()) if database else uri
     except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL
         return uri
 
 
+def stored_uri(uri: str, runs: Path) -> str:
+    """Return a store as a run keeps it: "sqlite" for the file in its folder of runs, which may be renamed or copied."""
+    return "sqlite" if uri == store_uri("sqlite", runs) else uri
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the URI under which SQLAlchemy opens this file: it decodes %XX, and ends a path at a question mark."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file of an SQLite store; None for other stores, and for addresses that are more than a path."""
-    path = uri.removeprefix("sqlite:///")
-    return Path(path) if path and path != uri and "?" not in path and not path.startswith((":", "file:")) else None
+    """Return the file that SQLAlchemy opens for a URI; None for other stores, and for addresses that are more than a path."""
+    path = unquote(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or "?" in uri or not path or path.startswith((":", "file:")):
+        return None
+    return Path(path)
 
 
 def _line(entry: dict[str, str | Path]) -> bytes:

@@ -24,7 +24,7 @@ from dlframe.runs.environment import python
 from dlframe.runs.run_directory import check_writable
 from dlframe.runs.signals import RunInterrupted
 from dlframe.runs.study_journal import StudyJournal, trial_of
-from dlframe.storage.known import is_known, remember
+from dlframe.storage.known import is_known, remember, runs_of, stored_uri
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
 from dlframe.studies.study import FOLDER, Manifest, Study, check_name
@@ -106,7 +106,7 @@ def _beginning(study: Study, config: Config, uri: str) -> dict[str, Any]:
             "dlframe.trials": manifest.trials,
             **trial.get("tags", {}),
         },
-        "uri": uri,
+        "uri": stored_uri(uri, runs_of(study.folder.resolve())),
         **({"study": trial["study"]} if trial else {}),
     }
 

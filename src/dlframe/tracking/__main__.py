@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import Timeout
 
 from dlframe.runs.environment import leave_current_folder
-from dlframe.tracking.store import QUIET
+from dlframe.tracking.store import quiet
 from dlframe.tracking.sync import close_interrupted_runs
 from dlframe.tracking.tracker import lock
 from dlframe.tracking.upload_state import beginning
@@ -28,6 +28,8 @@ INTERVAL_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 15.0
 PATIENCE_SECONDS = 20.0
 """Time for retries after the run has ended."""
+SHORT_SECONDS = 0.05
+"""Time between looks at files that are being uploaded when the numbers are."""
 SWEEP_SECONDS = 5.0
 """Time for closing other runs after that."""
 
@@ -36,7 +38,7 @@ def follow(folder: Path) -> bool:
     """Upload records every second until the parent process has ended, of this run and of those named on standard input.
 
     The parent has ended when standard input is closed, which a kill does too, or when this process has another parent: a
-    fork of the parent may still hold the pipe. A run that has ended is let go of.
+    fork of the parent may still hold the pipe. A run that has ended is let go of. Files are uploaded by another thread.
 
     Returns:
         Whether everything is uploaded.
@@ -57,27 +59,43 @@ def follow(folder: Path) -> bool:
 
     threading.Thread(target=watch, daemon=True).start()
     runs = deque([Followed(folder)])
-    delay, deadline = 0.0, None
+    files = FileLane(runs)
+    files.start()
+    delay, patience = 0.0, Patience()
     sweeper = threading.Thread(target=sweep, args=(folder,), daemon=True)
     while True:
         last = ended.is_set() or os.getppid() != parent
         while not named.empty():  # after `last`, so that none is left when it is true
             runs.append(Followed(named.get()))
-        if upload_all(runs, close=last):
-            if not sweeper.ident:
-                sweeper.start()
-            if last:
+        arrived = upload_all(runs, close=last)
+        files.look(last=last)
+        if arrived and not sweeper.ident:
+            sweeper.start()
+        if last:
+            if arrived and not runs:
                 sweeper.join(SWEEP_SECONDS)
                 return True
-            delay, deadline = 0.0, None
-        elif last:
-            deadline = deadline or time.monotonic() + PATIENCE_SECONDS
-            if time.monotonic() > deadline:
+            uploaders = files.uploaders()
+            if patience.ends(sent=sum(u.sent for u in uploaders), waits=not any(u.sending for u in uploaders)):
                 return False
-            time.sleep(INTERVAL_SECONDS)
+            time.sleep(INTERVAL_SECONDS if not arrived else SHORT_SECONDS)
         else:
-            delay = min(2 * delay or INTERVAL_SECONDS, LONGEST_DELAY_SECONDS)
-        ended.wait(delay or INTERVAL_SECONDS)
+            delay = 0.0 if arrived else min(2 * delay or INTERVAL_SECONDS, LONGEST_DELAY_SECONDS)
+            ended.wait(delay or INTERVAL_SECONDS)
+
+
+class Patience:
+    """The time for retries after the runs have ended, from the last file that was uploaded on."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.deadline: float | None = None
+
+    def ends(self, *, sent: int, waits: bool) -> bool:
+        """Return whether it has ended; `sent` is the number of files so far, and while one is sent, nobody `waits`."""
+        if sent != self.sent or self.deadline is None:
+            self.sent, self.deadline = sent, time.monotonic() + PATIENCE_SECONDS
+        return waits and time.monotonic() > self.deadline
 
 
 class Followed:
@@ -101,11 +119,44 @@ class Followed:
         return self.uploader.try_upload(close=close)
 
     def let_go(self) -> bool:
-        """Release a run whose end is uploaded; return whether it is."""
-        if not self.uploader or self.uploader.state.status in ("", "RUNNING"):
+        """Release a run whose end is uploaded, with its files but those set aside; return whether it is."""
+        if not self.uploader or self.uploader.state.status in ("", "RUNNING") or self.uploader.state.waiting():
             return False
         self.lock.release()
         return True
+
+
+class FileLane(threading.Thread):
+    """Uploads the files of runs, for which their numbers do not wait."""
+
+    def __init__(self, runs: deque[Followed]) -> None:
+        super().__init__(daemon=True)
+        self.runs = runs
+        self.wake = threading.Event()
+        self.last = threading.Event()
+
+    def uploaders(self) -> list[Uploader]:
+        """Return those of the runs that have not been let go of."""
+        return [run.uploader for run in tuple(self.runs) if run.uploader]
+
+    def look(self, *, last: bool) -> None:
+        """Have it look for files; with `last`, also for those set aside that may be uploaded now."""
+        if last and not self.last.is_set():
+            for uploader in self.uploaders():
+                uploader.retry_files()
+            self.last.set()
+        self.wake.set()
+
+    def run(self) -> None:
+        """Upload files for ever; after a failure, more rarely."""
+        delay = 0.0
+        while True:
+            self.wake.wait()
+            self.wake.clear()
+            waiting = [uploader for uploader in self.uploaders() if not uploader.try_files()]
+            delay = min(2 * delay or INTERVAL_SECONDS, LONGEST_DELAY_SECONDS) if waiting else 0.0
+            if self.last.wait(delay) and waiting:
+                time.sleep(INTERVAL_SECONDS)
 
 
 def upload_all(runs: deque[Followed], *, close: bool) -> bool:
@@ -135,7 +186,7 @@ def sweep(folder: Path) -> None:
 
 
 def main() -> None:
-    os.environ.update(QUIET)
+    os.environ.update(quiet(os.environ))
     leave_current_folder()
     status = 0 if follow(Path(sys.argv[1])) else 1
     os._exit(status)  # the run waits, and freeing the modules of MLflow takes longer than uploading

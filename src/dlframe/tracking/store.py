@@ -6,6 +6,7 @@ import base64
 import configparser
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,12 +23,21 @@ QUIET = {
     # The upload process retries by itself; MLflow's retries would block a batch for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    # A server must not choose who else gets a file, or the user's token.
+}
+"""Environment of processes that import MLflow, where the user has set nothing else: no telemetry, no log output."""
+
+ALONE = {
     "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
     "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
 }
-"""Environment of processes that import MLflow: no telemetry, no log output, no third parties."""
+"""What the user cannot change: a server must not choose who else gets a file, or the user's token."""
+
+
+def quiet(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for a process that imports MLflow."""
+    return {**QUIET, **environment, **ALONE}
+
 
 OTHER_LOGINS = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH")
 """Environment variables by which MLflow's client proves who it is in ways that only it knows."""

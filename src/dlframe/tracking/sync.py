@@ -84,7 +84,7 @@ def close_interrupted_runs(folder: Path, uri: str) -> Iterator[str]:
     """Upload and close interrupted runs of this user; yield a message for each."""
     for other in _run_folders(runs_of(folder)):
         try:
-            if other == folder or not has_pending(other) or not is_known(run=other, store=uri):
+            if other == folder or not has_pending(other, aside=False) or not is_known(run=other, store=uri):
                 continue
             if journal.being_written(other) or _elsewhere(other):
                 continue
@@ -129,7 +129,8 @@ def _line(folder: Path, said: str) -> str:
     """Return the outcome of a run in one line."""
     if said:
         return said if str(folder) in said else f"{folder}: {said}"
-    return f"{folder}: uploaded, {UploadState.load(folder).status}"
+    state = UploadState.load(folder)
+    return f"{folder}: uploaded, {state.status}" + (f"; {state.note}" if state.note else "")
 
 
 def _count(runs: int) -> str:

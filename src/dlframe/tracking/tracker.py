@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 from dlframe.runs import journal
 from dlframe.runs.environment import python
 from dlframe.storage.known import remember, runs_of
-from dlframe.tracking.store import QUIET, check_store
-from dlframe.tracking.upload_state import LOCK, LOG, beginning, has_pending, pending_message
-from dlframe.types import TrackingError, appended, command_line
+from dlframe.tracking.store import check_store, quiet
+from dlframe.tracking.upload_state import LOCK, LOG, UploadState, beginning, has_pending, pending_message
+from dlframe.types import TrackingError, appended, command_line, say
 
 LONGEST = 512
 """Bytes of a folder's name that is written to a pipe at once, by POSIX's rule."""
@@ -58,7 +58,7 @@ class Tracker:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **QUIET},
+                env=quiet(os.environ),
             )
         return cls(folder, process, store)
 
@@ -90,6 +90,7 @@ class Tracker:
                 again._finish(deadline)
         except subprocess.TimeoutExpired:
             pass
+        say(*sorted({note for folder in self.folders if (note := _state(folder).note)}), error=True)
         told = [message for folder in self.folders if (message := _pending(folder))]
         if len(told) < 2:
             return "".join(told)
@@ -101,6 +102,13 @@ class Tracker:
         if self.process.stdin:
             self.process.stdin.close()
         return self.process.wait(max(0, deadline - time.monotonic()))
+
+
+def _state(folder: Path) -> UploadState:
+    try:
+        return UploadState.load(folder)
+    except (TrackingError, OSError):  # `_pending` tells it
+        return UploadState()
 
 
 def _pending(folder: Path) -> str:
@@ -134,13 +142,14 @@ def upload(folder: Path, *, uri: str = "") -> str:
     if not start or not has_pending(folder):
         return pending_message(folder)
     check_store(folder, start["uri"], allowed=uri)
-    os.environ.update(QUIET)
+    os.environ.update(quiet(os.environ))
     from dlframe.tracking.uploader import Uploader
 
     try:
         with lock(folder).acquire(timeout=0):
             uploader = Uploader(folder)
             uploader.try_upload(close=not journal.being_written(folder))
+            uploader.try_files(again=True)
     except Timeout:
         return f"{folder}: another process is uploading this run"
     return pending_message(folder, uploader.state)

@@ -6,17 +6,20 @@ import glob
 import json
 import os
 import re
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dlframe.runs import journal
-from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
+from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri, stored_uri
 from dlframe.types import TrackingError, command_line, read_text, replacing
 
 FILE = "tracking.json"
 LOCK = ".tracking.lock"
 LOG = "tracking.log"
+TRIES = 5
+"""Failed uploads of a file after which it is set aside."""
+FILE_FIELDS = {"kind": str, "end": int, "tries": int, "is_final": bool, "why": str}
 
 
 @dataclass
@@ -34,6 +37,9 @@ class UploadState:
         parent: MLflow's run of the study that the run is tagged with; empty for none yet.
         refused: Number of records that MLflow rejected; `reason` is that of the last one.
         error: Reason why the last attempt failed; empty after a success.
+        note: What was mended or chosen when the store was opened.
+        files: Files and folders of the run that are not uploaded yet: their kind, the end of their record in the journal, the
+            number of failed uploads, whether a retry cannot change that, and why.
     """
 
     uri: str = ""
@@ -47,6 +53,8 @@ class UploadState:
     refused: int = 0
     reason: str = ""
     error: str = ""
+    note: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> UploadState:
@@ -63,7 +71,7 @@ class UploadState:
         try:
             state = cls(**json.loads(read_text(path, 2**20, inside=folder)))
             if state.is_sound():
-                return state
+                return replace(state, uri=store_uri(state.uri, runs_of(folder.resolve()))) if state.uri == "sqlite" else state
         except FileNotFoundError:
             return cls()
         except OSError as error:
@@ -75,20 +83,29 @@ class UploadState:
     def is_sound(self) -> bool:
         """Return whether every value has its type; the key becomes part of a query."""
         kinds = all(type(value) is type(default) for value, default in zip(astuple(self), astuple(UploadState()), strict=True))
-        return kinds and 0 <= self.offset < 2**63 and re.fullmatch("[0-9a-f]*", self.key) is not None
+        files = all(
+            file.keys() == FILE_FIELDS.keys() and all(type(file[name]) is kind for name, kind in FILE_FIELDS.items())
+            for file in self.files.values()
+        )
+        return kinds and files and 0 <= self.offset < 2**63 and re.fullmatch("[0-9a-f]*", self.key) is not None
+
+    def waiting(self) -> list[str]:
+        """Return the files that are still tried; the others are set aside."""
+        return [path for path, file in self.files.items() if not file["is_final"] and file["tries"] < TRIES]
 
     def save(self, folder: Path) -> None:
         """Replace the file atomically."""
+        values = {**asdict(self), "uri": stored_uri(self.uri, runs_of(folder.resolve()))}
         with replacing(folder / FILE, folder) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
+            json.dump(values, file)
             file.flush()
             os.fsync(file.fileno())
 
 
 def beginning(folder: Path) -> dict[str, Any] | None:
     """Return the journal's last "start" with a store; None for an untracked run."""
-    starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and store_of(record)]
-    return {**starts[-1], "uri": store_of(starts[-1])} if starts else None
+    starts = [record for record, _ in journal.follow(folder) if record["kind"] == "start" and store_of(record, folder)]
+    return {**starts[-1], "uri": store_of(starts[-1], folder)} if starts else None
 
 
 def study_of(folder: Path) -> Path | None:
@@ -126,20 +143,20 @@ def model_of(run: Path, study: Path) -> Path | None:
     return next((path.parent for path in groups if run.resolve() in [seed.resolve() for seed in seeds_of(path.parent)]), None)
 
 
-def store_of(start: dict[str, Any]) -> str:
-    """Return the store of a "start", as it will be opened; empty without one."""
+def store_of(start: dict[str, Any], folder: Path) -> str:
+    """Return the store of a "start" of a run, as it will be opened; empty without one."""
     uri = start.get("uri")
-    return store_uri(uri) if isinstance(uri, str) and uri else ""
+    return store_uri(uri, runs_of(folder.resolve())) if isinstance(uri, str) and uri else ""
 
 
-def has_pending(folder: Path) -> bool:
-    """Return whether a run has pending records."""
+def has_pending(folder: Path, *, aside: bool = True) -> bool:
+    """Return whether a run has pending records or files; those that are set aside count with `aside`."""
     state = UploadState.load(folder)
-    open_end = state.status in ("", "RUNNING") or bool(state.error)
+    open_end = state.status in ("", "RUNNING") or bool(state.error) or bool(state.files if aside else state.waiting())
     if not open_end and state.offset == (folder / journal.FILE).stat().st_size:
         return False
     first = next(journal.follow(folder), None)
-    if not state.uri and not (first and store_of(first[0])):
+    if not state.uri and not (first and store_of(first[0], folder)):
         return False
     return open_end or next(journal.follow(folder, state.offset), None) is not None
 
@@ -156,11 +173,22 @@ def pending_message(folder: Path, state: UploadState | None = None) -> str:
         return ""
     waiting = sum(1 for _ in journal.follow(folder, state.offset))
     why = f" ({state.error})" if state.error else ""
+    command = command_line("sync", folder)
     if waiting or state.error:
         records = "1 record" if waiting == 1 else f"{waiting} records"
-        command = command_line("sync", folder)
         return f"{records} in {folder / journal.FILE} not uploaded to MLflow yet{why}. Upload: {command}"
+    said = []
+    if state.files:
+        said.append(f"not uploaded to MLflow yet of {folder}: {_named(state.files)}. Upload: {command}")
     if state.refused:
         records = "1 record" if state.refused == 1 else f"{state.refused} records"
-        return f"MLflow rejected {records} of {folder / journal.FILE}: {state.reason}"
-    return ""
+        said.append(f"MLflow rejected {records} of {folder / journal.FILE}: {state.reason}")
+    return "; ".join(said)
+
+
+def _named(files: dict[str, dict[str, Any]]) -> str:
+    """Return the names of files with the reasons for which they were not uploaded."""
+    reasons: dict[str, list[str]] = {}
+    for path, file in files.items():
+        reasons.setdefault(file["why"], []).append(path)
+    return ", ".join(", ".join(sorted(paths)) + f" ({why})" * bool(why) for why, paths in reasons.items())

@@ -1,38 +1,38 @@
-"""Upload of a run's journal to MLflow, each record once."""
+"""Upload of a run's journal to MLflow, each record once, in two lanes: numbers and status never wait for files."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
+import http.client
 import json
-import os
-import platform
+import posixpath
 import re
+import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
-from filelock import FileLock
-from mlflow import MlflowClient, pyfunc
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
 from mlflow.utils import rest_utils
 from mlflow.utils.rest_utils import verify_rest_response
 
-from dlframe import __version__
-from dlframe.runs import exported_model, journal
+from dlframe.runs import journal
 from dlframe.runs.run_directory import MODEL, REPORT, artifact_folder
 from dlframe.storage.known import is_known, runs_of, sqlite_file
 from dlframe.tracking.artifacts import RejectedRecord, destination, opened, put
+from dlframe.tracking.database import prepared
+from dlframe.tracking.models import log_model
 from dlframe.tracking.store import artifact_location
-from dlframe.tracking.upload_state import UploadState, beginning, model_of, runs_of_study, seeds_of, study_of
+from dlframe.tracking.upload_state import TRIES, UploadState, beginning, model_of, runs_of_study, seeds_of, study_of
 from dlframe.types import DataError, DlframeError, TrackingError, say
 
 Record = dict[str, Any]
@@ -46,11 +46,18 @@ KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
 STATE_TAG = "dlframe.state"
 PARENT_TAG = "mlflow.parentRunId"
-RECORD_TAG = "dlframe.record"
+PARAMETERS = "parameters.json"
+"""File of all parameters, where a value is longer than the store takes."""
+EXPERIMENTS = 100
+"""Deleted experiments of a name that are passed over."""
+SHORTER = {"params": (500, 250), "tags": (5000, 500)}
+"""Lengths that older and other servers take, of a value that they have refused."""
 LARGEST_ANSWER = 2**26
 """Bytes of a server's answer."""
 FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 """MLflow's error codes that a retry does not change."""
+PASSING = {408, 425, 429}
+"""HTTP's statuses of a client's error that a retry may change."""
 
 
 class Uploader:
@@ -73,6 +80,11 @@ class Uploader:
         self.state = UploadState.load(folder)
         self.client: MlflowClient | None = None
         self.earlier: dict[tuple[str, int], float] = {}
+        self.names = Names()
+        self.notes: list[str] = []
+        self.changing = threading.RLock()
+        self.sending = False
+        self.sent = 0
 
     def try_upload(self, *, close: bool) -> bool:
         """Upload all pending records; with `close`, end an interrupted run as KILLED.
@@ -84,20 +96,84 @@ class Uploader:
             self._advance()
             if close and self.state.status == "RUNNING" and self.client:
                 self._end(self.client, {"status": "KILLED", "time": self.state.time}, 0)
-                self.state.save(self.folder)
+                with self.changing:
+                    self.state.save(self.folder)
         except Exception as error:
             if (why := reason(error)) != self.state.error:
                 self._log(traceback.format_exc())
-                self.state.error = why
-                with contextlib.suppress(DataError):  # a full disk
+                with contextlib.suppress(DataError), self.changing:  # a full disk
+                    self.state.error = why
                     self.state.save(self.folder)
             self.client = None  # the next attempt checks first whether the store and the run still exist
             return False
         if self.state.error:
             self._log("uploads again")
-            self.state.error = ""
-            self.state.save(self.folder)
+            with self.changing:
+                self.state.error = ""
+                self.state.save(self.folder)
         return True
+
+    def try_files(self, *, again: bool = False) -> bool:
+        """Upload the files that wait, each once, if the numbers arrive; may run in another thread than `try_upload`.
+
+        Args:
+            again: Try those that are set aside too.
+
+        Returns:
+            Whether none waits any longer.
+        """
+        state = self.state
+        for path, file in [*state.files.items()]:
+            client = self.client
+            if not client or not state.run_id or state.error or state is not self.state:
+                break
+            if again:
+                file.update(tries=0, is_final=False)
+            if not file["is_final"] and file["tries"] < TRIES:
+                self._try_file(client, state, path, file)
+        return not state.waiting()
+
+    def retry_files(self) -> None:
+        """Give the files once more a try that were set aside for what may have passed."""
+        with self.changing:
+            for file in self.state.files.values():
+                file["tries"] = min(file["tries"], TRIES - 1)
+
+    def _try_file(self, client: MlflowClient, state: UploadState, path: str, file: Record) -> None:
+        self.sending = True
+        try:
+            self._file(client, path, file)
+            failure = None
+        except Exception as error:
+            failure = error
+        finally:
+            self.sending = False
+        with self.changing:
+            if state is not self.state or state.files.get(path) is not file:
+                return  # the run was deleted, or the file written again
+            if failure is None or isinstance(failure, RejectedRecord):
+                del state.files[path]
+                self.sent += 1
+            if isinstance(failure, RejectedRecord):
+                self._refuse(file, failure)
+            elif failure:
+                file.update(tries=file["tries"] + 1, is_final=is_final(failure), why=reason(failure))
+                self._log(f"{path}: {file['why']}")
+            with contextlib.suppress(DataError):  # a full disk
+                state.save(self.folder)
+
+    def _file(self, client: MlflowClient, path: str, file: Record) -> None:
+        run_id = self.state.run_id
+        if file["kind"] == "model":
+            log_model(client, self.folder, run_id=run_id, record=file["end"], place_of=self._place)
+            return
+        place = self._place(client.get_run(run_id).info.artifact_uri)
+        if path == PARAMETERS:
+            put(place, path, json.dumps((beginning(self.folder) or {})["parameters"], indent=1).encode())
+            return
+        check_artifact(self.folder, path)
+        with opened(self.folder, path) as content:
+            put(place, path, content)
 
     def _advance(self) -> None:
         client = self.client or self._connect()
@@ -128,8 +204,9 @@ class Uploader:
                 study = UploadState.load(model_of(self.folder, self.study) or self.study)
                 if study.run_id and (study.uri, study.experiment_id) == (self.state.uri, self.state.experiment_id):
                     client.set_tag(self.state.run_id, PARENT_TAG, study.run_id)
-                    self.state.parent = study.run_id
-                    self.state.save(self.folder)
+                    with self.changing:
+                        self.state.parent = study.run_id
+                        self.state.save(self.folder)
 
     def _nest_runs(self, client: MlflowClient) -> None:
         """Tag the runs of this study that were in the store before it, or the seeds of this model."""
@@ -155,16 +232,14 @@ class Uploader:
             return None
         self.study = study_of(self.folder)
         database = sqlite_file(start["uri"])
-        if database:
-            database.parent.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(start["uri"])
-        # Two processes that create an SQLite store at once break the store.
-        with FileLock(f"{database}.lock") if database else contextlib.nullcontext():
+        with prepared(database) if database else contextlib.nullcontext("") as note, self.changing:
             client = MlflowClient(start["uri"])
             if self.state.uri != start["uri"] or self._removed(client):
                 self.state = UploadState(uri=start["uri"], key=uuid.uuid4().hex)
             elif not self._on_record():
                 self.state.offset = self.state.refused = 0
+            self._note(note)
             if not self.state.run_id:
                 self.state.experiment_id = self._experiment(client, start)
         if self.live and self.state.status == "KILLED":
@@ -193,20 +268,33 @@ class Uploader:
         return delivered == (0, 0) or any((end, r["time"]) == delivered for r, end in journal.follow(self.folder))
 
     def _experiment(self, client: MlflowClient, start: Record) -> str:
-        name = start["experiment"]
-        found = client.get_experiment_by_name(name)
-        if not found:
-            location = artifact_location(self.state.uri, self.runs, str(name))
-            try:
-                return client.create_experiment(name, location)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            found = client.get_experiment_by_name(name)  # another process has created it
-            assert found
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-        return found.experiment_id
+        """Return the experiment of the run; beside a deleted one, whose runs would come back with it, one with a number."""
+        wanted = str(start["experiment"])
+        for number in range(1, EXPERIMENTS):
+            name = f"{wanted}-{number}" if number > 1 else wanted
+            found = client.get_experiment_by_name(name)
+            if not found:
+                try:
+                    found_id = client.create_experiment(name, artifact_location(self.state.uri, self.runs, name))
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                    found = client.get_experiment_by_name(name)  # another process has created it
+                    assert found
+                else:
+                    break
+            if found.lifecycle_stage != "deleted":
+                found_id = found.experiment_id
+                break
+        else:
+            raise TrackingError(f"experiment_name: {EXPERIMENTS} experiments of the name {wanted!r} are deleted in MLflow")
+        if name != wanted:
+            self._note(f"experiment {wanted!r} is deleted in MLflow: the run is in {name!r}")
+        return found_id
+
+    def _note(self, note: str) -> None:
+        self.notes += [note] if note and note not in self.notes else []
+        self.state.note = "; ".join(self.notes)
 
     def _before_resume(self) -> dict[tuple[str, int], float]:
         """Return the values uploaded before the last resume, by name and step.
@@ -215,45 +303,62 @@ class Uploader:
         """
         values: dict[tuple[str, int], float] = {}
         found: dict[tuple[str, int], float] = {}
+        self.names = Names()
         for record, end in journal.follow(self.folder):
             if end > self.state.offset:
                 break
             if record["kind"] == "start":
                 found = dict(values)
             elif record["kind"] == "metrics":
+                self.names.add(record["values"])
                 values.update(((name, record["step"]), value) for name, value in record["values"].items())
         return found
 
     def _metrics(self, client: MlflowClient, batch: list[tuple[Record, int]]) -> None:
+        for record, _ in batch:
+            self.names.add(record["values"])
         metrics = [
-            Metric(clean(name), value, record["time"], record["step"])
+            Metric(self.names[name], value, record["time"], record["step"])
             for record, _ in batch
             for name, value in record["values"].items()
             if not same(self.earlier.get((name, record["step"])), value)
         ]
+        for i in range(0, len(metrics), METRICS_PER_CALL):
+            self._log_batch(client, "metrics", metrics[i : i + METRICS_PER_CALL])
+        self._done(*batch[-1])
+
+    def _log_batch(self, client: MlflowClient, kind: str, rows: list[Any]) -> bool:
+        """Log rows together; where the server refuses them, by halves, so that those are left out alone which it refuses.
+
+        Returns:
+            Whether all are logged as they are: values of parameters and tags are cut where the server takes shorter ones.
+        """
+        if not rows:
+            return True
         try:
-            for i in range(0, len(metrics), METRICS_PER_CALL):
-                client.log_batch(self.state.run_id, metrics=metrics[i : i + METRICS_PER_CALL])
+            metrics, params, tags = (rows if kind == own else () for own in ("metrics", "params", "tags"))
+            client.log_batch(self.state.run_id, metrics, params, tags)
         except MlflowException as error:
             if not self._is_final(client, error):
                 raise
-            if len(batch) > 1:
-                for item in batch:
-                    self._metrics(client, [item])
-                return
-            self._refuse(batch[0][0], error)
-        self._done(*batch[-1])
+            if len(rows) > 1:
+                half = len(rows) // 2
+                parts = [self._log_batch(client, kind, part) for part in (rows[:half], rows[half:])]
+                return all(parts)
+            row = rows[0]
+            if length := next((length for length in SHORTER.get(kind, ()) if len(row.value) > length), 0):
+                self._log_batch(client, kind, [type(row)(row.key, row.value[:length])])
+            else:
+                self._refuse({"kind": f"{kind}: {row.key}"}, error)
+            return False
+        return True
 
     def _event(self, client: MlflowClient, record: Record, end: int) -> None:
-        actions = {"start": self._start, "artifact": self._artifact, "model": self._model, "end": self._end}
+        actions = {"start": self._start, "artifact": self._wait, "model": self._wait, "end": self._end}
         if action := actions.get(record["kind"]):
             try:
                 action(client, record, end)
             except RejectedRecord as error:
-                self._refuse(record, error)
-            except MlflowException as error:
-                if record["kind"] == "start" or not self._is_final(client, error):
-                    raise
                 self._refuse(record, error)
         self._done(record, end)
 
@@ -277,73 +382,37 @@ class Uploader:
             state.run_id = run.info.run_id
         state.status = "RUNNING"
         self._tags(client, tags)
-        texts = {clean(name): str(value) for name, value in record["parameters"].items()}
+        names = Names()
+        names.add(record["parameters"])
+        texts = {names[name]: str(value) for name, value in record["parameters"].items()}
         new = [Param(name, text[:PARAMETER_LENGTH]) for name, text in texts.items() if name not in run.data.params]
-        for i in range(0, len(new), PARAMETERS_PER_CALL):
-            client.log_batch(state.run_id, params=new[i : i + PARAMETERS_PER_CALL])
-        if any(len(text) > PARAMETER_LENGTH for text in texts.values()):
-            text = json.dumps(record["parameters"], indent=1).encode()
-            with self._refusals(record):
-                put(self._place(run.info.artifact_uri), "parameters.json", text)
+        parts = [new[i : i + PARAMETERS_PER_CALL] for i in range(0, len(new), PARAMETERS_PER_CALL)]
+        are_whole = [self._log_batch(client, "params", part) for part in parts]
+        if not all(are_whole) or any(len(text) > PARAMETER_LENGTH for text in texts.values()):
+            self._add_file(PARAMETERS, record, end)
         state.offset = end
         self.earlier = self._before_resume()
 
     def _tags(self, client: MlflowClient, tags: dict[str, Any]) -> None:
-        rows = [RunTag(clean(name), str(value)[:TAG_LENGTH]) for name, value in tags.items() if value is not None]
+        names = Names()
+        names.add(tags)
+        rows = [RunTag(names[name], str(value)[:TAG_LENGTH]) for name, value in tags.items() if value is not None]
         for i in range(0, len(rows), TAGS_PER_CALL):
-            client.log_batch(self.state.run_id, tags=rows[i : i + TAGS_PER_CALL])
+            self._log_batch(client, "tags", rows[i : i + TAGS_PER_CALL])
 
-    def _artifact(self, client: MlflowClient, record: Record, end: int) -> None:
-        path, target = record.get("path"), record.get("to")
-        try:
-            if target != artifact_folder(path):
-                raise ValueError(f"{path!r} has its place in a store. Received: {target!r}")
-            if path == REPORT and not is_known(study=self.folder.resolve()):
-                raise ValueError(f"a page is that of a study of this user. Received: {path!r}")
-        except ValueError as error:
-            raise RejectedRecord(str(error)) from None
-        with opened(self.folder, str(path)) as file:
-            put(self._place(client.get_run(self.state.run_id).info.artifact_uri), str(path), file)
+    def _wait(self, client: MlflowClient, record: Record, end: int) -> None:
+        """Let a file wait for its upload."""
+        path: Any = record.get("path")
+        if record["kind"] == "model":
+            if path != MODEL:
+                raise RejectedRecord(f"a run exports its model to {self.folder / MODEL}, a folder. Received: {path!r}")
+        elif (target := record.get("to")) != check_artifact(self.folder, path):
+            raise RejectedRecord(f"{path!r} has its place in a store. Received: {target!r}")
+        self._add_file(path, record, end)
 
-    def _model(self, client: MlflowClient, record: Record, end: int) -> None:
-        """Log the model folder as a pyfunc model.
-
-        What MLflow will run is dlframe's own loader, named here; what comes from the folder are files of data.
-        """
-        names = self._model_files(record.get("path"))
-        try:
-            with opened(self.folder, f"{MODEL}/signature.json") as file:
-                signature = read_signature(file.read(2**20))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RejectedRecord(f"{self.folder / MODEL / 'signature.json'}: {error}") from None
-        run_id = self.state.run_id
-        self._place(client.get_run(run_id).info.artifact_uri)
-        experiment = self.state.experiment_id
-        query = f"source_run_id = '{run_id}' AND tags.`{RECORD_TAG}` = '{end}'"
-        found = client.search_logged_models([experiment], query)
-        model = found[0] if found else client.create_logged_model(experiment, "model", run_id, {RECORD_TAG: str(end)})
-        if model.status == LoggedModelStatus.READY:
-            return
-        try:
-            place = self._place(model.artifact_location)
-        except RejectedRecord:
-            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
-            raise
-        described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
-        described.signature = signature
-        # pyfunc.save_model does the same, but scans every installed package for seconds.
-        pyfunc.add_to_model(described, "dlframe.runs.exported_model", data="data", python_env="python_env.yaml")
-        environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
-        put(place, "MLmodel", described.to_yaml().encode())
-        put(place, "python_env.yaml", json.dumps(environment).encode())
-        put(place, "requirements.txt", f"dlframe=={__version__}\nmlflow=={mlflow.__version__}\n".encode())
-        for name in names:
-            with opened(self.folder, f"{MODEL}/{name}") as file:
-                put(place, f"data/{name}", file)
-        outputs = client.get_run(run_id).outputs
-        if model.model_id not in [o.model_id for o in (outputs.model_outputs if outputs else [])]:
-            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    def _add_file(self, path: str, record: Record, end: int) -> None:
+        with self.changing:
+            self.state.files[path] = {"kind": record["kind"], "end": end, "tries": 0, "is_final": False, "why": ""}
 
     def _end(self, client: MlflowClient, record: Record, end: int) -> None:
         if message := record.get("message"):
@@ -357,44 +426,26 @@ class Uploader:
     def _is_final(self, client: MlflowClient, error: MlflowException) -> bool:
         """Return whether a retry cannot change the error."""
         of_a_proxy = error.error_code == "BAD_REQUEST" and not isinstance(error, RestException)
+        is_refused = (error.error_code in FINAL and not of_a_proxy) or status_of(
+            error
+        ) == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         # MLflow rejects every request for a deleted run.
-        return error.error_code in FINAL and not of_a_proxy and not self._removed(client)
-
-    def _model_files(self, path: Any) -> list[str]:
-        """Return the files of the model folder; `RejectedRecord` where one is none that a run exports."""
-        folder = self.folder / MODEL
-        if path != MODEL or folder.is_symlink() or not folder.is_dir():
-            raise RejectedRecord(f"a run exports its model to {folder}, a folder. Received: {path!r}")
-        names = sorted(os.listdir(folder))
-        if other := next((name for name in names if name not in exported_model.FILES), None):
-            raise RejectedRecord(f"{folder / other} is not a file of an exported model: {', '.join(exported_model.FILES)}")
-        if "weights.safetensors" in names:
-            with opened(self.folder, f"{MODEL}/weights.safetensors") as file:
-                header = file.read(9)
-            if header[8:] != b"{":
-                raise RejectedRecord(f"{folder / 'weights.safetensors'} is not in the format of safetensors")
-        return names
+        return is_refused and not self._removed(client)
 
     def _place(self, location: str | None) -> str | Path:
         return destination(location, self.state.uri, self.runs)
 
-    @contextlib.contextmanager
-    def _refusals(self, record: Record) -> Iterator[None]:
-        """Count a refused upload, and go on."""
-        try:
-            yield
-        except RejectedRecord as error:
-            self._refuse(record, error)
-
     def _refuse(self, record: Record, error: Exception) -> None:
-        self.state.refused += 1
-        self.state.reason = str(error)[:300] if isinstance(error, RejectedRecord) else reason(error)
+        with self.changing:
+            self.state.refused += 1
+            self.state.reason = str(error)[:300] if isinstance(error, RejectedRecord) else reason(error)
         self._log(f"rejected {record['kind']}: {error}")
 
     def _done(self, record: Record, end: int) -> None:
-        self.state.offset = end
-        self.state.time = record["time"]
-        self.state.save(self.folder)
+        with self.changing:
+            self.state.offset = end
+            self.state.time = record["time"]
+            self.state.save(self.folder)
 
     def _log(self, text: str) -> None:
         if self.live:
@@ -421,11 +472,15 @@ def whole_answer(method: str, url: str, *arguments: Any, **options: Any) -> Any:
 def verify_not_empty(response: Any, endpoint: str, expected_status: int = 200) -> Any:
     """Verify a response as MLflow does, but reject an empty one.
 
-    MLflow's server never sends an empty response; a truncated one looks empty.
+    MLflow's server never sends an empty response; a truncated one looks empty. An error has the HTTP status.
     """
     if response.status_code == 200 and not response.content:
         raise MlflowException(f"{endpoint}: empty response")
-    return verify_rest_response(response, endpoint, expected_status)
+    try:
+        return verify_rest_response(response, endpoint, expected_status)
+    except MlflowException as error:
+        vars(error)["http_status"] = response.status_code
+        raise
 
 
 rest_utils.verify_rest_response = verify_not_empty
@@ -433,9 +488,52 @@ ask = rest_utils._get_http_response_with_retries
 rest_utils._get_http_response_with_retries = whole_answer
 
 
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of a server's answer; 0 for none."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code
+    return getattr(error, "http_status", 0)
+
+
+def is_final(error: BaseException) -> bool:
+    """Return whether a retry in some seconds cannot change that a file is not uploaded."""
+    status = status_of(error)
+    return (400 <= status < 500 and status not in PASSING) or status == http.HTTPStatus.NOT_IMPLEMENTED
+
+
+def check_artifact(folder: Path, path: Any) -> str:
+    """Return the folder of the store for a file of a run.
+
+    Raises:
+        RejectedRecord: A run writes no such file.
+    """
+    try:
+        target = artifact_folder(path)
+    except ValueError as error:
+        raise RejectedRecord(str(error)) from None
+    if path == REPORT and not is_known(study=folder.resolve()):
+        raise RejectedRecord(f"a page is that of a study of this user. Received: {path!r}")
+    return target
+
+
+class Names(dict[str, str]):
+    """Names as MLflow holds them, one for each of ours: "precision@10" as "precision_10"."""
+
+    def add(self, names: Mapping[str, Any]) -> None:
+        """Add names; those that MLflow takes as they are come first."""
+        for name in sorted(names, key=lambda name: (clean(name) != name, name)):
+            if name not in self:
+                found = clean(name)
+                if found in self.values():  # of another name
+                    found = f"{found[:240]}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+                self[name] = found
+
+
 def clean(name: str) -> str:
-    """Return a name that MLflow accepts: "precision@10" as "precision_10"."""
-    return re.sub(r"[^\w.\- :/]", "_", name)[:250]
+    """Return a name that MLflow accepts: of its characters, of at most 250 of them, and no path that leads elsewhere."""
+    name = re.sub(r"[^\w.\- :/]", "_", name)[:250]
+    is_plain = posixpath.normpath(name) == name and not re.match(r"/|\.\.|\.$", name)
+    return name if is_plain else re.sub(r"^\.*$|^\.+|/", "_", name)
 
 
 def same(first: float | None, second: float) -> bool:
@@ -454,25 +552,11 @@ def user() -> str:
 def reason(error: BaseException) -> str:
     """Return the reason of an error in one line, that of the OS if possible."""
     cause: BaseException | None = error
+    if (status := status_of(error)) and not isinstance(error, RestException):
+        return f"the server answers {status} {http.client.responses.get(status, '')}".strip()
     while cause:
         for item in (cause, *cause.args):  # urllib3 passes some causes as an argument
             if isinstance(item, OSError) and item.strerror:
                 return f"{item.strerror}: {item.filename}" if item.filename else item.strerror
         cause = cause.__cause__ or cause.__context__
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def read_signature(content: bytes) -> ModelSignature:
-    """Read MLflow's signature; a single input has no name, to accept arrays.
-
-    {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}], "outputs": ...}
-    """
-    sides = json.loads(content)
-    inputs, outputs = sides["inputs"], sides["outputs"]
-    if not all(re.fullmatch(r"\w+", column["dtype"]) for column in (*inputs, *outputs)):
-        raise ValueError("a dtype must be a name")  # NumPy also parses comma-separated dtypes
-
-    def schema(columns: list[dict[str, Any]], named: bool) -> Schema:
-        return Schema([TensorSpec(np.dtype(c["dtype"]), tuple(c["shape"]), c["name"] if named else None) for c in columns])
-
-    return ModelSignature(inputs=schema(inputs, len(inputs) > 1), outputs=schema(outputs, True))

@@ -79,13 +79,15 @@ def serve(uri: str, root: str, host: str = "127.0.0.1", port: int = 5000, open_b
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with listen(host, port) as listening:
-            from dlframe.tracking.pages import Gate, mlflow_application, server
+            from dlframe.tracking.ui.pages import Gate, mlflow_application, server
 
             try:
                 app = mlflow_application(uri, root)
+            except TrackingError:
+                raise
             except Exception as error:
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise TrackingError(f"tracking.uri: MLflow cannot open {address(uri)}: {reason}") from None
+                raise TrackingError(f"tracking.uri: MLflow cannot open {database or address(uri)}: {reason}") from None
             gate = Gate(app, host, port)
             here = (
                 f"http://{f'[{host}]' if ':' in host else host}:{port}" if not gate.any_address else f"http://127.0.0.1:{port}"

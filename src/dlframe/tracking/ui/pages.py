@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from dlframe.tracking.store import QUIET
+from dlframe.storage.known import sqlite_file
+from dlframe.tracking.store import quiet
+from dlframe.types import say
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -194,11 +196,12 @@ def mlflow_application(uri: str, root: str) -> Any:
     MLflow 3.17 has its assistant, gateway, jobs and traces in another application, which is not even imported.
 
     Raises:
+        TrackingError: The store is that of a newer MLflow.
         Exception: MLflow cannot open the store.
     """
     for name in [name for name in os.environ if name.lstrip("_").startswith("MLFLOW_")]:
         del os.environ[name]  # of another server: its credentials, its prefix, its hosts
-    os.environ.update(QUIET)
+    os.environ.update(quiet(os.environ))
     os.environ.update(
         {
             "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",  # it lets in any port of this machine; `Gate` does not
@@ -221,6 +224,12 @@ def mlflow_application(uri: str, root: str) -> Any:
         del repositories._registry[scheme]
     # MLflow 3.17: a store names addresses that are told of new model versions, and no option forbids it.
     handlers.deliver_webhook = lambda **_: None
+    from dlframe.tracking.database import prepared
+
+    database = sqlite_file(uri)
+    if database and os.access(database.parent, os.W_OK):
+        with prepared(database) as note:
+            say(*[note] if note else [])
     handlers.initialize_backend_stores(uri, uri, root or None)
     return app
 
