@@ -81,8 +81,9 @@ def run(
         if not is_main():
             exit_with_parent()
             return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
+        origin = _origin(config, dataset) if not before else None
         folder = before or run_directory.new_folder(config, folder)
-        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before))
+        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before), origin=origin)
         tracker = None
         status, message, state = "FAILED", "", {}
         try:
@@ -118,10 +119,27 @@ def run(
     return _summarized(result, pending)
 
 
+def _origin(config: Config, dataset: Dataset) -> dict[str, Any] | None:
+    """The checkpoint that a new run begins with, checked before the run has a folder; None for random weights."""
+    if not config.run.initial_checkpoint:
+        return None
+    from dlframe.engine.fit import check_initial
+
+    return check_initial(config, dataset)
+
+
 def begin(
-    config: Config, dataset: Dataset, folder: Path, tracking_uri: str, signals: Signals, watch: Watch | None, *, again: bool
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    tracking_uri: str,
+    signals: Signals,
+    watch: Watch | None,
+    *,
+    again: bool,
+    origin: Mapping[str, Any] | None = None,
 ) -> RunRecorder:
-    """A new run in its folder, or the one that is there again."""
+    """A new run in its folder, which may begin with the weights of `origin`, or the one that is there again."""
     if again:
         run_directory.check_data(folder, dataset)
         run_directory.warn_of_versions(folder)
@@ -130,7 +148,7 @@ def begin(
     journal = Journal(folder)
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
     say(terminal.header(config, dataset, folder, again=again))
-    run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
+    run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin)
     return RunRecorder(config, folder, journal, signals, watch)
 
 
