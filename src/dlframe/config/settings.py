@@ -50,6 +50,8 @@ class Run:
             result where it has; or the folder of the run to continue.
         changed_code: What becomes of a run that is to continue, but whose plugins have other code now: refuse, or accept and
             note it in the run.
+        initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of which the best epoch is taken, or
+            a checkpoint. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
         figures: When figures are drawn: at the end of each run ("now"), on request ("none", see `figures`), or at the end of a
             single run and on request of those of a grid or sweep ("auto").
@@ -74,6 +76,7 @@ class Run:
     plugin_paths: tuple[str, ...] = ()
     resume: str = "none"
     changed_code: Literal["refuse", "accept"] = "refuse"
+    initial_checkpoint: str = ""
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"
 

@@ -26,7 +26,7 @@ from torch.nn.parameter import is_lazy
 from dlframe.callbacks.progress_bar import Progress
 from dlframe.config import Config
 from dlframe.config.settings import AUTO_BATCH
-from dlframe.engine import memory
+from dlframe.engine import initial_weights, memory
 from dlframe.engine.checks.callbacks import RecorderLogger, check_callbacks
 from dlframe.engine.checks.first_samples import check_model, pass_first_samples
 from dlframe.engine.learner import Learner, averages_weights, parameter_groups
@@ -113,6 +113,19 @@ def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> T
     return task
 
 
+def check_initial(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Check that the model can begin with the checkpoint that the config names; return what the run keeps of it.
+
+    Raises:
+        ConfigError: There is no such checkpoint.
+        CheckpointError: It is damaged, or another model's.
+    """
+    source = initial_weights.Source.of(config)
+    prepare_process(config)
+    initial_weights.matched(build_task(config, dataset, restored=True), config, source)
+    return source.described()
+
+
 def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Scored:
     """Train, put the best epoch's weights back, and score the test split.
 
@@ -176,6 +189,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         log_every=config.run.log_every_n_steps,
         on_nan=config.run.on_nan,
         recorder=recorder,
+        initial=partial(initial_weights.load, config=config) if config.run.initial_checkpoint else None,
         metrics=extra_metrics(config, dataset),
     )
     trainer = _trainer(config, learner, callbacks)

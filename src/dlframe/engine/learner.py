@@ -130,6 +130,7 @@ class Learner(internals.QuickModule):
         on_nan: "raise" or "skip": what happens at a loss that is NaN or infinite. On a GPU "skip" waits for it at each batch,
             "raise" finds it within a chunk.
         recorder: Takes metrics, weights and checkpoints; says when to save and when to stop.
+        initial: Loads the weights to begin with into the task, and says what it has loaded; not called where training resumes.
         metrics: Metrics beside the task's, by name, each with the names of the scores that it sees.
     """
 
@@ -151,6 +152,7 @@ class Learner(internals.QuickModule):
         log_every: int = 50,
         on_nan: Any = "raise",
         recorder: Recorder | None = None,
+        initial: Callable[[Task], str] | None = None,
         metrics: Mapping[str, tuple[Any, Sequence[str]]] | None = None,
     ) -> None:
         super().__init__()
@@ -172,6 +174,7 @@ class Learner(internals.QuickModule):
         self.log_every = log_every
         self.on_nan = on_nan
         self.recorder = recorder or Recorder()
+        self.initial = initial
         self.progress = TrainingProgress()
         self.evaluation = Evaluation(self.task, metrics)
         self.finite = FiniteLosses(on_nan, several=False)
@@ -214,6 +217,7 @@ class Learner(internals.QuickModule):
             torch.manual_seed(self.seed * self.trainer.world_size + self.global_rank)
         path = self.trainer.strategy.broadcast(str(self.recorder.latest_checkpoint() or ""))
         if not path:
+            self._load_initial()
             return
         tree = checkpoint.load(Path(path))[0]
         with training_state.reading(Path(path)):
@@ -225,6 +229,11 @@ class Learner(internals.QuickModule):
             self.trainer.should_stop = True
         else:
             self._resumed = tree
+
+    def _load_initial(self) -> None:
+        if self.initial:
+            with internals.whole_weights(self.trainer):
+                self.recorder.tell(self.initial(self.task))
 
     def on_train_epoch_start(self) -> None:
         resumed, self._resumed = self._resumed, None

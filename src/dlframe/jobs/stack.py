@@ -53,6 +53,7 @@ def stackable(configs: Sequence[Config]) -> str:
         "accumulate_grad_batches": (run.accumulate_grad_batches, 1),
         "compile": (run.compile, False),
         "on_nan": (run.on_nan, "raise"),
+        "initial_checkpoint": (run.initial_checkpoint, ""),
     }
     for key, (value, needed) in ours.items():
         if value != needed:

@@ -82,10 +82,11 @@ def run(
         if not is_main():
             exit_with_parent()
             return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
+        origin = _origin(config, dataset) if not before else None
         created = not (before or (folder and folder.exists()))
         folder = before or run_directory.new_folder(config, folder)
         try:
-            recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before))
+            recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before), origin=origin)
         except BaseException:
             os.environ.pop(run_directory.FOLDER_VARIABLE, None)
             if created:
@@ -126,10 +127,27 @@ def run(
     return _summarized(result, config, pending)
 
 
+def _origin(config: Config, dataset: Dataset) -> dict[str, Any] | None:
+    """The checkpoint that a new run begins with, checked before the run has a folder; None for random weights."""
+    if not config.run.initial_checkpoint:
+        return None
+    from dlframe.engine.fit import check_initial
+
+    return check_initial(config, dataset)
+
+
 def begin(
-    config: Config, dataset: Dataset, folder: Path, tracking_uri: str, signals: Signals, watch: Watch | None, *, again: bool
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    tracking_uri: str,
+    signals: Signals,
+    watch: Watch | None,
+    *,
+    again: bool,
+    origin: Mapping[str, Any] | None = None,
 ) -> RunRecorder:
-    """A new run in its folder, or the one that is there again."""
+    """A new run in its folder, which may begin with the weights of `origin`, or the one that is there again."""
     if again:
         run_directory.check_code(folder, config)
         run_directory.check_data(folder, dataset)
@@ -140,7 +158,7 @@ def begin(
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
     say(terminal.header(config, dataset, folder, again=again), *config.notes)
     try:
-        run_directory.write_beginning(config, dataset, folder, journal, tracking_uri)
+        run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin)
     except BaseException:
         journal.close()
         raise

@@ -108,7 +108,7 @@ class RunRecorder(InMemoryRecorder):
         self.folder = folder
         self.journal = journal
         self.options = config.checkpoint
-        self.model = config.values["model"]["name"]
+        self.names = {group: config.values[group]["name"] for group in ("model", "task")}
         self.started = time.monotonic()
         self.step = 0
         """Optimizer steps at the last checkpoint."""
@@ -132,7 +132,7 @@ class RunRecorder(InMemoryRecorder):
 
     def save_best(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         super().save_best(weights, facts)
-        self._facts = {"kind": "best", "model": self.model, **facts}
+        self._facts = {"kind": "best", **self.names, **facts}
 
     def write_best(self, *, is_last: bool = False) -> None:
         """Write the best weights, unless already written.
@@ -175,7 +175,7 @@ class RunRecorder(InMemoryRecorder):
         self.write_best()
         if self.weights is not None or not self.journal.sync():
             return False  # a checkpoint requires its best weights and metrics on disk
-        own = {"kind": "state", "model": self.model, "best": self._best, "seconds": self.seconds, "journal": self.journal.size}
+        own = {"kind": "state", **self.names, "best": self._best, "seconds": self.seconds, "journal": self.journal.size}
         facts = {**own, **facts}
         try:
             checkpoint.save(state_of(self.folder, step), tree, facts)

@@ -145,10 +145,12 @@ def new_folder(config: Config, folder: Path | None = None) -> Path:
     raise ConfigError(f"runs: no free name for a run directory in '{root}'.")
 
 
-def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str) -> None:
+def write_beginning(
+    config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str, origin: Mapping[str, Any] | None = None
+) -> None:
     """Write config, environment, data and the first record of the journal.
 
-    A resumed run keeps its files.
+    A resumed run keeps its files. `origin` describes the checkpoint that it begins with.
     """
     import yaml
 
@@ -156,6 +158,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     if git.changes is None:
         say("note: git cannot tell what is changed in the repository: the run has no changes.diff", error=True)
     spec = dataset.spec
+    origins = {"initial_checkpoint": dict(origin)} if origin else {}
     facts = {
         "name": spec.name,
         "fingerprint": dataset.fingerprint,
@@ -175,7 +178,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
     files = {
         "config.yaml": text,
         "overrides.txt": "\n".join(config.overrides),
-        "environment.json": json.dumps(environment.describe(git.described, code_of(config.chosen)), indent=1),
+        "environment.json": json.dumps(environment.describe(git.described, code_of(config.chosen)) | origins, indent=1),
         "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
     }
     if git.changes:
@@ -201,6 +204,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
             "data.source": dataset.source,
             "run.folder": str(folder.resolve()),
             **({"limited": f"trainer.limit_batches={limit}"} if (limit := config.trainer.limit_batches) else {}),
+            **({f"initial_checkpoint.{name}": origin[name] for name in ("file", "sha256")} if origin else {}),
             **({"mlflow.source.git.commit": git.described["commit"]} if git.described else {}),
             **({"changed_code": "; ".join(changed)} if changed else {}),
             **trial.get("tags", {}),
