@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from dlframe.analysis.comparison import Comparison
-from dlframe.comparisons.presentation.words import about, needs, p_text, size
+from dlframe.analysis.comparison import Comparison, Pair
+from dlframe.comparisons.presentation.words import about, needs, p_text, pair_sentence, size
 from dlframe.statistics.comparison import planning
 from dlframe.statistics.comparison.differences import Difference, Parts
 from dlframe.types import Metric
@@ -65,3 +66,13 @@ def test_where_both_hold_it_back():
     found, difference = compared(Parts((4e-4, 4e-4), 2e-4, (3, 3), 359))
     told = needs(found, difference, detect=0.5)
     assert told == "seeds and the 359 test examples hold it back: more of one alone would not show 0.50 points"
+
+
+def test_a_pair_that_differs_alone_but_not_among_all_has_both_p_values():
+    found, difference = compared(Parts((1e-7, 1e-7), 4e-4, (3, 3), 359))
+    alone = replace(difference, low=0.0001, high=0.0039, p_value=0.022)
+    pair = Pair("a", "b", alone, 0.132)
+    found = replace(found, over="splits", pairs=(pair,) * 6)
+    told = "no difference shown between a and b: 0.20 points (0.01 to 0.39; p = 0.022 alone, 0.13 among 6 pairs)"
+    assert pair_sentence(found, pair) == told
+    assert pair_sentence(found, replace(pair, adjusted=0.03)).endswith("; p = 0.03)")

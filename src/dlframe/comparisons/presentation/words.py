@@ -61,7 +61,10 @@ def pair_sentence(found: Comparison, pair: Pair, detect: float = 0.0) -> str:
         if difference.value:
             return f"{pair.better} and {pair.worse} differ by {size(read, difference.value)}, and nothing varies: no test"
         return f"{pair.better} and {pair.worse} are equal in every run, and nothing varies: no test"
-    told = f"{size(read, difference.value)} ({bounds(read, difference)}; {p_text(pair.adjusted)})"
+    p_value = p_text(pair.adjusted)
+    if not pair.differs and difference.p_value < 0.05:  # its interval, which is of this pair alone, is beyond 0
+        p_value = f"{p_text(difference.p_value)} alone, {pair.adjusted:.2g} among {len(found.pairs)} pairs"
+    told = f"{size(read, difference.value)} ({bounds(read, difference)}; {p_value})"
     if pair.differs:
         return f"{pair.better} is better than {pair.worse} by {told}"
     if found.over == "splits":
