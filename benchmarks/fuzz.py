@@ -373,9 +373,9 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.studies.space import space_of
     from dlframe.studies.study import read_manifest
     from dlframe.tracking.artifacts import RejectedRecord, destination
+    from dlframe.tracking.models import read_signature
     from dlframe.tracking.ui import Options as UiOptions
     from dlframe.tracking.upload_state import UploadState, pending_message
-    from dlframe.tracking.models import read_signature
 
     def shown(file: Path) -> str:
         return file.read_bytes().decode(errors="replace")
