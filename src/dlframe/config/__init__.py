@@ -15,18 +15,20 @@ from typing import Any
 from dlframe.config.choices import LISTS, OPTIONS, check_name, folders, names
 from dlframe.config.compose import assign, compose, resolved
 from dlframe.config.overrides import expand, given_keys, load_options, parse, plugin_paths
-from dlframe.config.run_config import Config
-from dlframe.config.validation import check, check_places
+from dlframe.config.run_config import EXPERIMENT_VARIABLE, Config
+from dlframe.config.validation import check, check_no_secret, check_places
 from dlframe.registry import GROUPS, plugins
 from dlframe.registry.renamed import translated
 from dlframe.types import ConfigError
 
 __all__ = [
+    "EXPERIMENT_VARIABLE",
     "LISTS",
     "OPTIONS",
     "Config",
     "check",
     "check_name",
+    "check_no_secret",
     "expand",
     "folders",
     "load",
@@ -77,7 +79,7 @@ def load(overrides: Sequence[str]) -> Config:
         for key, value in assignments.items():
             assign(values, key, value)
         config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
-        usual = config.tracking.uri in ("sqlite", "none", "")
+        usual = config.tracking.uri in ("auto", "sqlite", "none", "")
         check_places(config, "" if usual else _packaged_store(choices.get("tracking")))
     except ConfigError as error:
         if error.key not in assignments and (place := locations.get(error.key)):
