@@ -171,9 +171,10 @@ def read_signature(content: bytes) -> ModelSignature:
 
     {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}], "outputs": ...}
     """
-    columns = [(c["name"], c["dtype"], tuple(c["shape"])) for c in json.loads(content)["outputs"]]
-    if not all(re.fullmatch(r"\w+", dtype) for _, dtype, _ in columns):
-        raise ValueError("a dtype must be a name")  # NumPy also parses comma-separated dtypes
+    sides = json.loads(content)
+    columns = [(c["name"], c["dtype"], tuple(c["shape"])) for c in sides["outputs"]]
+    if not columns or not all(re.fullmatch(r"\w+", c["dtype"]) for c in (*sides["inputs"], *sides["outputs"])):
+        raise ValueError("must have outputs, and a dtype must be a name")  # NumPy also parses comma-separated dtypes
     return ModelSignature(outputs=Schema([TensorSpec(np.dtype(dtype), shape, name) for name, dtype, shape in columns]))
 
 
