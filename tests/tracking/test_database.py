@@ -202,6 +202,38 @@ def test_the_name_of_a_deleted_experiment_does_not_bring_its_runs_back(made: Pat
     assert seen.client.get_run(seen.run.info.run_id).info.lifecycle_stage == "deleted"
 
 
+def test_the_run_of_a_platform_is_used_once_and_by_its_training_alone(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLFLOW_RUN_ID says which; a run directory that came from elsewhere, or is synced later, does not write into it."""
+    from dlframe.tracking.uploader import Uploader
+
+    shutil.copytree(made, tmp_path / "runs")
+    client = Seen(tmp_path / "runs" / "run").client
+    theirs = client.create_run(client.create_experiment("team"))
+    monkeypatch.setenv("MLFLOW_RUN_ID", theirs.info.run_id)
+    runs = {name: tmp_path / "runs" / name for name in ("synced", "trained", "second")}
+    for folder in runs.values():
+        journal = begin(folder, "sqlite")
+        journal.write("end", status="FINISHED", message="")
+        journal.close()
+    assert upload(runs["synced"]) == ""
+    for name in ("trained", "second"):
+        assert Uploader(runs[name], live=True).try_upload(close=True)
+    used = {name: UploadState.load(folder) for name, folder in runs.items()}
+    assert [name for name, state in used.items() if state.run_id == theirs.info.run_id] == ["trained"]
+    assert used["trained"].experiment_id == theirs.info.experiment_id
+    assert client.get_run(theirs.info.run_id).info.status == "FINISHED"
+    assert "MLFLOW_TRACKING_URI" not in os.environ, "the store of a run directory is that of the next run"
+
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    journal = begin(tmp_path / "runs" / "third", "sqlite")
+    journal.close()
+    assert Uploader(tmp_path / "runs" / "third", live=True).try_upload(close=True)
+    note = f"MLFLOW_RUN_ID: the store has no run '{'0' * 32}', so that a new one is made"
+    assert UploadState.load(tmp_path / "runs" / "third").note == note
+
+
 @pytest.mark.slow
 def test_a_store_whose_makers_are_killed_works(tmp_path: Path) -> None:
     """At 30 moments of their first seconds, from the import of MLflow to the first run."""

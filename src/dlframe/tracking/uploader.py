@@ -47,6 +47,7 @@ TAGS_PER_CALL = 100
 KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
 STATE_TAG = "dlframe.state"
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 RUN_VARIABLE = "MLFLOW_RUN_ID"
 """MLflow's environment variable of a run that a platform has made for a training."""
 PARENT_TAG = "mlflow.parentRunId"
@@ -236,7 +237,7 @@ class Uploader:
             return None
         self.study = study_of(self.folder)
         database = sqlite_file(start["uri"])
-        mlflow.set_tracking_uri(start["uri"])
+        use_store(start["uri"])
         with prepared(database) if database else contextlib.nullcontext("") as note, self.changing:
             client = MlflowClient(start["uri"])
             if self.state.uri != start["uri"] or self._removed(client):
@@ -509,6 +510,14 @@ def verify_not_empty(response: Any, endpoint: str, expected_status: int = 200) -
 rest_utils.verify_rest_response = verify_not_empty
 ask = rest_utils._get_http_response_with_retries
 rest_utils._get_http_response_with_retries = whole_answer
+
+
+def use_store(uri: str) -> None:
+    """Make a store MLflow's own in this process, but not in its environment, where the user's next run would find it."""
+    before = os.environ.get(STORE_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    os.environ.pop(STORE_VARIABLE, None)
+    os.environ.update({STORE_VARIABLE: before} if before else {})
 
 
 def call(uri: str, what: str, request: Record) -> Record:
