@@ -22,6 +22,7 @@ from dlframe.jobs.train import run
 from dlframe.runs.exported_model import Predictor
 from dlframe.runs.run_directory import BEST
 from dlframe.storage import checkpoint
+from dlframe.types import DataError
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -145,8 +146,14 @@ def test_the_tracked_model_predicts_what_the_run_predicted(default_run):
     known = np.array(table["probabilities"], dtype=np.float32)[rows]
     np.testing.assert_allclose(predicted["probabilities"], known, atol=1e-6)
     assert predicted["prediction"].tolist() == np.array(table["prediction"])[rows].tolist()
+    for given in (test["image"][order].astype(np.float64), test["image"][order].tolist()):
+        np.testing.assert_array_equal(model.predict(given)["probabilities"], predicted["probabilities"])
+    with pytest.raises(DataError, match="Convert images from 0 to 1 by"):
+        model.predict(test["image"][order] / 16)
     signature = model.metadata.signature
-    assert signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+    described = model.metadata.metadata
+    assert described["inputs"] == [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}]
+    assert described["outputs"][1]["classes"] == [str(digit) for digit in range(10)]
     assert [(output.name, str(output.type), output.shape) for output in signature.outputs.inputs] == [
         ("prediction", "<U0", (-1,)),
         ("probabilities", "float32", (-1, 10)),

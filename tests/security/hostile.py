@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +19,7 @@ class Server:
         location: Where it says that artifacts are: of experiments, of runs, and of models.
         model_location: Where those of models are instead.
         answer: Bytes that it answers to everything; None for MLflow's answers.
+        refusal: Returns status and text of the answer to a request; of status 200 are those that are not refused.
         seen: (method, path, Authorization, body) of every request.
     """
 
@@ -27,6 +29,7 @@ class Server:
         self.answer: bytes | None = None
         self.seen: list[tuple[str, str, str, bytes]] = []
         self.tags: list[dict[str, str]] = []
+        self.refusal: Callable[[str, str, bytes], tuple[int, str]] = lambda method, path, body: (200, "")
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -41,8 +44,15 @@ class Server:
                 if owner.answer is not None:
                     self.wfile.write(owner.answer)
                     return
-                content = b"OK" if self.path == "/health" else json.dumps(owner.mlflow(self.command, self.path, body)).encode()
-                self.send_response(200)
+                status, text = owner.refusal(self.command, self.path, body)
+                content = (
+                    text.encode()
+                    if status != 200
+                    else b"OK"
+                    if self.path == "/health"
+                    else json.dumps(owner.mlflow(self.command, self.path, body)).encode()
+                )
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)

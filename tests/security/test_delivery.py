@@ -15,6 +15,7 @@ from tests.security.conftest import TOKEN
 from tests.security.hostile import Server
 
 from dlframe.tracking import UploadState, reachable, upload
+from dlframe.tracking.models import environment
 from dlframe.types import TrackingError
 
 RESULT = {"path": "result.json", "to": ""}
@@ -104,8 +105,9 @@ def test_the_server_itself_gets_everything(location: str, server: Server, other:
     server.location = location.format(host=server.uri.removeprefix("http://"))
     run = written(server.uri, RESULT, FIGURE, MODEL)
     assert upload(run, uri=server.uri) == ""
-    names = ("MLmodel", "python_env.yaml", "requirements.txt", "data/config.yaml", "data/signature.json")
-    expected = {*names, "data/weights.safetensors", "result.json", "figures/curve.png"}
+    names = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "data/config.yaml", "data/signature.json")
+    wheels = {name for name in environment() if name.startswith("wheels/")}
+    expected = {*names, *wheels, "data/weights.safetensors", "result.json", "figures/curve.png"}
     assert {name.removeprefix("1/run/") for name in server.files()} == expected
     assert {authorization for _, _, authorization, _ in server.seen} == {f"Bearer {TOKEN}"}
 
@@ -222,6 +224,8 @@ def test_what_load_model_runs_is_of_this_installation(server: Server, written: C
     function = yaml.safe_load(sent["1/run/artifacts/MLmodel"])["flavors"]["python_function"]
     assert (function["loader_module"], function["data"]) == ("dlframe.runs.exported_model", "data")
     assert not {"code", "python_model", "model_code_path"} & function.keys()
+    wheels = {name.removeprefix("1/run/artifacts/"): body for name, body in sent.items() if name.endswith(".whl")}
+    assert wheels == {name: body for name, body in environment().items() if name.endswith(".whl")}
 
 
 # --- servers

@@ -250,10 +250,12 @@ def test_arrays_in_python_are_converted_or_refused(trained):
     """Never predicted from as they are: other integers would not be scaled, and the largest of NaN would be a class."""
     model, images = dlframe.load(trained), digits().test["image"]
     expected = model.predict(images)["probabilities"].tolist()
-    assert model.predict(images.astype(np.int64))["probabilities"].tolist() == expected
+    for same in (images.astype(np.int64), images.astype(np.float64), images.tolist()):
+        assert model.predict(same)["probabilities"].tolist() == expected
     assert model.predict(images[0])["prediction"].shape == (1,)
     for wrong, message in (
         (images / 255, "inputs: 'image' must be uint8. Received: float64. Convert images from 0 to 1 by"),
+        ((images > 8) * 1.0, "inputs: 'image' must be uint8. Received: float64. Convert images from 0 to 1 by"),
         (images > 128, "inputs: 'image' must be uint8. Received: bool."),
         (images.astype(int) * 3, "inputs: 'image' must be from 0 to 255. Received: 0 to 765."),
         (images[:0], "inputs: must have at least one sample. Received: none."),

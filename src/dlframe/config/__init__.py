@@ -16,18 +16,20 @@ from typing import Any
 from dlframe.config.choices import LISTS, OPTIONS, check_name, folders, names
 from dlframe.config.compose import assign, compose, resolved, without_options_of_others
 from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths
-from dlframe.config.run_config import Config
-from dlframe.config.validation import check, check_places
+from dlframe.config.run_config import EXPERIMENT_VARIABLE, Config
+from dlframe.config.validation import check, check_no_secret, check_places
 from dlframe.registry import GROUPS, plugins
 from dlframe.registry.renamed import translated
 from dlframe.types import ConfigError
 
 __all__ = [
+    "EXPERIMENT_VARIABLE",
     "LISTS",
     "OPTIONS",
     "Config",
     "check",
     "check_name",
+    "check_no_secret",
     "folders",
     "load",
     "load_options",
@@ -80,7 +82,7 @@ def load(overrides: Sequence[str]) -> Config:
         for key, value in assignments_of(given, values):
             assign(values, key, value)
         config = replace(check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items())), notes=notes)
-        usual = config.tracking.uri in ("sqlite", "none", "")
+        usual = config.tracking.uri in ("auto", "sqlite", "none", "")
         check_places(config, "" if usual else _packaged_store(choices.get("tracking")))
     except ConfigError as error:
         if error.key not in given and (place := locations.get(error.key)):

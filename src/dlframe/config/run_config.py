@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,9 @@ from dlframe.config.settings import Checkpoint, Run, Tracking, Trainer, settings
 from dlframe.registry import GROUPS, Entry
 from dlframe.registry.parameters import Parameter
 from dlframe.types import DataSpec, Metric, declared
+
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
+"""MLflow's environment variable of an experiment, which counts where no option names one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Config:
         added = [GROUPS["metric"].get(options["name"]) for options in self.values["metric"].values()]
         keys = ("better", "low", "high", "unit")
         return declared(self.entry("task").facts["metrics"] | {e.name: {key: e.facts[key] for key in keys} for e in added})
+
+    @property
+    def experiment(self) -> str:
+        """The experiment in the tracker."""
+        return self.run.experiment_name or os.environ.get(EXPERIMENT_VARIABLE) or self.values["task"]["name"]
 
     @property
     def headline(self) -> str:

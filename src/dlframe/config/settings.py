@@ -43,7 +43,7 @@ class Run:
             not depend on it.
         log_every_n_steps: Optimizer steps between two logged training losses.
         run_name: Name of the run in the tracker; empty for model and data.
-        experiment_name: Experiment in the tracker; empty for the task.
+        experiment_name: Experiment in the tracker; empty for MLFLOW_EXPERIMENT_NAME, or else the task.
         runs: Folder for run folders and the tracking store.
         plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
         resume: "none" for a new run; "auto" to continue the newest run of the same config that has not ended, or to show its
@@ -142,7 +142,8 @@ class Tracking:
     """Where runs are tracked.
 
     Args:
-        uri: "sqlite" for a file in the folder of runs, "none", a sqlite:/// URI or the http(s) address of an MLflow server.
+        uri: "sqlite" for a file in the folder of runs, "none", a sqlite:/// URI or the http(s) address of an MLflow server;
+            "auto" for the store that MLFLOW_TRACKING_URI names, or else the file.
     """
 
-    uri: str = "sqlite"
+    uri: str = "auto"

@@ -46,7 +46,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             if option not in entry.parameters:
                 raise unknown(f"{group}.{option}", entry.parameters, group)
         checked[group] = entry.check(options, group)
-    _check_no_secret(checked["tracking"]["uri"])
+    check_no_secret(checked["tracking"]["uri"])
     for group, registry in GROUPS.items():
         if group not in LISTS:
             entry = registry.get(values[group]["name"])
@@ -106,17 +106,17 @@ def _networks(networks: Mapping[str, Any], checked: Mapping[str, Any]) -> dict[s
     return {name: dict(options) for name, options in networks.items()}
 
 
-def _check_no_secret(uri: str) -> None:
-    """Refuse an address that holds a user's secret, since a run keeps and shows its config."""
+def check_no_secret(uri: str, key: str = "tracking.uri") -> None:
+    """Refuse an address that holds a user's secret, since a run keeps and shows its config; `key` says where it was given."""
     scheme, _, rest = uri.lower().strip().partition("://")
     user, _, _ = rest.rpartition("@")
-    rule = "tracking.uri: must hold no user name, password or token, as a run keeps its config."
+    rule = f"{key}: must hold no user name, password or token, as a run keeps its config."
     if scheme in ("http", "https") and re.search(r"[@?#]", rest):
         told = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        raise ConfigError(f"{rule} Set {told} in the environment.", "tracking.uri")
+        raise ConfigError(f"{rule} Set {told} in the environment.", key)
     if (":" in user and scheme != "sqlite") or re.search(r"[?&;#][^=]*(pass|pwd|token|secret|key|auth|cred)", rest):
         told = "from its own environment or file (PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
-        raise ConfigError(f"{rule} A database's driver reads the password {told}.", "tracking.uri")
+        raise ConfigError(f"{rule} A database's driver reads the password {told}.", key)
 
 
 def check_places(config: Config, packaged: str) -> None:
@@ -132,7 +132,7 @@ def check_places(config: Config, packaged: str) -> None:
     uri, runs, resume, typed = config.tracking.uri, config.run.runs, config.run.resume, config.typed
     database = sqlite_file(store_uri(uri))
     known = {
-        "tracking.uri": uri in ("sqlite", "none", "", packaged)
+        "tracking.uri": uri in ("auto", "sqlite", "none", "", packaged)
         or is_known(store=store_uri(uri))
         or bool(database and _is_here(database)),
         "runs": runs == settings.get("run").parameters["runs"].default or _is_here(Path(runs)) or is_known(runs=runs),

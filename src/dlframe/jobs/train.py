@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.analysis.predictions import estimate
-from dlframe.config import Config, load
+from dlframe.config import EXPERIMENT_VARIABLE, Config, check_no_secret, load
 from dlframe.config.settings import Run as Options
 from dlframe.jobs.data import load_data
 from dlframe.registry import GROUPS
@@ -21,12 +21,27 @@ from dlframe.runs.journal import Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
-from dlframe.types import DataError, Dataset, Estimate, Metric, OtherTaskError, Result, RunPruned, Split, no_room, say
+from dlframe.types import (
+    DataError,
+    Dataset,
+    Estimate,
+    Metric,
+    OtherTaskError,
+    Result,
+    RunPruned,
+    Split,
+    TrackingError,
+    no_room,
+    say,
+)
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
     from dlframe.tasks.base import Scores, Task
     from dlframe.tracking import Tracker
+
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+"""MLflow's environment variable of a store, which counts where no option names one."""
 
 __all__ = ["Options", "load_data", "main", "result_of", "run"]
 
@@ -75,7 +90,9 @@ def run(
     if is_main():
         before = resume.at(config, folder) if folder else resume.find(config)
     if before and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
-        return _summarized(run_directory.read_result(before), config, pending)
+        result = _summarized(run_directory.read_result(before), config, pending)
+        _deliver(config, before, pending)
+        return result
     tracking_uri = tracking_uri_of(config)
     dataset = load_data(run_directory.read_data(before).located(config) if before else config)
     with Signals() as signals:
@@ -92,7 +109,7 @@ def run(
             if created:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        tracker = None
+        tracker = result = None
         status, message, state = "FAILED", "", {}
         try:
             if tracking_uri:
@@ -120,11 +137,29 @@ def run(
             recorder.journal.write("end", status=status, message=message, **state)
             if lost := recorder.journal.close():
                 say(f"warning: {lost}", error=True)
-            if tracker and pending is not None:
-                pending += [tracker] if tracker not in pending else []
-            elif tracker and (late := tracker.wait()):
-                say(late, error=True)
-    return _summarized(result, config, pending)
+            if status == "FINISHED" and result:
+                _summarized(result, config, pending)  # before the tracker, which may take longer than somebody waits
+            if tracker:
+                _await(tracker, pending)
+    assert result  # whatever else happens has left
+    return result
+
+
+def _deliver(config: Config, folder: Path, pending: list[Tracker] | None) -> None:
+    """Upload what MLflow lacks of a run that has ended."""
+    if config.tracking.uri != "none":
+        from dlframe.tracking import Tracker, has_pending
+
+        if has_pending(folder):
+            _await(Tracker.start(folder, running=pending or ()), pending)
+
+
+def _await(tracker: Tracker, pending: list[Tracker] | None) -> None:
+    """Wait for a tracker, or leave that to the caller."""
+    if pending is not None:
+        pending += [tracker] if tracker not in pending else []
+    elif late := tracker.wait():
+        say(late, error=True)
 
 
 def _origin(config: Config, dataset: Dataset) -> dict[str, Any] | None:
@@ -156,7 +191,7 @@ def begin(
         say(f"warning: {failed}; resume=auto will not find this run", error=True)
     journal = Journal(folder)
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
-    say(terminal.header(config, dataset, folder, again=again), *config.notes)
+    say(terminal.header(config, dataset, folder, again=again, store=_surroundings(config)), *config.notes)
     try:
         run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin)
     except BaseException:
@@ -281,13 +316,31 @@ def scored_part(dataset: Dataset, scored: Scored) -> Dataset:
 
 def tracking_uri_of(config: Config) -> str:
     """The store's address, checked to answer; empty for none."""
-    if config.tracking.uri == "none":
+    uri = config.tracking.uri
+    if uri == "none":
         return ""
-    uri = store_uri(config.tracking.uri, config.run.runs)
+    named = os.environ.get(STORE_VARIABLE, "") if uri == "auto" else ""
+    if named:
+        check_no_secret(named, STORE_VARIABLE)
+    uri = store_uri(named or ("sqlite" if uri == "auto" else uri), config.run.runs)
     if is_main():
         from dlframe.tracking import reachable
 
-        reachable(uri)
-        if "tracking.uri" in config.typed:
+        try:
+            reachable(uri)
+        except TrackingError as error:
+            way_out = f" {STORE_VARIABLE} names it; for a file in the folder of runs: tracking.uri=sqlite" if named else ""
+            raise TrackingError(f"{error}{way_out}") from None
+        if named or "tracking.uri" in config.typed:
             remember(store=uri)
     return uri
+
+
+def _surroundings(config: Config) -> str:
+    """Say which store and experiment variables of the environment choose."""
+    if config.tracking.uri == "none":
+        return ""
+    named = os.environ.get(STORE_VARIABLE) if config.tracking.uri == "auto" else None
+    told = [f"tracked in {named} ({STORE_VARIABLE})"] if named else []
+    experiment = os.environ.get(EXPERIMENT_VARIABLE) if not config.run.experiment_name else None
+    return ", ".join(told + ([f"experiment {experiment} ({EXPERIMENT_VARIABLE})"] if experiment else []))

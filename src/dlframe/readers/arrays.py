@@ -101,13 +101,22 @@ def _ragged(given: Any, declared: Field, where: str, name: str) -> Ragged:
     return Ragged.of(samples or [np.empty((0, *(side or 0 for side in declared.shape[1:])), declared.dtype)])
 
 
+def _is_whole(values: np.ndarray, declared: Field) -> bool:
+    """Return whether floats are whole numbers; images of 0.0 and 1.0 may be meant as black and white."""
+    if declared.kind == "image" and values.size and values.max() == 1:
+        return False
+    return bool((np.abs(values) < 2**53).all() and (values == np.rint(values)).all())
+
+
 def converted(values: np.ndarray, declared: Field, where: str, name: str) -> np.ndarray:
-    """Convert values to the declared type, if only rounding changes them.
+    """Convert values to the declared type, if only rounding changes them; whole numbers, as JSON has them, become integers.
 
     Raises:
-        DataError: Floats for integers, a number out of range, or a non-finite number.
+        DataError: Fractions for integers, a number out of range, or a non-finite number.
     """
     dtype = np.dtype(declared.dtype)
+    if dtype.kind in "iu" and values.dtype.kind == "f" and _is_whole(values, declared):
+        values = values.astype(np.int64)
     if values.dtype.kind not in ("iuf" if dtype.kind == "f" else dtype.kind + "iu"):
         hint = " Convert images from 0 to 1 by (255 * x).round().astype('uint8')." if declared.kind == "image" else ""
         raise DataError(f"{where}: '{name}' must be {dtype}. Received: {values.dtype}.{hint}")

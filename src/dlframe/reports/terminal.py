@@ -14,8 +14,19 @@ from dlframe.registry import plugins
 from dlframe.types import Dataset, Field, Result, command_line, printable, quoted, say
 
 
-def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False, others: bool = False) -> str:
-    """Return the first line of a run; `again` if the run is resumed, `others` if other data are tested."""
+def header(
+    config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False, others: bool = False, store: str = ""
+) -> str:
+    """Return the first line of a run.
+
+    Args:
+        config: Its config.
+        dataset: Its data.
+        folder: Its directory; None for none.
+        again: Whether the run is resumed.
+        others: Whether other data are tested.
+        store: Where it is tracked and why, if the surroundings say so.
+    """
     spec = dataset.spec
     sizes = " + ".join(f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
     samples = f"{len(dataset.test):,} samples to test" if others else f"{sizes} samples to train, validate, test"
@@ -27,6 +38,7 @@ def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool
         f"data {dataset.fingerprint}; on {device}"
         + (f"; limited to {trainer.limit_batches} batches of each split" if trainer.limit_batches else "")
         + (f"; {'resumes' if again else 'in'} {folder}" if folder else "")
+        + (f"; {store}" if store else "")
     )
 
 

@@ -32,6 +32,9 @@ FILES = ("config.yaml", "spec.json", "signature.json", "weights.safetensors")
 FORMAT = 2
 """Format of an exported model; 1 had one input and one target."""
 
+NAMED = 10_000
+"""Maximum number of classes that the signature names."""
+
 LARGEST = 2**20
 """Maximum side of an input."""
 
@@ -61,7 +64,7 @@ def export(config: Config, spec: DataSpec, task: Task, weights: Path, folder: Pa
     signature = {"inputs": _tensors(spec.inputs), "outputs": _tensors(task.outputs())}
     texts = {
         "config.yaml": text,
-        "signature.json": json.dumps(signature),
+        "signature.json": json.dumps(signature, ensure_ascii=False),
         "spec.json": json.dumps(described, ensure_ascii=False),
     }
     for name, content in texts.items():
@@ -76,12 +79,13 @@ def _plugins(config: Config) -> dict[str, str]:
 
 
 def _tensors(fields: Mapping[str, Field]) -> list[dict[str, Any]]:
-    """Return name, type and shape of each column; -1 for varying lengths."""
+    """Return name, type, shape and classes of each column; -1 for varying lengths."""
     return [
         {
             "name": name,
             "dtype": "str" if field.kind == "class" or field.is_text else field.dtype,
             "shape": [-1] if field.is_text else [-1, *(-1 if side is None else side for side in field.shape)],
+            **({"classes": field.names} if field.names and not field.is_text and len(field.names) <= NAMED else {}),
         }
         for name, field in fields.items()
     ]

@@ -193,7 +193,7 @@ def write_beginning(
     journal.write(
         "start",
         run_name=folder.name,
-        experiment=config.run.experiment_name or config.values["task"]["name"],
+        experiment=config.experiment,
         identity=identity(config.values),
         host=platform.node(),
         parameters=dict(flat(config.values)),

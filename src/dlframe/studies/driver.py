@@ -90,7 +90,7 @@ def _beginning(study: Study, config: Config, uri: str) -> dict[str, Any]:
     manifest, trial = study.manifest, trial_of(study.folder)
     return {
         "run_name": study.name,
-        "experiment": config.run.experiment_name or config.values["task"]["name"],
+        "experiment": config.experiment,
         "parameters": {
             "fixed": " ".join(manifest.fixed),
             "space": "; ".join(manifest.space),

@@ -10,6 +10,6 @@ continues where the last one stopped and uploads each record once.
 from dlframe.tracking.store import reachable
 from dlframe.tracking.sync import sync
 from dlframe.tracking.tracker import Tracker, upload
-from dlframe.tracking.upload_state import UploadState
+from dlframe.tracking.upload_state import UploadState, has_pending
 
-__all__ = ["Tracker", "UploadState", "reachable", "sync", "upload"]
+__all__ = ["Tracker", "UploadState", "has_pending", "reachable", "sync", "upload"]

@@ -105,6 +105,8 @@ def _migrate(database: Path, version: str) -> str:
     engine = utils.create_sqlalchemy_engine(sqlite_uri(database))
     try:
         utils._upgrade_db(engine)
+    except Exception as error:
+        raise TrackingError(f"tracking.uri: {database} cannot be migrated, a copy is in {copy.name}: {error}") from error
     finally:
         engine.dispose()
     return f"{database} is migrated to the schema of MLflow {mlflow.__version__}; the store before is in {copy.name}"
@@ -123,7 +125,9 @@ def _follow_folder(database: Path) -> str:
     with _connected(database) as connection:
         for number, location in connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall():
             before = _local(location)
-            if before is None or before.parent.name != root.name or before.parent == root or not (root / before.name).is_dir():
+            if before is None or before.parent.name != root.name or before.parent == root or before.name == "..":
+                continue
+            if not (root / before.name).is_dir():
                 continue
             now = (root / before.name).as_uri()
             connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (now, number))

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import importlib.metadata
+import io
 import json
 import os
 import platform
 import re
+import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
+import yaml
 from mlflow import MlflowClient, pyfunc
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from dlframe import __version__
+from dlframe.registry.plugins import PACKAGE, PACKAGED_CONF
 from dlframe.runs import exported_model
 from dlframe.runs.run_directory import MODEL
 from dlframe.tracking.artifacts import RejectedRecord, opened, put
+from dlframe.types import printable
 
 RECORD_TAG = "dlframe.record"
+LARGEST_SIGNATURE = 2**22
+"""Bytes of signature.json, which has the names of classes."""
+MIDNIGHT = (1980, 1, 1, 0, 0, 0)
+"""Time of the files in a wheel, so that the same files make the same wheel."""
 
 
 def log_model(
@@ -43,7 +55,8 @@ def log_model(
     names = model_files(folder)
     try:
         with opened(folder, f"{MODEL}/signature.json") as file:
-            signature = read_signature(file.read(2**20))
+            content = file.read(LARGEST_SIGNATURE)
+        signature, described_as = read_signature(content), description(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RejectedRecord(f"{folder / MODEL / 'signature.json'}: {error}") from None
     run = client.get_run(run_id)
@@ -59,13 +72,13 @@ def log_model(
         client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
         raise
     described = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
-    described.signature = signature
+    described.signature, described.metadata = signature, described_as
     # pyfunc.save_model does the same, but scans every installed package for seconds.
-    pyfunc.add_to_model(described, "dlframe.runs.exported_model", data="data", python_env="python_env.yaml")
-    environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
+    environments = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
+    pyfunc.add_to_model(described, "dlframe.runs.exported_model", data="data", **environments)
     put(place, "MLmodel", described.to_yaml().encode())
-    put(place, "python_env.yaml", json.dumps(environment).encode())
-    put(place, "requirements.txt", f"dlframe=={__version__}\nmlflow=={mlflow.__version__}\n".encode())
+    for name, content in environment().items():
+        put(place, name, content)
     for name in names:
         with opened(folder, f"{MODEL}/{name}") as file:
             put(place, f"data/{name}", file)
@@ -73,6 +86,62 @@ def log_model(
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+@cache
+def environment() -> dict[str, bytes]:
+    """Return the files that say what a model needs; dlframe itself as a wheel where it was installed from a folder."""
+    own, files = f"dlframe=={__version__}", {}
+    if not _is_published():
+        own = f"wheels/dlframe-{__version__}-py3-none-any.whl"
+        files[own] = wheel()
+    # A build such as +cpu is not in the usual index.
+    others = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in ("mlflow", "torch")]
+    python = platform.python_version()
+    dependencies = [f"python={python}", "pip", {"pip": ["-r requirements.txt"]}]
+    conda = {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": dependencies}
+    return files | {
+        "requirements.txt": "\n".join([own, *others, ""]).encode(),
+        "python_env.yaml": yaml.safe_dump({"python": python, "dependencies": ["-r requirements.txt"]}).encode(),
+        "conda.yaml": yaml.safe_dump(conda).encode(),
+    }
+
+
+def _is_published() -> bool:
+    """Return whether dlframe was installed from an index, where others find it: of other sources pip keeps the address."""
+    try:
+        return importlib.metadata.distribution("dlframe").read_text("direct_url.json") is None
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def wheel() -> bytes:
+    """Return a wheel of this installation: what its index does not have, another machine could not install."""
+    files = {f"dlframe/{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(PACKAGE.rglob("*"))}
+    files |= {f"dlframe/conf/{path.relative_to(PACKAGED_CONF).as_posix()}": path for path in sorted(PACKAGED_CONF.rglob("*"))}
+    contents = {name: path.read_bytes() for name, path in files.items() if path.is_file() and "__pycache__" not in path.parts}
+    folder = f"dlframe-{__version__}.dist-info"
+    contents[f"{folder}/METADATA"] = _metadata().encode()
+    contents[f"{folder}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: dlframe\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = "".join(f"{name},sha256={_digest(content)},{len(content)}\n" for name, content in contents.items())
+    contents[f"{folder}/RECORD"] = f"{record}{folder}/RECORD,,\n".encode()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, MIDNIGHT), content, zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def _metadata() -> str:
+    try:
+        found = importlib.metadata.distribution("dlframe").read_text("METADATA")
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    return found or f"Metadata-Version: 2.1\nName: dlframe\nVersion: {__version__}\n"
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
 
 
 def model_files(run: Path) -> list[str]:
@@ -96,16 +165,31 @@ def model_files(run: Path) -> list[str]:
 
 
 def read_signature(content: bytes) -> ModelSignature:
-    """Read MLflow's signature; a single input has no name, to accept arrays.
+    """Read MLflow's signature, of the outputs: inputs are checked by the model.
+
+    By a signature of inputs, MLflow would refuse lists and numbers of another type, and cut floats in JSON to whole numbers.
 
     {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 1, 8, 8]}], "outputs": ...}
     """
     sides = json.loads(content)
-    inputs, outputs = sides["inputs"], sides["outputs"]
-    if not all(re.fullmatch(r"\w+", column["dtype"]) for column in (*inputs, *outputs)):
-        raise ValueError("a dtype must be a name")  # NumPy also parses comma-separated dtypes
+    columns = [(c["name"], c["dtype"], tuple(c["shape"])) for c in sides["outputs"]]
+    if not columns or not all(re.fullmatch(r"\w+", c["dtype"]) for c in (*sides["inputs"], *sides["outputs"])):
+        raise ValueError("must have outputs, and a dtype must be a name")  # NumPy also parses comma-separated dtypes
+    return ModelSignature(outputs=Schema([TensorSpec(np.dtype(dtype), shape, name) for name, dtype, shape in columns]))
 
-    def schema(columns: list[dict[str, Any]], named: bool) -> Schema:
-        return Schema([TensorSpec(np.dtype(c["dtype"]), tuple(c["shape"]), c["name"] if named else None) for c in columns])
 
-    return ModelSignature(inputs=schema(inputs, len(inputs) > 1), outputs=schema(outputs, True))
+def description(content: bytes) -> dict[str, list[dict[str, Any]]]:
+    """Read what a model takes and gives, for its metadata in MLflow: name, type and shape of each column, and its classes."""
+    return {
+        side: [
+            {
+                "name": printable(str(column["name"])),
+                "dtype": printable(str(column["dtype"])),
+                "shape": [int(length) for length in column["shape"]],
+                **({"classes": [printable(str(name)) for name in column["classes"]]} if column.get("classes") else {}),
+            }
+            for column in columns
+        ]
+        for side, columns in json.loads(content).items()
+        if side in ("inputs", "outputs")
+    }

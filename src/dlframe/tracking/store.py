@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import configparser
+import errno
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from dlframe.runs.environment import python
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import is_known, runs_of, sqlite_file, store_uri
 from dlframe.types import TrackingError, command_line, printable, read_text
@@ -70,17 +74,18 @@ def artifact_location(uri: str, runs: Path, experiment: str) -> str | None:
 
 
 def reachable(uri: str, timeout_seconds: float = 3) -> None:
-    """Check an HTTP or SQLite store without importing MLflow.
+    """Check an HTTP or SQLite store; what does not answer as expected is asked by MLflow's own client, which may know how.
 
     Raises:
         TrackingError: The server does not answer or refuses the user, or the SQLite file cannot be written.
     """
     if uri.startswith(("http://", "https://")):
-        if reason := connection_error(uri, timeout_seconds):
+        reason = connection_error(uri, timeout_seconds)
+        if reason and (reason == os.strerror(errno.ECONNREFUSED) or not answers_mlflow(uri)):
             port = urlsplit(uri).port or 5000
             command = f"mlflow server --port {port} --backend-store-uri sqlite:///mlflow.db"
             raise TrackingError(f"tracking.uri: no MLflow server at {address(uri)} ({reason}). Start one: {command}")
-        if reason := login_error(uri, timeout_seconds):
+        if not reason and (reason := login_error(uri, timeout_seconds)) and not answers_mlflow(uri):
             raise TrackingError(f"tracking.uri: the MLflow server at {address(uri)} {reason}")
     elif database := sqlite_file(uri):
         existing = next(path for path in (database, *database.absolute().parents) if path.exists())
@@ -90,6 +95,19 @@ def reachable(uri: str, timeout_seconds: float = 3) -> None:
             raise TrackingError(f"tracking.uri: {database} is not an SQLite database. Received: {uri}")
     elif "://" not in uri or uri.startswith("file:"):
         raise TrackingError(f"tracking.uri: must be sqlite:///PATH or http(s)://HOST:PORT. Received: {uri}")
+
+
+def answers_mlflow(uri: str) -> bool:
+    """Return whether MLflow's own client gets an answer, with all its ways to certificates, proxies and logins.
+
+    It takes seconds to import, so that another process asks unless this one has it already.
+    """
+    if "mlflow" in sys.modules:
+        from dlframe.tracking.uploader import is_answered
+
+        return is_answered(uri)
+    code = "import sys; from dlframe.tracking.uploader import is_answered; sys.exit(not is_answered(sys.argv[1]))"
+    return subprocess.run(python("-c", code, uri), env=quiet(os.environ), capture_output=True, check=False).returncode == 0
 
 
 def is_sqlite(path: Path) -> bool:

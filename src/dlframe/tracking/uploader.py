@@ -7,6 +7,7 @@ import getpass
 import hashlib
 import http.client
 import json
+import os
 import posixpath
 import re
 import threading
@@ -20,9 +21,10 @@ from typing import Any
 import mlflow
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.utils import rest_utils
+from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import verify_rest_response
 
 from dlframe.runs import journal
@@ -45,6 +47,9 @@ TAGS_PER_CALL = 100
 KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
 STATE_TAG = "dlframe.state"
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+RUN_VARIABLE = "MLFLOW_RUN_ID"
+"""MLflow's environment variable of a run that a platform has made for a training."""
 PARENT_TAG = "mlflow.parentRunId"
 PARAMETERS = "parameters.json"
 """File of all parameters, where a value is longer than the store takes."""
@@ -232,7 +237,7 @@ class Uploader:
             return None
         self.study = study_of(self.folder)
         database = sqlite_file(start["uri"])
-        mlflow.set_tracking_uri(start["uri"])
+        use_store(start["uri"])
         with prepared(database) if database else contextlib.nullcontext("") as note, self.changing:
             client = MlflowClient(start["uri"])
             if self.state.uri != start["uri"] or self._removed(client):
@@ -240,6 +245,9 @@ class Uploader:
             elif not self._on_record():
                 self.state.offset = self.state.refused = 0
             self._note(note)
+            if not self.state.run_id and (run := self._run_of_the_platform(client)):
+                client.set_tag(run.info.run_id, KEY_TAG, self.state.key)
+                self.state.run_id, self.state.experiment_id = run.info.run_id, run.info.experiment_id
             if not self.state.run_id:
                 self.state.experiment_id = self._experiment(client, start)
         if self.live and self.state.status == "KILLED":
@@ -261,6 +269,22 @@ class Uploader:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return True
+
+    def _run_of_the_platform(self, client: MlflowClient) -> Run | None:
+        """Return the run that MLFLOW_RUN_ID names where this process was started, unless it is that of another training."""
+        identifier = os.environ.get(RUN_VARIABLE)
+        if not identifier or not self.live:
+            return None
+        run = None
+        try:
+            run = client.get_run(identifier)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+        if not run or run.info.lifecycle_stage == "deleted":
+            self._note(f"{RUN_VARIABLE}: the store has no run {identifier!r}, so that a new one is made")
+            return None
+        return run if run.data.tags.get(KEY_TAG, self.state.key) == self.state.key else None
 
     def _on_record(self) -> bool:
         """Return whether the state matches the journal."""
@@ -488,6 +512,29 @@ ask = rest_utils._get_http_response_with_retries
 rest_utils._get_http_response_with_retries = whole_answer
 
 
+def use_store(uri: str) -> None:
+    """Make a store MLflow's own in this process, but not in its environment, where the user's next run would find it."""
+    before = os.environ.get(STORE_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    os.environ.pop(STORE_VARIABLE, None)
+    os.environ.update({STORE_VARIABLE: before} if before else {})
+
+
+def call(uri: str, what: str, request: Record) -> Record:
+    """Call a server's REST API by MLflow's client."""
+    endpoint = f"/api/2.0/mlflow/{what}"
+    answer = rest_utils.http_request(get_default_host_creds(uri), endpoint, "POST", json=request)
+    return verify_not_empty(answer, endpoint).json()
+
+
+def is_answered(uri: str) -> bool:
+    """Return whether a server answers as MLflow's does, and takes the user."""
+    try:
+        return isinstance(call(uri, "experiments/search", {"max_results": 1}), dict)
+    except Exception:
+        return False
+
+
 def status_of(error: BaseException) -> int:
     """Return the HTTP status of a server's answer; 0 for none."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -552,7 +599,8 @@ def user() -> str:
 def reason(error: BaseException) -> str:
     """Return the reason of an error in one line, that of the OS if possible."""
     cause: BaseException | None = error
-    if (status := status_of(error)) and not isinstance(error, RestException):
+    retried = re.search(r"too many (\d{3}) error responses", str(error))  # urllib3's words
+    if (status := int(retried[1]) if retried else status_of(error)) and not isinstance(error, RestException):
         return f"the server answers {status} {http.client.responses.get(status, '')}".strip()
     while cause:
         for item in (cause, *cause.args):  # urllib3 passes some causes as an argument

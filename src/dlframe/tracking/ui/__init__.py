@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import html
-import json
+import os
 import signal
 import socket
 import tempfile
@@ -21,7 +21,7 @@ from annotated_types import Interval
 from dlframe.config import load_options
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import sqlite_file, store_uri
-from dlframe.tracking.store import address, answer_of, reachable
+from dlframe.tracking.store import address, quiet, reachable
 from dlframe.types import TrackingError, command_line, say
 
 
@@ -67,9 +67,9 @@ def serve(uri: str, root: str, host: str = "127.0.0.1", port: int = 5000, open_b
     if uri.startswith(("http://", "https://")):
         reachable(uri)
         try:
-            fragment = latest_experiment(partial(ask, address(uri)))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            reason = str(error) or type(error).__name__
+            fragment = latest_experiment(partial(ask, uri))
+        except Exception as error:  # of MLflow's client, or of an answer of any shape
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
             raise TrackingError(f"tracking.uri: {address(uri)} answers unlike an MLflow server: {reason}") from None
         show(f"{address(uri)}/{fragment}", open_browser)
         return
@@ -159,6 +159,9 @@ def latest_experiment(ask: Callable[[str, dict[str, Any]], Any]) -> str:
     return f"#/experiments/{identifier}/runs?workflowType=machine_learning&compareRunsMode=CHART"
 
 
-def ask(server: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Call MLflow's REST API."""
-    return json.loads(answer_of(f"{server}/api/2.0/mlflow/{what}", json.dumps(request).encode()))
+def ask(uri: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Call a server's REST API as MLflow's client does."""
+    os.environ.update(quiet(os.environ))
+    from dlframe.tracking.uploader import call
+
+    return call(uri, what, request)
