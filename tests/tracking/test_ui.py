@@ -238,7 +238,7 @@ def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
     answer = python(f"from dlframe.tracking.ui import serve; serve('sqlite:///{tmp_path}/mlflow.db', '')", cwd=tmp_path)
     assert answer.code == 1
     assert answer.error.splitlines()[-1].startswith(
-        f"dlframe.types.errors.TrackingError: tracking.uri: MLflow cannot open sqlite:///{tmp_path}/mlflow.db: "
+        f"dlframe.types.errors.TrackingError: tracking.uri: MLflow cannot open {tmp_path}/mlflow.db: "
     )
 
 
