@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import math
 import os
 import platform
 import re
@@ -163,8 +164,8 @@ class Uploader:
             client = MlflowClient(start["uri"])
             if self.state.uri != start["uri"] or self._removed(client):
                 self.state = UploadState(uri=start["uri"], key=uuid.uuid4().hex)
-            elif not self._on_record():
-                self.state.offset = self.state.refused = 0
+            elif not self._on_record() or self._lost(client):
+                self.state.offset = self.state.refused = 0  # what is uploaded twice is stored once
             if not self.state.run_id:
                 self.state.experiment_id = self._experiment(client, start)
         if self.live and self.state.status == "KILLED":
@@ -191,6 +192,26 @@ class Uploader:
         """Return whether the state matches the journal."""
         delivered = (self.state.offset, self.state.time)
         return delivered == (0, 0) or any((end, r["time"]) == delivered for r, end in journal.follow(self.folder))
+
+    def _lost(self, client: MlflowClient) -> bool:
+        """Return whether the store lacks the last values that were uploaded, as after a crash of its disk."""
+        uploaded: dict[str, tuple[int, set[float]]] = {}
+        for record, end in journal.follow(self.folder):
+            if end > self.state.offset:
+                break
+            for name, value in record["values"].items() if record["kind"] == "metrics" else ():
+                step, values = uploaded.get(clean(name), (-1, set()))
+                if record["step"] >= step:
+                    uploaded[clean(name)] = (record["step"], {value} if record["step"] > step else {value, *values})
+        if not self.state.run_id or not uploaded or self.state.refused:
+            return False
+        there = client.get_run(self.state.run_id).data.metrics
+        lost = [
+            name for name, (_, values) in uploaded.items() if all(map(math.isfinite, values)) and there.get(name) not in values
+        ]
+        if lost:
+            self._log(f"the store lacks values of {', '.join(sorted(lost)[:5])} that were uploaded: all are uploaded again")
+        return bool(lost)
 
     def _experiment(self, client: MlflowClient, start: Record) -> str:
         name = start["experiment"]
