@@ -2,12 +2,13 @@
 
 import numpy as np
 import timm
+import torch
 import torchmetrics
 import torchvision
 from lightning.pytorch import Callback
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.loggers import CSVLogger
-from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestCentroid
 from torch import nn, optim
 from torchvision.transforms import v2
 
@@ -41,10 +42,10 @@ class TheirAuxiliary(theirs.WithAuxiliary):
 
 
 # --- torchvision model
-@models.register("tv_resnet18")
-def tv_resnet18(spec: DataSpec):
-    net = torchvision.models.resnet18(num_classes=len(spec.classes))
-    net.conv1 = nn.Conv2d(spec.shape[0], 64, 3, padding=1, bias=False)
+@models.register("tv_shufflenet")
+def tv_shufflenet(spec: DataSpec):
+    net = torchvision.models.shufflenet_v2_x0_5(num_classes=len(spec.classes))
+    net.conv1[0] = nn.Conv2d(spec.shape[0], 24, 3, padding=1, bias=False)
     return net
 
 
@@ -63,14 +64,13 @@ def timm_model(spec: DataSpec, *, name_of: str = "test_resnet"):
 
 
 # --- scikit-learn classifier
-@models.register("sklearn_logistic", networks=())
-class SklearnLogistic(FittedAtOnce):
+@models.register("sklearn_centroids", networks=())
+class SklearnCentroids(FittedAtOnce):
     def fit(self, samples):
-        fitted = LogisticRegression().fit(samples["inputs"].reshape(len(samples["inputs"]), -1), samples["targets"])
-        return {"weight": fitted.coef_.T, "bias": fitted.intercept_}
+        return {"centers": NearestCentroid().fit(samples["inputs"].reshape(-1, 64), samples["targets"]).centroids_}
 
     def answer(self, inputs):
-        return inputs.flatten(1).double() @ self.learned["weight"] + self.learned["bias"]
+        return -torch.cdist(inputs.flatten(1).float(), self.learned["centers"].float())
 
 
 # --- Lion
@@ -150,12 +150,8 @@ def hamming(spec: DataSpec):
 # --- CSVLogger
 @callbacks.register("csv_logger")
 class CsvLogger(Callback):
-    def __init__(self, *, folder: str = "csv"):
-        self.logger = CSVLogger(folder)
-
-    def on_validation_end(self, trainer, pl_module):
-        self.logger.log_metrics({k: float(v) for k, v in trainer.callback_metrics.items()}, trainer.current_epoch)
-        self.logger.save()
+    def on_fit_start(self, trainer, pl_module):
+        trainer.loggers = [*trainer.loggers, CSVLogger("csv", version=0)]
 
 
 # --- LearningRateMonitor
