@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 import sys
@@ -72,6 +73,7 @@ def test_each_takes_few_lines():
 def test_it_works(thing, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(load([*BRIEF, *WORK[thing]]))
+    assert result.folder
     assert all(map(math.isfinite, history(result.folder)["val/loss"][-1]))
     written = list(tmp_path.glob("csv/**/metrics.csv"))
     assert len(written) == (thing == "CSVLogger")
@@ -92,9 +94,7 @@ def test_a_pandas_frame(tmp_path, monkeypatch):
     """One line: it is a file to a table reader."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(THINGS)
-    import theirs
-
-    theirs.get_dataframe().to_csv("mine.csv", index=False)
+    importlib.import_module("theirs").get_dataframe().to_csv("mine.csv", index=False)
     sys.modules.pop("theirs")
     options = ["data=table", "data.path=mine.csv", "data.target=churn", "epochs=20", "tracking=none"]
     assert run(load(options)).metrics["accuracy"] > 0.6
