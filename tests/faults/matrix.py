@@ -202,12 +202,19 @@ class Server:
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
-    def start(self, arguments: Sequence[str], folder: Path, *, fault: Fault | None = None) -> Training:
-        """Train in a folder; output.txt there has what is printed, counts.json how often each of the calls was made."""
+    def start(self, arguments: Sequence[str], folder: Path, *, fault: Fault | None = None, clock: float = 0) -> Training:
+        """Train in a folder; output.txt there has what is printed, counts.json how often each of the calls was made.
+
+        Args:
+            arguments: Command line.
+            folder: Where to train.
+            fault: Kill at a call.
+            clock: Seconds that the clock of the training is ahead; less than 0 for one that was set back.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / "output.txt"
         output.touch()
-        pid = self.ask(start=list(arguments), folder=str(folder), fault=vars(fault) if fault else None)
+        pid = self.ask(start=list(arguments), folder=str(folder), fault=vars(fault) if fault else None, clock=clock)
         return Training(self, pid, output)
 
 
@@ -368,7 +375,7 @@ def _import_everything() -> None:
     load(["augmentation=[flip]"])
 
 
-def _fork(start: list[str], folder: str, fault: dict[str, Any] | None) -> int:
+def _fork(start: list[str], folder: str, fault: dict[str, Any] | None, clock: float) -> int:
     if pid := os.fork():
         return pid
     status = 70
@@ -382,6 +389,9 @@ def _fork(start: list[str], folder: str, fault: dict[str, Any] | None) -> int:
         # What Lightning starts a second process by.
         sys.argv = ["dlframe", *start]
         sys.modules["__main__"].__spec__ = importlib.util.find_spec("dlframe.__main__")
+        if clock:
+            now, now_ns = time.time, time.time_ns
+            time.time, time.time_ns = (lambda: now() + clock), (lambda: now_ns() + int(clock * 1e9))
         counts = _install(Fault(**fault) if fault else None)
         from dlframe.cli import main
 

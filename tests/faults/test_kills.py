@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.faults import tracked
 from tests.faults.matrix import (
     ALWAYS,
     Cell,
@@ -253,3 +254,14 @@ def test_a_signal_stops_two_processes(server, whole, number, tmp_path):
     assert len(states(the_run(tmp_path))) == 1
     go_on(server, tmp_path, *arguments)
     assert compare(whole(*arguments).folder, the_run(tmp_path)) == Comparison(1, "")
+
+
+# --- with the upload process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", tracked.KINDS)
+def test_a_training_and_its_upload_process_are_disturbed(server, kind, tmp_path):
+    alone = reference(server, Cell("", (*tracked.COMMAND, "tracking=none")), tmp_path / "alone")
+    case = tracked.Case(server, alone, tmp_path / "disturbed", random.Random(kind))
+    assert tracked.disturbed(case, kind) == ""

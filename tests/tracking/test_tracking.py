@@ -1,12 +1,14 @@
 """Tracking: what a run writes to its journal is in MLflow, all of it, once, whoever is killed."""
 
 import base64
+import contextlib
 import json
 import math
 import os
 import platform
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -208,6 +210,23 @@ def test_what_is_delivered_again_changes_nothing(store: str, tmp_path: Path) -> 
     assert len(seen.curve("nothing")) == 100
     assert seen.run.outputs
     assert len(seen.run.outputs.model_outputs) == 1
+
+
+def test_what_a_store_has_lost_is_uploaded_again(store: str, tmp_path: Path) -> None:
+    """As after a crash of its disk, when the last transactions are gone."""
+    run = Path(store.removeprefix("sqlite:///")).parent / tmp_path.name
+    journal = begin(run, store)
+    for step in range(10):
+        journal.metrics(step, {"loss": step / 3})
+    assert upload(run) == ""
+    identifier = UploadState.load(run).run_id
+    with contextlib.closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as database, database:
+        database.execute("delete from metrics where run_uuid = ? and step > 4", [identifier])
+        database.execute("update latest_metrics set step = 4, value = ? where run_uuid = ?", [4 / 3, identifier])
+    journal.metrics(10, {"loss": 10 / 3})
+    assert upload(run) == ""
+    assert sorted(Seen(run).curve("loss")) == [(step, step / 3) for step in range(11)]
+    assert UploadState.load(run).run_id == identifier
 
 
 def test_a_resumed_run_is_the_same_run(store: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dlframe.engine import internals, training_state
+from dlframe.engine.checks.callbacks import RecorderLogger
 from dlframe.engine.checks.finite import BadLoss, FiniteLosses, advice, not_finite
 from dlframe.engine.evaluation import Evaluation
 from dlframe.engine.loader import Step, laid_out
@@ -460,6 +461,13 @@ class Learner(internals.QuickModule):
         norm = nn.utils.get_total_norm(p.detach() for p in self.task.parameters())
         return bool(norm.isfinite()) and not (buffers and bool(torch.stack(buffers).any()))
 
+    def _record(self, step: int, values: Mapping[str, float]) -> None:
+        """Have the run, and loggers that a user's callback has given the Trainer, keep values."""
+        self.recorder.log_metrics(step, values)
+        for logger in self.trainer.loggers:
+            if not isinstance(logger, RecorderLogger):
+                logger.log_metrics(dict(values), step)
+
     # --- saving
 
     def _save_or_stop(self) -> None:
@@ -503,12 +511,12 @@ class Learner(internals.QuickModule):
         progress = self.progress
         self._log_losses(progress.steps)
         for step, losses in progress.logged:
-            self.recorder.log_metrics(step, {name: value.item() for name, value in losses.items()})
+            self._record(step, {name: value.item() for name, value in losses.items()})
         progress.logged = []
         rates = self._rates
         names = ["lr"] if len(rates) == 1 else [f"lr/{name}" for name in self.networks]
         counts = {"epoch": float(self.current_epoch)} | ({"train/skipped": float(progress.skipped)} if progress.skipped else {})
-        self.recorder.log_metrics(progress.steps, {**counts, **dict(zip(names, rates, strict=True))})
+        self._record(progress.steps, {**counts, **dict(zip(names, rates, strict=True))})
         for scheduler in self.schedulers:
             if isinstance(scheduler, ReduceLROnPlateau) and self._validated:
                 value = progress.metrics[self.monitor]
@@ -552,7 +560,7 @@ class Learner(internals.QuickModule):
         self.task.calibrate(self.evaluation.scores)
         progress.metrics = self._metrics("val")
         self._validated = True
-        self.recorder.log_metrics(progress.steps, progress.metrics)
+        self._record(progress.steps, progress.metrics)
         self.recorder.validated(self.current_epoch + 1, progress.metrics)
         value = progress.metrics[self.monitor]
         if progress.improves(value, self.mode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -100,15 +101,8 @@ def run(
             exit_with_parent()
             return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
         origin = _origin(config, dataset) if not before else None
-        created = not (before or (folder and folder.exists()))
         folder = before or run_directory.new_folder(config, folder)
-        try:
-            recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before), origin=origin)
-        except BaseException:
-            os.environ.pop(run_directory.FOLDER_VARIABLE, None)
-            if created:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before), origin=origin)
         tracker = result = None
         status, message, state = "FAILED", "", {}
         try:
@@ -182,20 +176,31 @@ def begin(
     again: bool,
     origin: Mapping[str, Any] | None = None,
 ) -> RunRecorder:
-    """A new run in its folder, which may begin with the weights of `origin`, or the one that is there again."""
+    """A new run in its folder, of which nothing is left where it cannot begin; or the one that is there again.
+
+    A new one may begin with the weights of `origin`.
+    """
     if again:
         run_directory.check_code(folder, config)
         run_directory.check_data(folder, dataset)
         run_directory.warn_of_versions(folder)
     if failed := remember(run=folder) or remember(runs=folder.parent):
         say(f"warning: {failed}; resume=auto will not find this run", error=True)
-    journal = Journal(folder)
+    try:
+        journal = Journal(folder)
+    except DataError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only if it is empty: another process may be at work in it
+        raise
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
     say(terminal.header(config, dataset, folder, again=again, store=_surroundings(config)), *config.notes)
     try:
         run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin)
     except BaseException:
+        os.environ.pop(run_directory.FOLDER_VARIABLE, None)
         journal.close()
+        if not again:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     return RunRecorder(config, folder, journal, signals, watch)
 

@@ -200,7 +200,18 @@ class Registry:
                 raise RegistrationError(
                     f"{told} '{fact}', which must be a {kind.__name__} ({entry.where}). Received: {value!r}."
                 )
-        self.entries[entry.name] = replace(entry, facts={**self.facts, **entry.facts})
+        self.entries[entry.name] = replace(entry, facts={**self.facts, **self._inherited(entry), **entry.facts})
+
+    def _inherited(self, entry: Entry) -> dict[str, Any]:
+        """Return the metadata of the component that an entry extends, which it need not repeat."""
+        if not (base := entry.facts.get("extends")):
+            return {}
+        if base not in self.entries:
+            hint = nearest(base, self.entries)
+            raise RegistrationError(
+                f"{self.group} '{entry.name}' extends '{base}', which is not registered ({entry.where}).{hint}"
+            )
+        return {name: value for name, value in self.entries[base].facts.items() if name not in ("exempt", "search", "extends")}
 
     def get(self, name: str) -> Entry:
         """Return an entry by name; `ConfigError` with a suggestion if unknown."""

@@ -7,6 +7,7 @@ import getpass
 import hashlib
 import http.client
 import json
+import math
 import os
 import posixpath
 import re
@@ -242,8 +243,8 @@ class Uploader:
             client = MlflowClient(start["uri"])
             if self.state.uri != start["uri"] or self._removed(client):
                 self.state = UploadState(uri=start["uri"], key=uuid.uuid4().hex)
-            elif not self._on_record():
-                self.state.offset = self.state.refused = 0
+            elif not self._on_record() or self._lost(client):
+                self.state.offset = self.state.refused = 0  # what is uploaded twice is stored once
             self._note(note)
             if not self.state.run_id and (run := self._run_of_the_platform(client)):
                 client.set_tag(run.info.run_id, KEY_TAG, self.state.key)
@@ -290,6 +291,29 @@ class Uploader:
         """Return whether the state matches the journal."""
         delivered = (self.state.offset, self.state.time)
         return delivered == (0, 0) or any((end, r["time"]) == delivered for r, end in journal.follow(self.folder))
+
+    def _lost(self, client: MlflowClient) -> bool:
+        """Return whether the store lacks the last values that were uploaded, as after a crash of its disk."""
+        uploaded: dict[str, tuple[int, set[float]]] = {}
+        names = Names()
+        for record, end in journal.follow(self.folder):
+            if end > self.state.offset:
+                break
+            own = record["values"] if record["kind"] == "metrics" else {}
+            names.add(own)
+            for name, value in own.items():
+                step, values = uploaded.get(names[name], (-1, set()))
+                if record["step"] >= step:
+                    uploaded[names[name]] = (record["step"], {value} if record["step"] > step else {value, *values})
+        if not self.state.run_id or not uploaded or self.state.refused:
+            return False
+        there = client.get_run(self.state.run_id).data.metrics
+        lost = [
+            name for name, (_, values) in uploaded.items() if all(map(math.isfinite, values)) and there.get(name) not in values
+        ]
+        if lost:
+            self._log(f"the store lacks values of {', '.join(sorted(lost)[:5])} that were uploaded: all are uploaded again")
+        return bool(lost)
 
     def _experiment(self, client: MlflowClient, start: Record) -> str:
         """Return the experiment of the run; beside a deleted one, whose runs would come back with it, one with a number."""
