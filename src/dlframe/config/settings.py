@@ -47,8 +47,9 @@ class Run:
         runs: Folder for run folders and the tracking store.
         plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
         resume: "none" for a new run; "auto" to continue the newest run of the same config that has not ended, or to show its
-            result where it has; or the folder of the run to continue.
-        initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of which the best epoch is taken, or
+            result where it has; or the folder of the run to continue, whose config is taken over: with more epochs, another
+            learning rate, scheduler, batch size, devices or logging, if typed.
+        initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch, or
             a checkpoint. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
         figures: When figures are drawn: at the end of each run ("now"), on request ("none", see `figures`), or at the end of a

@@ -32,6 +32,7 @@ from dlframe.engine.checks.first_samples import check_model, pass_first_samples
 from dlframe.engine.learner import Learner, parameter_groups
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.registry import GROUPS
+from dlframe.runs.continued.options import changeable
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
@@ -166,9 +167,11 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         internals.check_kernels()
         task.model.compile()
 
+    def total_steps(epochs: int) -> int:
+        return loader.total_steps(epochs, trainer.world_size)
+
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:
-        steps = loader.total_steps(config.run.epochs, trainer.world_size)
-        return config.build("scheduler", optimizer=optimizer, steps=max(1, steps))
+        return config.build("scheduler", optimizer=optimizer, steps=max(1, total_steps(config.run.epochs)))
 
     callbacks = config.build_list("callback")
     check_callbacks(dict(zip(config.values["callback"], callbacks, strict=True)))
@@ -178,6 +181,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         networks=config.networks,
         optimizer=partial(build_optimizer, config),
         scheduler=scheduler,
+        total_steps=total_steps,
         augmentations=config.build_list("augmentation", spec=dataset.spec),
         seed=config.run.seed,
         monitor=config.monitor,
@@ -189,6 +193,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         log_every=config.run.log_every_n_steps,
         on_nan=config.run.on_nan,
         recorder=recorder,
+        options=changeable(config.values),
         initial=partial(initial_weights.load, config=config) if config.run.initial_checkpoint else None,
         metrics=extra_metrics(config, dataset),
     )

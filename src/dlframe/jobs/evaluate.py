@@ -135,11 +135,9 @@ def prepared(
     try:
         if config.run.batch_size == "auto":
             config = config.changed(batch_size=read_metadata(folder, "batch_size") or 1)
-        overrides = tuple(run_directory.read_file(folder, "overrides.txt").splitlines())
-        if not all(text.isprintable() and "=" in text for text in overrides):
-            raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
+    overrides = run_directory.read_overrides(folder)
     before = run_directory.read_data(folder)
     config = before.located(config) if not data else config
     if data:

@@ -15,6 +15,8 @@ from dlframe.jobs.data import load_data
 from dlframe.registry import GROUPS
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
+from dlframe.runs.continued.changes import Continuation, overrides
+from dlframe.runs.continued.options import described
 from dlframe.runs.environment import is_main
 from dlframe.runs.journal import Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
@@ -73,7 +75,8 @@ def run(
     before = None
     if is_main():
         before = resume.at(config, folder) if folder else resume.find(config)
-    if before and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
+    continued = Continuation.of(config, before) if before else None
+    if before and not continued and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
         return _summarized(run_directory.read_result(before), pending)
     tracking_uri = tracking_uri_of(config)
     dataset = load_data(run_directory.read_data(before).located(config) if before else config)
@@ -83,7 +86,8 @@ def run(
             return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
         origin = _origin(config, dataset) if not before else None
         folder = before or run_directory.new_folder(config, folder)
-        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before), origin=origin)
+        again = bool(before)
+        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=again, origin=origin, continued=continued)
         tracker = None
         status, message, state = "FAILED", "", {}
         try:
@@ -138,6 +142,7 @@ def begin(
     *,
     again: bool,
     origin: Mapping[str, Any] | None = None,
+    continued: Continuation | None = None,
 ) -> RunRecorder:
     """A new run in its folder, which may begin with the weights of `origin`, or the one that is there again."""
     if again:
@@ -148,7 +153,11 @@ def begin(
     journal = Journal(folder)
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
     say(terminal.header(config, dataset, folder, again=again))
-    run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin)
+    if continued:
+        say(f"continues after {continued.epochs} epochs, step {continued.step:,}, with {described(continued.changes)}")
+        continued.write(config, folder)
+    tags = continued.tags if continued else None
+    run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin=origin, continued=tags)
     return RunRecorder(config, folder, journal, signals, watch)
 
 
@@ -180,7 +189,7 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
         if draw:
             run_directory.write_figures(dataset, scored.task, scored.scores, folder, recorder.journal)
         result.seconds = recorder.seconds
-        result.overrides = config.overrides
+        result.overrides = overrides(config, folder)
         run_directory.write_result(result, folder, recorder.journal)
     return result
 

@@ -30,8 +30,9 @@ def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool
 
 def stopped(config: Config, step: int) -> str:
     """Return the step of an interruption, and the command that resumes the run."""
+    again = "auto" if config.run.resume in ("none", "") else config.run.resume
     overrides = [shlex.quote(text) for text in config.overrides if not text.startswith("resume=")]
-    command = " ".join(["python -m dlframe", *overrides, "resume=auto"])
+    command = " ".join(["python -m dlframe", *overrides, shlex.quote(f"resume={again}")])
     return f"{f'stopped after step {step:,}' if step else 'stopped before the first checkpoint'}; resume: {command}"
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -137,14 +137,28 @@ def new_folder(config: Config, folder: Path | None = None) -> Path:
 
 
 def write_beginning(
-    config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str, origin: Mapping[str, Any] | None = None
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    journal: Journal,
+    uri: str,
+    *,
+    origin: Mapping[str, Any] | None = None,
+    continued: Mapping[str, Any] | None = None,
 ) -> None:
     """Write config, environment, data and the first record of the journal.
 
-    A resumed run keeps its files. `origin` describes the checkpoint that it begins with.
-    """
-    import yaml
+    A resumed run keeps its files.
 
+    Args:
+        config: Config of the run.
+        dataset: Its data.
+        folder: Run directory.
+        journal: Journal of the run.
+        uri: Store that tracks it; empty for none.
+        origin: The checkpoint whose weights it begins with.
+        continued: Tags of a run that is trained further with other options.
+    """
     git = environment.git_state()
     if git.changes is None:
         say("note: git cannot tell what is changed in the repository: the run has no changes.diff", error=True)
@@ -163,12 +177,8 @@ def write_beginning(
         "files": (places := places_of(config)),
         "seen": b"".join(sample_hashes(dataset.train, spec) if places else ()).hex(),
     }
-    # libyaml's emitter, where PyYAML was built with it, takes a tenth of the time.
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(_lists(config.values), Dumper=dumper, sort_keys=False, allow_unicode=True)
     files = {
-        "config.yaml": text,
-        "overrides.txt": "\n".join(config.overrides),
+        **_texts(config.values, config.overrides),
         "environment.json": json.dumps(environment.describe(git.described) | origins, indent=1),
         "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
     }
@@ -195,13 +205,46 @@ def write_beginning(
             **({"limited": f"trainer.limit_batches={limit}"} if (limit := config.trainer.limit_batches) else {}),
             **({f"initial_checkpoint.{name}": origin[name] for name in ("file", "sha256")} if origin else {}),
             **({"mlflow.source.git.commit": git.described["commit"]} if git.described else {}),
+            **(continued or {}),
             **trial.get("tags", {}),
         },
         uri=uri,
+        **({"continued": dict(continued)} if continued else {}),
         **({"study": trial["study"]} if trial else {}),
     )
     for name in files:
         journal.write("artifact", path=name, to=artifact_folder(name))
+
+
+def _texts(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    import yaml
+
+    # libyaml's emitter, where PyYAML was built with it, takes a tenth of the time.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump(_lists(values), Dumper=dumper, sort_keys=False, allow_unicode=True)
+    return {"config.yaml": text, "overrides.txt": "\n".join(overrides)}
+
+
+def write_config(values: Mapping[str, Any], overrides: Sequence[str], folder: Path) -> None:
+    """Write another config into the directory of a run that is there."""
+    for name, text in _texts(values, overrides).items():
+        with _replacing(folder / name) as unfinished:
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_overrides(folder: Path) -> tuple[str, ...]:
+    """Read what was typed when a run began, which may be somebody else's.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    try:
+        overrides = tuple(read_file(folder, "overrides.txt").splitlines())
+        if not all(text.isprintable() and "=" in text for text in overrides):
+            raise ValueError("overrides.txt holds something else than overrides")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: is damaged: {error}") from None
+    return overrides
 
 
 def identity(values: Mapping[str, Any]) -> str:
