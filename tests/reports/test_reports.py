@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from dlframe.reports.table import Row, table
 from dlframe.reports.terminal import summary
@@ -41,3 +45,19 @@ def test_the_table_of_a_sweep_tells_undefined_resamples():
     assert line(0.5, 0.2, 0.8, 0, 500) == f"seed=0  f1 50.00 % (20.00 to 80.00 %), {rest}"
     never = (math.nan, math.nan, math.nan, 500, 500)
     assert line(*never) == f"seed=0  f1 undefined (500 of 500 resamples undefined), {rest}"
+
+
+@pytest.mark.parametrize(
+    ("options", "next_ones"),
+    [
+        ({}, ["test runs/a", "-m epochs=2 seed=0,1,2", "ui"]),
+        ({"tested": True}, ["-m epochs=2 seed=0,1,2", "ui"]),
+        ({"tracked": False}, ["test runs/a", "-m epochs=2 seed=0,1,2"]),
+    ],
+)
+def test_the_next_commands_make_sense_where_they_stand(options, next_ones):
+    own = replace(result(Estimate(0.5, 0.2, 0.8)), folder=Path("runs/a"), overrides=("epochs=2", "seed=1"))
+    *_, place = (i for i, line in enumerate(summary(own, **options).splitlines()) if line.startswith("run  "))
+    commands = summary(own, **options).splitlines()[place + 1 :]
+    assert [line.split(" dlframe ")[1] for line in commands] == next_ones
+    assert [line[:5] for line in commands] == ["next ", *["     "] * (len(commands) - 1)]

@@ -140,7 +140,7 @@ def test_an_epoch_with_other_batches_begins_again(finished, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["model.width=16", "epochs=2"], "model.width is 8 in runs/.* and 16 here; a run is continued .*initial_checkpoint=runs/"),
+        (["model.width=16", "epochs=2"], "model.width is 8 in runs/.* and 16 here; a run is continued .*initial_checkpoint="),
         (["model=cnn"], "model.name is 'mlp' in"),
         (["seed=1"], "seed is 0 in"),
         (["task=text_classification"], "is '.*' in"),

@@ -1,11 +1,17 @@
-"""Progress bar with the remaining time, on terminals only."""
+"""Progress of a training: a bar on terminals, occasional lines elsewhere, both with the remaining time."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
+
+from dlframe.types import duration, say
+
+SECONDS = 30.0
+"""Least time between two lines of progress."""
 
 
 class Progress(Callback):
@@ -37,3 +43,44 @@ class Progress(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.on_train_end(trainer, pl_module)
+
+
+class ProgressLines(Callback):
+    """A line after an epoch, with the last monitored metric and the remaining time, `SECONDS` apart at least.
+
+    The first one comes as soon as the time is over, also within an epoch: it tells of a long training early.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        progress: Any = pl_module.progress
+        loader: Any = trainer.train_dataloader
+        self.started = self.told = time.monotonic()
+        self.first = progress.steps
+        self.done = progress.steps
+        left = loader.total_steps(trainer.max_epochs or 0, trainer.world_size)
+        left -= loader.total_steps(progress.epoch, trainer.world_size) + progress.position
+        self.total = progress.steps + left
+        self.metric = ""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list, batch_idx: int
+    ) -> None:
+        self.done += len(batch)
+        if self.told == self.started:
+            self._tell(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        name, progress = str(pl_module.monitor), pl_module.progress
+        if name in trainer.callback_metrics:
+            best = f", best {progress.best:.4g}" if isinstance(progress.best, float) else ""  # pyright: ignore[reportAttributeAccessIssue]
+            self.metric = f", {name} {float(trainer.callback_metrics[name]):.4g}{best}"
+        self._tell(trainer)
+
+    def _tell(self, trainer: Trainer) -> None:
+        now = time.monotonic()
+        if not trainer.is_global_zero or now - self.told < SECONDS or self.done == self.first:
+            return
+        left = duration((now - self.started) / (self.done - self.first) * (self.total - self.done))
+        epochs = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        say(f"{epochs}, step {self.done:,} of {self.total:,}{self.metric}; about {left} left", error=True)
+        self.told = now

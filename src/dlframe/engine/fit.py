@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import Strategy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from dlframe.callbacks.progress_bar import Progress
+from dlframe.callbacks.progress_bar import Progress, ProgressLines
 from dlframe.config import Config
 from dlframe.config.settings import AUTO_BATCH
 from dlframe.engine import initial_weights, memory
@@ -381,7 +381,7 @@ def _sees_batches(callback: Callback) -> bool:
 def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = ()) -> Trainer:
     options = config.trainer
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    shown = [Progress()] if sys.stderr.isatty() and not has_bar else []
+    shown = [] if has_bar else [Progress() if sys.stderr.isatty() else ProgressLines()]
     foreign = [callback for callback in callbacks if not type(callback).__module__.startswith("dlframe.")]
     trainer = Trainer(
         accelerator=options.accelerator,

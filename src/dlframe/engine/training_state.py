@@ -33,7 +33,8 @@ def capture(learner: Learner) -> dict[str, Any]:
         "task": weights(learner),
         "optimizers": [trainer.strategy.optimizer_state(optimizer) for optimizer in trainer.optimizers],
         "schedulers": [scheduler.state_dict() for scheduler in learner.schedulers],
-        "callbacks": {key: callback.state_dict() for key, callback in _callbacks(learner).items()},
+        # Only those that have a state: the display of progress differs from one terminal to the next.
+        "callbacks": {key: state for key, callback in _callbacks(learner).items() if (state := callback.state_dict())},
         "augmentations": {key: augmentation.state_dict() for key, augmentation in _augmentations(learner).items()},
         "precision": trainer.precision_plugin.state_dict(),
         "global_step": internals.optimizer_step_count(trainer),

@@ -74,7 +74,7 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     result, _, table = result_of(run.config, run.dataset, scored, folder)
     result.seconds = time.perf_counter() - started
     result.overrides = run.overrides
-    say(*terminal.summary(result).split("\n"))
+    say(*terminal.summary(result, tested=True, tracked=run.config.tracking.uri != "none").split("\n"))
     if run.others:
         path = folder / f"predictions-{run.dataset.fingerprint}.parquet"
         run_directory.check_links(folder, "test")

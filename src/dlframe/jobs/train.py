@@ -77,7 +77,7 @@ def run(
         before = resume.at(config, folder) if folder else resume.find(config)
     continued = Continuation.of(config, before) if before else None
     if before and not continued and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
-        return _summarized(run_directory.read_result(before), pending)
+        return _summarized(config, run_directory.read_result(before), pending)
     tracking_uri = tracking_uri_of(config)
     dataset = load_data(run_directory.read_data(before).located(config) if before else config)
     with Signals() as signals:
@@ -120,7 +120,7 @@ def run(
                 pending += [tracker] if tracker not in pending else []
             elif tracker and (late := tracker.wait()):
                 say(late, error=True)
-    return _summarized(result, pending)
+    return _summarized(config, result, pending)
 
 
 def _origin(config: Config, dataset: Dataset) -> dict[str, Any] | None:
@@ -161,10 +161,10 @@ def begin(
     return RunRecorder(config, folder, journal, signals, watch)
 
 
-def _summarized(result: Result, pending: list[Tracker] | None) -> Result:
+def _summarized(config: Config, result: Result, pending: list[Tracker] | None) -> Result:
     """The result, also in the terminal, unless it is one of a grid's."""
     if pending is None:
-        say(*terminal.summary(result).split("\n"))
+        say(*terminal.summary(result, tracked=config.tracking.uri != "none").split("\n"))
     return result
 
 

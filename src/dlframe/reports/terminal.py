@@ -49,8 +49,14 @@ def _fields(fields: Mapping[str, Field]) -> str:
     return ", ".join(described(name, field) for name, field in fields.items())
 
 
-def summary(result: Result) -> str:
-    """Return the last lines of a run: metrics, directory, next commands."""
+def summary(result: Result, *, tested: bool = False, tracked: bool = True) -> str:
+    """Return the last lines of a run: metrics, directory, next commands.
+
+    Args:
+        result: Result of the run.
+        tested: Whether the run was just tested again, which is then no next command.
+        tracked: Whether there is something to see in the tracker.
+    """
     metric, interval = result.headline, result.interval
     name, baseline = result.baseline
     read = result.metric(metric)
@@ -71,13 +77,11 @@ def summary(result: Result) -> str:
         folder = shlex.quote(str(result.folder))
         plugins = [shlex.quote(text) for text in result.overrides if text.startswith("plugin_paths=")]
         overrides = [shlex.quote(text) for text in map(_single, result.overrides) if not text.startswith("seed=")]
-        lines += [
-            f"run  {folder}",
-            " ".join(["next python -m dlframe test", folder, *plugins]),
-            " ".join(["     python -m dlframe -m", *overrides, "seed=0,1,2"]),
-            "     python -m dlframe ui"
-            + (f" runs={runs}" if (runs := shlex.quote(str(result.folder.parent))) != "runs" else ""),
-        ]
+        place = [f"runs={runs}"] if (runs := shlex.quote(str(result.folder.parent))) != "runs" else []
+        commands = [] if tested else [["test", folder, *plugins]]
+        commands += [["-m", *overrides, "seed=0,1,2"], *([["ui", *place]] if tracked else [])]
+        lines += [f"run  {folder}"]
+        lines += [" ".join(["     " if i else "next", "python -m dlframe", *words]) for i, words in enumerate(commands)]
     return "\n".join(map(printable, lines))
 
 

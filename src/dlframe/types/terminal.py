@@ -115,3 +115,12 @@ def fitted(text: str, columns: int) -> str:
         left -= _cells(text[end])
         end += 1
     return text[:end] + "…" * (columns > 0)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its natural unit: "40 s", "12 min", "3.5 h", "2.1 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
