@@ -49,6 +49,7 @@ class Run:
         resume: "none" for a new run; "auto" to continue the newest run of the same config that has not ended, or to show its
             result where it has; or the folder of the run to continue, whose config is taken over: with more epochs, another
             learning rate, scheduler, batch size, devices or logging, if typed.
+        dry_run: Build data and model, train and validate one batch, say what the training would cost, and leave nothing behind.
         initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch, or
             a checkpoint. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
@@ -74,6 +75,7 @@ class Run:
     runs: str = "runs"
     plugin_paths: tuple[str, ...] = ()
     resume: str = "none"
+    dry_run: bool = False
     initial_checkpoint: str = ""
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"

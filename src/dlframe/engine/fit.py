@@ -141,9 +141,9 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
     """
     prepare_process(config)
     if config.run.batch_size == "auto":
-        config = _fitted_batch(config, dataset, recorder)
+        config = fitted_batch(config, dataset, recorder)
     try:
-        learner, trainer = _train(config, dataset, recorder)
+        learner, trainer = train(config, dataset, recorder)
         _put_best_back(learner, trainer, best)
         return _tested(config, dataset, learner, trainer)
     except Exception as error:
@@ -158,7 +158,8 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
     raise TrainingError(_too_large(config, dataset, said))
 
 
-def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner, Trainer]:
+def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner, Trainer]:
+    """Train and validate; see `fit`."""
     task = build_task(config, dataset)
     check_baseline(task, dataset, config.headline)
     if recorder.load_metadata("parameters") is None:
@@ -272,12 +273,12 @@ def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
         short = config.changed(**brief, trainer={"limit_batches": 2}, callback={})
         longest = BatchLoader(dataset.train, dataset.spec, Order(size), context=lambda: ProcessContext(torch.device("cpu")))
         few = replace(dataset, train=longest.longest(2 * size)) if longest.lengths is not None else dataset
-        _train(short, few, Recorder())
+        train(short, few, Recorder())
 
     return attempt
 
 
-def _fitted_batch(config: Config, dataset: Dataset, recorder: Recorder) -> Config:
+def fitted_batch(config: Config, dataset: Dataset, recorder: Recorder) -> Config:
     """`batch_size=auto` as numbers: those of the run's beginning, where it goes on."""
     whole = AUTO_BATCH * config.run.accumulate_grad_batches
     if not (size := recorder.load_metadata("batch_size")):

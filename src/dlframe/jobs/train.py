@@ -22,7 +22,19 @@ from dlframe.runs.journal import Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
-from dlframe.types import DataError, Dataset, Estimate, Metric, OtherTaskError, Result, RunPruned, Split, no_room, say
+from dlframe.types import (
+    ConfigError,
+    DataError,
+    Dataset,
+    Estimate,
+    Metric,
+    OtherTaskError,
+    Result,
+    RunPruned,
+    Split,
+    no_room,
+    say,
+)
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -43,16 +55,36 @@ def main(arguments: Sequence[str]) -> int:
     """
     config = load(arguments)
     terminal.warn_of_plugins()
+    trains = run if not config.run.dry_run else dry_run
     given = os.environ.get(run_directory.FOLDER_VARIABLE) if is_main() else None
     folder = Path(given) if given else None
     try:
-        run(config, folder=folder)
+        trains(config, folder=folder)
     except OtherTaskError as error:
         if any(argument.startswith(("task=", "experiment=")) for argument in arguments):
             raise
         # No task was named, and what the file holds is known only now.
-        run(load([*arguments, f"task={error.preset}"]), folder=folder)
+        trains(load([*arguments, f"task={error.preset}"]), folder=folder)
     return 0
+
+
+def dry_run(config: Config, *, folder: Path | None = None) -> None:
+    """Try one batch of a run and say what the run would cost; nothing is written.
+
+    Raises:
+        DlframeError: What the run would end with at its beginning.
+    """
+    if config.run.resume not in ("none", ""):
+        raise ConfigError(f"dry_run: tries a new run. Received: resume={config.run.resume}. Leave one of them out.", "dry_run")
+    run_directory.check_writable(config.run.runs)
+    dataset = load_data(config)
+    say(terminal.header(config, dataset, folder))
+    origin = _origin(config, dataset)
+    from dlframe.engine.checks.dry_run import dry_run as tried
+
+    say(f"dry run: {tried(config, dataset)}; nothing was written")
+    if origin:
+        say(f"         begins with {origin['file']}")
 
 
 def run(
@@ -71,6 +103,8 @@ def run(
         DlframeError: Something that the user can mend.
         RunInterrupted: Ctrl-C or SIGTERM. The state of the training is saved.
     """
+    if config.run.dry_run:
+        raise ConfigError("dry_run: is a choice of the command that trains one run.", "dry_run")
     run_directory.check_writable(config.run.runs)
     before = None
     if is_main():

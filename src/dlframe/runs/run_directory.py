@@ -51,7 +51,7 @@ LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
-FREE = ("resume", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
+FREE = ("resume", "dry_run", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
 """Options that may change when a run is resumed; none affects the results."""
 
 

@@ -308,6 +308,8 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     configs = [*space.configs.values()]
     config = configs[0]
     check_writable(config.run.runs)
+    if config.run.dry_run:
+        raise ConfigError("dry_run: tries one run. Received: several. Try one of the jobs, without -m.", "dry_run")
     manifest = Manifest(
         fixed=[*space.fixed],
         space=[*map(str, space.axes)],
