@@ -34,7 +34,9 @@ class Progress(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         monitor = str(pl_module.monitor)
         if self.bar is not None and monitor in trainer.callback_metrics:
-            text = f"epoch {trainer.current_epoch + 1}, {monitor} {float(trainer.callback_metrics[monitor]):.4g}"
+            progress: Any = pl_module.progress
+            best = f" (best {progress.best:.4g})" if isinstance(progress.best, float) else ""
+            text = f"epoch {trainer.current_epoch + 1}, {monitor} {float(trainer.callback_metrics[monitor]):.4g}{best}"
             self.bar.set_postfix_str(text)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -95,6 +95,7 @@ class Trainer:
         deterministic: Use deterministic algorithms only, at some cost in speed.
         channels_last: Keep images in NHWC memory order, which is faster for convolutions.
         detect_anomaly: Say which operation made a NaN in the backward pass. Slow.
+        max_steps: Optimizer steps of the training, in place of `epochs`, also for schedules; 0 for as many as the epochs have.
         limit_batches: Batches of each epoch, of validation and of the test, for a first try; 0 for all of them. Those that
             are scored are drawn once, the same in every run; the result is marked as limited.
         num_threads: CPU threads of one process; 0 leaves the choice to torch.
@@ -112,6 +113,7 @@ class Trainer:
     deterministic: bool = False
     channels_last: bool = True
     detect_anomaly: bool = False
+    max_steps: Natural = 0
     limit_batches: Natural = 0
     num_threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     num_workers: Annotated[int, Interval(ge=0, le=1024)] = 0

@@ -172,7 +172,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
         return loader.total_steps(epochs, trainer.world_size)
 
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:
-        return config.build("scheduler", optimizer=optimizer, steps=max(1, total_steps(config.run.epochs)))
+        return config.build("scheduler", optimizer=optimizer, steps=max(1, total_steps(trainer.max_epochs or 0)))
 
     callbacks = config.build_list("callback")
     check_callbacks(dict(zip(config.values["callback"], callbacks, strict=True)))
@@ -202,6 +202,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     unlabeled = config.entry("model").facts["unlabeled"]
     loader = _batches(config, dataset, dataset.train, learner, trainer, shuffle=True, unlabeled=unlabeled)
     loader.chunk = learner.chunk or 1
+    trainer.fit_loop.max_epochs = loader.epochs(config.run.epochs, trainer.world_size)
     _check_batches(config, loader, trainer, recorder)
     try:
         with recorder.signals.waiting():
@@ -270,7 +271,7 @@ def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
 
     def attempt(size: int) -> None:
         brief = {"batch_size": size, "accumulate_grad_batches": 1, "epochs": 1, "steps_per_execution": 1}
-        short = config.changed(**brief, trainer={"limit_batches": 2}, callback={})
+        short = config.changed(**brief, trainer={"limit_batches": 2, "max_steps": 0}, callback={})
         longest = BatchLoader(dataset.train, dataset.spec, Order(size), context=lambda: ProcessContext(torch.device("cpu")))
         few = replace(dataset, train=longest.longest(2 * size)) if longest.lengths is not None else dataset
         train(short, few, Recorder())
@@ -393,7 +394,9 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         deterministic=options.deterministic or None,
         detect_anomaly=options.detect_anomaly,
         max_epochs=config.run.epochs,
-        check_val_every_n_epoch=min(config.run.validate_every, config.run.epochs),
+        check_val_every_n_epoch=config.run.validate_every
+        if options.max_steps
+        else min(config.run.validate_every, config.run.epochs),
         callbacks=[*callbacks, *shown],
         logger=RecorderLogger(learner.recorder, lambda: learner.progress.steps) if foreign else False,
         enable_checkpointing=False,
@@ -456,6 +459,7 @@ def batches(
         batch_elements=config.run.batch_elements,
         accumulate=config.run.accumulate_grad_batches if shuffle else 1,
         seed=config.run.seed if shuffle else None,
+        max_steps=config.trainer.max_steps if shuffle else 0,
         limit=config.trainer.limit_batches,
         least=2 if any(isinstance(module, _BatchNorm) for module in task.modules()) else 1,
         weights=task.sampling_weights(split) if shuffle else None,

@@ -21,13 +21,9 @@ def test_a_dry_run_says_what_the_run_would_cost_and_leaves_nothing(tmp_path, mon
     assert header.startswith("mlp on digits: ")
     assert header.endswith("; on cpu")
     weights, biases = 64 * 32 + 32 * 10, 32 + 10
-    assert trial.startswith(
-        f"dry run: {weights + biases:,} parameters, {weights + biases:,} of them trained; {weights:,} multiply-adds a sample; about "
-    )
-    assert re.search(
-        r"about [\d.]+ MiB for a step of 100 samples; 33 steps, 11 in an epoch: about .* steps a second; nothing was written$",
-        trial,
-    )
+    assert trial.startswith(f"dry run: {weights + biases:,} parameters, {weights + biases:,} of them trained; ")
+    assert f"; {weights:,} multiply-adds a sample; about " in trial
+    assert re.search(r"about [\d.]+ MiB for a step of 100 samples; 33 steps, 11 in an epoch: about .* steps a second; ", trial)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def dry_run(config: Config, dataset: Dataset) -> Trial:
     config = config.changed(trainer={"devices": 1, "num_nodes": 1, "strategy": "auto"})
     if config.run.batch_size == "auto":
         config = fit.fitted_batch(config, dataset, Recorder())
-    learner, trainer = fit.train(config.changed(epochs=1, trainer={"limit_batches": 1}), dataset, Recorder())
+    learner, trainer = fit.train(config.changed(epochs=1, trainer={"limit_batches": 1, "max_steps": 0}), dataset, Recorder())
     device = trainer.strategy.root_device
     internals.release(trainer, learner)
     task = fit.build_task(config, dataset).to(device).train()
@@ -111,7 +111,7 @@ def _measured(config: Config, task: Task, loader: BatchLoader) -> Trial:
         has_recurrent=any(isinstance(module, torch.nn.RNNBase) for module in task.modules()),
         memory=kept + sum(t.nbytes for t in (*weights, *trained, *states) if isinstance(t, Tensor)),
         steps_in_epoch=loader.steps(),
-        steps=loader.total_steps(config.run.epochs),
+        steps=loader.total_steps(loader.epochs(config.run.epochs)),
         seconds=statistics.median(seconds[1:]) if optimizers else 0.0,
         samples=step.samples,
     )

@@ -62,7 +62,7 @@ class Continuation:
             raise ConfigError(f"resume: {folder} has no checkpoint to continue from, with {described(found)}.", "resume")
         facts = checkpoint.read_facts(kept[0], folder)
         step, epochs = (value if type(value := facts.get(name)) is int else 0 for name in ("step", "epoch"))
-        if config.run.epochs <= epochs:
+        if not config.trainer.max_steps and config.run.epochs <= epochs:
             rule = f"must be more than the {epochs} that {folder} has behind it"
             raise ConfigError(f"epochs: {rule}. Received: {config.run.epochs}. Try: epochs={2 * epochs}", "epochs")
         return cls(found, step, epochs)
