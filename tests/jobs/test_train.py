@@ -267,5 +267,6 @@ def test_a_terminal_shows_a_bar(tmp_path):
             shown += piece
     os.close(parent)
     assert process.wait() == 0
-    assert b"| 0/34 [" in shown
-    assert b"epoch 1, val/accuracy" in shown
+    assert b"epoch 1/2   0%|" in shown
+    assert b"|  0/34 steps, ? left, accuracy -      best -" in shown
+    assert re.search(rb"accuracy 0\.\d+ +best 0\.\d+", shown)

@@ -14,8 +14,12 @@ SECONDS = 30.0
 """Least time between two lines of progress."""
 
 
+FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
+"""Fits 80 columns with a metric and the best so far."""
+
+
 class Progress(Callback):
-    """Progress bar over all optimizer steps, with the last monitored metric."""
+    """Progress bar over all optimizer steps, with the last monitored metric and the best so far."""
 
     bar: tqdm | None = None
 
@@ -23,7 +27,12 @@ class Progress(Callback):
         if trainer.is_global_zero and trainer.train_dataloader is not None:
             progress: Any = pl_module.progress
             total = trainer.train_dataloader.total_steps(trainer.max_epochs or 0, trainer.world_size)
-            self.bar = tqdm(initial=progress.steps, total=total, unit=" steps", dynamic_ncols=True, leave=False)
+            form = FORMAT.replace("{n_fmt}", f"{{n_fmt:>{len(str(total))}}}")
+            self.bar = tqdm(initial=progress.steps, total=total, dynamic_ncols=True, leave=False, bar_format=form)
+            self._show(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list, batch_idx: int
@@ -32,12 +41,19 @@ class Progress(Callback):
             self.bar.update(len(batch))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, pl_module)
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set what stands beside the bar, always in as many columns, so that the bar does not jump."""
+        if self.bar is None:
+            return
+        progress: Any = pl_module.progress
         monitor = str(pl_module.monitor)
-        if self.bar is not None and monitor in trainer.callback_metrics:
-            progress: Any = pl_module.progress
-            best = f" (best {progress.best:.4g})" if isinstance(progress.best, float) else ""
-            text = f"epoch {trainer.current_epoch + 1}, {monitor} {float(trainer.callback_metrics[monitor]):.4g}{best}"
-            self.bar.set_postfix_str(text)
+        last = float(trainer.callback_metrics[monitor]) if monitor in trainer.callback_metrics else None
+        values = [f"{value:<6.4g}" if isinstance(value, float) else f"{'-':<6}" for value in (last, progress.best)]
+        epochs = str(trainer.max_epochs)
+        self.bar.set_description_str(f"epoch {trainer.current_epoch + 1:>{len(epochs)}}/{epochs}", refresh=False)
+        self.bar.set_postfix_str(f"{monitor.removeprefix('val/')} {values[0]} best {values[1]}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None:

@@ -16,7 +16,7 @@ from dlframe.reports import terminal
 from dlframe.runs import run_directory
 from dlframe.runs.recorder import BEST, read_metadata, states
 from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, say
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, say, wrapped
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -69,7 +69,7 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     """
     started = time.perf_counter()
     run = prepared(folder, weights, plugin_paths, data=data)
-    say(terminal.header(run.config, run.dataset, None, others=run.others), *run.notes)
+    say(*wrapped(terminal.header(run.config, run.dataset, None, others=run.others)), *run.notes)
     scored = run.score()
     result, _, table = result_of(run.config, run.dataset, scored, folder)
     result.seconds = time.perf_counter() - started

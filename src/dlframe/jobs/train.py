@@ -34,6 +34,7 @@ from dlframe.types import (
     Split,
     no_room,
     say,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ def dry_run(config: Config, *, folder: Path | None = None) -> None:
         raise ConfigError(f"dry_run: tries a new run. Received: resume={config.run.resume}. Leave one of them out.", "dry_run")
     run_directory.check_writable(config.run.runs)
     dataset = load_data(config)
-    say(terminal.header(config, dataset, folder))
+    say(*wrapped(terminal.header(config, dataset, folder)))
     origin = _origin(config, dataset)
     from dlframe.engine.checks.dry_run import dry_run as tried
 
-    say(f"dry run: {tried(config, dataset)}; nothing was written")
+    say(*wrapped(f"dry run: {tried(config, dataset)}; nothing was written"))
     if origin:
         say(f"         begins with {origin['file']}")
 
@@ -186,7 +187,7 @@ def begin(
         say(f"warning: {failed}; resume=auto will not find this run", error=True)
     journal = Journal(folder)
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
-    say(terminal.header(config, dataset, folder, again=again))
+    say(*wrapped(terminal.header(config, dataset, folder, again=again)))
     if continued:
         say(f"continues after {continued.epochs} epochs, step {continued.step:,}, with {described(continued.changes)}")
         continued.write(config, folder)

@@ -23,7 +23,7 @@ from dlframe.types.errors import (
 from dlframe.types.files import NO_ROOM, no_room, opened, read_bytes, read_text
 from dlframe.types.results import Estimate, Metric, Result, declared
 from dlframe.types.studies import Objective, TrialRecord, best_of
-from dlframe.types.terminal import Screen, duration, say
+from dlframe.types.terminal import Screen, duration, say, wrapped
 
 __all__ = [
     "NO_ROOM",
@@ -68,4 +68,5 @@ __all__ = [
     "read_text",
     "say",
     "taken",
+    "wrapped",
 ]
