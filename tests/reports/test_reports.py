@@ -60,4 +60,4 @@ def test_the_next_commands_make_sense_where_they_stand(options, next_ones):
     *_, place = (i for i, line in enumerate(summary(own, **options).splitlines()) if line.startswith("run  "))
     commands = summary(own, **options).splitlines()[place + 1 :]
     assert [line.split(" dlframe ")[1] for line in commands] == next_ones
-    assert [line[:5] for line in commands] == ["next ", *["     "] * (len(commands) - 1)]
+    assert [line[:7] for line in commands] == ["next py", *["     py"] * (len(commands) - 1)]

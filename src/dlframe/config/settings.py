@@ -98,6 +98,8 @@ class Trainer:
         max_steps: Optimizer steps of the training, in place of `epochs`, also for schedules; 0 for as many as the epochs have.
         limit_batches: Batches of each epoch, of validation and of the test, for a first try; 0 for all of them. Those that
             are scored are drawn once, the same in every run; the result is marked as limited.
+        overfit_batches: Training batches that are trained, validated and tested, and nothing else, for a first try: a model that
+            can learn reaches nearly no loss; 0 for all data. The result is marked as limited.
         num_threads: CPU threads of one process; 0 leaves the choice to torch.
         num_workers: Threads that gather batches ahead, for data on a disk that is slower than the training; processes where
             reading a sample is bound by Python.
@@ -115,9 +117,16 @@ class Trainer:
     detect_anomaly: bool = False
     max_steps: Natural = 0
     limit_batches: Natural = 0
+    overfit_batches: Natural = 0
     num_threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     num_workers: Annotated[int, Interval(ge=0, le=1024)] = 0
     resident: Literal["auto", "device", "host"] = "auto"
+
+    @property
+    def limited(self) -> str:
+        """What limits a run to a part of the data; empty for a whole run."""
+        limits = {name: getattr(self, name) for name in ("limit_batches", "overfit_batches")}
+        return " ".join(f"trainer.{name}={value}" for name, value in limits.items() if value)
 
 
 @settings.register("checkpoint")

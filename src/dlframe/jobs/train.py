@@ -232,8 +232,8 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
 def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset, Any]:
     """The result, the data that it describes, and the table of predictions: of the test samples that were scored."""
     limited, samples = "", f"{len(scored.index):,} of {len(dataset.test):,} test samples"
-    if config.trainer.limit_batches:
-        limited = f"trainer.limit_batches={config.trainer.limit_batches}, {samples}"
+    if config.trainer.limited:
+        limited = f"{config.trainer.limited}, {samples}"
     dataset = scored_part(dataset, scored)
     task, headline, metrics = scored.task, config.headline, config.metrics
     forms, blocks = task.forms() | _forms(config), task.blocks(len(dataset.test))

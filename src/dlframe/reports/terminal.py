@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlframe.config import Config, expand
 from dlframe.registry import plugins
-from dlframe.types import ConfigError, Dataset, Field, Result, printable, say
+from dlframe.types import ConfigError, Dataset, Field, Result, printable, say, wrapped
 
 
 def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool = False, others: bool = False) -> str:
@@ -24,6 +24,7 @@ def header(config: Config, dataset: Dataset, folder: Path | None, *, again: bool
         f"{_fields(spec.inputs)}, {_fields(spec.targets)}; split {dataset.splits}; {dataset.source}; "
         f"data {dataset.fingerprint}; on {device}"
         + (f"; limited to {trainer.limit_batches} batches of each split" if trainer.limit_batches else "")
+        + ("; trains, validates and tests the same samples" if trainer.overfit_batches else "")
         + (f"; {'resumes' if again else 'in'} {folder}" if folder else "")
     )
 
@@ -73,6 +74,7 @@ def summary(result: Result, *, tested: bool = False, tracked: bool = True) -> st
         others += [f"{', '.join(undefined)} undefined"]
     lines += [f"     {', '.join(others)}"] if others else []
     lines += [f"     {note}" for note in result.notes]
+    lines = [part for line in lines for part in wrapped(line, indent="     ")]
     if result.folder:
         folder = shlex.quote(str(result.folder))
         plugins = [shlex.quote(text) for text in result.overrides if text.startswith("plugin_paths=")]
@@ -81,7 +83,7 @@ def summary(result: Result, *, tested: bool = False, tracked: bool = True) -> st
         commands = [] if tested else [["test", folder, *plugins]]
         commands += [["-m", *overrides, "seed=0,1,2"], *([["ui", *place]] if tracked else [])]
         lines += [f"run  {folder}"]
-        lines += [" ".join(["     " if i else "next", "python -m dlframe", *words]) for i, words in enumerate(commands)]
+        lines += [" ".join(["    " if i else "next", "python -m dlframe", *words]) for i, words in enumerate(commands)]
     return "\n".join(map(printable, lines))
 
 

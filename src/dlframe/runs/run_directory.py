@@ -202,7 +202,7 @@ def write_beginning(
             "data.fingerprint": dataset.fingerprint,
             "data.source": dataset.source,
             "run.folder": str(folder.resolve()),
-            **({"limited": f"trainer.limit_batches={limit}"} if (limit := config.trainer.limit_batches) else {}),
+            **({"limited": config.trainer.limited} if config.trainer.limited else {}),
             **({f"initial_checkpoint.{name}": origin[name] for name in ("file", "sha256")} if origin else {}),
             **({"mlflow.source.git.commit": git.described["commit"]} if git.described else {}),
             **(continued or {}),

@@ -96,12 +96,17 @@ class Screen:
         self.stream.flush()
 
 
-def wrapped(text: str) -> list[str]:
-    """Return a line as several that fit standard output, broken between words, if that is a terminal."""
+def wrapped(text: str, *, indent: str = "  ") -> list[str]:
+    """Return a line as several that fit standard output, broken between words, if that is a terminal.
+
+    Args:
+        text: The line; not a command, which would no longer be copied as one.
+        indent: Beginning of all lines but the first.
+    """
     if not sys.stdout.isatty():
         return [text]
     columns = shutil.get_terminal_size().columns
-    return textwrap.wrap(text, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def cells(text: str) -> int:
