@@ -98,7 +98,7 @@ class Trainer:
         max_steps: Optimizer steps of the training, in place of `epochs`, also for schedules; 0 for as many as the epochs have.
         limit_batches: Batches of each epoch, of validation and of the test, for a first try; 0 for all of them. Those that
             are scored are drawn once, the same in every run; the result is marked as limited.
-        overfit_batches: Training batches that are trained, validated and tested, and nothing else, for a first try: a model that
+        overfit_batches: Training batches that are trained, validated and tested, and no others, for a first try: a model that
             can learn reaches nearly no loss; 0 for all data. The result is marked as limited.
         num_threads: CPU threads of one process; 0 leaves the choice to torch.
         num_workers: Threads that gather batches ahead, for data on a disk that is slower than the training; processes where
