@@ -61,3 +61,15 @@ def test_the_next_commands_make_sense_where_they_stand(options, next_ones):
     commands = summary(own, **options).splitlines()[place + 1 :]
     assert [line.split(" dlframe ")[1] for line in commands] == next_ones
     assert [line[:7] for line in commands] == ["next py", *["     py"] * (len(commands) - 1)]
+
+
+def test_the_figures_that_are_proposed_are_those_of_the_best_job():
+    rows = [Row(f"seed={i}", "", replace(result(Estimate(0.5, 0.2, 0.8)), folder=Path(f"runs/{i}"))) for i in range(3)]
+
+    def last(rows: list[Row], best: Path | None) -> str:
+        return table(rows, best=best, monitor="val/f1").splitlines()[-1]
+
+    request = "figures are drawn on request: python -m dlframe figures runs/"
+    assert last(rows, Path("runs/1")) == f"{request}1 (the best by val/f1)"
+    assert last(rows, None) == last(rows, Path("elsewhere")) == f"{request}0"
+    assert last(rows[:1], Path("runs/0")) == f"{request}0"
