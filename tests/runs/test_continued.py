@@ -66,7 +66,7 @@ def test_more_epochs_are_those_of_a_longer_run(finished, originals, capsys):
     folder = finished()
     assert go_on(folder, "epochs=2") == folder
     said = capsys.readouterr().out
-    assert f"continues after 1 epochs, step {STEPS}, with epochs 1 to 2\n" in said
+    assert f"continues after epoch 1, step {STEPS}, with epochs 1 to 2\n" in said
     one, two = (checkpoint.load(states(each)[0])[0] for each in (originals["constant, 2"], folder))
     assert difference(one, two) is None
     assert result(folder)["metrics"] == result(originals["constant, 2"])["metrics"]
@@ -164,6 +164,15 @@ def test_a_run_without_a_state_cannot_be_changed(finished):
     folder = finished()
     states(folder)[0].unlink()
     with pytest.raises(ConfigError, match="has no checkpoint to continue from, with epochs 1 to 2"):
+        go_on(folder, "epochs=2")
+
+
+@pytest.mark.parametrize("options", [None, "epochs", [1]])
+def test_a_state_that_does_not_say_its_options_cannot_be_changed(finished, options):
+    folder = finished()
+    tree, facts = checkpoint.load(states(folder)[0])
+    checkpoint.save(states(folder)[0], tree, {**facts, "options": options})
+    with pytest.raises(ConfigError, match="does not say with which options it was trained"):
         go_on(folder, "epochs=2")
 
 

@@ -189,7 +189,7 @@ def begin(
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
     say(*wrapped(terminal.header(config, dataset, folder, again=again)))
     if continued:
-        say(f"continues after {continued.epochs} epochs, step {continued.step:,}, with {described(continued.changes)}")
+        say(f"continues after epoch {continued.epochs}, step {continued.step:,}, with {described(continued.changes)}")
         continued.write(config, folder)
     tags = continued.tags if continued else None
     run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin=origin, continued=tags)

@@ -61,6 +61,9 @@ class Continuation:
         if not (kept := states(folder)):
             raise ConfigError(f"resume: {folder} has no checkpoint to continue from, with {described(found)}.", "resume")
         facts = checkpoint.read_facts(kept[0], folder)
+        if not isinstance(facts.get("options"), dict):
+            rule = f"{kept[0]} does not say with which options it was trained, as those of earlier versions"
+            raise ConfigError(f"resume: {rule}. Try: initial_checkpoint={shlex.quote(str(folder))}", "resume")
         step, epochs = (value if type(value := facts.get(name)) is int else 0 for name in ("step", "epoch"))
         if not config.trainer.max_steps and config.run.epochs <= epochs:
             rule = f"must be more than the {epochs} that {folder} has behind it"
