@@ -261,6 +261,14 @@ def test_options_of_the_trainer_run(tmp_path, overrides):
     assert train(tmp_path, "epochs=1", *overrides).metrics["accuracy"] > 0.1
 
 
+def test_a_model_learns_a_batch_by_heart(tmp_path, capsys):
+    result = train(tmp_path, "trainer.overfit_batches=1", "batch_size=32", "epochs=100", "model.dropout=0", "model.width=64")
+    assert (result.metrics["accuracy"], result.samples) == (1.0, 32)
+    assert result.limited.startswith("trainer.overfit_batches=1, 32 of 32")
+    assert "32 + 32 + 32 samples" in capsys.readouterr().out
+    assert evaluate_run(result.folder).metrics == result.metrics
+
+
 def test_a_terminal_shows_a_bar(tmp_path):
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     parent, child = pty.openpty()
@@ -274,5 +282,6 @@ def test_a_terminal_shows_a_bar(tmp_path):
             shown += piece
     os.close(parent)
     assert process.wait() == 0
-    assert b"| 0/34 [" in shown
-    assert b"epoch 1, val/accuracy" in shown
+    assert b"epoch 1/2   0%|" in shown
+    assert b"|  0/34 steps, ? left, accuracy -      best -" in shown
+    assert re.search(rb"accuracy 0\.\d+ +best 0\.\d+", shown)

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from dlframe.reports.live import LiveTable, duration
-from dlframe.types import Objective, Screen, TrialRecord
+from dlframe.reports.live import LiveTable
+from dlframe.types import Objective, Screen, TrialRecord, duration
 from dlframe.types.terminal import cells, fitted
 
 ACCURACY = Objective(metric="val/accuracy", better="max", unit="fraction")

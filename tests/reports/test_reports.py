@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from dlframe.reports.table import Row, table
 from dlframe.reports.terminal import summary
@@ -69,3 +72,31 @@ def test_the_table_of_a_sweep_tells_undefined_resamples():
     assert line(0.5, 0.2, 0.8, 0, 500) == f"seed=0  f1 50.00 % (20.00 to 80.00 %), {rest}"
     never = (math.nan, math.nan, math.nan, 500, 500)
     assert line(*never) == f"seed=0  f1 undefined (500 of 500 resamples undefined), {rest}"
+
+
+@pytest.mark.parametrize(
+    ("options", "next_ones"),
+    [
+        ({}, ["test runs/a", "-m epochs=2 seed=0,1,2", "ui"]),
+        ({"tested": True}, ["-m epochs=2 seed=0,1,2", "ui"]),
+        ({"tracked": False}, ["test runs/a", "-m epochs=2 seed=0,1,2"]),
+    ],
+)
+def test_the_next_commands_make_sense_where_they_stand(options, next_ones):
+    own = replace(result(Estimate(0.5, 0.2, 0.8)), folder=Path("runs/a"), overrides=("epochs=2", "seed=1"))
+    *_, place = (i for i, line in enumerate(summary(own, **options).splitlines()) if line.startswith("run  "))
+    commands = summary(own, **options).splitlines()[place + 1 :]
+    assert [line.split(" dlframe ")[1] for line in commands] == next_ones
+    assert [line[:7] for line in commands] == ["next py", *["     py"] * (len(commands) - 1)]
+
+
+def test_the_figures_that_are_proposed_are_those_of_the_best_job():
+    rows = [Row(f"seed={i}", "", replace(result(Estimate(0.5, 0.2, 0.8)), folder=Path(f"runs/{i}"))) for i in range(3)]
+
+    def last(rows: list[Row], best: Path | None) -> str:
+        return table(rows, best=best, monitor="val/f1").splitlines()[-1]
+
+    request = "figures are drawn on request: python -m dlframe figures runs/"
+    assert last(rows, Path("runs/1")) == f"{request}1 (the best by val/f1)"
+    assert last(rows, None) == last(rows, Path("elsewhere")) == f"{request}0"
+    assert last(rows[:1], Path("runs/0")) == f"{request}0"

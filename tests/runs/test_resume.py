@@ -98,7 +98,10 @@ def test_a_run_without_a_state_begins_again_in_its_folder(tmp_path, finished):
 def test_a_folder_of_another_config_is_refused_with_the_first_difference(tmp_path, finished):
     with pytest.raises(ConfigError) as error:
         train(tmp_path, f"resume={finished}", "model.width=7")
-    assert str(error.value) == f"resume: {finished} has another config: model.width is 256 there and 7 here."
+    assert str(error.value) == (
+        f"resume: model.width is 256 in {finished} and 7 here; a run is continued with other epochs, learning rate, scheduler, "
+        f"batch size, devices or logging only. For a new run with its weights: initial_checkpoint={finished}"
+    )
 
 
 @pytest.mark.parametrize("value", ["aut", "no such folder"])

@@ -7,6 +7,7 @@ Nothing in a config can name code: a key that no signature has is refused, where
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -73,7 +74,8 @@ def load(overrides: Sequence[str]) -> Config:
                 check_name(group, name, names(group))
     locations: dict[str, str] = {}
     try:
-        values = compose(choices, locations)
+        named = given.get("resume") if not {"task", "experiment"} & given.keys() else None
+        values = _of_run(named, choices, locations) or compose(choices, locations)
         if "plugin_paths" in values:
             raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
         notes = without_options_of_others(values, choices, locations, given)
@@ -90,6 +92,34 @@ def load(overrides: Sequence[str]) -> Config:
         raise
     plugins.preload(config.chosen)
     return config
+
+
+def _of_run(resume: Any, choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, Any] | None:
+    """Return the values that a run saved which is to be continued, and those of choices that were typed and are others there.
+
+    None where `resume` names no run. Plugins of the run are code, and are not taken over; its folder of runs is, unless the
+    run was moved.
+    """
+    if resume in ("none", "auto", "", None) or not Path(resume, "config.yaml").is_file():
+        return None
+    from dlframe.config.yaml_files import read
+
+    folder = Path(resume)
+    values = translated(read(folder / "config.yaml", inside=folder))
+    values.pop("plugin_paths", None)
+    runs = values.pop("runs", None)
+    if isinstance(runs, str) and os.path.realpath(runs) == os.path.realpath(folder.parent):
+        values["runs"] = runs
+    typed = compose(choices, locations) if choices else {}
+    for group, chosen in choices.items():
+        there = saved if isinstance(saved := values.get(group), dict) else {}
+        if group in LISTS:
+            is_same = [*there] == list(chosen)
+        else:
+            is_same = group in GROUPS and there.get("name") == typed[group]["name"]
+        if not is_same:
+            values[group] = typed.get(group, {})
+    return values
 
 
 def _task_of(data: Any) -> str:

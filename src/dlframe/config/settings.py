@@ -47,10 +47,12 @@ class Run:
         runs: Folder for run folders and the tracking store.
         plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
         resume: "none" for a new run; "auto" to continue the newest run of the same config that has not ended, or to show its
-            result where it has; or the folder of the run to continue.
+            result where it has; or the folder of the run to continue, whose config is taken over: with more epochs, another
+            learning rate, scheduler, batch size, devices or logging, if typed.
         changed_code: What becomes of a run that is to continue, but whose plugins have other code now: refuse, or accept and
             note it in the run.
-        initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of which the best epoch is taken, or
+        dry_run: Build data and model, train and validate one batch, say what the training would cost, and leave nothing behind.
+        initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch, or
             a checkpoint. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
         figures: When figures are drawn: at the end of each run ("now"), on request ("none", see `figures`), or at the end of a
@@ -76,6 +78,7 @@ class Run:
     plugin_paths: tuple[str, ...] = ()
     resume: str = "none"
     changed_code: Literal["refuse", "accept"] = "refuse"
+    dry_run: bool = False
     initial_checkpoint: str = ""
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"
@@ -95,8 +98,11 @@ class Trainer:
         deterministic: Use deterministic algorithms only, at some cost in speed.
         channels_last: Keep images in NHWC memory order, which is faster for convolutions.
         detect_anomaly: Say which operation made a NaN in the backward pass. Slow.
+        max_steps: Optimizer steps of the training, in place of `epochs`, also for schedules; 0 for as many as the epochs have.
         limit_batches: Batches of each epoch, of validation and of the test, for a first try; 0 for all of them. Those that
             are scored are drawn once, the same in every run; the result is marked as limited.
+        overfit_batches: Training batches that are trained, validated and tested, and no others, for a first try: a model that
+            can learn reaches nearly no loss; 0 for all data. The result is marked as limited.
         num_threads: CPU threads of one process; 0 leaves the choice to torch.
         num_workers: Threads that gather batches ahead, for data on a disk that is slower than the training; processes where
             reading a sample is bound by Python.
@@ -112,10 +118,18 @@ class Trainer:
     deterministic: bool = False
     channels_last: bool = True
     detect_anomaly: bool = False
+    max_steps: Natural = 0
     limit_batches: Natural = 0
+    overfit_batches: Natural = 0
     num_threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     num_workers: Annotated[int, Interval(ge=0, le=1024)] = 0
     resident: Literal["auto", "device", "host"] = "auto"
+
+    @property
+    def limited(self) -> str:
+        """What limits a run to a part of the data; empty for a whole run."""
+        limits = {name: getattr(self, name) for name in ("limit_batches", "overfit_batches")}
+        return " ".join(f"trainer.{name}={value}" for name, value in limits.items() if value)
 
 
 @settings.register("checkpoint")

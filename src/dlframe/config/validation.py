@@ -183,9 +183,20 @@ def _fits(config: Config) -> None:
         raise ConfigError(
             "batch_size: auto takes one process, as several would have to agree. Try: batch_size=64", "batch_size"
         )
+    if config.trainer.max_steps:
+        _check_max_steps(config)
     if not config.networks and config.trainer.devices != 1:
         raise ConfigError(f"trainer.devices: model={model.name} learns without gradients, in one process. Try: trainer=cpu")
     check_machine(config.trainer)
+
+
+def _check_max_steps(config: Config) -> None:
+    """Refuse a number of steps beside a number of epochs, or where epochs differ in length."""
+    key = "trainer.max_steps"
+    if "epochs" in config.typed:
+        raise ConfigError(f"{key}: steps or epochs decide how long a run is. Leave one of them out: epochs or {key}.", key)
+    if config.run.batch_elements:
+        raise ConfigError(f"{key}: needs epochs of equal length, and batch_elements makes them differ. Try: epochs=N", key)
 
 
 def _check_metrics(config: Config, task: Entry) -> None:

@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import Strategy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from dlframe.callbacks.progress_bar import Progress
+from dlframe.callbacks.progress_bar import Progress, ProgressLines
 from dlframe.config import Config
 from dlframe.config.settings import AUTO_BATCH
 from dlframe.engine import initial_weights, memory
@@ -32,6 +32,7 @@ from dlframe.engine.checks.first_samples import check_model, pass_first_samples
 from dlframe.engine.learner import Learner, averages_weights, parameter_groups
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.registry import GROUPS
+from dlframe.runs.continued.options import changeable
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
@@ -140,9 +141,9 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
     """
     prepare_process(config)
     if config.run.batch_size == "auto":
-        config = _fitted_batch(config, dataset, recorder)
+        config = fitted_batch(config, dataset, recorder)
     try:
-        learner, trainer = _train(config, dataset, recorder)
+        learner, trainer = train(config, dataset, recorder)
         _put_best_back(learner, trainer, best)
         return _tested(config, dataset, learner, trainer)
     except Exception as error:
@@ -157,7 +158,8 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
     raise TrainingError(_too_large(config, dataset, said))
 
 
-def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner, Trainer]:
+def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner, Trainer]:
+    """Train and validate; see `fit`."""
     task = build_task(config, dataset)
     check_baseline(task, dataset, config.headline)
     if recorder.load_metadata("parameters") is None:
@@ -166,9 +168,11 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         internals.check_kernels()
         task.model.compile()
 
+    def total_steps(epochs: int) -> int:
+        return loader.total_steps(epochs, trainer.world_size)
+
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:
-        steps = loader.total_steps(config.run.epochs, trainer.world_size)
-        return config.build("scheduler", optimizer=optimizer, steps=max(1, steps))
+        return config.build("scheduler", optimizer=optimizer, steps=max(1, total_steps(trainer.max_epochs or 0)))
 
     callbacks = config.build_list("callback")
     check_callbacks(dict(zip(config.values["callback"], callbacks, strict=True)))
@@ -178,6 +182,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         networks=config.networks,
         optimizer=partial(build_optimizer, config),
         scheduler=scheduler,
+        total_steps=total_steps,
         augmentations=config.build_list("augmentation", spec=dataset.spec),
         seed=config.run.seed,
         monitor=config.monitor,
@@ -189,6 +194,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
         log_every=config.run.log_every_n_steps,
         on_nan=config.run.on_nan,
         recorder=recorder,
+        options=changeable(config.values),
         initial=partial(initial_weights.load, config=config) if config.run.initial_checkpoint else None,
         metrics=extra_metrics(config, dataset),
     )
@@ -196,6 +202,7 @@ def _train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learne
     unlabeled = config.entry("model").facts["unlabeled"]
     loader = _batches(config, dataset, dataset.train, learner, trainer, shuffle=True, unlabeled=unlabeled)
     loader.chunk = learner.chunk or 1
+    trainer.fit_loop.max_epochs = loader.epochs(config.run.epochs, trainer.world_size)
     _check_batches(config, loader, trainer, recorder)
     try:
         with recorder.signals.waiting():
@@ -276,15 +283,15 @@ def _attempt(config: Config, dataset: Dataset) -> Callable[[int], None]:
 
     def attempt(size: int) -> None:
         brief = {"batch_size": size, "accumulate_grad_batches": 1, "epochs": 1, "steps_per_execution": 1}
-        short = config.changed(**brief, trainer={"limit_batches": 2}, callback={})
+        short = config.changed(**brief, trainer={"limit_batches": 2, "max_steps": 0}, callback={})
         longest = BatchLoader(dataset.train, dataset.spec, Order(size), context=lambda: ProcessContext(torch.device("cpu")))
         few = replace(dataset, train=longest.longest(2 * size)) if longest.lengths is not None else dataset
-        _train(short, few, Recorder())
+        train(short, few, Recorder())
 
     return attempt
 
 
-def _fitted_batch(config: Config, dataset: Dataset, recorder: Recorder) -> Config:
+def fitted_batch(config: Config, dataset: Dataset, recorder: Recorder) -> Config:
     """`batch_size=auto` as numbers: those of the run's beginning, where it goes on."""
     whole = AUTO_BATCH * config.run.accumulate_grad_batches
     if not (size := recorder.load_metadata("batch_size")):
@@ -390,7 +397,7 @@ def _sees_batches(callback: Callback) -> bool:
 def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = ()) -> Trainer:
     options = config.trainer
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    shown = [Progress()] if sys.stderr.isatty() and not has_bar else []
+    shown = [] if has_bar else [Progress() if sys.stderr.isatty() else ProgressLines()]
     foreign = [callback for callback in callbacks if not type(callback).__module__.startswith("dlframe.")]
     trainer = Trainer(
         accelerator=options.accelerator,
@@ -401,7 +408,9 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         deterministic=options.deterministic or None,
         detect_anomaly=options.detect_anomaly,
         max_epochs=config.run.epochs,
-        check_val_every_n_epoch=min(config.run.validate_every, config.run.epochs),
+        check_val_every_n_epoch=config.run.validate_every
+        if options.max_steps
+        else min(config.run.validate_every, config.run.epochs),
         callbacks=[*callbacks, *shown],
         logger=RecorderLogger(learner.recorder, lambda: learner.progress.steps) if foreign else False,
         enable_checkpointing=False,
@@ -464,6 +473,7 @@ def batches(
         batch_elements=config.run.batch_elements,
         accumulate=config.run.accumulate_grad_batches if shuffle else 1,
         seed=config.run.seed if shuffle else None,
+        max_steps=config.trainer.max_steps if shuffle else 0,
         limit=config.trainer.limit_batches,
         least=2 if any(isinstance(module, _BatchNorm) for module in task.modules()) else 1,
         weights=task.sampling_weights(split) if shuffle else None,

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ from dlframe.runs.recorder import BEST, FOLDER
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Task
 from dlframe.types import CheckpointError, ConfigError, nearest, opened
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 KEY = "initial_checkpoint"
 LISTED = 4
@@ -74,7 +77,7 @@ class Source:
     def described(self) -> dict[str, Any]:
         """Return what the new run keeps of it: file, SHA-256, model, task, step; of a run the fingerprint of its data."""
         with opened(self.file, self.folder) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
         facts = checkpoint.read_facts(self.file, self.folder)
         own = {name: facts[name] for name in ("model", "task", "step") if isinstance(facts.get(name), (str, int))}
         data = {"data": run_directory.read_data(self.folder).fingerprint} if self.folder else {}

@@ -19,6 +19,7 @@ from dlframe.engine.checks.callbacks import RecorderLogger
 from dlframe.engine.checks.finite import BadLoss, FiniteLosses, advice, not_finite
 from dlframe.engine.evaluation import Evaluation
 from dlframe.engine.loader import Step, laid_out
+from dlframe.runs.continued.options import BATCHES, DEVICES, Changes, changes, is_among
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Task, Totals
@@ -119,6 +120,7 @@ class Learner(internals.QuickModule):
         optimizer: Makes a network's optimizer.
         scheduler: Makes the schedule of an optimizer; stepped once an optimizer step; a `ReduceLROnPlateau` once a
             validation, with the monitored value.
+        total_steps: Optimizer steps in so many epochs.
         augmentations: Applied in order to each training batch.
         seed: Seed of the augmentations, with the epoch and the rank.
         monitor: Metric that picks the best epoch: "val/accuracy".
@@ -132,6 +134,7 @@ class Learner(internals.QuickModule):
             "raise" finds it within a chunk.
         recorder: Takes metrics, weights and checkpoints; says when to save and when to stop.
         initial: Loads the weights to begin with into the task, and says what it has loaded; not called where training resumes.
+        options: What may change when the training continues, by name, see `runs.continued`.
         metrics: Metrics beside the task's, by name, each with the names of the scores that it sees.
     """
 
@@ -142,6 +145,7 @@ class Learner(internals.QuickModule):
         networks: Sequence[str],
         optimizer: Callable[[str, nn.Module], Optimizer] | None = None,
         scheduler: Callable[[Optimizer], Any] | None = None,
+        total_steps: Callable[[int], int] | None = None,
         augmentations: Sequence[Callable[[Batch, torch.Generator], Batch]] = (),
         seed: int = 0,
         monitor: str = "val/loss",
@@ -154,6 +158,7 @@ class Learner(internals.QuickModule):
         on_nan: Any = "raise",
         recorder: Recorder | None = None,
         initial: Callable[[Task], str] | None = None,
+        options: Mapping[str, Any] | None = None,
         metrics: Mapping[str, tuple[Any, Sequence[str]]] | None = None,
     ) -> None:
         super().__init__()
@@ -163,6 +168,7 @@ class Learner(internals.QuickModule):
         self.networks = tuple(networks)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.total_steps = total_steps
         self.augmentations = tuple(augmentations)
         self.seed = seed
         self.monitor = monitor
@@ -176,6 +182,7 @@ class Learner(internals.QuickModule):
         self.on_nan = on_nan
         self.recorder = recorder or Recorder()
         self.initial = initial
+        self.options = dict(options or {})
         self.progress = TrainingProgress()
         self.evaluation = Evaluation(self.task, metrics)
         self.finite = FiniteLosses(on_nan, several=False)
@@ -220,16 +227,29 @@ class Learner(internals.QuickModule):
         if not path:
             self._load_initial()
             return
-        tree = checkpoint.load(Path(path))[0]
+        tree, facts = checkpoint.load(Path(path))
         with training_state.reading(Path(path)):
+            changed = changes(dict(facts.get("options", self.options)), self.options)
             self.progress = TrainingProgress.of(tree["progress"])
-            training_state.restore(self, tree)
-            training_state.restore_random(self, tree)  # and again where the epoch goes on
+            if changed:
+                self._change(changed)
+            training_state.restore(self, tree, changed)
+            if has_same_devices := not any(is_among(key, DEVICES) for key in changed):
+                training_state.restore_random(self, tree)  # and again where the epoch goes on
         internals.set_epoch(self.trainer, self.progress.epoch)
         if self.progress.done:
             self.trainer.should_stop = True
-        else:
+        elif has_same_devices:
             self._resumed = tree
+
+    def _change(self, changed: Changes) -> None:
+        """Set the progress to where a training goes on with other options: those of more epochs, of other batches."""
+        progress = self.progress
+        if "epochs" in changed:
+            progress.done = progress.epoch >= (self.trainer.max_epochs or 0)
+        if progress.position and any(is_among(key, (*BATCHES, *DEVICES)) for key in changed):
+            self.recorder.tell(f"epoch {progress.epoch + 1} begins again, as its batches are others now")
+            progress.position, progress.losses = 0, {}
 
     def _load_initial(self) -> None:
         if self.initial:

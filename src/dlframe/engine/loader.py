@@ -81,6 +81,7 @@ class Order:
         batch_elements: Elements in a batch at most, padding included, of samples of varying length; 0 for no such limit.
         accumulate: Batches in one optimizer step; the last step of an epoch may have fewer.
         seed: Shuffle, by this seed and the epoch; None keeps the order, or sorts by length.
+        max_steps: Steps of all epochs together, which are of equal length then; 0 for no limit.
         limit: Batches in an epoch; 0 for all. Without a seed, of a fixed random subset of the samples.
         least: Samples that each process needs of a training batch: a last batch with fewer is left out where it is 2 or more.
         weights: (samples,) by which an epoch draws samples, with replacement; None has each of them once.
@@ -90,6 +91,7 @@ class Order:
     batch_elements: int = 0
     accumulate: int = 1
     seed: int | None = None
+    max_steps: int = 0
     limit: int = 0
     least: int = 1
     weights: np.ndarray | None = None
@@ -204,6 +206,11 @@ class BatchLoader:
 
     def plan(self, epoch: int = 0, world_size: int = 1) -> list[list[Tensor]]:
         """The positions of the samples of each batch of each step."""
+        plan = self._whole_plan(epoch, world_size)
+        return plan[: self._left(epoch, world_size)] if self.order.max_steps else plan
+
+    def _whole_plan(self, epoch: int, world_size: int) -> list[list[Tensor]]:
+        """The plan of an epoch in which the training does not end."""
         order = self.order
         indices = torch.from_numpy(self.indices)
         generator = torch.Generator()
@@ -273,18 +280,37 @@ class BatchLoader:
 
     def steps(self, epoch: int = 0, world_size: int = 1) -> int:
         """Optimizer steps in an epoch."""
+        steps = self._whole_steps(epoch, world_size)
+        return min(steps, self._left(epoch, world_size)) if self.order.max_steps else steps
+
+    def _left(self, epoch: int, world_size: int) -> int:
+        """Steps that are left at the beginning of an epoch."""
+        return max(0, self.order.max_steps - epoch * self._whole_steps(0, world_size))
+
+    def _whole_steps(self, epoch: int, world_size: int) -> int:
         if self.lengths is not None:
-            return len(self.plan(epoch, world_size))
+            return len(self._whole_plan(epoch, world_size))
         full, rest = divmod(len(self.indices), self.order.batch_size)
         batches = full + (rest >= (self._least(world_size) if full else 1))
         batches = min(batches, self.order.limit) if self.order.limit else batches
         return -(-batches // self.order.accumulate)
 
     def total_steps(self, epochs: int, world_size: int = 1) -> int:
-        """Optimizer steps in a whole run; where batches are cut by elements, epochs differ."""
+        """Optimizer steps in a whole run."""
+        steps = self._whole_total(epochs, world_size)
+        return min(steps, self.order.max_steps) if self.order.max_steps else steps
+
+    def _whole_total(self, epochs: int, world_size: int) -> int:
+        """Steps of so many whole epochs, which differ where batches are cut by elements."""
         if self.order.batch_elements and self.lengths is not None:
-            return sum(self.steps(epoch, world_size) for epoch in range(epochs))
-        return epochs * self.steps(0, world_size)
+            return sum(self._whole_steps(epoch, world_size) for epoch in range(epochs))
+        return epochs * self._whole_steps(0, world_size)
+
+    def epochs(self, epochs: int, world_size: int = 1) -> int:
+        """Epochs of a run, the last of which may be cut: as many as `Order.max_steps` takes, or else those that are given."""
+        if not self.order.max_steps:
+            return epochs
+        return -(-self.order.max_steps // max(1, self._whole_steps(0, world_size)))
 
     def longest(self, count: int) -> Split:
         """The `count` samples that need the most memory."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dlframe.engine import internals
+from dlframe.runs.continued.options import BATCHES, RATES, Changes, is_among
 from dlframe.types import CheckpointError
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ def capture(learner: Learner) -> dict[str, Any]:
         "task": weights(learner),
         "optimizers": [trainer.strategy.optimizer_state(optimizer) for optimizer in trainer.optimizers],
         "schedulers": [scheduler.state_dict() for scheduler in learner.schedulers],
-        "callbacks": {key: callback.state_dict() for key, callback in _callbacks(learner).items()},
+        # Only those that have a state: the display of progress differs from one terminal to the next.
+        "callbacks": {key: state for key, callback in _callbacks(learner).items() if (state := callback.state_dict())},
         "augmentations": {key: augmentation.state_dict() for key, augmentation in _augmentations(learner).items()},
         "precision": trainer.precision_plugin.state_dict(),
         "global_step": internals.optimizer_step_count(trainer),
@@ -52,15 +56,26 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def restore(learner: Learner, tree: Mapping[str, Any]) -> None:
-    """Set everything as it was, except random numbers."""
+def restore(learner: Learner, tree: Mapping[str, Any], changed: Changes | None = None) -> None:
+    """Set everything as it was, except random numbers.
+
+    Args:
+        learner: What is trained.
+        tree: What `capture` has returned.
+        changed: Options that are others now; where the learning rate depends on them, the new schedule is entered at the place
+            where the training is.
+    """
     trainer = learner.trainer
+    rates = _rates(learner)
     with internals.whole_weights(trainer):
         learner.task.load_state_dict(tree["task"])
     for optimizer, state in zip(trainer.optimizers, tree["optimizers"], strict=True):
         optimizer.load_state_dict(internals.own_optimizer_state(trainer, optimizer, state))
-    for scheduler, state in zip(learner.schedulers, tree["schedulers"], strict=True):
-        scheduler.load_state_dict(state)
+    for number, (scheduler, state) in enumerate(zip(learner.schedulers, tree["schedulers"], strict=True)):
+        if _is_other_schedule(scheduler, changed or {}):
+            _enter(scheduler, rates[number], _steps_done(learner))
+        else:
+            scheduler.load_state_dict(state)
     for key, callback in _callbacks(learner).items():
         callback.load_state_dict(tree["callbacks"].get(key, {}))
     for key, augmentation in _augmentations(learner).items():
@@ -70,6 +85,40 @@ def restore(learner: Learner, tree: Mapping[str, Any]) -> None:
     progress = learner.progress
     rank, device = learner.global_rank, learner.device
     progress.losses = {name: (n, tree["losses"][name][rank].clone().to(device)) for name, (n, _) in progress.losses.items()}
+
+
+OF_SCHEDULE = ("lr", "initial_lr", "max_lr", "min_lr", "momentum", "base_momentum", "max_momentum", "betas")
+"""What schedules set in a parameter group."""
+
+
+def _rates(learner: Learner) -> list[list[dict[str, Any]]]:
+    """What the schedule of each optimizer has set in each of its parameter groups."""
+    groups = [optimizer.param_groups for optimizer in learner.trainer.optimizers]
+    return [[{name: group[name] for name in OF_SCHEDULE if name in group} for group in each] for each in groups]
+
+
+def _is_other_schedule(scheduler: Any, changed: Changes) -> bool:
+    """Whether the learning rate of a step is another one with other options; `plateau` does not depend on their number."""
+    keys = RATES if isinstance(scheduler, ReduceLROnPlateau) else ("epochs", *BATCHES, *RATES)
+    return any(is_among(key, keys) for key in changed)
+
+
+def _steps_done(learner: Learner) -> int:
+    """Steps that the training would have behind it, had it had today's batches from the beginning."""
+    assert learner.total_steps, "a schedule needs the number of steps"
+    return learner.total_steps(learner.progress.epoch) + learner.progress.position
+
+
+def _enter(scheduler: Any, rates: list[dict[str, Any]], steps: int) -> None:
+    """Set a new schedule, and the learning rates of its optimizer, as after so many steps."""
+    for group, own in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group.update(own)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no optimizer has stepped in this process
+        for _ in range(steps):
+            scheduler.step()
 
 
 def restore_random(learner: Learner, tree: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlframe.config import Config
+from dlframe.config.settings import AUTO_BATCH
 from dlframe.readers.splits import drop_labels, keep_normal, normal_classes
 from dlframe.storage.stamps import below, stamps
 from dlframe.types import DataError, Dataset, Lazy, OtherTaskError, Ragged, Split, check_dataset
@@ -52,7 +53,16 @@ def load_data(config: Config) -> Dataset:
         dataset = keep_normal(dataset, normal_classes(dataset.spec, config.values["task"].get("anomalies", ()))[0])
     if config.run.labels_per_class is not None:
         dataset = drop_labels(dataset, config.run.labels_per_class, seed=config.run.seed)
-    return dataset
+    return _overfit(config, dataset) if config.trainer.overfit_batches else dataset
+
+
+def _overfit(config: Config, dataset: Dataset) -> Dataset:
+    """Return data whose three splits have the same few training samples, drawn the same in every run."""
+    train = dataset.train if dataset.train.labelled is None else dataset.train.take(np.flatnonzero(dataset.train.labelled))
+    size = AUTO_BATCH if config.run.batch_size == "auto" else int(config.run.batch_size)
+    chosen = np.random.default_rng(0).permutation(len(train))[: size * config.trainer.overfit_batches]
+    few = train.take(np.sort(chosen))
+    return replace(dataset, train=few, validation=few, test=few)
 
 
 def sized(config: Config) -> Config:

@@ -16,7 +16,7 @@ from dlframe.reports import terminal
 from dlframe.runs import run_directory
 from dlframe.runs.recorder import BEST, read_metadata, states
 from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, command_line, say
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, command_line, say, wrapped
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -69,13 +69,13 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     """
     started = time.perf_counter()
     run = prepared(folder, weights, plugin_paths, data=data)
-    say(terminal.header(run.config, run.dataset, None, others=run.others), *run.notes)
+    say(*wrapped(terminal.header(run.config, run.dataset, None, others=run.others)), *run.notes)
     scored = run.score()
     result, _, table = result_of(run.config, run.dataset, scored, folder)
     result.seconds = time.perf_counter() - started
     result.overrides = run.overrides
     typed = [f"plugin_paths=[{','.join(plugin_paths)}]"] if plugin_paths else []
-    say(*terminal.summary(result, typed).split("\n"))
+    say(*terminal.summary(result, typed, tested=True, tracked=run.config.tracking.uri != "none").split("\n"))
     if run.others:
         path = folder / f"predictions-{run.dataset.fingerprint}.parquet"
         run_directory.check_links(folder, "test")
@@ -133,13 +133,11 @@ def prepared(
     try:
         if config.run.batch_size == "auto":
             config = config.changed(batch_size=read_metadata(folder, "batch_size") or 1)
-        overrides = tuple(run_directory.read_file(folder, "overrides.txt").splitlines())
-        if not all(text.isprintable() and "=" in text for text in overrides):
-            raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
     if changed := run_directory.changed_code(folder, config):
         say(f"warning: {'; '.join(changed)}; results may differ", error=True)
+    overrides = run_directory.read_overrides(folder)
     before = run_directory.read_data(folder)
     config = before.located(config) if not data else config
     if data:

@@ -48,6 +48,7 @@ def stackable(configs: Sequence[Config]) -> str:
         "trainer.accelerator": (trainer.accelerator, "cpu"),
         "trainer.devices": (trainer.devices, 1),
         "trainer.num_nodes": (trainer.num_nodes, 1),
+        "trainer.max_steps": (trainer.max_steps, 0),
         "trainer.deterministic": (trainer.deterministic, False),
         "trainer.detect_anomaly": (trainer.detect_anomaly, False),
         "accumulate_grad_batches": (run.accumulate_grad_batches, 1),

@@ -17,12 +17,15 @@ from dlframe.jobs.data import load_data
 from dlframe.registry import GROUPS
 from dlframe.reports import terminal
 from dlframe.runs import resume, run_directory
+from dlframe.runs.continued.changes import Continuation, overrides
+from dlframe.runs.continued.options import described
 from dlframe.runs.environment import is_main
 from dlframe.runs.journal import Journal, ended
 from dlframe.runs.recorder import BEST, Recorder, RunRecorder, Watch
 from dlframe.runs.signals import RunInterrupted, Signals, exit_with_parent
 from dlframe.storage.known import remember, store_uri
 from dlframe.types import (
+    ConfigError,
     DataError,
     Dataset,
     Estimate,
@@ -34,6 +37,7 @@ from dlframe.types import (
     TrackingError,
     no_room,
     say,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -58,16 +62,36 @@ def main(arguments: Sequence[str]) -> int:
     """
     config = load(arguments)
     terminal.warn_of_plugins()
+    trains = run if not config.run.dry_run else dry_run
     given = os.environ.get(run_directory.FOLDER_VARIABLE) if is_main() else None
     folder = Path(given) if given else None
     try:
-        run(config, folder=folder)
+        trains(config, folder=folder)
     except OtherTaskError as error:
         if any(argument.startswith(("task=", "experiment=")) for argument in arguments):
             raise
         # No task was named, and what the file holds is known only now.
-        run(load([*arguments, f"task={error.preset}"]), folder=folder)
+        trains(load([*arguments, f"task={error.preset}"]), folder=folder)
     return 0
+
+
+def dry_run(config: Config, *, folder: Path | None = None) -> None:
+    """Try one batch of a run and say what the run would cost; nothing is written.
+
+    Raises:
+        DlframeError: What the run would end with at its beginning.
+    """
+    if config.run.resume not in ("none", ""):
+        raise ConfigError(f"dry_run: tries a new run. Received: resume={config.run.resume}. Leave one of them out.", "dry_run")
+    run_directory.check_writable(config.run.runs)
+    dataset = load_data(config)
+    say(*wrapped(terminal.header(config, dataset, folder)))
+    origin = _origin(config, dataset)
+    from dlframe.engine.checks.dry_run import dry_run as tried
+
+    say(*wrapped(f"dry run: {tried(config, dataset)}; nothing was written"))
+    if origin:
+        say(f"         begins with {origin['file']}")
 
 
 def run(
@@ -86,12 +110,15 @@ def run(
         DlframeError: Something that the user can mend.
         RunInterrupted: Ctrl-C or SIGTERM. The state of the training is saved.
     """
+    if config.run.dry_run:
+        raise ConfigError("dry_run: is a choice of the command that trains one run.", "dry_run")
     run_directory.check_writable(config.run.runs)
     before = None
     if is_main():
         before = resume.at(config, folder) if folder else resume.find(config)
-    if before and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
-        result = _summarized(run_directory.read_result(before), config, pending)
+    continued = Continuation.of(config, before) if before else None
+    if before and not continued and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
+        result = _summarized(config, run_directory.read_result(before), pending)
         _deliver(config, before, pending)
         return result
     tracking_uri = tracking_uri_of(config)
@@ -102,7 +129,8 @@ def run(
             return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
         origin = _origin(config, dataset) if not before else None
         folder = before or run_directory.new_folder(config, folder)
-        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=bool(before), origin=origin)
+        again = bool(before)
+        recorder = begin(config, dataset, folder, tracking_uri, signals, watch, again=again, origin=origin, continued=continued)
         tracker = result = None
         status, message, state = "FAILED", "", {}
         try:
@@ -132,7 +160,7 @@ def run(
             if lost := recorder.journal.close():
                 say(f"warning: {lost}", error=True)
             if status == "FINISHED" and result:
-                _summarized(result, config, pending)  # before the tracker, which may take longer than somebody waits
+                _summarized(config, result, pending)  # before the tracker, which may take longer than somebody waits
             if tracker:
                 _await(tracker, pending)
     assert result  # whatever else happens has left
@@ -175,6 +203,7 @@ def begin(
     *,
     again: bool,
     origin: Mapping[str, Any] | None = None,
+    continued: Continuation | None = None,
 ) -> RunRecorder:
     """A new run in its folder, of which nothing is left where it cannot begin; or the one that is there again.
 
@@ -193,9 +222,13 @@ def begin(
             folder.rmdir()  # only if it is empty: another process may be at work in it
         raise
     os.environ[run_directory.FOLDER_VARIABLE] = str(folder)
-    say(terminal.header(config, dataset, folder, again=again, store=_surroundings(config)), *config.notes)
+    say(*wrapped(terminal.header(config, dataset, folder, again=again, store=_surroundings(config))), *config.notes)
+    tags = continued.tags if continued else None
     try:
-        run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin)
+        if continued:
+            say(f"continues after epoch {continued.epochs}, step {continued.step:,}, with {described(continued.changes)}")
+            continued.write(config, folder)
+        run_directory.write_beginning(config, dataset, folder, journal, tracking_uri, origin=origin, continued=tags)
     except BaseException:
         os.environ.pop(run_directory.FOLDER_VARIABLE, None)
         journal.close()
@@ -205,10 +238,10 @@ def begin(
     return RunRecorder(config, folder, journal, signals, watch)
 
 
-def _summarized(result: Result, config: Config, pending: list[Tracker] | None) -> Result:
+def _summarized(config: Config, result: Result, pending: list[Tracker] | None) -> Result:
     """The result, also in the terminal, unless it is one of a grid's."""
     if pending is None:
-        say(*terminal.summary(result, config.overrides).split("\n"))
+        say(*terminal.summary(result, config.overrides, tracked=config.tracking.uri != "none").split("\n"))
     return result
 
 
@@ -233,7 +266,7 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
         if draw:
             run_directory.write_figures(dataset, scored.task, scored.scores, folder, recorder.journal)
         result.seconds = recorder.seconds
-        result.overrides = config.overrides
+        result.overrides = overrides(config, folder)
         run_directory.write_result(result, folder, recorder.journal)
     return result
 
@@ -241,8 +274,8 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
 def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset, Any]:
     """The result, the data that it describes, and the table of predictions: of the test samples that were scored."""
     limited, samples = "", f"{len(scored.index):,} of {len(dataset.test):,} test samples"
-    if config.trainer.limit_batches:
-        limited = f"trainer.limit_batches={config.trainer.limit_batches}, {samples}"
+    if config.trainer.limited:
+        limited = f"{config.trainer.limited}, {samples}"
     dataset = scored_part(dataset, scored)
     task, headline, metrics = scored.task, config.headline, config.metrics
     forms, blocks = task.forms() | _forms(config), task.blocks(len(dataset.test))

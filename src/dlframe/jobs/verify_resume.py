@@ -149,7 +149,7 @@ def _regular(config: Config, overrides: Sequence[str]) -> list[str]:
     size = config.run.batch_size
     batches = math.ceil(samples / (AUTO_BATCH if isinstance(size, str) else size))
     batches = min(batches, config.trainer.limit_batches or batches)
-    steps = math.ceil(batches / config.run.accumulate_grad_batches) * config.run.epochs
+    steps = config.trainer.max_steps or math.ceil(batches / config.run.accumulate_grad_batches) * config.run.epochs
     return ["checkpoint.every_n_minutes=0", f"checkpoint.every_n_steps={max(1, steps // STATES)}"]
 
 

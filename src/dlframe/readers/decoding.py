@@ -21,7 +21,7 @@ import numpy as np
 from dlframe.readers.images import Picture
 from dlframe.readers.listing import text_of
 from dlframe.storage.private import is_safe, private
-from dlframe.types import DataError, say
+from dlframe.types import DataError, duration, say
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 """Number of decoding threads."""
@@ -102,7 +102,7 @@ def decode_files(
                 work.add(i, picture)
                 if (now := time.monotonic()) - told > TOLD_SECONDS:
                     told, left = now, (now - started) / count * (len(todo) - count)
-                    say(f"decoded {before + count:,} of {len(files):,} images; about {_duration(left)} left", error=True)
+                    say(f"decoded {before + count:,} of {len(files):,} images; about {duration(left)} left", error=True)
         finally:
             pool.shutdown(cancel_futures=True)
             work.save()
@@ -115,10 +115,6 @@ def _silence() -> None:
 
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def write_hashes(folder: Path, part: str, hashes: Sequence[bytes], notes: Mapping[bytes, Sequence[str]]) -> None:

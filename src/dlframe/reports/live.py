@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 
-from dlframe.types import Objective, Screen, TrialRecord, best_of, say
+from dlframe.types import Objective, Screen, TrialRecord, best_of, duration, say
 
 ROWS = 12
 """Most trials in the table: those that run, and the last that have ended."""
@@ -119,15 +119,6 @@ class LiveTable:
         said = f", best {self.objective.read.text(best.values[0])} (trial {best.number})" if best else ""
         head = f"[{len(self.told)}/{self.total}] trial {record.number}: {_options(record)}: "
         return f"{head}{what}{failure}{said}{self._left('; ')}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its natural unit: "40 s", "12 min", "3.5 h", "2.1 days"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def _value(record: TrialRecord, objective: Objective) -> str:

@@ -10,10 +10,10 @@ from html import escape
 from pathlib import PurePath
 from urllib.parse import quote
 
-from dlframe.reports.live import brief_number, duration
+from dlframe.reports.live import brief_number
 from dlframe.reports.page import NUMBER, cell, escaped, page, pictures
 from dlframe.statistics.pareto import pareto_front
-from dlframe.types import Estimate, Objective, TrialRecord, best_of
+from dlframe.types import Estimate, Objective, TrialRecord, best_of, duration
 
 
 @dataclass(frozen=True, kw_only=True)

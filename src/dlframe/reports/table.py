@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dlframe.analysis.comparison import mean_of_runs
 from dlframe.types import Result, command_line, printable
@@ -19,11 +20,16 @@ class Row:
     failure: str = ""
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], *, best: Path | None = None, monitor: str = "") -> str:
     """Format one line per job, and the mean of each seed group.
 
     The interval of a job is over test samples, that of a mean over seeds and test samples, as far as the predictions give it:
     a line tells. The last line tells how to draw figures where there are none yet.
+
+    Args:
+        rows: The jobs.
+        best: Folder of the best one in validation; None for none.
+        monitor: Metric by which it is the best.
     """
     width = max(len(row.title) for row in rows)
     lines = ["", f"{'job':<{width}}  result"]
@@ -49,6 +55,9 @@ def table(rows: Sequence[Row]) -> str:
     if kinds:
         lines.append(f"95 % intervals: of a job over test samples, of a mean over {' or '.join(sorted(kinds, reverse=True))}")
     folders = [row.result.folder for row in rows if row.result and row.result.folder]
-    if folders and not (folders[0] / "figures").exists():
-        lines.append(f"figures are drawn on request: {command_line('figures', folders[0])}")
+    shown, why = (
+        (best, f" (the best by {monitor})") if best in folders and len(folders) > 1 else (next(iter(folders), None), "")
+    )
+    if shown and not (shown / "figures").exists():
+        lines.append(f"figures are drawn on request: {command_line('figures', shown)}{why}")
     return "\n".join(map(printable, lines))

@@ -11,7 +11,7 @@ from dlframe.config import Config
 from dlframe.config.overrides import quoted as as_one_value
 from dlframe.config.overrides import unquoted
 from dlframe.registry import plugins
-from dlframe.types import Dataset, Field, Result, command_line, printable, quoted, say
+from dlframe.types import Dataset, Field, Result, command_line, printable, quoted, say, wrapped
 
 
 def header(
@@ -37,6 +37,7 @@ def header(
         f"{_fields(spec.inputs)}, {_fields(spec.targets)}; split {dataset.splits}; {dataset.source}; "
         f"data {dataset.fingerprint}; on {device}"
         + (f"; limited to {trainer.limit_batches} batches of each split" if trainer.limit_batches else "")
+        + ("; trains, validates and tests the same samples" if trainer.overfit_batches else "")
         + (f"; {'resumes' if again else 'in'} {folder}" if folder else "")
         + (f"; {store}" if store else "")
     )
@@ -44,7 +45,8 @@ def header(
 
 def stopped(config: Config, step: int) -> str:
     """Return the step of an interruption, and the command that resumes the run."""
-    command = command_line(*(text for text in config.overrides if not text.startswith("resume=")), "resume=auto")
+    again = "auto" if config.run.resume in ("none", "") else config.run.resume
+    command = command_line(*(text for text in config.overrides if not text.startswith("resume=")), f"resume={again}")
     return f"{f'stopped after step {step:,}' if step else 'stopped before the first checkpoint'}; resume: {command}"
 
 
@@ -61,12 +63,14 @@ def _fields(fields: Mapping[str, Field]) -> str:
     return ", ".join(described(name, field) for name, field in fields.items())
 
 
-def summary(result: Result, typed: Sequence[str] = ()) -> str:
+def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, tracked: bool = True) -> str:
     """Return the last lines of a run: metrics, directory, next commands.
 
     Args:
         result: The result, whose overrides a run directory may tell, which may be somebody else's.
         typed: Overrides that the user has typed. Of the others, no command has those that name code, a place or an address.
+        tested: Whether the run was just tested again, which is then no next command.
+        tracked: Whether there is something to see in the tracker.
     """
     metric, interval = result.headline, result.interval
     name, baseline = result.baseline
@@ -84,18 +88,18 @@ def summary(result: Result, typed: Sequence[str] = ()) -> str:
         others += [f"{', '.join(undefined)} undefined"]
     lines += [f"     {', '.join(others)}"] if others else []
     lines += [f"     {note}" for note in result.notes]
+    lines = [part for line in lines for part in wrapped(line, indent="     ")]
     if result.folder:
         folder, runs = result.folder, result.folder.parent
         plugins = [text for text in typed if text.startswith("plugin_paths=")]
         others = [text for text in result.overrides if text not in typed]
         named = [text for text in others if _names_a_place(text)]
         overrides = [_single(text) for text in (*typed, *others) if text not in named and not text.startswith("seed=")]
-        lines += [
-            f"run  {quoted(folder)}",
-            f"next {command_line('test', folder, *plugins)}",
-            f"     {command_line('-m', *overrides, 'seed=0,1,2')}",
-            f"     {command_line('ui', *([f'runs={runs}'] if str(runs) != 'runs' else []))}",
-        ]
+        commands = [] if tested else [["test", folder, *plugins]]
+        commands += [["-m", *overrides, "seed=0,1,2"]]
+        commands += [["ui", *([f"runs={runs}"] if str(runs) != "runs" else [])]] if tracked else []
+        lines += [f"run  {quoted(folder)}"]
+        lines += [f"{'    ' if i else 'next'} {command_line(*words)}" for i, words in enumerate(commands)]
         if named:
             keys = ", ".join(sorted({text.partition("=")[0] for text in named}))
             lines += [f"     without {keys}: only the run directory names it, so look at overrides.txt before you type it"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config import Config
+from dlframe.runs.continued.options import changeable
 from dlframe.runs.journal import Journal, read
 from dlframe.runs.signals import Signals
 from dlframe.storage import checkpoint
@@ -108,6 +109,7 @@ class RunRecorder(InMemoryRecorder):
         self.folder = folder
         self.journal = journal
         self.options = config.checkpoint
+        self.trained_with = changeable(config.values)
         self.names = {group: config.values[group]["name"] for group in ("model", "task")}
         self.started = time.monotonic()
         self.step = 0
@@ -175,8 +177,15 @@ class RunRecorder(InMemoryRecorder):
         self.write_best()
         if self.weights is not None or not self.journal.sync():
             return False  # a checkpoint requires its best weights and metrics on disk
-        own = {"kind": "state", **self.names, "best": self._best, "seconds": self.seconds, "journal": self.journal.size}
-        facts = {**own, **facts}
+        facts = {
+            "kind": "state",
+            **self.names,
+            "options": self.trained_with,
+            "best": self._best,
+            "seconds": self.seconds,
+            "journal": self.journal.size,
+            **facts,
+        }
         try:
             checkpoint.save(state_of(self.folder, step), tree, facts)
         except CheckpointError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from dlframe.config import Config, load_saved
 from dlframe.config.yaml_files import read as read_yaml
 from dlframe.runs import journal
+from dlframe.runs.continued.changes import Continuation, is_continued, is_named
 from dlframe.runs.run_directory import FREE, RESULT, changed_code, check_links, flat, has_same_versions, identity, title
 from dlframe.storage.known import is_known
 from dlframe.types import ConfigError, DataError, nearest, quoted, say
@@ -30,6 +31,7 @@ def find(config: Config) -> Path | None:
                 folder: _beginning(folder) for folder in Path(config.run.runs).glob(f"{glob.escape(title(config))}-*")
             }
             same = [(start["time"], folder) for folder, start in beginnings.items() if start.get("identity") == wanted]
+            same = [(time, folder) for time, folder in same if not is_continued(folder)]
             own = [(time, folder) for time, folder in same if is_known(run=folder)]
             if same and not own:
                 name = max(same)[1]
@@ -53,7 +55,8 @@ def at(config: Config, folder: Path) -> Path | None:
     """
     if not (start := _beginning(folder)):
         return None
-    if start.get("identity") != identity(config.values):
+    goes_on = is_named(config, folder) and (is_continued(folder) or Continuation.of(config, folder))
+    if start.get("identity") != identity(config.values) and not goes_on:
         raise ConfigError(f"resume: {folder} has another config: {_difference(config, folder)}.", "resume")
     return _checked(folder)
 
@@ -80,7 +83,12 @@ class Finished:
                 parameters, tags = start.get("parameters"), start.get("tags")
                 if not isinstance(parameters, dict) or not isinstance(tags, dict) or not (folder / RESULT).is_file():
                     continue
-                if is_known(run=folder) and journal.ended(folder) == "FINISHED" and has_same_versions(folder):
+                if (
+                    is_known(run=folder)
+                    and journal.ended(folder) == "FINISHED"
+                    and has_same_versions(folder)
+                    and not is_continued(folder)
+                ):
                     self._known.setdefault(_job(parameters, tags.get("data.fingerprint")), folder)
         found = self._known.get(_job(dict(flat(config.values)), fingerprint))
         return found if found and not changed_code(found, config) else None

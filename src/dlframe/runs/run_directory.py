@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
-FREE = ("resume", "changed_code", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
+FREE = ("resume", "changed_code", "dry_run", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
 """Options that may change when a run is resumed; none affects the results."""
 
 
@@ -146,14 +146,28 @@ def new_folder(config: Config, folder: Path | None = None) -> Path:
 
 
 def write_beginning(
-    config: Config, dataset: Dataset, folder: Path, journal: Journal, uri: str, origin: Mapping[str, Any] | None = None
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    journal: Journal,
+    uri: str,
+    *,
+    origin: Mapping[str, Any] | None = None,
+    continued: Mapping[str, Any] | None = None,
 ) -> None:
     """Write config, environment, data and the first record of the journal.
 
-    A resumed run keeps its files. `origin` describes the checkpoint that it begins with.
-    """
-    import yaml
+    A resumed run keeps its files.
 
+    Args:
+        config: Config of the run.
+        dataset: Its data.
+        folder: Run directory.
+        journal: Journal of the run.
+        uri: Store that tracks it; empty for none.
+        origin: The checkpoint whose weights it begins with.
+        continued: Tags of a run that is trained further with other options.
+    """
     git = environment.git_state()
     if git.changes is None:
         say("note: git cannot tell what is changed in the repository: the run has no changes.diff", error=True)
@@ -172,12 +186,8 @@ def write_beginning(
         "files": (places := places_of(config)),
         "seen": b"".join(sample_hashes(dataset.train, spec) if places else ()).hex(),
     }
-    # libyaml's emitter, where PyYAML was built with it, takes a tenth of the time.
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(_lists(config.values), Dumper=dumper, sort_keys=False, allow_unicode=True)
     files = {
-        "config.yaml": text,
-        "overrides.txt": "\n".join(config.overrides),
+        **_texts(config.values, config.overrides),
         "environment.json": json.dumps(environment.describe(git.described, code_of(config.chosen)) | origins, indent=1),
         "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
     }
@@ -203,17 +213,50 @@ def write_beginning(
             "data.fingerprint": dataset.fingerprint,
             "data.source": dataset.source,
             "run.folder": str(folder.resolve()),
-            **({"limited": f"trainer.limit_batches={limit}"} if (limit := config.trainer.limit_batches) else {}),
+            **({"limited": config.trainer.limited} if config.trainer.limited else {}),
             **({f"initial_checkpoint.{name}": origin[name] for name in ("file", "sha256")} if origin else {}),
             **({"mlflow.source.git.commit": git.described["commit"]} if git.described else {}),
             **({"changed_code": "; ".join(changed)} if changed else {}),
+            **(continued or {}),
             **trial.get("tags", {}),
         },
         uri=stored_uri(uri, runs_of(folder.resolve())),
+        **({"continued": dict(continued)} if continued else {}),
         **({"study": trial["study"]} if trial else {}),
     )
     for name in files:
         journal.write("artifact", path=name, to=artifact_folder(name))
+
+
+def _texts(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    import yaml
+
+    # libyaml's emitter, where PyYAML was built with it, takes a tenth of the time.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump(_lists(values), Dumper=dumper, sort_keys=False, allow_unicode=True)
+    return {"config.yaml": text, "overrides.txt": "\n".join(overrides)}
+
+
+def write_config(values: Mapping[str, Any], overrides: Sequence[str], folder: Path) -> None:
+    """Write another config into the directory of a run that is there."""
+    for name, text in _texts(values, overrides).items():
+        with replacing(folder / name, folder) as unfinished:
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_overrides(folder: Path) -> tuple[str, ...]:
+    """Read what was typed when a run began, which may be somebody else's.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    try:
+        overrides = tuple(read_file(folder, "overrides.txt").splitlines())
+        if not all(text.isprintable() and "=" in text for text in overrides):
+            raise ValueError("overrides.txt holds something else than overrides")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: is damaged: {error}") from None
+    return overrides
 
 
 def identity(values: Mapping[str, Any]) -> str:

@@ -68,7 +68,9 @@ def run_grid(arguments: Sequence[str], running: Sequence[Tracker] = ()) -> int:
                 failure = str(error)
         rows.append(Row(" ".join(values) or "-", group, result, failure))
     if rows:
-        say(*table(rows).split("\n"))
+        best = study.best()
+        folder = Path(best.run) if best else None
+        say(*table(rows, best=folder, monitor=study.objectives[0].metric).split("\n"))
     return int(len(rows) < len(space.grid) or any(row.result is None for row in rows))
 
 

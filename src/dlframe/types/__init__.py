@@ -23,7 +23,7 @@ from dlframe.types.errors import (
 from dlframe.types.files import NO_ROOM, appended, no_room, opened, read_bytes, read_text, replacing, written
 from dlframe.types.results import Estimate, Metric, Result, declared
 from dlframe.types.studies import Objective, TrialRecord, best_of
-from dlframe.types.terminal import Screen, command_line, quoted, say
+from dlframe.types.terminal import Screen, command_line, duration, quoted, say, wrapped
 
 __all__ = [
     "NO_ROOM",
@@ -59,6 +59,7 @@ __all__ = [
     "check_dataset",
     "command_line",
     "declared",
+    "duration",
     "located",
     "nearest",
     "no_room",
@@ -71,5 +72,6 @@ __all__ = [
     "replacing",
     "say",
     "taken",
+    "wrapped",
     "written",
 ]

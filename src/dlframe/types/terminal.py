@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
@@ -105,6 +107,19 @@ class Screen:
         self.stream.flush()
 
 
+def wrapped(text: str, *, indent: str = "  ") -> list[str]:
+    """Return a line as several that fit standard output, broken between words, if that is a terminal.
+
+    Args:
+        text: The line; not a command, which would no longer be copied as one.
+        indent: Beginning of all lines but the first.
+    """
+    if not sys.stdout.isatty():
+        return [text]
+    columns = shutil.get_terminal_size().columns
+    return textwrap.wrap(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def cells(text: str) -> int:
     """Return the columns that a text takes: Chinese characters take two, combining marks none."""
     return sum(map(_cells, text))
@@ -126,3 +141,12 @@ def fitted(text: str, columns: int) -> str:
         left -= _cells(text[end])
         end += 1
     return text[:end] + "…" * (columns > 0)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its natural unit: "40 s", "12 min", "3.5 h", "2.1 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
