@@ -84,6 +84,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     rest = [argument for argument in arguments if argument not in FLAGS]
     for word in rest:
         _check_word(word)
+    rest = [os.path.expanduser(word) if word.startswith("~/") else word for word in rest]  # in quotes no shell does
     name = rest.pop(0) if rest and "=" not in rest[0] else None
     if name is not None and name not in COMMANDS:
         hint = _as_option(name) or nearest(name, words())

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from dlframe.registry import Count, Entry, Natural, NonNegative, Positive, Registry
+from dlframe.registry import Count, Entry, Natural, NonNegative, Place, Positive, Registry
 
 settings = Registry("settings", reserved=())
 
@@ -68,9 +68,9 @@ class Run:
     log_every_n_steps: Count = 50
     run_name: str = ""
     experiment_name: str = ""
-    runs: str = "runs"
-    plugin_paths: tuple[str, ...] = ()
-    resume: str = "none"
+    runs: Place = "runs"
+    plugin_paths: tuple[Place, ...] = ()
+    resume: Place = "none"
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"
 

@@ -13,8 +13,9 @@ from dlframe.config.devices import check_machine
 from dlframe.config.run_config import Config
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, Entry
+from dlframe.registry.parameters import place
 from dlframe.storage.known import is_known, sqlite_file, store_uri
-from dlframe.types import ConfigError, nearest
+from dlframe.types import ConfigError, nearest, shortened
 
 
 def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
@@ -70,9 +71,21 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             entry = registry.get(options["name"])
             checked[group][name] = {"name": entry.name} | entry.check(options, f"{group}.{name}")
     checked["networks"] = _networks(values.get("networks", {}), checked)
+    data = checked["data"]
+    for option in GROUPS["data"].get(data["name"]).facts["files"]:
+        if isinstance(data.get(option), str):
+            data[option] = _place(f"data.{option}", data[option])
     config = Config(checked, overrides)
     _fits(config)
     return config
+
+
+def _place(key: str, path: str) -> str:
+    """Return a path in the one form in which configs have it, see `place`."""
+    try:
+        return place(path)
+    except ValueError as error:
+        raise ConfigError(f"{key}: must be {error}. Received: {shortened(path, 100)!r}.", key) from None
 
 
 def _not_chosen(group: str, values: Mapping[str, Any]) -> ConfigError:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlframe.registry import GROUPS
-from dlframe.types import ConfigError, printable, read_text
+from dlframe.types import ConfigError, is_printable, printable, read_text
 
 WHOLE = ("", "experiment", "task")
 """Groups whose files speak of the whole config, whether or not they say `# @package _global_`."""
@@ -128,7 +128,7 @@ def _fault(node: yaml.ScalarNode, in_defaults: bool) -> str:
     """Why a name or a value is refused; nothing where it is not."""
     if len(node.value) > LONGEST:
         return f"must have at most {LONGEST:,} characters. Received: {len(node.value):,}."
-    if printable(node.value) != node.value:
+    if not is_printable(node.value):
         return f"must hold no control characters. Received: {node.value!r}."
     if "${" in REFERENCE.sub("", node.value):
         return f"a reference may name another option only. Received: {node.value!r}."

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from dlframe.config import Config, load_options, load_saved
 from dlframe.jobs.other_data import given_data
 from dlframe.jobs.train import load_data, result_of
+from dlframe.registry import Place
 from dlframe.reports import terminal
 from dlframe.runs import run_directory
 from dlframe.runs.recorder import BEST, read_metadata, states
 from dlframe.storage import checkpoint
-from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, say
+from dlframe.types import CheckpointError, ConfigError, DataError, Dataset, Result, is_printable, say
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -31,7 +32,7 @@ class Options:
         plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
     """
 
-    checkpoint: str = "best"
+    checkpoint: Place = "best"
     plugin_paths: tuple[str, ...] = ()
 
 
@@ -136,7 +137,7 @@ def prepared(
         if config.run.batch_size == "auto":
             config = config.changed(batch_size=read_metadata(folder, "batch_size") or 1)
         overrides = tuple(run_directory.read_file(folder, "overrides.txt").splitlines())
-        if not all(text.isprintable() and "=" in text for text in overrides):
+        if not all(is_printable(text) and "=" in text for text in overrides):
             raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None

@@ -70,7 +70,7 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
         if path.name != "conf" and not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix == ".py"):
             _tolerate(path.stem, lambda path=path: _read_path(path))
     for text in plugin_paths:
-        path = Path(text)
+        path = Path(text).expanduser() if text.startswith("~/") else Path(text)
         if not text or not (path.is_dir() or (path.is_file() and path.suffix == ".py")):
             raise ConfigError(f"plugin_paths: must be a folder or a .py file. Received: {text!r}.")
         if clashes := _read_path(path):

@@ -32,9 +32,12 @@ from dlframe.types import (
     Result,
     Split,
     declared,
+    is_printable,
+    normalized,
     printable,
     read_text,
     say,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +114,7 @@ def artifact_root(runs: str | Path) -> str:
 
 def title(config: Config) -> str:
     """Return the beginning of the name of a run directory."""
-    return re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
+    return shortened(re.sub(r"[^\w.=+-]+", "_", normalized(config.title)), 100)
 
 
 def new_folder(config: Config, folder: Path | None = None) -> Path:
@@ -422,7 +425,7 @@ def _is_plain(result: Result) -> bool:
         and isinstance(result.is_random, bool)
         and all(type(count) is int and count >= 0 for count in counts)
         and all(type(number) in (int, float) for number in numbers)
-        and all(isinstance(text, str) and text.isprintable() for text in names)
+        and all(is_printable(text) for text in names)
         and result.headline in result.metrics
         and result.headline in baseline
     )
@@ -440,7 +443,7 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
         "seconds": result.seconds,
         "overrides": result.overrides,
         "limited": result.limited,
-        "notes": result.notes,
+        "notes": [*map(printable, result.notes)],
         "forms": result.forms,
         "blocks": result.blocks,
         "is_random": result.is_random,

@@ -26,8 +26,8 @@ from dlframe.runs.study_journal import StudyJournal, trial_of
 from dlframe.storage.known import is_known, remember
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
-from dlframe.studies.study import FOLDER, Manifest, Study, check_name
-from dlframe.types import ConfigError, TrialRecord, nearest, read_bytes, read_text, say
+from dlframe.studies.study import FOLDER, NAME, Manifest, Study, check_name
+from dlframe.types import ConfigError, TrialRecord, nearest, read_bytes, read_text, say, shortened
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -323,7 +323,7 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     text = json.dumps({key: value for key, value in manifest.facts.items() if key != "plugins"}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     title = stem if stem and len(configs) > 1 else run_directory.title(config)
-    name = chosen.options.name or f"{title}-{digest}"
+    name = chosen.options.name or f"{shortened(title, NAME - 7)}-{digest}"
     check_name(name)
     study = Study.begin(
         Path(config.run.runs) / FOLDER / name,

@@ -23,12 +23,25 @@ from dlframe.statistics.racing import Race, race
 from dlframe.storage.known import STUDIES, is_known, remember
 from dlframe.storage.trials import open_storage
 from dlframe.studies.space import Axis, Space
-from dlframe.types import ConfigError, DataError, DlframeError, Objective, TrialRecord, best_of, nearest, read_text, say
+from dlframe.types import (
+    ConfigError,
+    DataError,
+    DlframeError,
+    Objective,
+    TrialRecord,
+    best_of,
+    nearest,
+    read_text,
+    say,
+    shortened,
+)
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 FOLDER = STUDIES
 MANIFEST = "manifest.json"
 NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+NAME = 100
+"""Most bytes of a name; those of runs and pages are longer."""
 FREE = ("trials", "storage", "generation", "packages")
 """What may change when a study is continued."""
 FIRST_CLAIM = 1_000_000
@@ -458,5 +471,7 @@ def check_name(name: str) -> None:
     Raises:
         ConfigError: It is not.
     """
-    if not re.fullmatch(r"[\w.=+-]{1,100}", name) or set(name) <= {"."}:
+    if not re.fullmatch(r"[\w.=+-]+", name) or set(name) <= {"."}:
         raise ConfigError(f"name: must be letters, digits and . _ = + -. Received: {name!r}.", "name")
+    if shortened(name, NAME) != name:
+        raise ConfigError(f"name: must have at most {NAME} bytes. Received: {len(name.encode()):,}.", "name")

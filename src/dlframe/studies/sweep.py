@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config import load_options
+from dlframe.registry import Place
 from dlframe.runs.study_journal import write_trial
 from dlframe.storage.known import is_known
 from dlframe.studies import driver, grid, options, report
@@ -171,7 +172,7 @@ class Views:
         runs: Folder of the runs.
     """
 
-    runs: str = "runs"
+    runs: Place = "runs"
 
 
 def _status(study: Study) -> int:

@@ -15,10 +15,12 @@ from dlframe.types.errors import (
     TrackingError,
     TrainingError,
     WorkerError,
+    is_printable,
     located,
     nearest,
     normalized,
     printable,
+    shortened,
 )
 from dlframe.types.files import NO_ROOM, no_room, opened, read_bytes, read_text
 from dlframe.types.results import Estimate, Metric, Result, declared
@@ -57,6 +59,7 @@ __all__ = [
     "best_of",
     "check_dataset",
     "declared",
+    "is_printable",
     "located",
     "nearest",
     "no_room",
@@ -66,5 +69,6 @@ __all__ = [
     "read_bytes",
     "read_text",
     "say",
+    "shortened",
     "taken",
 ]

@@ -23,9 +23,15 @@ def say(*lines: str, error: bool = False) -> None:
     shown = Screen.shown if Screen.shown and (stream is Screen.shown.stream or stream.isatty()) else None
     if shown:
         shown.erase()
-    print(*map(printable, lines), sep="\n", file=stream, flush=True)
+    print(*(_encodable(printable(line), stream) for line in lines), sep="\n", file=stream, flush=True)
     if shown:
         shown.redraw()
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Escape the letters that a stream cannot write, such as one of ASCII."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class Screen:
@@ -89,8 +95,7 @@ class Screen:
         return f"\x1b[{rows}F" if rows else ""
 
     def _write(self, text: str) -> None:
-        encoding = self.stream.encoding or "utf-8"
-        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        self.stream.write(_encodable(text, self.stream))
         self.stream.flush()
 
 
