@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -10,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlframe.cli import habits
 from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
-from dlframe.runs.environment import is_main, leave_current_folder
+from dlframe.runs.environment import leave_current_folder
 from dlframe.runs.signals import RunInterrupted
 from dlframe.storage.private import keep_kernels_private
 from dlframe.types import ConfigError, DlframeError, nearest, no_room, printable, say
@@ -22,19 +24,21 @@ FLAGS = {"-h": "help", "--help": "help", "-m": "-m", "--multirun": "-m"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 if a job of a grid failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments is None:  # a process of its own
-            arguments = sys.argv[1:]
             _begin()
-        command, arguments = parse(arguments)
+        command, rest = parse(given)
         if command.trains:
             keep_kernels_private()  # before a plugin imports torch
-        return command.load().main(arguments)
+        return command.load().main(rest)
     except DlframeError as error:
         if os.environ.get("DLFRAME_DEBUG") == "1":
             raise
-        if is_main() or isinstance(error, ConfigError):
-            say(f"error: {error}", error=True)
+        said = str(error)
+        if isinstance(error, ConfigError) and error.key and (command := habits.meant(error.key, given)):
+            said = re.split(" (?:Did you mean|Choose from|See|Try):?", said)[0] + f" Try: {command}"
+        say(f"error: {said}", error=True)
         return 2
     except MemoryError:
         say("error: out of memory. Try smaller data, such as data.size, or a machine with more.", error=True)
@@ -88,7 +92,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     name = rest.pop(0) if rest and "=" not in rest[0] else None
     if name is not None and name not in COMMANDS:
         hint = _as_option(name) or nearest(name, words())
-        raise ConfigError(f"{name!r}: must be key=value or a command.{hint} See: python -m dlframe --help")
+        raise ConfigError(f"{name!r}: must be key=value or a command.{hint} See: python -m dlframe --help", name)
     if "-m" in flags and name == "help":
         rest.append("-m")
     elif "-m" in flags:

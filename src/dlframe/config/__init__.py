@@ -7,14 +7,15 @@ Nothing in a config can name code: a key that no signature has is refused, where
 from __future__ import annotations
 
 import functools
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlframe.config.choices import LISTS, OPTIONS, check_name, folders, names
+from dlframe.config.choices import LISTS, OPTIONS, check_name, file_of, folders, names
 from dlframe.config.compose import assign, compose, resolved
-from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths
+from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths, typed
 from dlframe.config.run_config import Config
 from dlframe.config.validation import check, check_places
 from dlframe.registry import GROUPS, plugins
@@ -66,13 +67,15 @@ def load(overrides: Sequence[str]) -> Config:
         choices["task"] = own
     for group, value in choices.items():
         for name in value if group in LISTS else [value]:
-            if not (name is None and group == "experiment"):
+            if not (group == "experiment" and (name is None or file_of(group, name))):
                 check_name(group, name, names(group))
     locations: dict[str, str] = {}
     try:
-        values = compose(choices, locations)
-        if "plugin_paths" in values:
-            raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
+        values = _values(choices, locations)
+        if (named := values.pop("plugin_paths", None)) and "plugin_paths" not in given:
+            text = shlex.quote(f"plugin_paths={typed(named)}")
+            rule = "code is named on the command line only, never in a file"
+            raise ConfigError(f"plugin_paths: {rule}. If you trust it, type: {text}", "plugin_paths")
         for key, value in assignments_of(given, values):
             assign(values, key, value)
         config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
@@ -85,6 +88,25 @@ def load(overrides: Sequence[str]) -> Config:
     plugins.preload((group, config.values[group]["name"]) for group in GROUPS if group not in LISTS)
     plugins.preload((group, options["name"]) for group in LISTS for options in config.values[group].values())
     return config
+
+
+def _values(choices: dict[str, Any], locations: dict[str, str]) -> dict[str, Any]:
+    """Return the values that are chosen: composed, or those of an experiment that is a whole config, as a run saves it."""
+    from dlframe.config.yaml_files import read
+
+    file = file_of("experiment", choices.get("experiment"))
+    if not file or not _is_whole(read(file)):
+        return compose(choices, locations)
+    values = translated(read(file, locations=locations))
+    values.pop("resume", None)  # how that run began
+    own = {group: name for group, name in choices.items() if group != "experiment"}
+    return values | ({group: compose(own, {}).get(group, {}) for group in own} if own else {})
+
+
+def _is_whole(content: dict[Any, Any]) -> bool:
+    """Return whether a file names a component of each group, and is composed of nothing else."""
+    chosen = (content.get(group) for group in GROUPS if group not in LISTS)
+    return "defaults" not in content and all(isinstance(options, dict) and "name" in options for options in chosen)
 
 
 def _task_of(data: Any) -> str:

@@ -81,7 +81,7 @@ class Trainer:
     """Options of Lightning's Trainer.
 
     Args:
-        accelerator: Kind of device.
+        accelerator: Kind of device; "auto" is a GPU where there is one, else the CPU, and is saved as what it is.
         devices: Number of devices; -1 for all.
         num_nodes: Number of machines.
         strategy: How several devices share the work.
@@ -98,7 +98,7 @@ class Trainer:
             its free memory.
     """
 
-    accelerator: Literal["cpu", "gpu", "tpu"] = "cpu"
+    accelerator: Literal["cpu", "gpu", "tpu", "auto"] = "cpu"
     devices: Annotated[int, Interval(ge=-1)] = 1
     num_nodes: Count = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, known_keys, names, unknown
-from dlframe.config.devices import check_machine
+from dlframe.config.devices import check_machine, gpus_here
 from dlframe.config.run_config import Config
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, Entry
@@ -48,6 +48,8 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             if option not in entry.parameters:
                 raise unknown(f"{group}.{option}", entry.parameters, group)
         checked[group] = entry.check(options, group)
+    if checked["trainer"]["accelerator"] == "auto":
+        checked["trainer"]["accelerator"] = "gpu" if gpus_here() else "cpu"
     _check_no_secret(checked["tracking"]["uri"])
     for group, registry in GROUPS.items():
         if group not in LISTS:

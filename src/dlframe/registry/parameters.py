@@ -68,8 +68,17 @@ class Parameter:
         try:
             return validate(self.annotation, value)
         except ValueError as error:
-            hint = nearest(value, literals(self.annotation)) if isinstance(value, str) else ""
-            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{hint}", key) from None
+            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{self._hint(value)}", key) from None
+
+    def _hint(self, value: Any) -> str:
+        """Return what may be meant by a value of another type."""
+        bare = parts(self.annotation)[0]
+        if isinstance(value, str):
+            words = {"yes": "true", "on": "true", "no": "false", "off": "false"} if bare is bool else {}
+            meant = words.get(value.lower())
+            return f" Did you mean {meant}?" if meant else nearest(value, literals(self.annotation))
+        is_number = isinstance(value, (bool, int, float))
+        return " To have it as text in a file, quote it." if is_number and (bare is str or literals(bare)) else ""
 
 
 @dataclass(frozen=True)

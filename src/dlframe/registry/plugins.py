@@ -139,7 +139,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _add_conf(folder: Path, plugin: str) -> None:
     """Add the presets and experiments of a plugin, with unique names."""
-    for file in sorted(folder.rglob("*.yaml")) if folder not in conf_folders else ():
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix in (".yaml", ".yml")]
+    for file in files if folder not in conf_folders else ():
         group, _, name = file.relative_to(folder).with_suffix("").as_posix().partition("/")
         if group not in (groups := (*REGISTRIES, *CHOICES, *STUDY_CHOICES)) or not name:
             raise RegistrationError(f"{file}: must be in a folder with the name of a group.{nearest(group, groups)}")
