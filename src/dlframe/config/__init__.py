@@ -7,7 +7,6 @@ Nothing in a config can name code: a key that no signature has is refused, where
 from __future__ import annotations
 
 import functools
-import shlex
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from dlframe.config.choices import LISTS, OPTIONS, check_name, file_of, folders, names
 from dlframe.config.compose import assign, compose, resolved
-from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths, typed
+from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths
 from dlframe.config.run_config import Config
 from dlframe.config.validation import check, check_places
 from dlframe.registry import GROUPS, plugins
@@ -72,10 +71,8 @@ def load(overrides: Sequence[str]) -> Config:
     locations: dict[str, str] = {}
     try:
         values = _values(choices, locations)
-        if (named := values.pop("plugin_paths", None)) and "plugin_paths" not in given:
-            text = shlex.quote(f"plugin_paths={typed(named)}")
-            rule = "code is named on the command line only, never in a file"
-            raise ConfigError(f"plugin_paths: {rule}. If you trust it, type: {text}", "plugin_paths")
+        if values.pop("plugin_paths", None) and "plugin_paths" not in given:
+            raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
         for key, value in assignments_of(given, values):
             assign(values, key, value)
         config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))

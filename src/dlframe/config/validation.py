@@ -12,7 +12,7 @@ from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, known_key
 from dlframe.config.devices import check_machine, gpus_here
 from dlframe.config.run_config import Config
 from dlframe.config.settings import settings
-from dlframe.registry import GROUPS, Entry
+from dlframe.registry import CHOICES, GROUPS, Entry
 from dlframe.registry.parameters import place
 from dlframe.storage.known import is_known, sqlite_file, store_uri
 from dlframe.types import ConfigError, nearest, shortened
@@ -32,7 +32,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
         if not isinstance(options := values.get(group, {}), Mapping):
             hint = (
                 f" An entry is chosen in the defaults list: - override /{group}: {options}"
-                if isinstance(options, str) and group in GROUPS
+                if isinstance(options, str) and group in (*GROUPS, *CHOICES)
                 else ""
             )
             raise ConfigError(f"{group}: must hold options. Received: {options!r}.{hint}", group)

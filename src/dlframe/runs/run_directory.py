@@ -144,7 +144,7 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
 
     A resumed run keeps its files.
     """
-    import yaml
+    from dlframe.config.yaml_files import written
 
     git = environment.git_state()
     if git.changes is None:
@@ -163,11 +163,8 @@ def write_beginning(config: Config, dataset: Dataset, folder: Path, journal: Jou
         "files": (places := places_of(config)),
         "seen": b"".join(sample_hashes(dataset.train, spec) if places else ()).hex(),
     }
-    # libyaml's emitter, where PyYAML was built with it, takes a tenth of the time.
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(_lists(config.values), Dumper=dumper, sort_keys=False, allow_unicode=True)
     files = {
-        "config.yaml": text,
+        "config.yaml": written(config.values),
         "overrides.txt": "\n".join(config.overrides),
         "environment.json": json.dumps(environment.describe(git.described), indent=1),
         "data.json": json.dumps(facts, indent=1, ensure_ascii=False),
@@ -471,10 +468,3 @@ def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if isinstance(values, dict) and values:
         return [pair for key, value in values.items() for pair in flat(value, f"{prefix}.{key}" if prefix else key)]
     return [(prefix, values if isinstance(values, (int, float, str)) else json.dumps(values))]
-
-
-def _lists(value: Any) -> Any:
-    """Convert nested tuples to lists, for YAML."""
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -205,7 +206,8 @@ def run(
             say(f"stopped: {len(failed)} trials have failed, {rule}; the last: {failed[-1].failure}", error=True)
     except (KeyboardInterrupt, SystemExit):
         shown.close()
-        say(f"stopped; the same command continues: {study.folder}", error=True)
+        words = [text for text in (*chosen.overrides, *chosen.typed) if command != "-m" or not text.startswith("sampler=")]
+        say(f"stopped; to continue all of it: {shlex.join(['python', '-m', 'dlframe', command, *words])}", error=True)
         raise
     finally:
         shown.close()
