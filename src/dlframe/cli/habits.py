@@ -163,7 +163,7 @@ def _replaced(key: str, value: str) -> list[str]:
         return [word.replace("{}", ours) for word in template.split()]
     if value in (known := VALUES.get(key, {})):
         return [f"{key}={known[value]}"]
-    if key in GROUPS and (name := _spelled(key, value)):
+    if key in GROUPS and re.fullmatch(r"[\w-]+", value) and (name := _spelled(key, value)):
         return [f"{key}={name}"]
     is_network = key == "model" and re.fullmatch(
         r"(resnet|vgg|densenet|mobilenet|efficientnet|vit|convnext|regnet|swin)\w*\d\w*", value
