@@ -53,7 +53,7 @@ MODELS = nearest("?", names("model"))
         ("''", f"'': {WORD}"),
         ("model = cnn", "'model': must be key=value or a command. Try: model=... See: python -m dlframe --help"),
         ("--hlep", f"--hlep: {FLAG} Did you mean '--help'?"),
-        ("--version", f"--version: {FLAG} Choose from: --help, --multirun, -h, -m."),
+        ("--verbose", f"--verbose: {FLAG} Choose from: --help, --multirun, -h, -m."),
         ("--model=cnn", f"--model=cnn: {FLAG} Try: model=cnn"),
         ("test runs/x --checkpoint=last", f"--checkpoint=last: {FLAG} Try: checkpoint=last"),
         ("--epochs 3", f"--epochs: {FLAG} Try: epochs=..."),
@@ -102,7 +102,7 @@ MODELS = nearest("?", names("model"))
         ("show trainer=gpuu", "trainer=gpuu: no such trainer. Did you mean 'gpu'? See: python -m dlframe list trainer"),
         # keys
         ("=3", f"=3: {KEY}"),
-        ("hydra.run.dir=x", "hydra.run.dir: no such option. See: python -m dlframe --help"),
+        ("hydra.run.dir=x", "hydra.run.dir: no such option. Try: python -m dlframe runs=x"),
         ("defaults=x", "defaults: no such option. See: python -m dlframe --help"),
         ("model@x=cnn", "model@x: no such option. Did you mean 'model'? See: python -m dlframe --help"),
         ("seed.x=3", "seed.x: no such option. Did you mean 'seed'? See: python -m dlframe --help"),
@@ -251,7 +251,7 @@ def test_show_of_a_list_s_entry_gives_the_keys_that_one_types(capsys):
 
 @pytest.mark.parametrize(("options", "line"), [
     ("run", "  epochs: int >= 1; default "),
-    ("trainer", "  trainer.accelerator: one of cpu, gpu, tpu; default cpu"),
+    ("trainer", "  trainer.accelerator: one of cpu, gpu, tpu, auto; default cpu"),
     ("checkpoint", "  checkpoint.max_to_keep: int >= 1; default 3"),
 ])  # fmt: skip
 def test_show_of_what_belongs_to_no_group(capsys, options, line):

@@ -8,12 +8,14 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 from tests import forked
 
 from dlframe.cli import main, parse
 from dlframe.cli.commands import COMMANDS, Command
+from dlframe.config import load
 from dlframe.config.settings import option_set, settings
 from dlframe.registry import GROUPS, Count, plugins
 
@@ -139,3 +141,23 @@ def test_a_row_is_all_that_a_command_needs(capsys, monkeypatch):
     assert (
         said("count", "time=5")[2] == "error: time: no such option. Did you mean 'times'? See: python -m dlframe count --help\n"
     )
+
+
+def test_the_config_of_a_command_line_is_printed_and_read_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    overrides = ["model=mlp", "augmentation=[flip]", "run_name=1e3", "trainer=debug"]
+    found = []
+    for line in (["config", *overrides], ["--cfg", "job", *overrides, "--resolve"], [*overrides, "--cfg=job"]):
+        assert main(line) == 0
+        found.append(capsys.readouterr().out)
+    assert len({*found}) == 1
+    Path("mine.yaml").write_text(found[0])
+    assert load(["experiment=mine.yaml"]).values == load(overrides).values
+    assert not Path("runs").exists()
+    assert main(["--cfg", "hydra"]) == 2
+    assert capsys.readouterr().err == "error: --cfg: must be job. Try: python -m dlframe config\n"
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dlframe ")

@@ -210,11 +210,33 @@ def test_text_is_taken_as_it_stands(text):
             load([f"run_name={text}"])
     else:
         assert load([f"run_name={text}"]).run.run_name == text
-        assert load([f"run_name={text}", f"runs={text}"]).run.runs == text
+        assert text == "~" or load([f"run_name={text}", f"runs={text}"]).run.runs == text
 
 
 def test_quotes_around_a_text_are_taken_off():
     assert load(["run_name='a,b'"]).run.run_name == load(['run_name="a,b"']).run.run_name == "a,b"
+
+
+# --- paths
+
+
+def test_a_path_has_one_form(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    conf("experiment/x.yaml", "runs: runs/\n")
+    assert load(["experiment=x"]).run.runs == "runs"
+    config = load(["runs=~/here/", "data=series", "data.path=~/a.csv/", "plugin_paths=[]", "resume=./auto"])
+    assert (config.run.runs, config.values["data"]["path"], config.run.resume) == ("/home/me/here", "/home/me/a.csv", "./auto")
+    assert load_options("test", Options, ["checkpoint=~/x"]).checkpoint == "/home/me/x"
+    assert load(["runs=./~x"]).run.runs == "./~x"
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"), [("x" * 256, "a path of at most"), ("a/" * 3000, "a path"), ("~nobody_here/x", "there is no user")]
+)
+@pytest.mark.parametrize("key", ["runs", "data.path", "resume"])
+def test_a_path_that_no_system_has_is_refused(path, rule, key):
+    with pytest.raises(ConfigError, match=rf"^{key}: must be .*{rule}"):
+        load(["data=series", f"{key}={path}"])
 
 
 # --- what is saved, and what is asked of a verb

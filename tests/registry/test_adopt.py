@@ -250,7 +250,7 @@ def test_a_base_that_is_no_class_of_a_file_is_refused(package, read, text):
         (
             'optimizers.adopt("lion", "timm.optim:Lion", lr=1e-3)',
             "{where}: 'lr' must be a type, or Option(type, meaning, default=...): '0.001' is not int, float, str, bool, "
-            "Literal, Annotated or a list of these",
+            "Path, Literal, Enum, Annotated or a list of these",
         ),
         (
             'optimizers.adopt("lion", "timm.optim:Lion", lr=Option(Positive, default=0))',

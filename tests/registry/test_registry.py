@@ -194,7 +194,7 @@ def test_an_imported_object_reads_as_its_source(read):
         (
             model("width: dict = 1"),
             "model 'net': parameter 'width' cannot be read from the source: "
-            "'dict' is not int, float, str, bool, Literal, Annotated or a list of these ({where})",
+            "'dict' is not int, float, str, bool, Path, Literal, Enum, Annotated or a list of these ({where})",
         ),
         (
             model("width: int = max(1, 2)"),
@@ -226,7 +226,7 @@ def test_an_imported_object_reads_as_its_source(read):
         (
             model("sizes: tuple[()] = ()"),
             "model 'net': parameter 'sizes' cannot be read from the source: "
-            "'tuple[()]' is not int, float, str, bool, Literal, Annotated or a list of these ({where})",
+            "'tuple[()]' is not int, float, str, bool, Path, Literal, Enum, Annotated or a list of these ({where})",
         ),
         (
             'NAME = "net"\n@models.register(NAME)\ndef net(spec):\n    """A net."""\n',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from dlframe.registry.plugins import FOLDERS, PACKAGE
 from dlframe.types import RegistrationError
 
 HEAD = """from __future__ import annotations
-import dataclasses, typing
+import dataclasses, enum, typing
 import dlframe.registry
 import dlframe.registry as registry
 from dataclasses import dataclass, field
@@ -122,6 +123,9 @@ WIDTH: int = 64
 RATES = (0.1, 2 * WIDTH)
 Kind = Literal["a", "b"]
 Small = Annotated[int, Ge(1)]
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = 2
 """
 
 
@@ -147,11 +151,16 @@ Small = Annotated[int, Ge(1)]
         ("x: Kind = 'a'", ("one of a, b", "a")),
         ("x: Small = 1", ("int >= 1", 1)),
         ("x: 'Small | None' = None", ("int >= 1 or null", None)),
+        ("x: Path = Path('a/b/')", ("path", "a/b")),
+        ("x: Path | None = None", ("path or null", None)),
+        ("x: list[Path] = ()", ("list of path", [])),
+        ("x: Color = Color.RED", ("one of RED, BLUE", "RED")),
+        ("x: Optional[Color] = None", ("one of RED, BLUE or null", None)),
     ],
     ids=lambda text: text if isinstance(text, str) else "",
 )
 def test_an_option_is_read(option, expected, read):
-    head = "TOP: float = 10\nfrom .constants import Kind, RATES, Small, WIDTH\n"
+    head = "TOP: float = 10\nfrom .constants import Color, Kind, RATES, Small, WIDTH\n"
     found = read(f'{head}@models.register("net")\ndef net(spec, *, {option}):\n    """A net."""', constants=CONSTANTS)
     assert found == {"net": {"x": expected}}
     assert type(found["net"]["x"][1]) is type(expected[1])
@@ -186,9 +195,9 @@ def test_an_option_is_read(option, expected, read):
         ),
         (
             "",
-            "x: Path = 'a'",
-            "cannot be read from the source: 'Path' is not int, float, str, bool, Literal, Annotated or a list of these "
-            "(of a path, write str)",
+            "x: PurePath = 'a'",
+            "cannot be read from the source: 'PurePath' is not int, float, str, bool, Path, Literal, Enum, Annotated or a list "
+            "of these",
         ),
         ("", "name: str = 'a'", "cannot be an option; choose another name"),
         ("", "_x: str = 'a'", "cannot be an option; choose another name"),
@@ -347,3 +356,33 @@ def test_files_of_dlframe_are_read_alike_in_brief(file):
         return [f"{registry.group} {entry!r}" for registry, entry in read_source(file, brief=brief)]
 
     assert read(brief=True) == read(brief=False)
+
+
+CONVERTED = """
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = 2
+
+@models.register("converted")
+def converted(spec, *, path: Path = Path("~/a"), also: list[Path] = (), color: Color = Color.RED, other: Color | None = None):
+    '''A path and a member.'''
+    return path, also, color, other
+"""
+
+
+def test_a_path_and_a_member_of_an_enum_arrive_as_such(read, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    read(CONVERTED)
+    spec = importlib.util.spec_from_file_location("converted_plugin", read.path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        red, blue = module.Color
+        assert models.build({"name": "converted"}, spec=0) == (Path("/home/me/a"), [], red, None)
+        chosen = {"name": "converted", "path": "b/", "also": ["~/c"], "other": "BLUE"}
+        assert models.get("converted").check(chosen) == {"path": "b", "also": ["/home/me/c"], "color": "RED", "other": "BLUE"}
+        assert models.build(chosen, spec=0) == (Path("b"), [Path("/home/me/c")], red, blue)
+    finally:
+        models.entries.pop("converted", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -133,3 +134,30 @@ def test_versions_are_those_that_were_imported(monkeypatch):
     before["torch"] = "0"
     monkeypatch.setattr(environment.importlib.metadata, "version", lambda name: "9")
     assert environment.versions()["torch"] not in ("0", "9")
+
+
+LAUNCHERS = ("WORLD_SIZE", "MASTER_ADDR", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+
+
+@pytest.mark.parametrize(
+    ("variables", "rank"),
+    [
+        ({}, "0"),
+        ({"RANK": "1"}, "0"),  # left over from another program
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}, "0"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, "1"),
+        ({"MASTER_ADDR": "a", "NODE_RANK": "2"}, "2"),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, "3"),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}, "0"),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "MASTER_ADDR": "a"}, "3"),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, "0"),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "bash"}, "0"),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "WORLD_SIZE": "4", "RANK": "0"}, "0"),  # torchrun below srun
+    ],
+)
+def test_each_process_of_a_launcher_knows_its_rank(variables, rank, monkeypatch):
+    for name in (*LAUNCHERS, *(name for name in os.environ if name.startswith("SLURM_"))):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (environment.rank(), environment.is_main()) == (rank, rank == "0")

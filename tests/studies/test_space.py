@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from dlframe.cli import main
 from dlframe.config import load
 from dlframe.studies.space import space_of
 from dlframe.types import ConfigError
@@ -88,3 +92,26 @@ def test_of_a_pattern_only_what_fits_is_taken_and_the_rest_is_named(capsys):
 def test_what_is_no_grid_is_refused(override, message):
     with pytest.raises(ConfigError, match=message):
         cells(override)
+
+
+def test_ctrl_c_shows_what_has_finished_and_how_all_of_it_goes_on(monkeypatch, capsys):
+    trained: list[int] = []
+
+    def train(config, **options):
+        trained.append(config.run.seed)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return original(config, **options)
+
+    original = importlib.import_module("dlframe.jobs.train").run
+    monkeypatch.setattr("dlframe.jobs.train.run", train)
+    monkeypatch.setattr("dlframe.plots.save", lambda figure, path: path.write_bytes(b""))
+    arguments = ["-m", "model=mlp", "seed=0,1,2", "epochs=1", "trainer=debug", "tracking=none"]
+    assert main(arguments) == 130
+    said = capsys.readouterr()
+    assert f"stopped; to continue all of it: python -m dlframe {shlex.join(arguments)}" in said.err
+    assert "resume=auto" not in said.err
+    assert re.search(r"^seed=0 .*accuracy", said.out, re.MULTILINE) or re.search(r"^\s*seed=0\s", said.out, re.MULTILINE)
+    monkeypatch.setattr("dlframe.jobs.train.run", original)
+    assert main(arguments) == 0
+    assert len([*Path("runs").glob("*-000?")]) == 3

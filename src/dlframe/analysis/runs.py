@@ -13,7 +13,7 @@ from dlframe.config.yaml_files import read as read_yaml
 from dlframe.runs.recorder import read_metadata
 from dlframe.runs.resume import UNCOUNTED
 from dlframe.runs.run_directory import RESULT, flat, read_file, read_result
-from dlframe.types import ConfigError, DataError, Result, nearest, printable
+from dlframe.types import ConfigError, DataError, Result, is_printable, nearest, printable
 
 UNCOMPARED = {*UNCOUNTED, "seed"}
 """Options in which the runs of one model may differ."""
@@ -90,7 +90,7 @@ def read_run(folder: Path) -> Run:
         options = dict(flat(read_yaml(folder / "config.yaml", inside=folder)))
         facts = json.loads(read_file(folder, "data.json"))
         data, fingerprint, train = facts["name"], facts["fingerprint"], int(facts.get("train", 0))
-        if not all(isinstance(text, str) and text.isprintable() for text in (data, fingerprint)):
+        if not all(is_printable(text) for text in (data, fingerprint)):
             raise ValueError("invalid names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: is damaged: {' '.join(str(error).split())[:200]}") from None

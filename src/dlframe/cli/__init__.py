@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlframe.cli import habits
 from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
-from dlframe.runs.environment import is_main, leave_current_folder
+from dlframe.runs.environment import is_main, leave_current_folder, rank, versions
 from dlframe.runs.signals import RunInterrupted
 from dlframe.storage.private import keep_kernels_private
 from dlframe.types import ConfigError, DlframeError, command_line, nearest, no_room, printable, say
@@ -21,19 +23,26 @@ FLAGS = {"-h": "help", "--help": "help", "-m": "-m", "--multirun": "-m"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 if a job of a grid failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else arguments
+    trains = True
     try:
+        if [*given] == ["--version"]:
+            say(f"dlframe {versions()['dlframe'] or 'from source'}")
+            return 0
         if arguments is None:  # a process of its own
-            arguments = sys.argv[1:]
             _begin()
-        command, arguments = parse(arguments)
-        if command.trains:
+        command, rest = parse(given)
+        trains = command.trains
+        if trains:
             keep_kernels_private()  # before a plugin imports torch
-        return command.load().main(arguments)
+        return command.load().main(rest)
     except DlframeError as error:
         if os.environ.get("DLFRAME_DEBUG") == "1":
             raise
-        if is_main() or isinstance(error, ConfigError):
-            say(f"error: {error}", error=True)
+        said = str(error)
+        if trains and isinstance(error, ConfigError) and error.key and (other := habits.meant(error.key, given)):
+            said = re.split(" (?:Did you mean|Choose from|See|Try):?", said)[0] + f" Try: {other}"
+        say(f"error: {said}" if is_main() else f"error: process {rank()}: {said}", error=True)
         return 2
     except MemoryError:
         say("error: out of memory. Try smaller data, such as data.size, or a machine with more.", error=True)
@@ -79,14 +88,16 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:
         Path.cwd()
     except FileNotFoundError:
         raise ConfigError("the current folder has been removed. Try: cd ..") from None
+    arguments = _as_command(arguments)
     flags = {FLAGS[argument] for argument in arguments if argument in FLAGS}
     rest = [argument for argument in arguments if argument not in FLAGS]
     for word in rest:
         _check_word(word)
+    rest = [os.path.expanduser(word) if word.startswith("~/") else word for word in rest]  # in quotes no shell does
     name = rest.pop(0) if rest and "=" not in rest[0] else None
     if name is not None and name not in COMMANDS:
         hint = _as_option(name) or nearest(name, words())
-        raise ConfigError(f"{name!r}: must be key=value or a command.{hint} See: python -m dlframe --help")
+        raise ConfigError(f"{name!r}: must be key=value or a command.{hint} See: python -m dlframe --help", name)
     if "-m" in flags and name == "help":
         rest.append("-m")
     elif "-m" in flags:
@@ -101,6 +112,19 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:
         if word in COMMANDS:
             raise ConfigError(f"{word}: a command comes first. See: {command_line(word, '--help')}")
     return command, rest
+
+
+def _as_command(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the command that Hydra's `--cfg job` stands for; what `--resolve` asks for is always done."""
+    rest = [word for word in arguments if word not in ("--resolve", "--cfg=job")]
+    if "--cfg" in rest:
+        place = rest.index("--cfg")
+        if rest[place + 1 : place + 2] != ["job"]:
+            raise ConfigError("--cfg: must be job. Try: python -m dlframe config")
+        del rest[place : place + 2]
+    elif "--cfg=job" not in arguments:
+        return [*arguments]
+    return ["config", *rest]
 
 
 def _check_word(word: str) -> None:

@@ -75,6 +75,13 @@ COMMANDS = {
             "dlframe.jobs.verify_resume",
             trains=True,
         ),
+        Command(
+            "config",
+            "[KEY=VALUE ...]",
+            "print the composed config as YAML",
+            "dlframe.inspection.config",
+            trains=True,
+        ),
         Command("list", "[GROUP ...]", "list components and their origin", "dlframe.inspection.listing"),
         Command("show", "GROUP=NAME", "show the options of a component: type, range, default", "dlframe.inspection.show"),
         Command("ui", "[KEY=VALUE ...]", "serve the MLflow pages of the runs in this directory", "dlframe.tracking.ui"),

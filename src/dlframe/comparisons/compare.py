@@ -16,7 +16,7 @@ from dlframe.comparisons import tables
 from dlframe.comparisons.presentation import datasets, files, page, table
 from dlframe.comparisons.presentation.words import heading
 from dlframe.comparisons.sources import gather, split, train
-from dlframe.registry import Positive
+from dlframe.registry import Place, Positive
 from dlframe.runs.run_directory import FIGURES, REPORT, check_links
 from dlframe.types import ConfigError, DlframeError, command_line, say
 
@@ -50,7 +50,7 @@ class Options:
     over: Literal["both", "seeds", "examples"] = "both"
     design: Literal["auto", "nested", "crossed"] = "auto"
     detect: Positive | None = None
-    out: str = ""
+    out: Place = ""
 
 
 def main(arguments: Sequence[str]) -> int:

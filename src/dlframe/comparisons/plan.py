@@ -15,7 +15,7 @@ from dlframe.analysis.comparison import Comparison, Row, compare
 from dlframe.analysis.runs import Run, models_of
 from dlframe.comparisons.presentation.words import POWER, about, heading, of_shown, parts_text, size
 from dlframe.comparisons.sources import gather, split
-from dlframe.registry import Positive
+from dlframe.registry import Place, Positive
 from dlframe.statistics.comparison import planning
 from dlframe.statistics.comparison.differences import Parts
 from dlframe.types import ConfigError, say
@@ -47,7 +47,7 @@ class Options:
     detect: Positive | None = None
     seeds: Annotated[int, Interval(ge=2, le=1000)] = 3
     metrics: tuple[str, ...] = ()
-    out: str = ""
+    out: Place = ""
 
 
 def main(arguments: Sequence[str]) -> int:

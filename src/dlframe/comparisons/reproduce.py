@@ -16,10 +16,11 @@ from dlframe.analysis.comparison import compare
 from dlframe.analysis.runs import Model, Run, read_run
 from dlframe.comparisons.presentation.words import bounds, size
 from dlframe.config import Config, load_options, load_saved
+from dlframe.registry import Place
 from dlframe.runs import environment
 from dlframe.runs.recorder import BEST
 from dlframe.runs.run_directory import changed_code, new_folder, read_data, read_file
-from dlframe.types import ConfigError, DataError, DlframeError, say
+from dlframe.types import ConfigError, DataError, DlframeError, say, shortened
 
 __all__ = ["Options", "main"]
 
@@ -37,7 +38,7 @@ class Options:
     """
 
     plugin_paths: tuple[str, ...] = ()
-    runs: str = "runs"
+    runs: Place = "runs"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError("reproduce: requires one run directory. Try: python -m dlframe reproduce runs/...")
     before = read_run(Path(places[0]))
     config = read_data(before.folder).located(load_saved(before.folder / "config.yaml", options.plugin_paths))
-    name = f"{before.folder.name}-again"[:100]
+    name = shortened(f"{before.folder.name}-again", 100)
     config = config.changed(runs=options.runs, resume="none", run_name=name, tracking={"uri": "none"})
     for line in differences(before.folder, config):
         say(f"note: {line}", error=True)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dlframe.config.choices import LISTS, OPTIONS, check_name, folders, names
+from dlframe.config.choices import LISTS, OPTIONS, check_name, file_of, folders, names
 from dlframe.config.compose import assign, compose, resolved, without_options_of_others
 from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths
 from dlframe.config.run_config import EXPERIMENT_VARIABLE, Config
@@ -70,15 +70,16 @@ def load(overrides: Sequence[str]) -> Config:
         choices["task"] = own
     for group, value in choices.items():
         for name in value if group in LISTS else [value]:
-            if not (name is None and group == "experiment"):
+            if not (group == "experiment" and (name is None or file_of(group, name))):
                 check_name(group, name, names(group))
     locations: dict[str, str] = {}
     try:
         named = given.get("resume") if not {"task", "experiment"} & given.keys() else None
-        values = _of_run(named, choices, locations) or compose(choices, locations)
-        if "plugin_paths" in values:
+        whole = _whole_file(choices)
+        values = _of_run(named, choices, locations) or _values(whole, choices, locations)
+        if values.pop("plugin_paths", None) and "plugin_paths" not in given:
             raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
-        notes = without_options_of_others(values, choices, locations, given)
+        notes = () if whole else without_options_of_others(values, choices, locations, given)
         if _is_fitted_at_once(values) and "/task/" in locations.get("epochs", "/task/"):
             values["epochs"] = 1  # a further one would only score the same again
         for key, value in assignments_of(given, values):
@@ -120,6 +121,32 @@ def _of_run(resume: Any, choices: Mapping[str, Any], locations: dict[str, str]) 
         if not is_same:
             values[group] = typed.get(group, {})
     return values
+
+
+def _whole_file(choices: Mapping[str, Any]) -> Path | None:
+    """Return the file of an experiment that is a whole config, as a run saves it; None for another one."""
+    from dlframe.config.yaml_files import read
+
+    file = file_of("experiment", choices.get("experiment"))
+    return file if file and _is_whole(read(file)) else None
+
+
+def _values(file: Path | None, choices: dict[str, Any], locations: dict[str, str]) -> dict[str, Any]:
+    """Return the values that are chosen: composed, or those of an experiment that is a whole config."""
+    from dlframe.config.yaml_files import read
+
+    if not file:
+        return compose(choices, locations)
+    values = translated(read(file, locations=locations))
+    values.pop("resume", None)  # how that run began
+    own = {group: name for group, name in choices.items() if group != "experiment"}
+    return values | ({group: compose(own, {}).get(group, {}) for group in own} if own else {})
+
+
+def _is_whole(content: dict[Any, Any]) -> bool:
+    """Return whether a file names a component of each group, and is composed of nothing else."""
+    chosen = (content.get(group) for group in GROUPS if group not in LISTS)
+    return "defaults" not in content and all(isinstance(options, dict) and "name" in options for options in chosen)
 
 
 def _task_of(data: Any) -> str:

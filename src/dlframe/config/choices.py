@@ -19,6 +19,19 @@ NESTED = (*GROUPS, *OPTIONS, "networks")
 """Keys that hold options."""
 
 
+SUFFIXES = (".yaml", ".yml")
+
+
+def file_of(group: str, name: Any) -> Path | None:
+    """Return the YAML file of a choice: by its name, or for an experiment by its path; None without one."""
+    if not isinstance(name, str):
+        return None
+    if found := names(group, files_only=True).get(name):
+        return Path(found)
+    path = Path(name).expanduser() if name.startswith("~/") else Path(name)
+    return path if group == "experiment" and path.suffix in SUFFIXES and path.is_file() else None
+
+
 def folders() -> list[Path]:
     """Folders of YAML files in the order that decides between two of a name: the user's, those of plugins, the packaged one."""
     local, packaged = Path("conf"), plugins.PACKAGED_CONF
@@ -30,7 +43,9 @@ def names(group: str, *, files_only: bool = False) -> dict[str, str]:
     """The choices of a group: name -> where it comes from; of its YAML files only, or of its entries too."""
     found = {}
     for folder in reversed(folders()):
-        found |= {path.stem: str(path) for path in sorted((folder / group).glob("*.yaml")) if path.is_file()}
+        for path in sorted((folder / group).rglob("*")):
+            if path.suffix in SUFFIXES and path.is_file():
+                found[path.relative_to(folder / group).as_posix().removesuffix(path.suffix)] = str(path)
     if files_only:
         return found
     if group == "task":  # a preset comes before a class of its name

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, folders, names
+from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, file_of, folders, names
 from dlframe.config.overrides import chosen_names
 from dlframe.config.settings import settings
 from dlframe.registry import CHOICES, GROUPS, Registry
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MOST = 64
 """Composed configs that are kept: Hydra takes a hundred times as long as copying one."""
+
+TYPED = "file-that-was-typed"
+"""Name in Hydra of an experiment that was typed by the path of its file."""
 
 _composed: OrderedDict[Any, tuple[dict[str, Any], dict[str, str]]] = OrderedDict()
 """The configs composed last, by all that they depend on."""
@@ -41,7 +44,8 @@ def compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, 
     Raises:
         ConfigError: A file cannot be read, or a defaults list names what does not exist.
     """
-    written = stamps(path for folder in folders() for path in below(folder))
+    typed = file_of("experiment", choices.get("experiment"))
+    written = stamps([*(path for folder in folders() for path in below(folder)), *([str(typed)] if typed else [])])
     entries = tuple((group, *registry.entries) for group, registry in GROUPS.items())
     key = repr(sorted(choices.items())), written, entries
     if written is None or key not in _composed:
@@ -77,7 +81,15 @@ def _compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str,
     plugins.register(yaml_files.SearchPath)
     yaml_files.SearchPath.folders = folders()
     yaml_files.YamlFolder.locations = locations
-    overrides = [f"{group}={_quoted(value)}" for group, value in choices.items() if group not in LISTS]
+    yaml_files.YamlFolder.typed = {}
+    if (name := choices.get("experiment")) not in names("experiment") and (file := file_of("experiment", name)):
+        choices = {**choices, "experiment": TYPED}
+        yaml_files.YamlFolder.typed = {f"experiment/{TYPED}": file}
+    overrides = [
+        "~experiment" if group == "experiment" and value is None else f"{group}={_quoted(value)}"
+        for group, value in choices.items()
+        if group not in LISTS
+    ]
     GlobalHydra.instance().clear()
     try:
         with warnings.catch_warnings(), initialize_config_dir(config_dir=str(folders()[-1]), version_base="1.3"):
@@ -92,7 +104,11 @@ def _compose(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str,
     except RecursionError:
         raise ConfigError("conf: a defaults list leads back to its own file.") from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if (absent := re.match(r"Could not override '(\w+)'", str(error))) and absent[1] in choices:
+        absent = re.search(r"Could not override '(\w+)'", str(error))
+        if absent and absent[1] in LISTS:
+            rule = "components of which there may be several are no part of a defaults list"
+            raise ConfigError(f"conf: override /{absent[1]}: {rule}. Write: {absent[1]}: [NAME]", absent[1]) from None
+        if absent and absent[1] in choices:
             file = next(folder / "config.yaml" for folder in folders() if (folder / "config.yaml").is_file())
             raise ConfigError(f"{file}: its defaults list has no '{absent[1]}'. Add: - {absent[1]}: null") from None
         raise ConfigError(f"conf: {' '.join(str(error).split())}") from None

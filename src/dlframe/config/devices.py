@@ -24,6 +24,12 @@ def check_machine(trainer: Trainer) -> None:
             f"Try: trainer=ddp trainer.devices={size}",
             "trainer.devices",
         )
+    if (tasks := slurm_tasks()) > 1 and not size and trainer.devices == trainer.num_nodes == 1:
+        raise ConfigError(
+            f"trainer.devices: srun started {tasks} processes (SLURM_STEP_NUM_TASKS), and this run takes one. "
+            f"Try: srun --ntasks=1, or trainer=ddp trainer.devices={tasks}",
+            "trainer.devices",
+        )
     if not size and "MASTER_ADDR" not in os.environ:
         for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
             if (rank := os.environ.get(name, "0")) != "0":
@@ -52,6 +58,14 @@ def check_machine(trainer: Trainer) -> None:
             f"trainer.num_nodes: {trainer.num_nodes} machines need MASTER_ADDR, MASTER_PORT and NODE_RANK on each. "
             "Try: torchrun --nnodes=... -m dlframe ..."
         )
+
+
+def slurm_tasks() -> int:
+    """Return how many processes srun has started together, this one included; 1 without it, and in an interactive shell."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive") or "SLURM_PTY_PORT" in os.environ:
+        return 1
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    return int(tasks) if tasks.isdecimal() else 1
 
 
 def gpus_here() -> int:

@@ -11,13 +11,14 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from dlframe.config.choices import LISTS, NESTED, OPTIONS, known_keys, names, unknown
 from dlframe.config.settings import option_set, settings
 from dlframe.registry import CHOICES, GROUPS, Entry
 from dlframe.registry.parameters import Parameter, is_union, parts
-from dlframe.types import ConfigError, command_line
+from dlframe.types import ConfigError, command_line, is_printable
 
 T = TypeVar("T")
 
@@ -94,7 +95,9 @@ def is_text(annotation: Any) -> bool:
     bare = parts(annotation)[0]
     if is_union(bare):
         return all(map(is_text, typing.get_args(bare)))
-    return bare is str or (typing.get_origin(bare) is Literal and all(isinstance(v, str) for v in typing.get_args(bare)))
+    return bare in (str, Path) or (
+        typing.get_origin(bare) is Literal and all(isinstance(v, str) for v in typing.get_args(bare))
+    )
 
 
 def value_of(key: str, raw: str, parameters: Iterable[Parameter]) -> Any:
@@ -254,7 +257,7 @@ def given_keys(overrides: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"{text}: must be key=value. See: python -m dlframe train --help")
         if key.split(".")[0] not in (NESTED if "." in key else known_keys()):
             raise unknown(key, known_keys())
-        if re.search(r"[\x00-\x1f\x7f-\x9f]", raw):
+        if not is_printable(raw):
             raise ConfigError(f"{key}: must hold no control characters. Received: {raw!r}.", key)
         given[key] = raw
     return given

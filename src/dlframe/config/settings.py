@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from dlframe.registry import Count, Entry, Natural, NonNegative, Positive, Registry
+from dlframe.registry import Count, Entry, Natural, NonNegative, Place, Positive, Registry
 
 settings = Registry("settings", reserved=())
 
@@ -74,12 +74,12 @@ class Run:
     log_every_n_steps: Count = 50
     run_name: str = ""
     experiment_name: str = ""
-    runs: str = "runs"
-    plugin_paths: tuple[str, ...] = ()
-    resume: str = "none"
+    runs: Place = "runs"
+    plugin_paths: tuple[Place, ...] = ()
+    resume: Place = "none"
     changed_code: Literal["refuse", "accept"] = "refuse"
     dry_run: bool = False
-    initial_checkpoint: str = ""
+    initial_checkpoint: Place = ""
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"
 
@@ -90,7 +90,7 @@ class Trainer:
     """Options of Lightning's Trainer.
 
     Args:
-        accelerator: Kind of device.
+        accelerator: Kind of device; "auto" is a GPU where there is one, else the CPU, and is saved as what it is.
         devices: Number of devices; -1 for all.
         num_nodes: Number of machines.
         strategy: How several devices share the work.
@@ -110,7 +110,7 @@ class Trainer:
             its free memory.
     """
 
-    accelerator: Literal["cpu", "gpu", "tpu"] = "cpu"
+    accelerator: Literal["cpu", "gpu", "tpu", "auto"] = "cpu"
     devices: Annotated[int, Interval(ge=-1)] = 1
     num_nodes: Count = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"

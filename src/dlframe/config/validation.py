@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, known_keys, names, unknown
-from dlframe.config.devices import check_machine
+from dlframe.config.devices import check_machine, gpus_here
 from dlframe.config.run_config import Config
 from dlframe.config.settings import settings
-from dlframe.registry import GROUPS, Entry
+from dlframe.registry import CHOICES, GROUPS, Entry
+from dlframe.registry.parameters import place
 from dlframe.storage.known import is_known, sqlite_file, store_uri
-from dlframe.types import ConfigError, command_line, nearest
+from dlframe.types import ConfigError, command_line, nearest, shortened
 
 
 def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
@@ -30,7 +31,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
         if not isinstance(options := values.get(group, {}), Mapping):
             hint = (
                 f" An entry is chosen in the defaults list: - override /{group}: {options}"
-                if isinstance(options, str) and group in GROUPS
+                if isinstance(options, str) and group in (*GROUPS, *CHOICES)
                 else ""
             )
             raise ConfigError(f"{group}: must hold options. Received: {options!r}.{hint}", group)
@@ -47,6 +48,8 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
                 raise unknown(f"{group}.{option}", entry.parameters, group)
         checked[group] = entry.check(options, group)
     check_no_secret(checked["tracking"]["uri"])
+    if checked["trainer"]["accelerator"] == "auto":
+        checked["trainer"]["accelerator"] = "gpu" if gpus_here() else "cpu"
     for group, registry in GROUPS.items():
         if group not in LISTS:
             entry = registry.get(values[group]["name"])
@@ -69,9 +72,21 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
             entry = registry.get(options["name"])
             checked[group][name] = {"name": entry.name} | entry.check(options, f"{group}.{name}")
     checked["networks"] = _networks(values.get("networks", {}), checked)
+    data = checked["data"]
+    for option in GROUPS["data"].get(data["name"]).facts["files"]:
+        if isinstance(data.get(option), str):
+            data[option] = _place(f"data.{option}", data[option])
     config = Config(checked, overrides)
     _fits(config)
     return config
+
+
+def _place(key: str, path: str) -> str:
+    """Return a path in the one form in which configs have it, see `place`."""
+    try:
+        return place(path)
+    except ValueError as error:
+        raise ConfigError(f"{key}: must be {error}. Received: {shortened(path, 100)!r}.", key) from None
 
 
 def _not_chosen(group: str, values: Mapping[str, Any]) -> ConfigError:

@@ -6,7 +6,7 @@ Hydra reads the folders of a config through `YamlFolder`, the user's before the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +18,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dlframe.config.choices import SUFFIXES
 from dlframe.registry import GROUPS
-from dlframe.types import ConfigError, printable, read_text
+from dlframe.types import ConfigError, is_printable, printable, read_text
 
 WHOLE = ("", "experiment", "task")
 """Groups whose files speak of the whole config, whether or not they say `# @package _global_`."""
@@ -53,10 +54,12 @@ def read(file: Path, package: str = "", locations: dict[str, str] | None = None,
     """
     locations = {} if locations is None else locations
     try:
-        if (root := yaml.compose(text := _text(file, inside), Loader=_Loader)) is None:
+        loader = _Loader(_text(file, inside))
+        if (root := loader.get_single_node()) is None:
             return {}
         if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(f"{file}: must hold keys with values. Received: a {root.id}.")
+            kind = "sequence" if isinstance(root, yaml.SequenceNode) else "scalar"
+            raise ConfigError(f"{file}: must hold keys with values. Received: a {kind}.")
         for key, node in _scalars(root, package):
             if fault := _fault(node, "defaults" in key.split(".")):
                 raise ConfigError(f"{file}:{node.start_mark.line + 1}: {key}: {fault}")
@@ -70,7 +73,7 @@ def read(file: Path, package: str = "", locations: dict[str, str] | None = None,
                 raise ConfigError(f"{place}: {key}: how Hydra itself runs is not for a config to say.")
             if not chosen or chosen[1] or key not in locations:
                 locations[key] = place
-        content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        content = OmegaConf.to_container(OmegaConf.create(loader.construct_document(root)), resolve=False)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: must be UTF-8. Received: byte {error.object[error.start]:#04x}.") from None
     except yaml.MarkedYAMLError as error:
@@ -90,12 +93,65 @@ def _text(file: Path, inside: Path | None = None, errors: str = "strict") -> str
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads no aliases: by them a few lines can stand for gigabytes."""
+    """Reads plain values as the command line does: no base 60, no octal numbers, no yes and no.
+
+    It reads no aliases: by them a few lines can stand for gigabytes.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"found duplicate key {key.value}", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="an alias (*) must be written out", problem_mark=self.peek_event().start_mark)
         return super().compose_node(parent, index)
+
+
+INTEGER = r"(?:0|[1-9](?:_?\d)*)"
+DIGITS = r"\d(?:_?\d)*"
+POINT = rf"(?:{INTEGER}\.(?:{DIGITS})?|\.{DIGITS})"
+PLAIN = {
+    "null": r"~|[nN][uU][lL][lL]|",
+    "bool": r"[tT][rR][uU][eE]|[fF][aA][lL][sS][eE]",
+    "int": rf"[+-]?{INTEGER}",
+    "float": rf"[+-]?(?:{POINT}|(?:{INTEGER}|{POINT})[eE][+-]?{DIGITS}|[iI][nN][fF]|[nN][aA][nN])",
+    "merge": "<<",
+}
+"""Plain values that are no text, as in Hydra's grammar of the command line."""
+for tag, pattern in PLAIN.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), None)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(node.value))
+
+
+_Fastest: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml's, where PyYAML was built with it, takes a tenth of the time."""
+
+
+class _Dumper(_Fastest):
+    """Quotes texts that `read` would take for something else."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{PLAIN['float']})$"), None)
+
+
+def written(values: Mapping[str, Any]) -> str:
+    """Return a config as YAML, which `read` reads again."""
+    return yaml.dump(_lists(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _lists(value: Any) -> Any:
+    """Convert nested tuples to lists."""
+    if isinstance(value, Mapping):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _walk(node: yaml.Node, key: str) -> Iterator[tuple[str, yaml.Node]]:
@@ -128,7 +184,7 @@ def _fault(node: yaml.ScalarNode, in_defaults: bool) -> str:
     """Why a name or a value is refused; nothing where it is not."""
     if len(node.value) > LONGEST:
         return f"must have at most {LONGEST:,} characters. Received: {len(node.value):,}."
-    if printable(node.value) != node.value:
+    if not is_printable(node.value):
         return f"must hold no control characters. Received: {node.value!r}."
     if "${" in REFERENCE.sub("", node.value):
         return f"a reference may name another option only. Received: {node.value!r}."
@@ -146,6 +202,8 @@ class YamlFolder(ConfigSource):
 
     locations: ClassVar[dict[str, str]] = {}
     """Where the keys of the config that is being composed are set."""
+    typed: ClassVar[dict[str, Path]] = {}
+    """Files that were typed by their path, by the path that Hydra has for them."""
 
     @staticmethod
     def scheme() -> str:
@@ -158,7 +216,7 @@ class YamlFolder(ConfigSource):
         return Path(self.path, config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
-        return self._file(config_path).is_file()
+        return self._file(config_path).is_file() or bool(self._entry_below(config_path))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         found: list[str] = []
@@ -169,9 +227,15 @@ class YamlFolder(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         """Raises a ConfigError, as `read` does, also for a file that would hide a registered entry."""
         file = self._file(config_path)
+        if entry := self._entry_below(config_path):
+            header: dict[str, str | None] = {"package": config_path.partition("/")[0]}
+            return ConfigResult(self.provider, self.full_path(), OmegaConf.create({"name": entry}), header)
         if not file.is_file():
             raise ConfigLoadError(f"{file}: there is no such file")
-        group, _, name = config_path.rpartition("/")
+        if file.suffix == ".yml" and (other := file.with_suffix(".yaml")).is_file():
+            raise ConfigError(f"{file}: {other.name} has the same name. Rename one.")
+        folder, _, name = config_path.rpartition("/")
+        group = folder.partition("/")[0]
         if group in GROUPS and group != "task" and name in GROUPS[group].entries:
             raise ConfigError(f"{file}: would hide {group}={name}, which is registered. Give the file another name.")
         try:
@@ -182,7 +246,9 @@ class YamlFolder(ConfigSource):
             raise ConfigError(f"{file}: {error}.") from None
         if header["package"] is None and group in WHOLE:
             header["package"] = "_global_"
-        package = (header["package"] or "_group_").replace("_global_", "").replace("_group_", group.replace("/", "."))
+        if header["package"] is None and folder != group:
+            header["package"] = group
+        package = (header["package"] or "_group_").replace("_global_", "").replace("_group_", group)
         content = read(file, package, self.locations)
         if package == group in GROUPS and not {"name", "defaults"} & content.keys():
             entry = next(iter(GROUPS[group])).name
@@ -190,7 +256,18 @@ class YamlFolder(ConfigSource):
         return ConfigResult(provider=self.provider, path=self.full_path(), config=OmegaConf.create(content), header=header)
 
     def _file(self, config_path: str) -> Path:
-        return Path(self.path, self._normalize_file_name(config_path))
+        name = config_path.removesuffix(".yaml")
+        if name in self.typed:
+            return self.typed[name]
+        files = [Path(self.path, name + suffix) for suffix in reversed(SUFFIXES)]
+        return next((file for file in files if file.is_file()), files[-1])
+
+    def _entry_below(self, config_path: str) -> str:
+        """Return the entry that a file in a sub-folder of a group names as one beside it; empty where it is none."""
+        group, _, name = config_path.removesuffix(".yaml").partition("/")
+        name = name.rpartition("/")[2] if "/" in name else ""
+        is_entry = group in GROUPS and group != "task" and name in GROUPS[group].entries
+        return name if is_entry and not self._file(config_path).is_file() else ""
 
 
 class SearchPath(SearchPathPlugin):

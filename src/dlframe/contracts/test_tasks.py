@@ -16,7 +16,7 @@ from dlframe.contracts.samples import batch_of, suitable
 from dlframe.contracts.selection import contract
 from dlframe.jobs.train import interval_of
 from dlframe.runs.run_directory import predictions
-from dlframe.types import Ragged, declared
+from dlframe.types import Ragged, declared, is_printable
 
 ROUNDING = 1e-6
 """Of single precision: an F1 of 1.0000001 is in its range."""
@@ -94,8 +94,8 @@ def check_numbers(entry: Any, task: Any, data: Any, scores: dict[str, Any]) -> N
         within = math.isnan(metrics[name]) or metric.low - ROUNDING <= metrics[name] <= metric.high + ROUNDING
         assert within, f"'{name}' must be in its range, {metric.low} to {metric.high}. Received: {metrics[name]}"
     notes = task.notes(scores)
-    printable = isinstance(notes, list) and all(isinstance(note, str) and note.isprintable() for note in notes)
-    assert printable, f"notes() must give a list of lines of printable text. Received: {notes}"
+    shown = isinstance(notes, list) and all(map(is_printable, notes))
+    assert shown, f"notes() must give a list of lines of printable text. Received: {notes}"
     name, baseline = task.baseline(data)
     headline = entry.facts["headline"]
     assert name, "the baseline must have a name"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
 import sys
 import warnings
@@ -25,7 +26,9 @@ from torch.nn.parameter import is_lazy
 
 from dlframe.callbacks.progress_bar import Progress, ProgressLines
 from dlframe.config import Config
+from dlframe.config.devices import slurm_tasks
 from dlframe.config.settings import AUTO_BATCH
+from dlframe.config.settings import Trainer as TrainerOptions
 from dlframe.engine import initial_weights, memory
 from dlframe.engine.checks.callbacks import RecorderLogger, check_callbacks
 from dlframe.engine.checks.first_samples import check_model, pass_first_samples
@@ -394,6 +397,12 @@ def _sees_batches(callback: Callback) -> bool:
     return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
 
 
+def _starts_all(trainer: TrainerOptions) -> bool:
+    """Return whether a run has no process but those that it starts itself."""
+    is_alone = slurm_tasks() == 1 and "WORLD_SIZE" not in os.environ and "SLURM_NTASKS" in os.environ
+    return trainer.num_nodes == 1 and (trainer.devices == 1 or is_alone)
+
+
 def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = ()) -> Trainer:
     options = config.trainer
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
@@ -418,8 +427,8 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        # Not Lightning's guess: in a job of SLURM, one process trains on one device all the same.
-        plugins=[LightningEnvironment()] if options.devices == options.num_nodes == 1 else None,
+        # Not Lightning's guess: in a job of SLURM, a process that is alone starts the others itself.
+        plugins=[LightningEnvironment()] if _starts_all(options) else None,
     )
     internals.leave_signals_alone(trainer)
     return trainer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dlframe.config import Config, load_options, load_saved
 from dlframe.jobs.other_data import given_data
 from dlframe.jobs.train import load_data, result_of
+from dlframe.registry import Place
 from dlframe.reports import terminal
 from dlframe.runs import run_directory
 from dlframe.runs.recorder import BEST, read_metadata, states
@@ -31,7 +32,7 @@ class Options:
         plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
     """
 
-    checkpoint: str = "best"
+    checkpoint: Place = "best"
     plugin_paths: tuple[str, ...] = ()
 
 

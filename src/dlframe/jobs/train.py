@@ -142,7 +142,8 @@ def run(
             status = "FINISHED"
         except (KeyboardInterrupt, RunInterrupted):
             status, message = "KILLED", "interrupted"
-            say(terminal.stopped(config, recorder.step), error=True)
+            if pending is None:  # a study says how all of it goes on
+                say(terminal.stopped(config, recorder.step), error=True)
             raise
         except RunPruned as error:
             status, message, state = "KILLED", str(error), {"state": "pruned"}

@@ -24,7 +24,7 @@ from dlframe.registry.groups import (
     schedulers,
     tasks,
 )
-from dlframe.registry.parameters import Count, Fraction, Natural, NonNegative, Option, Positive, Probability
+from dlframe.registry.parameters import Count, Fraction, Natural, NonNegative, Option, Place, Positive, Probability
 
 __all__ = [
     "CHOICES",
@@ -38,6 +38,7 @@ __all__ = [
     "Natural",
     "NonNegative",
     "Option",
+    "Place",
     "Positive",
     "Probability",
     "Registry",

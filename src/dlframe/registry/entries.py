@@ -8,16 +8,18 @@ that configs are checked before heavy or untrusted imports.
 from __future__ import annotations
 
 import ast
+import enum
 import inspect
 import re
 import sys
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dlframe.registry.adoption import Adoption
-from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter
+from dlframe.registry.parameters import REQUIRED, TYPES, Option, Parameter, built, is_converted, of_config
 from dlframe.registry.renamed import new_name
 from dlframe.registry.signatures import Row, Scope, arg_descriptions, resolve, with_arguments
 from dlframe.registry.sources import NotInstalled, Registration
@@ -230,6 +232,9 @@ class Registry:
         entry = self.get(config["name"])
         options = entry.check(config)
         factory = self.factory(entry.name)
+        if any(is_converted(p.annotation) for p in entry.parameters.values()):
+            kinds = _kinds(factory)
+            options = {name: built(kinds.get(name), value) for name, value in options.items()}
         try:
             return factory(**injected, **options)
         except (DlframeError, MemoryError, OSError):
@@ -262,7 +267,7 @@ class Registry:
                 f"{'' if there else 'not '}in the signature when imported: a decorator or metaclass changes it ({read.where})"
             )
         for name, parameter in read.parameters.items():
-            default = signature[name].default
+            default = _plain(signature[name].default)
             if parameter.default is not default and (default is REQUIRED or parameter.with_default(default) != parameter):
                 raise RegistrationError(
                     f"{self.group} '{read.name}': the default of '{name}' is {parameter.default!r} in the source and "
@@ -285,7 +290,7 @@ class Registry:
                 annotation = p.annotation
                 if isinstance(annotation, str) and p.name not in (*self.injected, *self.optional):
                     annotation = resolve(ast.parse(annotation, mode="eval").body, Scope(TYPES | call.__globals__))
-                yield p.name, annotation, p.default
+                yield p.name, of_config(annotation), _plain(p.default)
 
         doc = inspect.getdoc(factory) or ""
         if inspect.isclass(factory):
@@ -354,6 +359,19 @@ def _file_of(factory: Any) -> str:
         return inspect.getsourcefile(factory) or ""
     except TypeError:
         return ""
+
+
+def _plain(default: Any) -> Any:
+    """Return a default as a config has it."""
+    return default.name if isinstance(default, enum.Enum) else str(default) if isinstance(default, Path) else default
+
+
+def _kinds(factory: Any) -> dict[str, Any]:
+    """Return the types of the parameters of an imported class or function."""
+    try:
+        return typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
+    except Exception as error:  # an annotation can be any code
+        raise RegistrationError(f"{_file_of(factory)}: the types of the parameters cannot be read: {error}") from error
 
 
 def _is_typed(factory: Any) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import inspect
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
@@ -22,10 +25,17 @@ NonNegative = Annotated[float, Interval(ge=0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 Probability = Annotated[float, Interval(ge=0, lt=1)]
 
+PLACE = "path"
+"""Mark of a text that is a path."""
+Place = Annotated[str, PLACE]
+
 REQUIRED = inspect.Parameter.empty
 """Default of a required parameter."""
 
-TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
+TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
+
+ENUM = "names of an Enum"
+"""Mark of a type whose values are names of an `Enum`."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,17 @@ class Parameter:
         try:
             return validate(self.annotation, value)
         except ValueError as error:
-            hint = nearest(value, literals(self.annotation)) if isinstance(value, str) else ""
-            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{hint}", key) from None
+            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{self._hint(value)}", key) from None
+
+    def _hint(self, value: Any) -> str:
+        """Return what may be meant by a value of another type."""
+        bare = parts(self.annotation)[0]
+        if isinstance(value, str):
+            words = {"yes": "true", "on": "true", "no": "false", "off": "false"} if bare is bool else {}
+            meant = words.get(value.lower())
+            return f" Did you mean {meant}?" if meant else nearest(value, literals(self.annotation))
+        is_number = isinstance(value, (bool, int, float))
+        return " To have it as text in a file, quote it." if is_number and (bare is str or literals(bare)) else ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,59 @@ def parts(annotation: Any) -> tuple[Any, Interval | None, bool]:
     return annotation, bounds, optional
 
 
+def place(text: str) -> str:
+    """Return a path as a config has it: "~" written out, no slash at its end; a relative one is below the current folder.
+
+    Raises:
+        ValueError: No system could have it.
+    """
+    if not text or "://" in text:
+        return text
+    written = os.path.expanduser(text)
+    if written.startswith("~"):
+        raise ValueError(f"a path: there is no user {written.split(os.sep)[0]!r}")
+    path = os.fsencode(written)
+    if len(path) > 4095 or any(len(part) > 255 for part in path.split(b"/")):
+        raise ValueError("a path of at most 4,095 bytes, and 255 for each part")
+    return written.rstrip("/") or "/"
+
+
+def of_config(kind: Any) -> Any:
+    """Return a type as a config has it: instead of the members of an `Enum` their names."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return Annotated[Literal[tuple(kind.__members__)], ENUM]
+    if is_union(kind):
+        return typing.Union[tuple(map(of_config, typing.get_args(kind)))]  # noqa: UP007
+    return kind
+
+
+def built(kind: Any, value: Any) -> Any:
+    """Return the value of a config as a class takes it: a `Path`, a member of an `Enum`.
+
+    Args:
+        kind: Annotation of the imported class.
+        value: As it is in the config.
+    """
+    bare = parts(kind)[0]
+    if is_union(bare):
+        changed = (built(member, value) for member in typing.get_args(bare))
+        return next((new for new in changed if new is not value), value)
+    if typing.get_origin(bare) in (tuple, list) and isinstance(value, (tuple, list)):
+        return type(value)(built(typing.get_args(bare)[0], item) for item in value)
+    if bare is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(bare, type) and issubclass(bare, enum.Enum) and isinstance(value, str) and value in bare.__members__:
+        return bare[value]
+    return value
+
+
+def is_converted(annotation: Any) -> bool:
+    """Return whether a class takes something else than a config has: a `Path`, or a member of an `Enum`."""
+    if typing.get_origin(annotation) is Annotated and ENUM in annotation.__metadata__:
+        return True
+    return annotation is Path or any(map(is_converted, typing.get_args(annotation)))
+
+
 def is_union(annotation: Any) -> bool:
     """Return whether an annotation is a union of types."""
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
@@ -129,9 +201,9 @@ def describe_type(annotation: Any) -> str:
         else:
             text = "[" + ", ".join(describe_type(a) for a in arguments) + "]"
     elif bare in TYPES.values():
-        text = bare.__name__
+        text = "path" if bare is Path else bare.__name__
     else:
-        raise ValueError(f"int, float, str, bool, Literal or a list of these; not {annotation}")
+        raise ValueError(f"int, float, str, bool, Path, Literal, Enum or a list of these; not {annotation}")
     if bounds:
         if bare not in (int, float):
             raise ValueError(f"a number where it has an Interval; not {bare}")
@@ -147,6 +219,8 @@ def validate(annotation: Any, value: Any) -> Any:
     """
     bare, bounds, optional = parts(annotation)
     wrong = ValueError(describe_type(annotation))
+    if PLACE in getattr(annotation, "__metadata__", ()) and isinstance(value, str):
+        return place(value)
     if value is None:
         if optional:
             return None
@@ -170,6 +244,10 @@ def validate(annotation: Any, value: Any) -> Any:
             return origin(validate(kind, item) for kind, item in zip(kinds, value, strict=True))
         except ValueError:
             raise wrong from None
+    elif bare is Path:
+        if not isinstance(value, (str, Path)):
+            raise wrong
+        return place(str(value))
     elif bare is float and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
     elif type(value) is not bare or (bare is int and abs(value) >= 2**63):

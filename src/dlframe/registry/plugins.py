@@ -76,7 +76,7 @@ def discover(plugin_paths: Sequence[str] = ()) -> None:
         if path.name != "conf" and not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix == ".py"):
             _tolerate(path.stem, lambda path=path: _read_path(path))
     for text in plugin_paths:
-        path = Path(text)
+        path = Path(text).expanduser() if text.startswith("~/") else Path(text)
         if not text or not (path.is_dir() or (path.is_file() and path.suffix == ".py")):
             raise ConfigError(f"plugin_paths: must be a folder or a .py file. Received: {text!r}.")
         if clashes := _read_path(path):
@@ -145,7 +145,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _add_conf(folder: Path, plugin: str) -> None:
     """Add the presets and experiments of a plugin, with unique names."""
-    for file in sorted(folder.rglob("*.yaml")) if folder not in conf_folders else ():
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix in (".yaml", ".yml")]
+    for file in files if folder not in conf_folders else ():
         group, _, name = file.relative_to(folder).with_suffix("").as_posix().partition("/")
         if group not in (groups := (*REGISTRIES, *CHOICES, *STUDY_CHOICES)) or not name:
             raise RegistrationError(f"{file}: must be in a folder with the name of a group.{nearest(group, groups)}")

@@ -11,13 +11,14 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
 from dlframe.registry import parameters
-from dlframe.registry.parameters import Option
+from dlframe.registry.parameters import Option, literals
 
 ALIASES = {name: value for name, value in vars(parameters).items() if typing.get_origin(value) is Annotated}
 """Importable types such as `Count` and `Fraction`."""
@@ -56,6 +57,10 @@ class Scope:
         """Note an assignment; a name with several, or with one that is no expression, has no meaning."""
         known = self._values.get(name)
         self._values[name] = AMBIGUOUS if value is None or isinstance(known, ast.expr) or known is AMBIGUOUS else value
+
+    def define(self, name: str, kind: Any) -> None:
+        """Note a type that the file defines."""
+        self._values[name] = kind
 
     def own(self, name: str) -> Any:
         """Return what is assigned to a name in the file; None if nothing."""
@@ -139,6 +144,10 @@ def literal(node: ast.AST, scope: Scope, parts: Iterator[int] | None = None) -> 
                     raise ValueError(f"'{ast.unparse(node)}': {error}") from None
                 if type(value) in (int, float) and abs(value) < 2**63:
                     return value
+        case ast.Call(func=ast.Name(id="Path") | ast.Attribute(attr="Path"), args=[ast.Constant(value=str(text))], keywords=[]):
+            return text
+        case ast.Attribute(value=ast.Name(id=name), attr=member) if member in literals(scope.find(name)):
+            return member
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             if type(number := literal(operand, scope, parts)) in (int, float):
                 return -number
@@ -162,8 +171,8 @@ def resolve(node: ast.AST, scope: Scope, parts: Iterator[int] | None = None) -> 
             return resolve(ast.parse(text, mode="eval").body, scope, parts)
         case ast.Name(id=name) if (found := scope.find(name)) is not None:
             return resolve(found.node, found.scope, parts) if isinstance(found, Bound) else found
-        case ast.Attribute(attr=name) if name in ALIASES:
-            return ALIASES[name]
+        case ast.Attribute(attr=name) if name in ALIASES or name == "Path":
+            return ALIASES.get(name, Path)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return typing.Union[resolve(left, scope, parts), resolve(right, scope, parts)]  # noqa: UP007
         case ast.Subscript(value=ast.Name(id=kind) | ast.Attribute(attr=kind), slice=inner):
@@ -179,8 +188,7 @@ def resolve(node: ast.AST, scope: Scope, parts: Iterator[int] | None = None) -> 
             if kind in ("tuple", "Tuple", "list", "List", "Sequence") and items:
                 inside = [... if isinstance(i, ast.Constant) and i.value is ... else resolve(i, scope, parts) for i in items]
                 return tuple[tuple(inside)] if kind in ("tuple", "Tuple") else list[inside[0]]
-    hint = " (of a path, write str)" if ast.unparse(node).endswith("Path") else ""
-    raise ValueError(f"'{ast.unparse(node)}' is not int, float, str, bool, Literal, Annotated or a list of these{hint}")
+    raise ValueError(f"'{ast.unparse(node)}' is not int, float, str, bool, Path, Literal, Enum, Annotated or a list of these")
 
 
 def interval(nodes: Sequence[ast.AST], scope: Scope) -> Interval:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from dlframe.registry.parameters import REQUIRED, TYPES
+from dlframe.registry.parameters import ENUM, REQUIRED, TYPES
 from dlframe.registry.signatures import (
     ALIASES,
     UNREADABLE,
@@ -78,6 +78,8 @@ class Source:
         scope = Scope(TYPES | ALIASES, elsewhere=self._imported_value)
         for node in self.statements:
             match node:
+                case ast.ClassDef(name=name) if members := _members(node):
+                    scope.define(name, Annotated[Literal[members], ENUM])
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
                     scope.assign(name, value)
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
@@ -501,6 +503,14 @@ def _search(path: Path, name: str, seen: set[tuple[Path, str]]) -> Definition | 
         except NotFound:
             continue
     return None
+
+
+def _members(node: ast.ClassDef) -> tuple[str, ...]:
+    """Return the names of an `Enum`; none of another class."""
+    if not any(re.fullmatch(r"(.*\.)?(Int|Str)?(Enum|Flag)", ast.unparse(base)) for base in node.bases):
+        return ()
+    assigned = [item.targets[0] for item in node.body if isinstance(item, ast.Assign) and len(item.targets) == 1]
+    return tuple(target.id for target in assigned if isinstance(target, ast.Name) and not target.id.startswith("_"))
 
 
 def _is_overload(node: ast.ClassDef | ast.FunctionDef) -> bool:

@@ -15,14 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlframe.config.devices import slurm_tasks
 from dlframe.storage.stamps import Stamps, stamps
 
 
 def is_main() -> bool:
     """Return whether this is the main process of a run, which prints and writes."""
+    return rank() == "0"
+
+
+def rank() -> str:
+    """Return the number of this process among those of its run; of a launcher that tells none, another one than 0."""
+    names = ["RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"]
     if not {"WORLD_SIZE", "MASTER_ADDR"} & os.environ.keys():
-        return True  # a rank without a launcher is left over from another program
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
+        names = []  # a rank without a launcher is left over from another program
+    if slurm_tasks() > 1 and "RANK" not in os.environ:
+        names.append("SLURM_PROCID")
+    return next((found for name in names if (found := os.environ.get(name, "0")) != "0"), "0")
 
 
 SAFE = {"PYTHONSAFEPATH": "1"}

@@ -34,10 +34,13 @@ from dlframe.types import (
     Result,
     Split,
     declared,
+    is_printable,
+    normalized,
     printable,
     read_text,
     replacing,
     say,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -120,7 +123,7 @@ def artifact_root(runs: str | Path) -> str:
 
 def title(config: Config) -> str:
     """Return the beginning of the name of a run directory."""
-    return re.sub(r"[^\w.=+-]+", "_", config.title)[:100]
+    return shortened(re.sub(r"[^\w.=+-]+", "_", normalized(config.title)), 100)
 
 
 def new_folder(config: Config, folder: Path | None = None) -> Path:
@@ -229,12 +232,9 @@ def write_beginning(
 
 
 def _texts(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    import yaml
+    from dlframe.config.yaml_files import written
 
-    # libyaml's emitter, where PyYAML was built with it, takes a tenth of the time.
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(_lists(values), Dumper=dumper, sort_keys=False, allow_unicode=True)
-    return {"config.yaml": text, "overrides.txt": "\n".join(overrides)}
+    return {"config.yaml": written(values), "overrides.txt": "\n".join(overrides)}
 
 
 def write_config(values: Mapping[str, Any], overrides: Sequence[str], folder: Path) -> None:
@@ -519,7 +519,7 @@ def _is_plain(result: Result) -> bool:
         and isinstance(result.is_random, bool)
         and all(type(count) is int and count >= 0 for count in counts)
         and all(type(number) in (int, float) for number in numbers)
-        and all(isinstance(text, str) and text.isprintable() for text in names)
+        and all(is_printable(text) for text in names)
         and result.headline in result.metrics
         and result.headline in baseline
     )
@@ -537,7 +537,7 @@ def write_result(result: Result, folder: Path, journal: Journal) -> None:
         "seconds": result.seconds,
         "overrides": result.overrides,
         "limited": result.limited,
-        "notes": result.notes,
+        "notes": [*map(printable, result.notes)],
         "forms": result.forms,
         "blocks": result.blocks,
         "is_random": result.is_random,
@@ -557,10 +557,3 @@ def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if isinstance(values, dict) and values:
         return [pair for key, value in values.items() for pair in flat(value, f"{prefix}.{key}" if prefix else key)]
     return [(prefix, values if isinstance(values, (int, float, str)) else json.dumps(values))]
-
-
-def _lists(value: Any) -> Any:
-    """Convert nested tuples to lists, for YAML."""
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.config import load_options
-from dlframe.registry import Count
+from dlframe.registry import Count, Place
 from dlframe.serving.boxes import CocoFile, Pictures
 from dlframe.serving.inputs import Sample
 from dlframe.types import ConfigError, nearest, say
@@ -41,7 +41,7 @@ class Options:
         plugin_paths: Files and folders of plugins that the run used. Its own config is data and has none loaded.
     """
 
-    out: str = ""
+    out: Place = ""
     draw: str = ""
     top: Count = 1
     every: bool = False

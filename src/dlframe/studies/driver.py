@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,8 @@ from dlframe.runs.study_journal import StudyJournal, trial_of
 from dlframe.storage.known import is_known, remember, runs_of, stored_uri
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
-from dlframe.studies.study import FOLDER, Manifest, Study, check_name
-from dlframe.types import ConfigError, TrialRecord, nearest, read_text, say
+from dlframe.studies.study import FOLDER, NAME, Manifest, Study, check_name
+from dlframe.types import ConfigError, TrialRecord, nearest, read_text, say, shortened
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -206,7 +207,8 @@ def run(
             say(f"stopped: {len(failed)} trials have failed, {rule}; the last: {failed[-1].failure}", error=True)
     except (KeyboardInterrupt, SystemExit):
         shown.close()
-        say(f"stopped; the same command continues: {study.folder}", error=True)
+        words = [text for text in (*chosen.overrides, *chosen.typed) if command != "-m" or not text.startswith("sampler=")]
+        say(f"stopped; to continue all of it: {shlex.join(['python', '-m', 'dlframe', command, *words])}", error=True)
         raise
     finally:
         shown.close()
@@ -320,7 +322,7 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     text = json.dumps({key: value for key, value in manifest.facts.items() if key != "plugins"}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     title = stem if stem and len(configs) > 1 else run_directory.title(config)
-    name = chosen.options.name or f"{title}-{digest}"
+    name = chosen.options.name or f"{shortened(title, NAME - 7)}-{digest}"
     check_name(name)
     study = Study.begin(
         Path(config.run.runs) / FOLDER / name,

@@ -52,9 +52,11 @@ def run_grid(arguments: Sequence[str], running: Sequence[Tracker] = ()) -> int:
         ConfigError: They cannot be read.
     """
     found = train(arguments, running)
-    if isinstance(found, int):
-        return found
-    study, space = found
+    return found if isinstance(found, int) else _tell(*found)
+
+
+def _tell(study: Study, space: Space) -> int:
+    """Print a table of the jobs that have begun; 1 if one failed, or is left."""
     rows = []
     varied = [key for key in space.order if len({point.get(key) for point in space.grid}) > 1]
     for record in study.records():
@@ -104,6 +106,10 @@ def train(
     before = f", {done} done before" if done else ""
     say(f"{stem} {study.name}: {len(space.grid)} jobs{before}; in {study.folder}")
     with driver.tracked(study, next(iter(space.configs.values())), running) as trackers:
-        driver.run(study, space, chosen, "-m", main, trackers)
+        try:
+            driver.run(study, space, chosen, "-m", main, trackers)
+        except (KeyboardInterrupt, SystemExit):
+            _tell(study, space)
+            raise
         end(study, space, trackers)
     return study, space

@@ -34,12 +34,15 @@ from dlframe.types import (
     nearest,
     read_text,
     say,
+    shortened,
 )
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 FOLDER = STUDIES
 MANIFEST = "manifest.json"
 NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+NAME = 100
+"""Most bytes of a name; those of runs and pages are longer."""
 FREE = ("trials", "storage", "generation", "packages")
 """What may change when a study is continued."""
 FIRST_CLAIM = 1_000_000
@@ -469,5 +472,7 @@ def check_name(name: str) -> None:
     Raises:
         ConfigError: It is not.
     """
-    if not re.fullmatch(r"[\w.=+-]{1,100}", name) or set(name) <= {"."}:
+    if not re.fullmatch(r"[\w.=+-]+", name) or set(name) <= {"."}:
         raise ConfigError(f"name: must be letters, digits and . _ = + -. Received: {name!r}.", "name")
+    if shortened(name, NAME) != name:
+        raise ConfigError(f"name: must have at most {NAME} bytes. Received: {len(name.encode()):,}.", "name")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config import load_options
+from dlframe.registry import Place
 from dlframe.runs.study_journal import write_trial
 from dlframe.storage.known import is_known
 from dlframe.studies import driver, grid, options, report
@@ -170,7 +171,7 @@ class Views:
         runs: Folder of the runs.
     """
 
-    runs: str = "runs"
+    runs: Place = "runs"
 
 
 def _status(study: Study) -> int:
@@ -208,11 +209,10 @@ def _report(study: Study) -> int:
 
 def _export(study: Study) -> int:
     """Write the best trial as an experiment."""
-    import yaml
-
     from dlframe.config import LISTS
     from dlframe.config.compose import assign
     from dlframe.config.overrides import assignments_of, choices_of, given_keys
+    from dlframe.config.yaml_files import written
 
     check_own(study.folder)
     best = _best_of(study)
@@ -230,7 +230,7 @@ def _export(study: Study) -> int:
     document = {"defaults": [*defaults, "_self_"], **values}
     said = f"Trial {best.number} of the sweep {study.name}: {study.objectives[0].metric} {best.values[0]:.6g}"
     head = f"# @package _global_\n# {said}\n"
-    text = head + yaml.safe_dump(document, sort_keys=False)
+    text = head + written(document)
     try:
         if os.path.lexists(path) and read_text(path, 2**20, errors="replace") != text:
             raise ConfigError(f"sweep export: {path} is there, and is another one. Move it away first.")

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from dlframe.readers.splits import normal_classes
 from dlframe.registry import Probability, tasks
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Ragged, Split, TrainingError
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Ragged, Split, TrainingError, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,7 +207,7 @@ class Anomaly(Task):
 
     def notes(self, scores: Scores) -> list[str]:
         """Tell the threshold, and what is an anomaly."""
-        names = [name if name.isprintable() else ascii(name)[1:-1] for name in self.spec.classes if name not in self.normal]
+        names = [printable(name) for name in self.spec.classes if name not in self.normal]
         shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
         how = f" (normal is {self.how}; task.anomalies=[...] says otherwise)" if self.how else ""
         cut = f"{self.threshold.item():.4g}, the {self.quantile:g} quantile of normal validation samples"

@@ -21,7 +21,7 @@ from dlframe.registry import Fraction, NonNegative, Positive, tasks
 from dlframe.statistics.calibration import expected_calibration_error
 from dlframe.tasks.attributions import deciding_words
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Split, nearest, normalized
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Field, Split, nearest, normalized, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -364,8 +364,7 @@ class Classification(Task):
 
     def _shown(self, index: int) -> str:
         """Return the name of a class as printable text."""
-        name = self.spec.classes[index]
-        return name if name.isprintable() else ascii(name)[1:-1]
+        return printable(self.spec.classes[index])
 
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         probability = scores["probability"]

@@ -15,7 +15,7 @@ from dlframe.registry import tasks
 from dlframe.statistics import detection as statistics
 from dlframe.statistics.detection import Detections, Matches, Objects
 from dlframe.tasks.base import Scores, Task, Totals
-from dlframe.types import Batch, DataError, Dataset, DataSpec, Field, Ragged, Split
+from dlframe.types import Batch, DataError, Dataset, DataSpec, Field, Ragged, Split, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -252,7 +252,7 @@ class Detection(Task):
             notes.append(f"{len(absent):,} of {len(counts):,} classes have no object in the test split, and no AP: {names}")
         if ignored := int(matches.objects.ignored.sum()):
             notes.append(f"{ignored:,} crowds or difficult objects count neither as missed nor as found")
-        return [note.encode("unicode_escape").decode() if not note.isprintable() else note for note in notes]
+        return [*map(printable, notes)]
 
     def figures(self, scores: Scores, dataset: Dataset) -> dict[str, Figure]:
         from dlframe import plots

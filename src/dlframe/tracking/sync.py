@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlframe.config import load_options
+from dlframe.registry import Place
 from dlframe.runs import journal
 from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
 from dlframe.storage.private import is_own
@@ -26,7 +27,7 @@ class Options:
         uri: A store outside of that folder to which runs may be uploaded; without it a run may name no such SQLite file.
     """
 
-    runs: str = "runs"
+    runs: Place = "runs"
     uri: str = ""
 
 

@@ -15,10 +15,12 @@ from dlframe.types.errors import (
     TrackingError,
     TrainingError,
     WorkerError,
+    is_printable,
     located,
     nearest,
     normalized,
     printable,
+    shortened,
 )
 from dlframe.types.files import NO_ROOM, appended, no_room, opened, read_bytes, read_text, replacing, written
 from dlframe.types.results import Estimate, Metric, Result, declared
@@ -60,6 +62,7 @@ __all__ = [
     "command_line",
     "declared",
     "duration",
+    "is_printable",
     "located",
     "nearest",
     "no_room",
@@ -71,6 +74,7 @@ __all__ = [
     "read_text",
     "replacing",
     "say",
+    "shortened",
     "taken",
     "wrapped",
     "written",

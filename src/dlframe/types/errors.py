@@ -93,6 +93,16 @@ def printable(text: str) -> str:
     return "".join(repr(c)[1:-1] if c in hidden and i not in joined else c for i, c in enumerate(text))
 
 
+def is_printable(text: object) -> bool:
+    """Return whether a value is text that is shown as it is: the rule for what is typed, written and read."""
+    return isinstance(text, str) and printable(text) == text
+
+
+def shortened(text: str, size: int) -> str:
+    """Return the beginning of a text that has at most so many bytes, as the names of files do."""
+    return text.encode("utf-8", "surrogatepass")[:size].decode("utf-8", "ignore")
+
+
 def normalized(text: str) -> str:
     """Return text in the one form in which names are kept and compared, NFC: "é" may be typed or stored in two ways."""
     return unicodedata.normalize("NFC", text)

@@ -26,7 +26,7 @@ def say(*lines: str, error: bool = False) -> None:
     shown = Screen.shown if Screen.shown and (stream is Screen.shown.stream or stream.isatty()) else None
     if shown:
         shown.erase()
-    print(*map(printable, lines), sep="\n", file=stream, flush=True)
+    print(*(_encodable(printable(line), stream) for line in lines), sep="\n", file=stream, flush=True)
     if shown:
         shown.redraw()
 
@@ -39,6 +39,12 @@ def command_line(*words: object) -> str:
 def quoted(word: object) -> str:
     """Return a word of a command as a shell takes it whole; what is not seen is escaped."""
     return shlex.quote(printable(str(word)))
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Escape the letters that a stream cannot write, such as one of ASCII."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class Screen:
@@ -102,8 +108,7 @@ class Screen:
         return f"\x1b[{rows}F" if rows else ""
 
     def _write(self, text: str) -> None:
-        encoding = self.stream.encoding or "utf-8"
-        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        self.stream.write(_encodable(text, self.stream))
         self.stream.flush()
 
 

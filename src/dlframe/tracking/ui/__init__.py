@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from dlframe.config import load_options
+from dlframe.registry import Place
 from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import sqlite_file, store_uri
 from dlframe.tracking.store import address, quiet, reachable
@@ -39,7 +40,7 @@ class Options:
 
     port: Annotated[int, Interval(ge=1, le=65535)] = 5000
     host: str = "127.0.0.1"
-    runs: str = "runs"
+    runs: Place = "runs"
     uri: str = ""
     open_browser: bool = False
 

@@ -1,0 +1,183 @@
+"""Words of Hydra, Lightning, Keras, transformers and scikit-learn, and what does the same here.
+
+`{}` stands for the value that was typed. A test composes every row.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from dlframe.config import LISTS
+from dlframe.registry import GROUPS
+
+EARLY = "callback=[early_stopping] callback.early_stopping."
+STEPS = "epochs=1 trainer.limit_batches={}"
+
+KEYS = {
+    # the model and how it learns
+    "lr": "optimizer.lr={}",
+    "learning_rate": "optimizer.lr={}",
+    "optimizer.learning_rate": "optimizer.lr={}",
+    "model.lr": "optimizer.lr={}",
+    "weight_decay": "optimizer.weight_decay={}",
+    "momentum": "optimizer=sgd optimizer.momentum={}",
+    "optim": "optimizer={}",
+    "lr_scheduler": "scheduler={}",
+    "lr_scheduler_type": "scheduler={}",
+    "solver": "optimizer={}",
+    "net": "model={}",
+    "network": "model={}",
+    "model_name": "model={}",
+    "arch": "model=backbone model.architecture={}",
+    "dataset": "data={}",
+    "datamodule": "data={}",
+    "data_dir": "data.path={}",
+    "data.data_dir": "data.path={}",
+    "callbacks": "callback={}",
+    "metrics": "metric={}",
+    "label_smoothing": "task.label_smoothing={}",
+    "class_weight": "task.class_weight={}",
+    # how long, and how much of it
+    "max_epochs": "epochs={}",
+    "trainer.max_epochs": "epochs={}",
+    "trainer.epochs": "epochs={}",
+    "num_epochs": "epochs={}",
+    "num_train_epochs": "epochs={}",
+    "max_iter": "epochs={}",
+    "max_steps": STEPS,
+    "trainer.max_steps": STEPS,
+    "limit_train_batches": "trainer.limit_batches={}",
+    "limit_val_batches": "trainer.limit_batches={}",
+    "limit_test_batches": "trainer.limit_batches={}",
+    "trainer.limit_train_batches": "trainer.limit_batches={}",
+    "trainer.limit_val_batches": "trainer.limit_batches={}",
+    "trainer.limit_test_batches": "trainer.limit_batches={}",
+    "fast_dev_run": "trainer=debug",
+    "trainer.fast_dev_run": "trainer=debug",
+    "debug": "trainer=debug",
+    "data.batch_size": "batch_size={}",
+    "per_device_train_batch_size": "batch_size={}",
+    "trainer.gradient_clip_val": "gradient_clip_val={}",
+    "max_grad_norm": "gradient_clip_val={}",
+    "clipnorm": "gradient_clip_val={}",
+    "trainer.accumulate_grad_batches": "accumulate_grad_batches={}",
+    "gradient_accumulation_steps": "accumulate_grad_batches={}",
+    "val_check_interval": "validate_every={}",
+    "trainer.val_check_interval": "validate_every={}",
+    "check_val_every_n_epoch": "validate_every={}",
+    "trainer.check_val_every_n_epoch": "validate_every={}",
+    "validation_freq": "validate_every={}",
+    "trainer.log_every_n_steps": "log_every_n_steps={}",
+    "logging_steps": "log_every_n_steps={}",
+    "patience": f"{EARLY}patience={{}}",
+    "callbacks.early_stopping.patience": f"{EARLY}patience={{}}",
+    "random_state": "seed={}",
+    "random_seed": "seed={}",
+    # the machine
+    "num_workers": "trainer.num_workers={}",
+    "data.num_workers": "trainer.num_workers={}",
+    "dataloader_num_workers": "trainer.num_workers={}",
+    "n_jobs": "trainer.num_threads={}",
+    "device": "trainer.accelerator={}",
+    "accelerator": "trainer.accelerator={}",
+    "devices": "trainer.devices={}",
+    "gpus": "trainer=gpu trainer.devices={}",
+    "strategy": "trainer.strategy={}",
+    "precision": "trainer.precision={}",
+    "deterministic": "trainer.deterministic={}",
+    "detect_anomaly": "trainer.detect_anomaly={}",
+    "fp16": "trainer=gpu trainer.precision=16-mixed",
+    "bf16": "trainer.precision=bf16-mixed",
+    "torch_compile": "compile={}",
+    # what is kept, and where
+    "ckpt_path": "resume={}",
+    "resume_from_checkpoint": "resume={}",
+    "save_top_k": "checkpoint.max_to_keep={}",
+    "save_total_limit": "checkpoint.max_to_keep={}",
+    "logger": "tracking={}",
+    "report_to": "tracking={}",
+    "task_name": "run_name={}",
+    "output_dir": "runs={}",
+    "log_dir": "runs={}",
+    "default_root_dir": "runs={}",
+    "trainer.default_root_dir": "runs={}",
+    "hydra.run.dir": "runs={}",
+    "hydra.sweep.dir": "runs={}",
+    "hydra/launcher": "sweep workers=2",
+    "hydra/sweeper": "sweep sampler=tpe",
+    "hydra.sweeper.n_trials": "sweep trials={}",
+    "n_trials": "sweep trials={}",
+    "hparams_search": "sweep",
+}
+"""Key -> what to type instead; a command comes first."""
+
+VALUES = {
+    "trainer.accelerator": {"cuda": "gpu", "mps": "gpu"},
+    "trainer.precision": {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true", "fp16": "16-mixed"},
+    "trainer.strategy": {"ddp_spawn": "ddp", "ddp_find_unused_parameters_true": "ddp"},
+    "scheduler": {"cosine": "warmup_cosine", "linear": "one_cycle", "StepLR": "step", "OneCycleLR": "one_cycle"},
+    "tracking": {"wandb": "mlflow", "tensorboard": "mlflow", "csv": "mlflow", "true": "mlflow", "false": "none"},
+    "trainer": {"cuda": "gpu", "default": "cpu", "fast_dev_run": "debug"},
+}
+"""Key -> a value -> ours."""
+
+COMMANDS = {
+    "fit": "train",
+    "eval": "test",
+    "evaluate": "test",
+    "validate": "test",
+    "tune": "sweep",
+    "optimize": "sweep",
+    "infer": "predict",
+}
+"""Command -> ours."""
+
+
+def meant(key: str, arguments: Sequence[str]) -> str:
+    """Return the command that was meant where another program has a word for it; empty where there is no such word.
+
+    Args:
+        key: What is wrong: the key of an option, or the name of a command.
+        arguments: The command line.
+    """
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.lstrip("+~") == key and (words := _replaced(key, value) if equals else COMMANDS.get(key, "").split()):
+            rest = [*arguments[:place], *arguments[place + 1 :]]
+            command = [word for word in words if "=" not in word]
+            if command:
+                rest = [word for word in rest if word not in ("-m", "--multirun", "train")]
+            elif rest and "=" not in rest[0]:
+                command = [rest.pop(0)]
+            return shlex.join(["python", "-m", "dlframe", *command, *rest, *(word for word in words if "=" in word)])
+    return ""
+
+
+def _replaced(key: str, value: str) -> list[str]:
+    """Return what to type instead of a key with a value; empty where it is no habit."""
+    if template := KEYS.get(key) or _option(key):
+        target = template.rpartition(" ")[2].partition("=")[0]
+        ours = VALUES.get(target, {}).get(value, value)
+        return [word.replace("{}", ours) for word in template.split()]
+    if value in (known := VALUES.get(key, {})):
+        return [f"{key}={known[value]}"]
+    if key in GROUPS and re.fullmatch(r"[\w-]+", value) and (name := _spelled(key, value)):
+        return [f"{key}={name}"]
+    is_network = key == "model" and re.fullmatch(
+        r"(resnet|vgg|densenet|mobilenet|efficientnet|vit|convnext|regnet|swin)\w*\d\w*", value
+    )
+    return ["model=backbone", f"model.architecture={value}"] if is_network else []
+
+
+def _option(key: str) -> str:
+    """Return the option of this name where one group alone has components with it; empty otherwise."""
+    owners = [group for group, registry in GROUPS.items() if any(key in entry.parameters for entry in registry)]
+    return f"{owners[0]}.{key}={{}}" if len(owners) == 1 and owners[0] not in LISTS else ""
+
+
+def _spelled(group: str, value: str) -> str:
+    """Return the component whose name is the same letters: adamw for AdamW."""
+    letters = "".join(filter(str.isalnum, value)).lower()
+    return next((entry.name for entry in GROUPS[group] if entry.name.replace("_", "") == letters and entry.name != value), "")
