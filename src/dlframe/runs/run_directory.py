@@ -252,7 +252,7 @@ def read_overrides(folder: Path) -> tuple[str, ...]:
     """
     try:
         overrides = tuple(read_file(folder, "overrides.txt").splitlines())
-        if not all(text.isprintable() and "=" in text for text in overrides):
+        if not all(is_printable(text) and "=" in text for text in overrides):
             raise ValueError("overrides.txt holds something else than overrides")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
