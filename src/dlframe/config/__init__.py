@@ -16,10 +16,11 @@ from typing import Any
 
 from dlframe.config.choices import LISTS, OPTIONS, check_name, file_of, folders, names
 from dlframe.config.compose import assign, compose, resolved, without_options_of_others
-from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths
+from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths, unquoted
 from dlframe.config.run_config import EXPERIMENT_VARIABLE, Config
 from dlframe.config.validation import check, check_no_secret, check_places
 from dlframe.registry import GROUPS, plugins
+from dlframe.registry.parameters import place
 from dlframe.registry.renamed import translated
 from dlframe.types import ConfigError
 
@@ -95,17 +96,20 @@ def load(overrides: Sequence[str]) -> Config:
     return config
 
 
-def _of_run(resume: Any, choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, Any] | None:
+def _of_run(resume: str | None, choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, Any] | None:
     """Return the values that a run saved which is to be continued, and those of choices that were typed and are others there.
 
     None where `resume` names no run. Plugins of the run are code, and are not taken over; its folder of runs is, unless the
     run was moved.
     """
-    if resume in ("none", "auto", "", None) or not Path(resume, "config.yaml").is_file():
+    try:
+        folder = Path(place(unquoted(resume or "") or ""))
+    except ValueError:
+        return None  # told when the value is checked
+    if resume in ("none", "auto", "", None) or not (folder / "config.yaml").is_file():
         return None
     from dlframe.config.yaml_files import read
 
-    folder = Path(resume)
     values = translated(read(folder / "config.yaml", inside=folder))
     values.pop("plugin_paths", None)
     runs = values.pop("runs", None)
