@@ -13,7 +13,6 @@ from dlframe.config import LISTS
 from dlframe.registry import GROUPS
 
 EARLY = "callback=[early_stopping] callback.early_stopping."
-STEPS = "epochs=1 trainer.limit_batches={}"
 
 KEYS = {
     # the model and how it learns
@@ -46,8 +45,8 @@ KEYS = {
     "num_epochs": "epochs={}",
     "num_train_epochs": "epochs={}",
     "max_iter": "epochs={}",
-    "max_steps": STEPS,
-    "trainer.max_steps": STEPS,
+    "max_steps": "trainer.max_steps={}",
+    "overfit_batches": "trainer.overfit_batches={}",
     "limit_train_batches": "trainer.limit_batches={}",
     "limit_val_batches": "trainer.limit_batches={}",
     "limit_test_batches": "trainer.limit_batches={}",

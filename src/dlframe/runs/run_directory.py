@@ -396,6 +396,8 @@ def changed_code(folder: Path, config: Config) -> list[str]:
     try:
         noted = json.loads(read_file(folder, "environment.json"))
         before = {(p, str(f)): str(own) for p, files in noted.get("plugins", {}).items() for f, own in files.items()}
+    except FileNotFoundError:
+        return ["environment.json is missing, which has the code of plugins"] if code_of(config.chosen) else []
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
     now = {(plugin, name): own for plugin, files in code_of(config.chosen).items() for name, own in files.items()}
