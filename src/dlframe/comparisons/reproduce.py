@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -145,5 +146,13 @@ def _have_same_weights(*folders: Path) -> bool:
     from dlframe.storage.checkpoint import weights
 
     one, other = (weights(folder / BEST) for folder in folders)
-    same = one.keys() == other.keys() and all(one[name].dtype == other[name].dtype for name in one)
-    return same and all(one[name].numpy().tobytes() == other[name].numpy().tobytes() for name in one)
+    return _same(one, other)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two states are the same, bit for bit: tensors, or dictionaries of them, as a model without gradients has."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if hasattr(one, "numpy") and hasattr(other, "numpy"):
+        return one.dtype == other.dtype and one.numpy().tobytes() == other.numpy().tobytes()
+    return type(one) is type(other) and repr(one) == repr(other)
