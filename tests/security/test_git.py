@@ -115,7 +115,7 @@ def test_no_program_of_the_configuration_runs(kind: str, repository: Repository)
     repository.mark.unlink(missing_ok=True)
     state = environment.git_state()
     changed = state.changes
-    assert environment.describe(state.described)["git"]["commit"] == commit
+    assert environment.describe(state.described, {})["git"]["commit"] == commit
     assert not repository.mark.exists(), repository.mark.read_text()
     if kind.startswith("transport"):
         assert changed is None
@@ -177,7 +177,7 @@ def test_a_folder_that_looks_like_a_repository(
         monkeypatch.chdir(place)
         repository.mark.unlink(missing_ok=True)
     monkeypatch.chdir(place / "hooks" if disguise == "bare_below" else place)
-    environment.describe(environment.git_state().described)
+    environment.describe(environment.git_state().described, {})
     assert not repository.mark.exists()
 
 

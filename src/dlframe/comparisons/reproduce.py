@@ -150,9 +150,9 @@ def _have_same_weights(*folders: Path) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two states are the same, bit for bit: tensors, or dictionaries of them, as a model without gradients has."""
+    """Return whether two states are the same, bit for bit: tensors, or nested dictionaries of them."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
-    if hasattr(one, "numpy") and hasattr(other, "numpy"):
+    if not isinstance(one, dict) and hasattr(one, "numpy") and hasattr(other, "numpy"):
         return one.dtype == other.dtype and one.numpy().tobytes() == other.numpy().tobytes()
     return type(one) is type(other) and repr(one) == repr(other)

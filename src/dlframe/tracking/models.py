@@ -28,10 +28,11 @@ from dlframe.registry.plugins import PACKAGE, PACKAGED_CONF
 from dlframe.runs import exported_model
 from dlframe.runs.run_directory import MODEL
 from dlframe.tracking.artifacts import RejectedRecord, opened, put
-from dlframe.types import printable
+from dlframe.types import printable, read_bytes
 
 RECORD_TAG = "dlframe.record"
 LARGEST_SIGNATURE = 2**22
+LARGEST_SOURCE = 2**24
 """Bytes of signature.json, which has the names of classes."""
 MIDNIGHT = (1980, 1, 1, 0, 0, 0)
 """Time of the files in a wheel, so that the same files make the same wheel."""
@@ -110,7 +111,8 @@ def environment() -> dict[str, bytes]:
 def _is_published() -> bool:
     """Return whether dlframe was installed from an index, where others find it: of other sources pip keeps the address."""
     try:
-        return importlib.metadata.distribution("dlframe").read_text("direct_url.json") is None
+        files = importlib.metadata.distribution("dlframe").files
+        return files is not None and not any(file.name == "direct_url.json" for file in files)
     except importlib.metadata.PackageNotFoundError:
         return False
 
@@ -119,7 +121,8 @@ def wheel() -> bytes:
     """Return a wheel of this installation: what its index does not have, another machine could not install."""
     files = {f"dlframe/{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(PACKAGE.rglob("*"))}
     files |= {f"dlframe/conf/{path.relative_to(PACKAGED_CONF).as_posix()}": path for path in sorted(PACKAGED_CONF.rglob("*"))}
-    contents = {name: path.read_bytes() for name, path in files.items() if path.is_file() and "__pycache__" not in path.parts}
+    files = {name: path for name, path in files.items() if path.is_file() and "__pycache__" not in path.parts}
+    contents = {name: read_bytes(path, LARGEST_SOURCE) for name, path in files.items()}
     folder = f"dlframe-{__version__}.dist-info"
     contents[f"{folder}/METADATA"] = _metadata().encode()
     contents[f"{folder}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: dlframe\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -134,10 +137,10 @@ def wheel() -> bytes:
 
 def _metadata() -> str:
     try:
-        found = importlib.metadata.distribution("dlframe").read_text("METADATA")
+        found = importlib.metadata.distribution("dlframe").metadata
     except importlib.metadata.PackageNotFoundError:
         found = None
-    return found or f"Metadata-Version: 2.1\nName: dlframe\nVersion: {__version__}\n"
+    return str(found) if found else f"Metadata-Version: 2.1\nName: dlframe\nVersion: {__version__}\n"
 
 
 def _digest(content: bytes) -> str:
