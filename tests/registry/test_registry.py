@@ -188,8 +188,8 @@ def test_an_imported_object_reads_as_its_source(read):
         ),
         (
             model("width: int | dict = 1"),
-            "model 'net': parameter 'width' cannot be read from the source: 'dict' is not int, float, str, bool, Literal, "
-            "Annotated or a list of these ({where})",
+            "model 'net': parameter 'width' cannot be read from the source: 'dict' is not int, float, str, bool, "
+            "Path, Literal, Enum, Annotated or a list of these ({where})",
         ),
         (
             model("width: dict = 1"),

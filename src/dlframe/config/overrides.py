@@ -232,7 +232,7 @@ def _matching(key: str, raw: str, pattern: Any) -> tuple[str, ...]:
         raise ConfigError(f"{key}: glob() chooses among the names of a group. Received: {raw}. Try: {key}=A,B", key)
     found = tuple(pattern.filter(sorted(names(key))))
     if not found:
-        raise ConfigError(f"{key}: no {key} matches. Received: {raw}. See: python -m dlframe list {key}", key)
+        raise ConfigError(f"{key}: no {key} matches. Received: {raw}. See: {command_line('list', key)}", key)
     return found
 
 

@@ -120,3 +120,15 @@ def opened(folder: Path, name: str) -> BinaryIO:
         file.close()
         raise RejectedRecord(f"{folder / name} has more than {LARGEST:,} bytes")
     return file
+
+
+def is_answered(uri: str) -> bool:
+    """Return whether a server answers as MLflow's does, and takes the user."""
+    try:
+        question = {"max_results": 1}
+        answer = rest_utils.http_request(
+            get_default_host_creds(uri), "/api/2.0/mlflow/experiments/search", "POST", json=question
+        )
+        return answer.status_code == 200 and isinstance(answer.json(), dict)
+    except Exception:
+        return False

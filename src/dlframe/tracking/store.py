@@ -103,10 +103,10 @@ def answers_mlflow(uri: str) -> bool:
     It takes seconds to import, so that another process asks unless this one has it already.
     """
     if "mlflow" in sys.modules:
-        from dlframe.tracking.uploader import is_answered
+        from dlframe.tracking.artifacts import is_answered
 
         return is_answered(uri)
-    code = "import sys; from dlframe.tracking.uploader import is_answered; sys.exit(not is_answered(sys.argv[1]))"
+    code = "import sys; from dlframe.tracking.artifacts import is_answered; sys.exit(not is_answered(sys.argv[1]))"
     return subprocess.run(python("-c", code, uri), env=quiet(os.environ), capture_output=True, check=False).returncode == 0
 
 

@@ -551,14 +551,6 @@ def call(uri: str, what: str, request: Record) -> Record:
     return verify_not_empty(answer, endpoint).json()
 
 
-def is_answered(uri: str) -> bool:
-    """Return whether a server answers as MLflow's does, and takes the user."""
-    try:
-        return isinstance(call(uri, "experiments/search", {"max_results": 1}), dict)
-    except Exception:
-        return False
-
-
 def status_of(error: BaseException) -> int:
     """Return the HTTP status of a server's answer; 0 for none."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
