@@ -72,7 +72,7 @@ def follow(folder: Path) -> bool:
         if arrived and not sweeper.ident:
             sweeper.start()
         if last:
-            if arrived and not runs:
+            if arrived and not any(run.has_begun() for run in runs):
                 sweeper.join(SWEEP_SECONDS)
                 return True
             uploaders = files.uploaders()
@@ -124,6 +124,10 @@ class Followed:
             return False
         self.lock.release()
         return True
+
+    def has_begun(self) -> bool:
+        """Return whether there is a run in the folder, as far as it is known."""
+        return not self.uploader or bool(self.uploader.state.status or self.uploader.state.waiting())
 
 
 class FileLane(threading.Thread):
