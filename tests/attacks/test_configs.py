@@ -186,7 +186,7 @@ YAMLS = {
         f"run_name: {'x' * 20_000}\n",
         "x.yaml:1: run_name: must have at most 10,000 characters. Received: 20,000.",
     ),
-    "a_huge_number": (f"seed: 0x{'f' * 5000}\n", "x.yaml:1: seed: must be a number of at most 100 digits."),
+    "a_huge_number": (f"seed: {'9' * 5000}\n", "x.yaml:1: seed: must be a number of at most 100 digits."),
     "a_tab": ("model:\n\twidth: 3\n", "x.yaml:2: cannot be read as YAML: found character '\\t' that cannot start any token."),
     "a_key_twice": ("epochs: 1\nepochs: 2\n", "x.yaml:2: cannot be read as YAML: found duplicate key epochs."),
     "nul": (b"run_name: a\0b\n", "x.yaml: cannot be read as YAML: unacceptable character #x0000"),

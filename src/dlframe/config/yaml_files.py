@@ -79,7 +79,14 @@ def read(file: Path, package: str = "", locations: dict[str, str] | None = None,
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{file}:{line}: cannot be read as YAML: {error.problem}.") from None
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        OmegaConfBaseException,
+        OSError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:  # a key that is a list
         raise ConfigError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}.") from None
     assert isinstance(content, dict)
     return content
