@@ -293,7 +293,9 @@ class Uploader:
         return delivered == (0, 0) or any((end, r["time"]) == delivered for r, end in journal.follow(self.folder))
 
     def _lost(self, client: MlflowClient) -> bool:
-        """Return whether the store lacks the last values that were uploaded, as after a crash of its disk."""
+        """Return whether an SQLite store lacks the last values that were uploaded, as after a crash of its disk."""
+        if not sqlite_file(self.state.uri):
+            return False  # a server keeps what it has taken
         uploaded: dict[str, tuple[int, set[float]]] = {}
         names = Names()
         for record, end in journal.follow(self.folder):
