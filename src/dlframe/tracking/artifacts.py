@@ -129,6 +129,6 @@ def is_answered(uri: str) -> bool:
         answer = rest_utils.http_request(
             get_default_host_creds(uri), "/api/2.0/mlflow/experiments/search", "POST", json=question
         )
-        return answer.status_code == 200 and isinstance(answer.json(), dict)
+        return answer is not None and answer.status_code == 200 and isinstance(answer.json(), dict)
     except Exception:
         return False
