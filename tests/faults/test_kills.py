@@ -104,7 +104,7 @@ def test_killed_at_random_in_every_other_way(server, cell, tmp_path):
 FAULTS = [
     *(Fault("save_file", number, when) for number in (1, 5) for when in ("before", "half", "after")),
     *(Fault(call, 5, when) for call in ("fsync", "replace") for when in ("before", "after")),
-    Fault("unlink", 2, "before"),
+    Fault("unlink", 9, "before"),
     *(Fault("write", 12, when) for when in ("before", "half", "after")),
 ]
 
