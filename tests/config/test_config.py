@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dlframe.config import load, load_options, load_saved
 from dlframe.config.settings import settings
+from dlframe.config.yaml_files import written
 from dlframe.jobs.evaluate import Options
 from dlframe.registry import GROUPS, plugins
 from dlframe.types import ConfigError
@@ -129,6 +130,31 @@ def test_a_model_without_networks_has_one_epoch():
     assert load(["experiment=x"]).run.epochs == 2
     assert load(["experiment=x", "model=cnn"]).run.epochs == 2
     assert load([]).run.epochs == settings.get("run").parameters["epochs"].default
+
+
+def test_a_run_that_goes_on_keeps_its_epochs_and_options_whatever_the_presets_say():
+    for name, typed in {
+        "a": ["model=lda", "epochs=3"],
+        "b": ["task=object_detection", "optimizer=sgd", "optimizer.lr=0.2"],
+    }.items():
+        saved = load(typed)
+        Path(name).mkdir()
+        Path(name, "config.yaml").write_text(written(saved.values))
+        again = load([f"resume={name}"])
+        assert again.values == {**saved.values, "resume": name}
+        assert again.notes == ()
+
+
+def test_the_folder_in_which_files_lie_is_not_taken_for_a_group(tmp_path):
+    plugin = tmp_path / "task" / "optimizer"
+    (plugin / "conf" / "experiment").mkdir(parents=True)
+    (plugin / "own.py").write_text("")
+    text = "defaults:\n  - override /model: lda\nepochs: 2\noptimizer:\n  lr: 0.5\n"
+    (plugin / "conf" / "experiment" / "fitted.yaml").write_text(text)
+    config = load(["experiment=fitted", "optimizer=sgd", f"plugin_paths=[{plugin}]"])
+    assert config.run.epochs == 2
+    assert config.values["optimizer"] == load(["optimizer=sgd"]).values["optimizer"]
+    assert len(config.notes) == 1
 
 
 def test_an_experiment_needs_no_package_line():

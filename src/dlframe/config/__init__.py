@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.config.choices import LISTS, OPTIONS, check_name, file_of, folders, names
-from dlframe.config.compose import assign, compose, resolved, without_options_of_others
+from dlframe.config.compose import assign, compose, group_of, resolved, without_options_of_others
 from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths, unquoted
 from dlframe.config.run_config import EXPERIMENT_VARIABLE, Config
 from dlframe.config.validation import check, check_no_secret, check_places
@@ -76,13 +76,15 @@ def load(overrides: Sequence[str]) -> Config:
     locations: dict[str, str] = {}
     try:
         named = given.get("resume") if not {"task", "experiment"} & given.keys() else None
-        whole = _whole_file(choices)
-        values = _of_run(named, choices, locations) or _values(whole, choices, locations)
+        values = _of_run(named, choices, locations) or _whole(choices, locations)
+        notes: tuple[str, ...] = ()
+        if values is None:
+            values = compose(choices, locations)
+            notes = without_options_of_others(values, choices, locations, given)
+            if _is_fitted_at_once(values) and group_of(locations.get("epochs", "")) in ("", "task"):
+                values["epochs"] = 1  # a further one would only score the same again
         if values.pop("plugin_paths", None) and "plugin_paths" not in given:
             raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
-        notes = () if whole else without_options_of_others(values, choices, locations, given)
-        if _is_fitted_at_once(values) and "/task/" in locations.get("epochs", "/task/"):
-            values["epochs"] = 1  # a further one would only score the same again
         for key, value in assignments_of(given, values):
             assign(values, key, value)
         config = replace(check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items())), notes=notes)
@@ -102,13 +104,16 @@ def _of_run(resume: str | None, choices: Mapping[str, Any], locations: dict[str,
     None where `resume` names no run. Plugins of the run are code, and are not taken over; its folder of runs is, unless the
     run was moved.
     """
+    from dlframe.config.yaml_files import read
+
+    if not resume or resume in ("none", "auto"):
+        return None
     try:
-        folder = Path(place(unquoted(resume or "") or ""))
+        folder = Path(place(unquoted(resume) or ""))
     except ValueError:
         return None  # told when the value is checked
-    if resume in ("none", "auto", "", None) or not (folder / "config.yaml").is_file():
+    if not (folder / "config.yaml").is_file():
         return None
-    from dlframe.config.yaml_files import read
 
     values = translated(read(folder / "config.yaml", inside=folder))
     values.pop("plugin_paths", None)
@@ -127,21 +132,16 @@ def _of_run(resume: str | None, choices: Mapping[str, Any], locations: dict[str,
     return values
 
 
-def _whole_file(choices: Mapping[str, Any]) -> Path | None:
-    """Return the file of an experiment that is a whole config, as a run saves it; None for another one."""
+def _whole(choices: Mapping[str, Any], locations: dict[str, str]) -> dict[str, Any] | None:
+    """Return the values of an experiment that is a whole config, as a run saves it; None for another one."""
     from dlframe.config.yaml_files import read
 
     file = file_of("experiment", choices.get("experiment"))
-    return file if file and _is_whole(read(file)) else None
-
-
-def _values(file: Path | None, choices: dict[str, Any], locations: dict[str, str]) -> dict[str, Any]:
-    """Return the values that are chosen: composed, or those of an experiment that is a whole config."""
-    from dlframe.config.yaml_files import read
-
-    if not file:
-        return compose(choices, locations)
-    values = translated(read(file, locations=locations))
+    places: dict[str, str] = {}
+    if not file or not _is_whole(values := read(file, locations=places)):
+        return None
+    locations |= places
+    values = translated(values)
     values.pop("resume", None)  # how that run began
     own = {group: name for group, name in choices.items() if group != "experiment"}
     return values | ({group: compose(own, {}).get(group, {}) for group in own} if own else {})

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config.choices import LISTS, NESTED, OPTIONS, check_name, file_of, folders, names
@@ -139,7 +140,7 @@ def without_options_of_others(
         if group not in GROUPS or group in (*LISTS, "task") or name not in GROUPS[group].entries or not isinstance(own, dict):
             continue  # a file that has the name chosen knows what is set beside it
         places = {key: locations.get(f"{group}.{key}", "") for key in own}
-        places = {key: place for key, place in places.items() if place and f"/{group}/" not in place}
+        places = {key: place for key, place in places.items() if group_of(place) not in ("", group)}
         other = compose({key: value for key, value in choices.items() if key != group}, {}).get(group) if places else None
         if not isinstance(other, dict) or other.get("name") in (None, own.get("name")):
             continue
@@ -148,6 +149,13 @@ def without_options_of_others(
             place = next(iter(places.values()))
             notes.append(f"{group}={name} has defaults of its own; left out, as set for {other['name']}: {told} ({place})")
     return tuple(notes)
+
+
+def group_of(place: str) -> str:
+    """Return the group of the file of a location, "conf/task/mine.yaml:3": that whose folder holds it; empty for none."""
+    file = Path(place.rpartition(":")[0])
+    inside = (file.relative_to(folder).parts for folder in folders() if place and file.is_relative_to(folder))
+    return next((parts[0] for parts in inside if len(parts) > 1), "")
 
 
 def _hydra_plugins() -> Plugins:

@@ -14,6 +14,8 @@ from dlframe.registry import GROUPS, Entry
 from dlframe.registry.parameters import Parameter
 from dlframe.types import DataSpec, Metric, declared
 
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+"""MLflow's environment variable of a store, which counts where no option names one."""
 EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 """MLflow's environment variable of an experiment, which counts where no option names one."""
 
