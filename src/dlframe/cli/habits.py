@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 
 from dlframe.config import LISTS
 from dlframe.registry import GROUPS
+from dlframe.types import command_line
 
 EARLY = "callback=[early_stopping] callback.early_stopping."
 
@@ -150,7 +150,7 @@ def meant(key: str, arguments: Sequence[str]) -> str:
                 rest = [word for word in rest if word not in ("-m", "--multirun", "train")]
             elif rest and "=" not in rest[0]:
                 command = [rest.pop(0)]
-            return shlex.join(["python", "-m", "dlframe", *command, *rest, *(word for word in words if "=" in word)])
+            return command_line(*command, *rest, *(word for word in words if "=" in word))
     return ""
 
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -143,16 +142,8 @@ def _other_seeds(run: Run) -> list[Run]:
 
 def _have_same_weights(*folders: Path) -> bool:
     """Return whether the best weights of two runs are the same, bit for bit."""
+    from dlframe.jobs.verify_resume import difference
     from dlframe.storage.checkpoint import weights
 
     one, other = (weights(folder / BEST) for folder in folders)
-    return _same(one, other)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Return whether two states are the same, bit for bit: tensors, or nested dictionaries of them."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
-    if not isinstance(one, dict) and hasattr(one, "numpy") and hasattr(other, "numpy"):
-        return one.dtype == other.dtype and one.numpy().tobytes() == other.numpy().tobytes()
-    return type(one) is type(other) and repr(one) == repr(other)
+    return difference(one, other) is None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlframe.analysis.predictions import estimate
 from dlframe.config import EXPERIMENT_VARIABLE, Config, check_no_secret, load
+from dlframe.config.run_config import STORE_VARIABLE
 from dlframe.config.settings import Run as Options
 from dlframe.jobs.data import load_data
 from dlframe.registry import GROUPS
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
     from dlframe.tasks.base import Scores, Task
     from dlframe.tracking import Tracker
-
-STORE_VARIABLE = "MLFLOW_TRACKING_URI"
-"""MLflow's environment variable of a store, which counts where no option names one."""
 
 __all__ = ["Options", "load_data", "main", "result_of", "run"]
 

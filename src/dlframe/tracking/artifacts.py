@@ -67,6 +67,14 @@ def destination(location: str | None, store: str, runs: Path) -> str | Path:
     raise RejectedRecord(f"artifacts stay in the run directory: {location[:100]!r} {where} {artifact_root(runs)}")
 
 
+def artifact_location(uri: str, runs: Path, experiment: str) -> str | None:
+    """Return the URI of a new experiment's folder: in the folder of runs; None for a server, which has its own."""
+    if uri.startswith(("http://", "https://")):
+        return None
+    name = re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "experiment"
+    return Path(artifact_root(runs), name).as_uri()
+
+
 def _holds(place: Path, runs: Path) -> bool:
     """Return whether a folder is that of the artifacts of these runs, or of others that this user has started."""
     return str(place) == artifact_root(runs) or (place.name == "artifacts" and is_known(runs=place.parent))
@@ -120,15 +128,3 @@ def opened(folder: Path, name: str) -> BinaryIO:
         file.close()
         raise RejectedRecord(f"{folder / name} has more than {LARGEST:,} bytes")
     return file
-
-
-def is_answered(uri: str) -> bool:
-    """Return whether a server answers as MLflow's does, and takes the user."""
-    try:
-        question = {"max_results": 1}
-        answer = rest_utils.http_request(
-            get_default_host_creds(uri), "/api/2.0/mlflow/experiments/search", "POST", json=question
-        )
-        return answer is not None and answer.status_code == 200 and isinstance(answer.json(), dict)
-    except Exception:
-        return False

@@ -6,7 +6,6 @@ import base64
 import configparser
 import errno
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dlframe.runs.environment import python
-from dlframe.runs.run_directory import artifact_root
 from dlframe.storage.known import is_known, runs_of, sqlite_file, store_uri
 from dlframe.types import TrackingError, command_line, printable, read_text
 from dlframe.types.files import opened
@@ -65,14 +63,6 @@ def address(uri: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
 
-def artifact_location(uri: str, runs: Path, experiment: str) -> str | None:
-    """Return the URI of a new experiment's folder: in the folder of runs; None for a server, which has its own."""
-    if uri.startswith(("http://", "https://")):
-        return None
-    name = re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "experiment"
-    return Path(artifact_root(runs), name).as_uri()
-
-
 def reachable(uri: str, timeout_seconds: float = 3) -> None:
     """Check an HTTP or SQLite store; what does not answer as expected is asked by MLflow's own client, which may know how.
 
@@ -103,10 +93,10 @@ def answers_mlflow(uri: str) -> bool:
     It takes seconds to import, so that another process asks unless this one has it already.
     """
     if "mlflow" in sys.modules:
-        from dlframe.tracking.artifacts import is_answered
+        from dlframe.tracking.uploader import is_answered
 
         return is_answered(uri)
-    code = "import sys; from dlframe.tracking.artifacts import is_answered; sys.exit(not is_answered(sys.argv[1]))"
+    code = "import sys; from dlframe.tracking.uploader import is_answered; sys.exit(not is_answered(sys.argv[1]))"
     return subprocess.run(python("-c", code, uri), env=quiet(os.environ), capture_output=True, check=False).returncode == 0
 
 

@@ -28,13 +28,13 @@ from mlflow.utils import rest_utils
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import verify_rest_response
 
+from dlframe.config.run_config import STORE_VARIABLE
 from dlframe.runs import journal
 from dlframe.runs.run_directory import MODEL, REPORT, artifact_folder
 from dlframe.storage.known import is_known, runs_of, sqlite_file
-from dlframe.tracking.artifacts import RejectedRecord, destination, opened, put
+from dlframe.tracking.artifacts import RejectedRecord, artifact_location, destination, opened, put
 from dlframe.tracking.database import prepared
 from dlframe.tracking.models import log_model
-from dlframe.tracking.store import artifact_location
 from dlframe.tracking.upload_state import TRIES, UploadState, beginning, model_of, runs_of_study, seeds_of, study_of
 from dlframe.types import DataError, DlframeError, TrackingError, say
 
@@ -48,7 +48,6 @@ TAGS_PER_CALL = 100
 KEY_TAG = "dlframe.key"
 MESSAGE_TAG = "dlframe.message"
 STATE_TAG = "dlframe.state"
-STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 RUN_VARIABLE = "MLFLOW_RUN_ID"
 """MLflow's environment variable of a run that a platform has made for a training."""
 PARENT_TAG = "mlflow.parentRunId"
@@ -551,6 +550,14 @@ def call(uri: str, what: str, request: Record) -> Record:
     endpoint = f"/api/2.0/mlflow/{what}"
     answer = rest_utils.http_request(get_default_host_creds(uri), endpoint, "POST", json=request)
     return verify_not_empty(answer, endpoint).json()
+
+
+def is_answered(uri: str) -> bool:
+    """Return whether a server answers as MLflow's does, and takes the user."""
+    try:
+        return isinstance(call(uri, "experiments/search", {"max_results": 1}), dict)
+    except Exception:
+        return False
 
 
 def status_of(error: BaseException) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from dlframe.runs.journal import read
 from dlframe.runs.recorder import states
 from dlframe.runs.run_directory import FREE, RESULT, flat, read_overrides, write_config
 from dlframe.storage import checkpoint
-from dlframe.types import ConfigError
+from dlframe.types import ConfigError, quoted
 
 
 def is_continued(folder: Path) -> bool:
@@ -54,7 +53,7 @@ class Continuation:
         for key, (there, here) in sorted(found.items(), key=lambda item: not item[0].endswith(".name")):
             if not is_among(key, MAY_CHANGE):
                 rule = "a run is continued with other epochs, learning rate, scheduler, batch size, devices or logging only"
-                new = f"For a new run with its weights: initial_checkpoint={shlex.quote(str(folder))}"
+                new = f"For a new run with its weights: {quoted(f'initial_checkpoint={folder}')}"
                 raise ConfigError(f"resume: {key} is {there!r} in {folder} and {here!r} here; {rule}. {new}", key)
         if not found:
             return None
@@ -63,7 +62,7 @@ class Continuation:
         facts = checkpoint.read_facts(kept[0], folder)
         if not isinstance(facts.get("options"), dict):
             rule = f"{kept[0]} does not say with which options it was trained, as those of earlier versions"
-            raise ConfigError(f"resume: {rule}. Try: initial_checkpoint={shlex.quote(str(folder))}", "resume")
+            raise ConfigError(f"resume: {rule}. Try: {quoted(f'initial_checkpoint={folder}')}", "resume")
         step, epochs = (value if type(value := facts.get(name)) is int else 0 for name in ("step", "epoch"))
         if not config.trainer.max_steps and config.run.epochs <= epochs:
             rule = f"must be more than the {epochs} that {folder} has behind it"
