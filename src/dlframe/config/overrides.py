@@ -255,7 +255,7 @@ def given_keys(overrides: Sequence[str]) -> dict[str, str]:
         key = key.strip().lstrip("+")
         if not equals or not key:
             raise ConfigError(f"{text}: must be key=value. See: python -m dlframe train --help")
-        if key.split(".")[0] not in (NESTED if "." in key else known_keys()):
+        if key.split(".")[0] not in (NESTED if "." in key else known_keys()) or re.search(r"[^\w.-]", key):
             raise unknown(key, known_keys())
         if not is_printable(raw):
             raise ConfigError(f"{key}: must hold no control characters. Received: {raw!r}.", key)
