@@ -19,10 +19,10 @@ MAIN = "import sys; from dlframe.contracts.__main__ import main; sys.exit(main(s
 
 def test_plugins_of_the_current_directory_hold(tmp_path):
     """The worked examples, and two tasks of foreign kinds with their data and models, by pytest's own command."""
-    for folder in (ROOT / "plugins", ROOT / "tests" / "foreign"):
-        for plugin in folder.iterdir():
-            if plugin.is_dir() and not plugin.name.startswith("_"):
-                shutil.copytree(plugin, tmp_path / "plugins" / plugin.name)
+    foreign = ROOT / "tests" / "foreign"
+    for plugin in (*(ROOT / "plugins").iterdir(), foreign / "boxes", foreign / "tokens"):
+        if plugin.is_dir() and not plugin.name.startswith("_"):
+            shutil.copytree(plugin, tmp_path / "plugins" / plugin.name)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DLFRAME", "PYTEST"))}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "-v", "--pyargs", "dlframe.contracts"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

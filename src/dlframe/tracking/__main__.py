@@ -120,14 +120,14 @@ class Followed:
 
     def let_go(self) -> bool:
         """Release a run whose end is uploaded, with its files but those set aside; return whether it is."""
-        if not self.uploader or self.uploader.state.status in ("", "RUNNING") or self.uploader.state.waiting():
+        if not self.uploader or self.uploader.state.status in ("", "RUNNING") or self.uploader.is_waiting():
             return False
         self.lock.release()
         return True
 
     def has_begun(self) -> bool:
         """Return whether there is a run in the folder, as far as it is known."""
-        return not self.uploader or bool(self.uploader.state.status or self.uploader.state.waiting())
+        return not self.uploader or bool(self.uploader.state.status) or self.uploader.is_waiting()
 
 
 class FileLane(threading.Thread):

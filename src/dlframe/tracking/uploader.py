@@ -138,6 +138,11 @@ class Uploader:
                 self._try_file(client, state, path, file)
         return not state.waiting()
 
+    def is_waiting(self) -> bool:
+        """Return whether files wait for their upload; that the last one does not is on disk then."""
+        with self.changing:
+            return bool(self.state.waiting())
+
     def retry_files(self) -> None:
         """Give the files once more a try that were set aside for what may have passed."""
         with self.changing:
@@ -250,10 +255,10 @@ class Uploader:
                 self.state.run_id, self.state.experiment_id = run.info.run_id, run.info.experiment_id
             if not self.state.run_id:
                 self.state.experiment_id = self._experiment(client, start)
-        if self.live and self.state.status == "KILLED":
-            client.update_run(self.state.run_id, status="RUNNING")
-            self.state.status = "RUNNING"
-        self.state.save(self.folder)
+            if self.live and self.state.status == "KILLED":
+                client.update_run(self.state.run_id, status="RUNNING")
+                self.state.status = "RUNNING"
+            self.state.save(self.folder)
         self.earlier = self._before_resume()
         self.client = client
         return client
