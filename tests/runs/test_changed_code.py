@@ -13,7 +13,7 @@ from dlframe.cli import main
 from dlframe.config import load
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import run
-from dlframe.registry import Registry, models
+from dlframe.registry import Registry, models, plugins
 from dlframe.registry.plugins import code_of
 from dlframe.runs import journal
 from dlframe.types import ConfigError
@@ -136,3 +136,19 @@ def test_the_version_of_a_distribution_is_noted(tmp_path: Path, monkeypatch: pyt
     (own,) = code_of([("model", "x")]).values()
     assert own.pop("brought.py")
     assert own == {"dl-brought": "1.2", "numpy": __import__("numpy").__version__}
+
+
+@pytest.mark.usefixtures("plugin")
+def test_files_beyond_the_most_share_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a folder; tests and hidden ones do not count."""
+    code = tmp_path / "code"
+    (code / "__init__.py").write_text("from . import mine\n")
+    for name in (".venv/lib.py", "test_mine.py"):
+        (code / name).parent.mkdir(exist_ok=True)
+        (code / name).write_text("")
+    chosen = load(options(code / "mine.py", tmp_path, f"plugin_paths={code}")).chosen
+    monkeypatch.setattr(plugins, "MOST", 2)
+    before = code_of(chosen)["code"]
+    assert sorted(before) == ["__init__.py", "a further *.py", "layers.py"]
+    (code / "unused.py").write_text("a = 2\n")
+    assert [name for name, own in code_of(chosen)["code"].items() if own != before[name]] == ["a further *.py"]

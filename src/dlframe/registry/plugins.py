@@ -46,7 +46,8 @@ conf_folders: dict[Path, str] = {}
 """Folder of presets and experiments -> its plugin, of the last `discover`."""
 
 MOST = 2000
-"""Maximum number of files of a plugin that are hashed."""
+"""Files of a plugin that have a hash each; those beyond share one."""
+FURTHER = "a further *.py"
 
 _seen: set[Path] = set()
 
@@ -298,9 +299,15 @@ def code_of(chosen: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
         own = found.setdefault(entry.origin if entry.code else place.stem, {})
         own |= dict([entry.distribution.rsplit(" ", 1)]) if entry.distribution else {}
         own |= _version_of(entry.target)
-        for file in _code_files(place):
+        further = hashlib.sha256()
+        for number, file in enumerate(_code_files(place)):
             path = file.relative_to(place if place.is_dir() else place.parent).as_posix()
-            own[path] = hashlib.sha256(read_bytes(file, LARGEST)).hexdigest()[:16]
+            code = hashlib.sha256(read_bytes(file, LARGEST)).hexdigest()[:16]
+            if number < MOST:
+                own[path] = code
+            else:
+                further.update(os.fsencode(f"{path} {code} "))
+                own[FURTHER] = further.hexdigest()[:16]
     return found
 
 
@@ -314,9 +321,13 @@ def _version_of(target: str) -> dict[str, str]:
 
 
 def _code_files(place: Path) -> list[Path]:
-    """Return the Python files of a folder except tests, or a file and those beside it that it imports."""
+    """Return the Python files of a folder except tests and hidden ones, or a file and those beside it that it imports."""
     if place.is_dir():
-        return [f for f in sorted(place.rglob("*.py")) if not f.name.startswith((".", "test_", "conftest"))][:MOST]
+        found = []
+        for folder, folders, names in os.walk(place):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found += [Path(folder, n) for n in names if n.endswith(".py") and not n.startswith((".", "test_", "conftest"))]
+        return sorted(found)
     found: list[Path] = []
     todo = [place]
     while todo:
