@@ -123,7 +123,7 @@ def named(run: Path) -> int:
 def beside(run: Path) -> int:
     """What the upload process of another run does with it, and a start with it there."""
     told = [*close_interrupted_runs(run.parent / "own", f"sqlite:///{run.parent.resolve() / 'mlflow.db'}")]
-    assert not [line for line in told if re.search(r": (?!Tracking|Data|Config)\w*Error: ", line)]
+    assert not [line for line in told if re.search(r": \w*Error: ", line)]
     return main([*OPTIONS, "tracking=none", f"run_name={run.name}"])
 
 

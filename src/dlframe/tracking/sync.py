@@ -91,6 +91,8 @@ def close_interrupted_runs(folder: Path, uri: str) -> Iterator[str]:
                 continue
             if (start := beginning(other)) and start["uri"] == uri:
                 yield _line(other, upload(other))
+        except (DlframeError, OSError) as error:
+            yield _line(other, str(error))
         except Exception as error:
             yield f"{other}: {type(error).__name__}: {error}"
 
