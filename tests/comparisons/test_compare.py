@@ -159,12 +159,20 @@ def test_every_format_says_the_same(ending, capsys):
 
 def test_a_block_of_a_markdown_file_is_replaced_and_no_other_file_overwritten(capsys):
     Path("notes.md").write_text("# Mine\n\n<!-- dlframe compare -->\nold\n<!-- end of dlframe compare -->\n\nThe end.\n")
+    command = "```sh\npython -m dlframe compare both out=notes.md\n```\n"
     for _ in range(2):
         assert main(["compare", "both", "out=notes.md"]) == 0
         text = Path("notes.md").read_text()
-        assert text.startswith("# Mine\n\n<!-- dlframe compare -->\n\n| model |")
+        assert text.startswith(f"# Mine\n\n<!-- dlframe compare -->\n\n{command}\n| model |")
         assert text.endswith("\n<!-- end of dlframe compare -->\n\nThe end.\n")
         assert "old" not in text
+    Path("notes.md").write_text(f"{text}\n<!-- dlframe compare -->\n\n<!-- end of dlframe compare -->\n")
+    assert main(["compare", "both", "out=notes.md", "metrics=f1"]) == 0
+    assert main(["compare", "both", "out=notes.md"]) == 0
+    assert Path("notes.md").read_text().startswith(text), "each command has the block that it has made"
+    assert Path("notes.md").read_text().count("| model | f1 |") == 1
+    assert main(["compare", "both", "out=notes.md", "metrics=precision"]) == 2
+    assert "out: notes.md has 2 blocks of tables, of which one must be empty or made by" in capsys.readouterr().err
     Path("letter.md").write_text("Dear reader,\n")
     capsys.readouterr()
     assert main(["compare", "both", "out=letter.md"]) == 2

@@ -41,7 +41,8 @@ class Options:
         detect: Difference that is worth seeing, for the sentence on what it would take: in points of accuracy and other
             fractions, else in the unit of the metric; null for a half of the present interval's half-width.
         out: File for the table, ending in .md, .tex, .csv, .html or .txt; empty for none. In a Markdown file that is there,
-            what stands between its lines `<!-- dlframe compare -->` and `<!-- end of dlframe compare -->` is replaced.
+            what stands between its lines `<!-- dlframe compare -->` and `<!-- end of dlframe compare -->` is replaced, with the
+            command; of several such blocks, the one that is empty or was made by the same command.
     """
 
     tables: tuple[str, ...] = ()
@@ -65,8 +66,8 @@ def main(arguments: Sequence[str]) -> int:
         DlframeError: The runs cannot be compared.
     """
     options, places, rest = split("compare", Options, arguments)
-    files.check(options.out)
     command = command_line("compare", *arguments)
+    files.check(options.out, command)
     if options.tables:
         return _tables(options, rest, command)
 
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         found = compare_runs(runs, options)
         _say(found, options)
         say(*datasets.sentences(found))
-        files.write(options.out, found, detect=options.detect or 0.0)
+        files.write(options.out, found, command, detect=options.detect or 0.0)
         if study:
             _write_page(found, study, command, options.detect or 0.0)
             _tell_seeds(found, study, trackers)
@@ -118,7 +119,7 @@ def _tables(options: Options, rest: Sequence[str], command: str) -> int:
         raise ConfigError(f"compare: no table could be made. {next(iter(failed.values()))}")
     if len(asked) > 1:
         say(*table.overview(made, failed))
-    files.write(options.out, made, failed=failed, command=command, detect=options.detect or 0.0)
+    files.write(options.out, made, command, failed=failed, detect=options.detect or 0.0)
     return int(bool(status or failed))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,17 @@ from dlframe.types import ConfigError, printable, read_text, say
 HTML, MARKDOWN = ".html", ".md"
 BEGIN, END = "<!-- dlframe compare -->", "<!-- end of dlframe compare -->"
 """Lines of a Markdown file around what a comparison has written, and writes again."""
+BLOCK = re.compile(f"{BEGIN}(((?!{BEGIN}).)*?){END}\n?", re.DOTALL)
 LARGEST = 2**24
 """Bytes of a Markdown file whose block is replaced."""
 
 
-def check(out: str) -> None:
+def check(out: str, command: str) -> None:
     """Refuse a file that no comparison can be written to, before anything is trained.
+
+    Args:
+        out: The file; empty for none.
+        command: Command that makes it again.
 
     Raises:
         ConfigError: Its ending is unknown, its folder does not exist, or it is a Markdown file without a place for tables.
@@ -32,15 +38,15 @@ def check(out: str) -> None:
     if not path.parent.is_dir():
         raise ConfigError(f"out: {path} cannot be written: No such file or directory.", "out")
     if path.suffix == MARKDOWN and os.path.lexists(path):
-        _around(path)
+        _around(path, command)
 
 
 def write(
     out: str,
     found: Sequence[Comparison],
+    command: str,
     *,
     failed: Mapping[str, str] | None = None,
-    command: str = "",
     detect: float = 0.0,
 ) -> None:
     """Write comparisons into a file.
@@ -48,8 +54,8 @@ def write(
     Args:
         out: The file; empty for none.
         found: Comparisons.
+        command: Command that makes it again.
         failed: Table that could not be made -> reason.
-        command: Command that makes it again; empty where it is not told.
         detect: Difference that is worth seeing, see `dlframe.comparisons.presentation.words.pair_sentence`.
 
     Raises:
@@ -68,9 +74,8 @@ def write(
             parts = [table.FORMATS[path.suffix](comparison, detect) for comparison in found]
             text = "\n".join([*parts, *_together(path.suffix, found, failed)])
         if path.suffix == MARKDOWN:
-            told = f"```sh\n{command}\n```\n\n" if command else ""
-            before, after = _around(path) if os.path.lexists(path) else ("", "")
-            text = f"{before}{BEGIN}\n\n{told}{text.rstrip()}\n\n{END}\n{after}"
+            before, after = _around(path, command) if os.path.lexists(path) else ("", "")
+            text = f"{before}{BEGIN}\n\n{_fenced(command)}\n{text.rstrip()}\n\n{END}\n{after}"
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"out: {path} cannot be written: {error.strerror or error}.", "out") from None
@@ -84,18 +89,27 @@ def _together(ending: str, found: Sequence[Comparison], failed: Mapping[str, str
     return [f"{marks[ending]}{printable(text)}" for text in said] if ending in marks else []
 
 
-def _around(path: Path) -> tuple[str, str]:
-    """Return what stands before and after the block of a Markdown file.
+def _fenced(command: str) -> str:
+    return f"```sh\n{command}\n```\n"
+
+
+def _around(path: Path, command: str) -> tuple[str, str]:
+    """Return what stands before and after the block of a Markdown file; of several, the one that the command has made.
 
     Raises:
-        ConfigError: It has no block, or cannot be read.
+        ConfigError: It has no such block, or cannot be read.
     """
     try:
         text = read_text(path, LARGEST)
     except (OSError, ValueError) as error:
         raise ConfigError(f"out: {path} cannot be read: {' '.join(str(error).split())[:200]}.", "out") from None
-    begin, end = text.find(BEGIN), text.find(END)
-    if begin < 0 or end < begin or text.count(BEGIN) > 1 or text.count(END) > 1:
-        rule = f"is there, and must have the lines '{BEGIN}' and '{END}' once each, between which the tables are written"
+    blocks = [*BLOCK.finditer(text)]
+    if not blocks or len(blocks) != text.count(BEGIN) or len(blocks) != text.count(END):
+        rule = f"is there, and must have the lines '{BEGIN}' and '{END}', between which the tables are written"
         raise ConfigError(f"out: {path} {rule}. Add them, or name a new file", "out")
-    return text[:begin], text[end + len(END) :].removeprefix("\n")
+    own = [block for block in blocks if _fenced(command) in block[1]] or [block for block in blocks if not block[1].strip()]
+    if len(blocks) > 1 and len(own) != 1:
+        rule = f"has {len(blocks)} blocks of tables, of which one must be empty or made by this command"
+        raise ConfigError(f"out: {path} {rule}. Received: {command}", "out")
+    block = own[0] if own else blocks[0]
+    return text[: block.start()], text[block.end() :]
