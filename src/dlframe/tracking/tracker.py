@@ -134,7 +134,8 @@ def upload(folder: Path, *, uri: str = "") -> str:
         Empty, or a message about pending records.
 
     Raises:
-        TrackingError: The folder holds no run, its `tracking.json` is damaged, or its store is not trusted.
+        TrackingError: The folder holds no run, its `tracking.json` is damaged, its store is not trusted, or a file of the
+            folder cannot be opened.
     """
     if not (folder / journal.FILE).exists():
         raise TrackingError(f"'{folder}' is not a run directory (no {journal.FILE})")
@@ -152,4 +153,6 @@ def upload(folder: Path, *, uri: str = "") -> str:
             uploader.try_files(again=True)
     except Timeout:
         return f"{folder}: another process is uploading this run"
+    except OSError as error:
+        raise TrackingError(f"{folder}: cannot be uploaded: {error.strerror or error}: {error.filename}") from None
     return pending_message(folder, uploader.state)
