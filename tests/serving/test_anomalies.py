@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pyarrow.parquet
@@ -69,3 +70,13 @@ def test_a_classifier_is_refused_before_training(tmp_path):
         trained(tmp_path, "task=anomaly_detection", "model=mlp")
     with pytest.raises(ConfigError, match=r"task.anomalies: data=digits must have the class 'zero'"):
         trained(tmp_path, "task=anomaly_detection", "task.anomalies=[zero]")
+
+
+def test_scores_by_event_are_compared_and_the_base_rate_with_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = ["data=planted_events", "data.steps=1500", "data.window=8", "figures=none", "tracking=none", "epochs=1"]
+    options = ["task=series_anomaly_detection", "model=isolation_forest,nearest_neighbors", *data]
+    assert main(["compare", *options, "seeds=1", "metrics=event_f1,event_recall"]) == 0
+    said = capsys.readouterr().out
+    assert "event_f1, higher is better" in said
+    assert re.search(r"^base rate +\d+\.\d\d % \(", said, re.MULTILINE)

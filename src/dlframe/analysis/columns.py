@@ -15,8 +15,8 @@ from dlframe.types import DataError, Ragged
 
 BASELINE = "baseline"
 """Column of the predictions of the trivial baseline, and beginning of the names of its others."""
-SHARED = ("target", "classes", "probabilities")
-"""Beginnings of the names of columns that a baseline need not bring: its probabilities are equal where it brings none."""
+SHARED = ("target", "classes", "probabilities", "event")
+"""Beginnings of names of columns that a baseline need not bring: facts, and probabilities, equal where it brings none."""
 
 
 def needed(forms: Collection[Form]) -> list[str]:

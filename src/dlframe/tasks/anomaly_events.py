@@ -9,11 +9,10 @@ import numpy as np
 from torch import nn
 
 from dlframe.registry import Probability, tasks
-from dlframe.statistics.intervals import bootstrap
 from dlframe.statistics.metrics.events import composite_f1, event_recall
-from dlframe.tasks.anomaly import Anomaly
+from dlframe.tasks.anomaly import CLASSES, Anomaly
 from dlframe.tasks.base import Scores
-from dlframe.types import Batch, ConfigError, Dataset, DataSpec, Estimate
+from dlframe.types import Batch, ConfigError, Dataset, DataSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,14 +78,8 @@ class AnomalyEvents(Anomaly):
         flags, events = self.flagged(scores["score"]).numpy(), scores["event"].numpy()
         return found | {name: statistic(flags, events) for name, statistic in EVENTS.items()}
 
-    def interval(self, metric: str, scores: Scores, groups: Any = None) -> Estimate:
-        """Return a metric by event with a bootstrap over blocks of steps or groups; the threshold stays as it is."""
-        value = self.metrics(scores)[metric]
-        if metric not in EVENTS or math.isnan(value):
-            return super().interval(metric, scores, groups)
-        flags, events = self.flagged(scores["score"]).numpy(), scores["event"].numpy()
-        block = 1 if groups is not None else max(1, len(flags) // self.blocks(len(flags)))
-        return Estimate.of(value, bootstrap(EVENTS[metric], flags, events, groups=groups, resamples=500, block=block))
+    def forms(self) -> dict[str, dict[str, Any]]:
+        return super().forms() | {name: {"form": name, "positive": CLASSES[1]} for name in EVENTS}
 
     def baseline(self, dataset: Dataset) -> tuple[str, dict[str, float]]:
         name, found = super().baseline(dataset)

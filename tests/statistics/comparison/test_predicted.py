@@ -8,6 +8,7 @@ from torchmetrics.functional.classification import multiclass_f1_score, multicla
 
 from dlframe.statistics.comparison import jackknife
 from dlframe.statistics.comparison.predicted import FORMS, Form
+from dlframe.statistics.metrics.events import composite_f1, event_recall, numbered
 
 RANDOM = np.random.default_rng(1)
 NAMES = np.array(["cat", "dog", "eel", "fox"])
@@ -127,3 +128,23 @@ def test_undefined_samples_are_skipped_where_that_is_asked():
     np.testing.assert_allclose(deleted, [np.nanmean(ndcg[group != GROUPS]) for group in range(18)])
     with pytest.raises(ValueError, match="must be finite"):
         Form("mean", {"column": "ndcg"}).values({"ndcg": ndcg}, GROUPS)
+
+
+@pytest.mark.parametrize("found", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("name", "reference"), [("event_recall", event_recall), ("event_f1", composite_f1)])
+def test_events(name, reference, found):
+    """Some of one step, some that last beyond a group, one that fills several; one that is never flagged."""
+    inside = np.zeros(90, bool)
+    for first, last in ((2, 3), (8, 12), (20, 21), (33, 52), (60, 64), (70, 75)):
+        inside[first:last] = True
+    events = numbered(inside)
+    flags = (RANDOM.random(90) < found) & (events != 5)
+    columns = {"event": events, "prediction": np.where(flags, "anomaly", "normal")}
+    check(Form(name, {"positive": "anomaly"}), columns, lambda rows: reference(flags[rows], events[rows]))
+
+
+def test_no_events_are_undefined():
+    columns = {"event": np.zeros(90, int), "prediction": np.full(90, "anomaly")}
+    for name in ("event_recall", "event_f1"):
+        value, deleted = Form(name, {"positive": "anomaly"}).values(columns, GROUPS)
+        assert np.isnan([value, *deleted]).all()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlframe.statistics.comparison import areas, boxes
+from dlframe.statistics.comparison import areas, boxes, events
 from dlframe.statistics.comparison.jackknife import of_group_sums
 
 Columns = Mapping[str, Any]
@@ -271,7 +271,14 @@ def _scores(probability: np.ndarray, place: int, options: Mapping[str, Any]) -> 
 PREDICTED, SCORED = ("target", "prediction"), ("target", "prediction", "probabilities", "classes")
 """Columns of most forms, and of those that rank samples; "classes" are the names of the probabilities."""
 
-NEEDED = {"auroc": SCORED, "average_precision": SCORED, "detection": boxes.COLUMNS, "mase": (*PREDICTED, "scale")}
+NEEDED = {
+    "auroc": SCORED,
+    "average_precision": SCORED,
+    "detection": boxes.COLUMNS,
+    "event_f1": events.COLUMNS,
+    "event_recall": events.COLUMNS,
+    "mase": (*PREDICTED, "scale"),
+}
 """Name of a form -> columns that it takes, where these are not target and prediction."""
 
 LOSSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"rmse": np.square, "mae": np.abs}
@@ -297,6 +304,8 @@ ORDERED: dict[str, Callable[[Columns, np.ndarray, Mapping[str, Any]], tuple[floa
     "auroc": _of_ranks(areas.auroc),
     "average_precision": _of_ranks(areas.average_precision),
     "detection": boxes.values,
+    "event_f1": events.f1,
+    "event_recall": events.recall,
 }
 """Name -> form of a metric that is no function of sums: the metric, and without each group. Areas are means over classes, each
-against the others; a class that is missing is left out."""
+against the others; a class that is missing is left out. An event is one however many of its steps are flagged."""
