@@ -30,9 +30,10 @@ Vectors = Literal["none", "glove"]
 
 
 def word_embedding(spec: DataSpec, size: int, vectors: Vectors) -> nn.Embedding:
-    """Return the embedding of the tokens of texts, from random weights or, for the words that GloVe has, from GloVe's.
+    """Return the embedding of the tokens of texts, from small random weights or, for the words that GloVe has, from GloVe's.
 
-    Pennington, Socher and Manning (2014, "GloVe"): 6 billion words of Wikipedia and news. The vectors are trained further.
+    Pennington, Socher and Manning (2014, "GloVe"): 6 billion words of Wikipedia and news. The vectors are trained further. Random
+    ones are small, as Keras draws them: a word that few texts have is near zero until it has been learned.
 
     Raises:
         ConfigError: The size is not that of the vectors, or the data have no words.
@@ -40,6 +41,8 @@ def word_embedding(spec: DataSpec, size: int, vectors: Vectors) -> nn.Embedding:
     """
     words = spec.fitted["vocabulary"]
     embedding = nn.Embedding(2 + len(words), size, padding_idx=0)
+    with torch.no_grad():
+        embedding.weight[1:].uniform_(-0.05, 0.05)
     if vectors == "none":
         return embedding
     if size != SIZE:
