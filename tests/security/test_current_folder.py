@@ -203,7 +203,7 @@ def test_distributed_training(hostile: Hostile) -> None:
 
 @pytest.mark.slow
 def test_verify_resume(hostile: Hostile) -> None:
-    hostile.run("-m dlframe", "verify-resume", "model=mlp", *QUICK[1:], "epochs=6", "kills=1")
+    hostile.run("-m dlframe", "verify-resume", "model=mlp", *QUICK[1:], "epochs=20", "kills=1")
 
 
 def test_pools_of_processes(hostile: Hostile, tmp_path: Path) -> None:
