@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlframe.models.recurrent import BidirectionalLSTM
 from dlframe.models.word_vectors import word_embedding
 from dlframe.registry import Count, Probability, models
 from dlframe.types import DataSpec, Ragged
@@ -41,7 +42,7 @@ class BiLSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = word_embedding(spec, embedding_dim, vectors)
-        self.reader = nn.LSTM(embedding_dim, width, bidirectional=True, batch_first=True)
+        self.reader = BidirectionalLSTM(embedding_dim, width)
         self.attention = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1, bias=False))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * width, len(spec.classes))
@@ -54,10 +55,7 @@ class BiLSTM(nn.Module):
     def forward(self, tokens: Ragged) -> Tensor:
         """Return logits (batch, classes) of texts."""
         padded, lengths = tokens.padded()
-        packed = nn.utils.rnn.pack_padded_sequence(
-            self.dropout(self.embedding(padded)), lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        states, _ = nn.utils.rnn.pad_packed_sequence(self.reader(packed)[0], batch_first=True)
+        states = self.reader(self.dropout(self.embedding(padded)), lengths)
         outside = torch.arange(states.shape[1], device=states.device) >= lengths.to(states.device).unsqueeze(1)
         weights = self.attention(states).squeeze(2).masked_fill(outside, -torch.inf).softmax(1)
         return self.head(self.dropout(torch.einsum("bt,btd->bd", weights, states)))

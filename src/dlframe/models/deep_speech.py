@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from dlframe.models.recurrent import BidirectionalLSTM
 from dlframe.readers.audio.mel import MELS, STRIDE
 from dlframe.registry import Count, Probability, models
 from dlframe.types import DataSpec, Ragged
@@ -40,9 +40,7 @@ class DeepSpeech(nn.Module):
         self.second = nn.Conv2d(channels, channels, (5, 11), stride=(1, 2), padding=(2, 5))
         features = channels * (MELS // 4)
         self.norm = nn.LayerNorm(features)
-        self.layers = nn.ModuleList(
-            nn.LSTM(2 * width if i else features, width, batch_first=True, bidirectional=True) for i in range(depth)
-        )
+        self.layers = nn.ModuleList(BidirectionalLSTM(2 * width if i else features, width) for i in range(depth))
         self.norms = nn.ModuleList(nn.LayerNorm(2 * width) for _ in range(depth))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * width, 1 + len(spec.target.names))
@@ -56,6 +54,5 @@ class DeepSpeech(nn.Module):
         found = self.second(found * inside).relu()
         steps = self.norm(found.transpose(1, 2).flatten(2))
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            packed = pack_padded_sequence(self.dropout(steps), lengths.cpu(), batch_first=True, enforce_sorted=False)
-            steps = norm(pad_packed_sequence(layer(packed)[0], batch_first=True)[0])
+            steps = norm(layer(self.dropout(steps), lengths))
         return self.head(self.dropout(steps)), lengths

@@ -32,8 +32,8 @@ Vectors = Literal["none", "glove"]
 def word_embedding(spec: DataSpec, size: int, vectors: Vectors) -> nn.Embedding:
     """Return the embedding of the tokens of texts, from small random weights or, for the words that GloVe has, from GloVe's.
 
-    Pennington, Socher and Manning (2014, "GloVe"): 6 billion words of Wikipedia and news. The vectors are trained further. Random
-    ones are small, as Keras draws them: a word that few texts have is near zero until it has been learned.
+    Pennington, Socher and Manning (2014, "GloVe"): 6 billion words of Wikipedia and news. The vectors are trained further.
+    Random ones are small, as Keras draws them: a word that few texts have is near zero until it has been learned.
 
     Raises:
         ConfigError: The size is not that of the vectors, or the data have no words.
