@@ -487,3 +487,19 @@ def test_a_page_speaks_of_the_difference_that_is_asked_for(capsys):
     assert f"<p>{said}</p>" in html.unescape(Path("runs/sweeps/alike/report.html").read_text())
     assert main(["compare", "alike", "detect=0.25", "out=asked.html"]) == 0
     assert f"<p>{said}</p>" in html.unescape(Path("asked.html").read_text())
+
+
+def test_models_that_read_the_same_data_in_other_forms_are_compared(capsys):
+    """As models do that expect images of another size; a form alone does not make other data the same."""
+    target = copied("both-0001", "larger")
+    facts = json.loads((target / "data.json").read_text())
+    facts["inputs"]["image"]["shape"] = [1, 16, 16]
+    (target / "data.json").write_text(json.dumps({**facts, "fingerprint": "0" * 12}))
+    assert main(["compare", "runs/both-0003", "runs/larger"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: digits is read in several forms: image 1x" in said
+    assert "image 1x16x16 by " in said
+    (target / "data.json").write_text(json.dumps({**facts, "fingerprint": "0" * 12, "test": 12}))
+    assert main(["compare", "runs/both-0003", "runs/larger"]) == 2
+    assert "have other data or another split, both called digits" in capsys.readouterr().err
+    shutil.rmtree(target)

@@ -33,6 +33,8 @@ class Run:
         fingerprint: Of its data.
         parameters: Number of trained parameters; 0 where it is unknown.
         train: Number of training samples; 0 where it is unknown.
+        form: The inputs as the model reads them, in words: "image 1x32x32".
+        basis: What is the same of its data in any form: their options, split, sizes and classes.
     """
 
     folder: Path
@@ -42,6 +44,12 @@ class Run:
     fingerprint: str
     parameters: int
     train: int = 0
+    form: str = ""
+    basis: str = ""
+
+    def shares_data(self, other: Run) -> bool:
+        """Return whether the data are the same, or at least the same in another form, such as images of another size."""
+        return self.fingerprint == other.fingerprint or (self.form != other.form and self.basis == other.basis)
 
     @property
     def seed(self) -> Any:
@@ -90,14 +98,20 @@ def read_run(folder: Path) -> Run:
         options = dict(flat(read_yaml(folder / "config.yaml", inside=folder)))
         facts = json.loads(read_file(folder, "data.json"))
         data, fingerprint, train = facts["name"], facts["fingerprint"], int(facts.get("train", 0))
-        if not all(is_printable(text) for text in (data, fingerprint)):
+        form = ", ".join(f"{name} {'x'.join(map(str, field['shape']))}" for name, field in facts["inputs"].items())
+        classes = {name: (field["kind"], field["names"]) for name, field in facts["targets"].items()}
+        sizes = [facts.get(key) for key in ("splits", "train", "validation", "test")]
+        own = {key: value for key, value in options.items() if key.startswith("data.")}
+        if not all(is_printable(text) for text in (data, fingerprint, form)):
             raise ValueError("invalid names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: is damaged: {' '.join(str(error).split())[:200]}") from None
     result = read_result(folder)
     if result.limited:
         raise ConfigError(f"compare: {folder} is limited to a part of the data ({result.limited}) and has no place in a table")
-    return Run(folder, options, result, data, fingerprint, int(read_metadata(folder, "parameters") or 0), train)
+    parameters = int(read_metadata(folder, "parameters") or 0)
+    basis = json.dumps([data, own, sizes, classes], sort_keys=True)
+    return Run(folder, options, result, data, fingerprint, parameters, train, form, basis)
 
 
 def models_of(runs: Sequence[Run]) -> list[Model]:

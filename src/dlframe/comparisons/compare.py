@@ -167,15 +167,16 @@ def compare_runs(runs: Sequence[Run], options: Options) -> list[Comparison]:
         if are_splits(own):
             splits = {run.fingerprint: by_data.pop(run.fingerprint) for run in own if run.fingerprint in by_data}
             drawn.append(compare_splits([models_of(same) for same in splits.values()], options.metrics))
-    names: dict[str, Run] = {}
+    together: dict[str, list[Run]] = {}
     for same in by_data.values():
-        if other := names.get(same[0].data):
+        others = together.setdefault(same[0].data, [])
+        if others and not same[0].shares_data(others[0]):
             raise ConfigError(
-                f"compare: {same[0].folder} and {other.folder} have other data or another split, both called {other.data}: "
-                f"fingerprints {same[0].fingerprint} and {other.fingerprint}"
+                f"compare: {same[0].folder} and {others[0].folder} have other data or another split, both called "
+                f"{same[0].data}: fingerprints {same[0].fingerprint} and {others[0].fingerprint}"
             )
-        names[same[0].data] = same[0]
+        others += same
     return [
         *drawn,
-        *(compare(models_of(same), options.metrics, over=options.over, design=options.design) for same in by_data.values()),
+        *(compare(models_of(same), options.metrics, over=options.over, design=options.design) for same in together.values()),
     ]

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"out: must end in .png. Received: {options.out!r}.", "out")
 
     def use(runs: list[Run], study: Study | None, trackers: list[Any]) -> None:
-        if len({run.fingerprint for run in runs}) > 1:
+        if not all(run.shares_data(runs[0]) for run in runs):
             raise ConfigError("plan: takes runs on one data set")
         found = compare(models_of(runs), options.metrics)
         if len(found.rows) < 2:

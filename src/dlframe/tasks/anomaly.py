@@ -197,8 +197,9 @@ class Anomaly(Task):
         chance = torch.rand(len(target), generator=torch.Generator().manual_seed(0))
         return (chance < target.double().mean()).long()
 
-    def baseline_predictions(self, dataset: Dataset) -> list:
-        return [CLASSES[i] for i in self._random_flags(dataset).tolist()]
+    def baseline_predictions(self, dataset: Dataset) -> dict[str, list]:
+        flags = self._random_flags(dataset).tolist()
+        return {"prediction": [CLASSES[i] for i in flags], "score": [0.0] * len(flags)}
 
     def forms(self) -> dict[str, dict[str, Any]]:
         positive = {"average": "positive", "positive": CLASSES[1]}

@@ -151,6 +151,12 @@ def sentences(found: Comparison, detect: float = 0.0) -> list[str]:
             check = f"cross-check: {label} and {found.baseline.label} by Diebold and Mariano's test"
             told.append(f"{check}, which knows no noise of training: {p_text(p_value)}")
     warnings = dict.fromkeys(text for pair in found.pairs for text in pair.difference.warnings)
+    forms: dict[str, list[str]] = {}
+    for row in found.rows:
+        forms.setdefault(row.runs[0].form, []).append(row.label)
+    if len(forms) > 1:
+        own = "; ".join(f"{form} by {', '.join(labels)}" for form, labels in forms.items())
+        warnings[f"{found.data} is read in several forms: {own}"] = None
     return [*told, *(f"note: {text}" for text in warnings)]
 
 
