@@ -52,8 +52,6 @@ class Run:
         changed_code: What becomes of a run that is to continue, but whose plugins have other code now: refuse, or accept and
             note it in the run.
         dry_run: Build data and model, train and validate one batch, say what the training would cost, and leave nothing behind.
-        find: "lr" for a learning-rate range test in place of a training: a model that is thrown away is trained for 100 steps
-            at rising rates, the curve of its loss is drawn, and a rate suggested.
         initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch, or
             a checkpoint. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
@@ -81,15 +79,9 @@ class Run:
     resume: Place = "none"
     changed_code: Literal["refuse", "accept"] = "refuse"
     dry_run: bool = False
-    find: Literal["none", "lr"] = "none"
     initial_checkpoint: Place = ""
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"
-
-    @property
-    def looks(self) -> str:
-        """The option for which nothing is trained; empty for none."""
-        return "dry_run" if self.dry_run else "find" if self.find != "none" else ""
 
 
 @settings.register("trainer")

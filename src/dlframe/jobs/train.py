@@ -36,12 +36,10 @@ from dlframe.types import (
     RunPruned,
     Split,
     TrackingError,
-    command_line,
     no_room,
     say,
     wrapped,
 )
-from dlframe.types.files import written
 
 if TYPE_CHECKING:
     from dlframe.engine.fit import Scored
@@ -62,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     config = load(arguments)
     terminal.warn_of_plugins()
-    trains = {"dry_run": dry_run, "find": find}.get(config.run.looks, run)
+    trains = run if not config.run.dry_run else dry_run
     given = os.environ.get(run_directory.FOLDER_VARIABLE) if is_main() else None
     folder = Path(given) if given else None
     try:
@@ -81,56 +79,17 @@ def dry_run(config: Config, *, folder: Path | None = None) -> None:
     Raises:
         DlframeError: What the run would end with at its beginning.
     """
-    dataset = _looked_at(config, "dry_run", folder)
+    if config.run.resume not in ("none", ""):
+        raise ConfigError(f"dry_run: tries a new run. Received: resume={config.run.resume}. Leave one of them out.", "dry_run")
+    run_directory.check_writable(config.run.runs)
+    dataset = load_data(config)
+    say(*wrapped(terminal.header(config, dataset, folder)))
     origin = _origin(config, dataset)
     from dlframe.engine.checks.dry_run import dry_run as tried
 
     say(*wrapped(f"dry run: {tried(config, dataset)}; nothing was written"))
     if origin:
         say(f"         begins with {origin['file']}")
-
-
-def find(config: Config, *, folder: Path | None = None) -> None:
-    """Test learning rates, draw how the loss goes, and suggest one; nothing else is written.
-
-    Raises:
-        ConfigError: The model has no network that an optimizer trains, or several.
-        DlframeError: What the run would end with at its beginning, or the loss falls at no rate.
-    """
-    if len(config.networks) != 1:
-        own = f"{len(config.networks)} ({', '.join(config.networks)})" if config.networks else "none"
-        rule = "tests a model of one network that an optimizer trains"
-        raise ConfigError(f"find: {rule}. Received: model={config.values['model']['name']}, which has {own}.", "find")
-    dataset = _looked_at(config, "find", folder)
-    from dlframe import plots
-    from dlframe.engine.checks.learning_rates import range_test
-
-    found = range_test(config, dataset)
-    title = run_directory.title(config)
-    figure = plots.learning_rates(
-        found.rates, found.losses, steepest=found.steepest, lowest=found.lowest, title=f"{title}: learning-rate range test"
-    )
-    path = Path(config.run.runs, f"{title}-find-lr.png")
-    with written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plots.save(figure, path)
-    typed = [text for text in config.overrides if text.partition("=")[0] not in ("find", "optimizer.lr")]
-    say(
-        f"the loss falls fastest at a learning rate of {found.steepest:.1g} and is lowest at {found.lowest:.1g}, "
-        f"after {len(found.rates)} steps without augmentation, clipping or schedule",
-        f"figure {path}",
-        f"next   {command_line(*typed, f'optimizer.lr={found.steepest:.1g}')}",
-    )
-
-
-def _looked_at(config: Config, option: str, folder: Path | None) -> Dataset:
-    """Return the data of a run that an option looks at and does not begin, and say its first line."""
-    if config.run.resume not in ("none", ""):
-        raise ConfigError(f"{option}: tries a new run. Received: resume={config.run.resume}. Leave one of them out.", option)
-    run_directory.check_writable(config.run.runs)
-    dataset = load_data(config)
-    say(*wrapped(terminal.header(config, dataset, folder)))
-    return dataset
 
 
 def run(
@@ -149,8 +108,8 @@ def run(
         DlframeError: Something that the user can mend.
         RunInterrupted: Ctrl-C or SIGTERM. The state of the training is saved.
     """
-    if option := config.run.looks:
-        raise ConfigError(f"{option}: is a choice of the command that trains one run.", option)
+    if config.run.dry_run:
+        raise ConfigError("dry_run: is a choice of the command that trains one run.", "dry_run")
     run_directory.check_writable(config.run.runs)
     before = None
     if is_main():

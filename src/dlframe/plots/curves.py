@@ -43,29 +43,6 @@ def learning_curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
 
 
 @style
-def learning_rates(rates: ArrayLike, losses: ArrayLike, *, steepest: float, lowest: float, title: str = "") -> Figure:
-    """Plot the loss of a learning-rate range test.
-
-    Args:
-        rates: (steps,) rising learning rates.
-        losses: (steps,) moving averages of the training loss.
-        steepest: The rate at which the loss falls fastest, which is marked.
-        lowest: The rate at which it is lowest, which is marked.
-        title: Title of the figure.
-    """
-    figure = Figure(figsize=(6.4, 4.2))
-    axes = figure.subplots()
-    axes.plot(rates, losses, color=BLUE)
-    axes.axvline(steepest, color=ORANGE, label=f"falls fastest: {steepest:.1g}")
-    axes.axvline(lowest, color=ORANGE, ls=":", label=f"lowest: {lowest:.1g}")
-    axes.legend(loc="lower left")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    label(axes, title, "learning rate", "training loss, moving average")
-    return figure
-
-
-@style
 def recall(lengths: ArrayLike, model: ArrayLike, baseline: ArrayLike, *, k: int, title: str = "") -> Figure:
     """Plot the recall over the length of the lists.
 

@@ -57,8 +57,7 @@ LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
-FREE = ("resume", "changed_code", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
-FREE += ("dry_run", "find")
+FREE = ("resume", "changed_code", "dry_run", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
 """Options that may change when a run is resumed; none affects the results."""
 
 

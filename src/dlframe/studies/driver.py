@@ -305,8 +305,8 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     config = configs[0]
     say(*dict.fromkeys(note for c in configs for note in c.notes))
     check_writable(config.run.runs)
-    if option := config.run.looks:
-        raise ConfigError(f"{option}: tries one run. Received: several. Try one of the jobs, without -m.", option)
+    if config.run.dry_run:
+        raise ConfigError("dry_run: tries one run. Received: several. Try one of the jobs, without -m.", "dry_run")
     manifest = Manifest(
         fixed=[*space.fixed],
         space=[*map(str, space.axes)],

@@ -90,12 +90,12 @@ def _measured(config: Config, task: Task, loader: BatchLoader) -> Trial:
     step_of_one = step.of([0]) if len(step.batches) > 1 else step
     with FlopCounterMode(display=False) as counter:
         for network in config.networks:
-            loss_of(task, network, step_of_one)
+            _loss(task, network, step_of_one)
     kept, seconds = _kept(task, config.networks, step_of_one), []
     for _ in range(TIMED + 1 if optimizers else 0):
         started = time.perf_counter()
         for name, optimizer in optimizers.items():
-            loss_of(task, name, step).backward()
+            _loss(task, name, step).backward()
             optimizer.step()
             task.zero_grad()
         if task.device.type == "cuda":
@@ -117,7 +117,7 @@ def _measured(config: Config, task: Task, loader: BatchLoader) -> Trial:
     )
 
 
-def loss_of(task: Task, network: str, step: Step) -> Tensor:
+def _loss(task: Task, network: str, step: Step) -> Tensor:
     """The loss of a step, whose batches are all kept until the backward pass."""
     batches = [task.features(batch) for batch in step.batches]
     totals: dict[str, Any] = {"samples": step.samples}
@@ -141,7 +141,7 @@ def _kept(task: Task, networks: Sequence[str], step: Step) -> int:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss_of(task, network, step)
+            _loss(task, network, step)
         largest = max(largest, sum(kept.values()))
     return largest
 
