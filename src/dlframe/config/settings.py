@@ -52,6 +52,8 @@ class Run:
         changed_code: What becomes of a run that is to continue, but whose plugins have other code now: refuse, or accept and
             note it in the run.
         dry_run: Build data and model, train and validate one batch, say what the training would cost, and leave nothing behind.
+        profile: Measure where the time of a step goes, in some steps near the beginning: at the end of the training the
+            shares of its parts and the most expensive operations are printed, and the run keeps a trace.
         initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch, or
             a checkpoint. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
@@ -79,6 +81,7 @@ class Run:
     resume: Place = "none"
     changed_code: Literal["refuse", "accept"] = "refuse"
     dry_run: bool = False
+    profile: bool = False
     initial_checkpoint: Place = ""
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"

@@ -32,11 +32,13 @@ from dlframe.config.settings import Trainer as TrainerOptions
 from dlframe.engine import initial_weights, memory
 from dlframe.engine.checks.callbacks import RecorderLogger, check_callbacks
 from dlframe.engine.checks.first_samples import check_model, pass_first_samples
+from dlframe.engine.checks.profile import StepProfile
 from dlframe.engine.learner import Learner, averages_weights, parameter_groups
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.registry import GROUPS
 from dlframe.runs.continued.options import changeable
 from dlframe.runs.recorder import Recorder
+from dlframe.runs.run_directory import TRACE
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
 from dlframe.types import (
@@ -207,13 +209,45 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     loader.chunk = learner.chunk or 1
     trainer.fit_loop.max_epochs = loader.epochs(config.run.epochs, trainer.world_size)
     _check_batches(config, loader, trainer, recorder)
+    profile = _profiled(config, learner, loader, trainer, recorder)
+    recorder.show(size_of(task, config.networks, total_steps(trainer.max_epochs or 0), loader.steps(0, trainer.world_size)))
     try:
         with recorder.signals.waiting():
             trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
     except BaseException:
         internals.release(trainer, learner)
         raise
+    finally:
+        if profile:
+            profile.close()
+    if profile:
+        recorder.keep(TRACE, profile.lines())
     return learner, trainer
+
+
+def _profiled(
+    config: Config, learner: Learner, loader: BatchLoader, trainer: Trainer, recorder: Recorder
+) -> StepProfile | None:
+    """Have some steps of a run measured, where its config says so."""
+    folder = recorder.folder
+    if not (config.run.profile and folder):
+        return None
+    profile = StepProfile(
+        folder / TRACE,
+        lambda: loader.total_steps(trainer.max_epochs or 0) - learner.progress.steps + 1,
+    )
+    learner.chunk = loader.chunk = 1
+    loader.gathered = profile.items(loader.gathered)
+    learner.time_parts(profile)
+    return profile
+
+
+def size_of(task: Task, networks: Sequence[str], steps: int, in_epoch: int) -> str:
+    """Say the number of parameters, and of optimizer steps of the whole training and of its first epoch."""
+    parameters = sum(p.numel() for p in task.model.parameters())
+    trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad) if networks else 0
+    part = "" if trained == parameters else f", {f'{trained:,}' if trained else 'none'} of them trained by gradients"
+    return f"{parameters:,} parameters{part}; {steps:,} steps, {in_epoch:,} in an epoch"
 
 
 def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torch.optim.Optimizer:

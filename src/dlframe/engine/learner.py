@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from dlframe.engine import internals, training_state
 from dlframe.engine.checks.callbacks import RecorderLogger
 from dlframe.engine.checks.finite import BadLoss, FiniteLosses, advice, not_finite
+from dlframe.engine.checks.profile import StepProfile
 from dlframe.engine.evaluation import Evaluation
 from dlframe.engine.loader import Step, laid_out
 from dlframe.runs.continued.options import BATCHES, DEVICES, Changes, changes, is_among
@@ -313,6 +314,14 @@ class Learner(internals.QuickModule):
             self._check_parameters()
         if (self.progress.steps + 1) % self.log_every == 0:
             self._log_losses(self.progress.steps + 1)
+
+    def time_parts(self, profile: StepProfile) -> None:
+        """Have the parts of each optimizer step measured."""
+        self._optimize = profile.step(self._optimize, lambda: self.progress.position >= self._steps_in_epoch())
+        self._prepared = profile.part("data", self._prepared)
+        self._loss = profile.part("forward", self._loss)
+        self.manual_backward = profile.part("backward", self.manual_backward)
+        self._step = profile.part("optimizer", self._step)
 
     def _check_parameters(self) -> None:
         """Refuse parameters that get a gradient which no optimizer uses, and optimizers of parameters that are no more.

@@ -110,6 +110,10 @@ def run(
     """
     if config.run.dry_run:
         raise ConfigError("dry_run: is a choice of the command that trains one run.", "dry_run")
+    if config.run.profile and not config.networks:
+        raise ConfigError(f"profile: model={config.values['model']['name']} has no steps by gradients to measure.", "profile")
+    if config.run.profile and (config.trainer.devices != 1 or config.trainer.num_nodes != 1):
+        raise ConfigError("profile: measures one process. Try: trainer.devices=1 trainer.num_nodes=1", "profile")
     run_directory.check_writable(config.run.runs)
     before = None
     if is_main():
