@@ -52,6 +52,7 @@ class Run:
         changed_code: What becomes of a run that is to continue, but whose plugins have other code now: refuse, or accept and
             note it in the run.
         dry_run: Build data and model, train and validate one batch, say what the training would cost, and leave nothing behind.
+        find: "lr" for a learning-rate range test in place of a training: a curve, a suggestion, and no run.
         profile: Measure where the time of a step goes, in some steps near the beginning: at the end of the training the
             shares of its parts and the most expensive operations are printed, and the run keeps a trace.
         initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch, or
@@ -81,6 +82,7 @@ class Run:
     resume: Place = "none"
     changed_code: Literal["refuse", "accept"] = "refuse"
     dry_run: bool = False
+    find: Literal["none", "lr"] = "none"
     profile: bool = False
     initial_checkpoint: Place = ""
     on_nan: Literal["raise", "skip"] = "raise"

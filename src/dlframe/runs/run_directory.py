@@ -63,6 +63,7 @@ FREE = (
     "resume",
     "changed_code",
     "dry_run",
+    "find",
     "profile",
     "runs",
     "plugin_paths",
