@@ -38,7 +38,7 @@ class Run:
         weight_decay_params: What weight decay applies to: all parameters, or weight matrices and kernels only.
         labels_per_class: Training labels kept of each class; the other samples are unlabeled. null keeps all.
         monitor: Metric that picks the best epoch, such as val/accuracy; empty for the task's own.
-        compile: Compile the model with torch.compile.
+        compile: Compile the model with torch.compile; "auto" on GPUs only, as small models are slower with it on CPUs.
         steps_per_execution: Optimizer steps in one step of the Trainer; 0 measures the first steps and chooses. Results do
             not depend on it.
         log_every_n_steps: Optimizer steps between two logged training losses.
@@ -72,7 +72,7 @@ class Run:
     weight_decay_params: Literal["all", "weights"] = "weights"
     labels_per_class: Count | None = None
     monitor: str = ""
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     steps_per_execution: Natural = 0
     log_every_n_steps: Count = 50
     run_name: str = ""

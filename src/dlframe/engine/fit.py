@@ -33,7 +33,7 @@ from dlframe.engine import initial_weights, memory
 from dlframe.engine.checks.callbacks import RecorderLogger, check_callbacks
 from dlframe.engine.checks.first_samples import check_model, pass_first_samples
 from dlframe.engine.checks.profile import StepProfile
-from dlframe.engine.learner import Learner, averages_weights, parameter_groups
+from dlframe.engine.learner import Learner, averages_weights, own_groups, parameter_groups
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.registry import GROUPS
 from dlframe.runs.continued.options import changeable
@@ -169,7 +169,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     check_baseline(task, dataset, config.headline)
     if recorder.load_metadata("parameters") is None:
         recorder.save_metadata("parameters", sum(p.numel() for p in task.model.parameters() if p.requires_grad))
-    if config.run.compile:
+    if compiles(config):
         internals.check_kernels()
         task.model.compile()
 
@@ -247,7 +247,15 @@ def size_of(task: Task, networks: Sequence[str], steps: int, in_epoch: int) -> s
     parameters = sum(p.numel() for p in task.model.parameters())
     trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad) if networks else 0
     part = "" if trained == parameters else f", {f'{trained:,}' if trained else 'none'} of them trained by gradients"
-    return f"{parameters:,} parameters{part}; {steps:,} steps, {in_epoch:,} in an epoch"
+    groups = [group for name in networks for group in own_groups(task.network(name))]
+    scales = [group["lr_scale"] for group in groups]
+    rates = f"; optimizer.lr times {min(scales):.2g} to {max(scales):.2g} in {len(groups)} groups" if len({*scales}) > 1 else ""
+    return f"{parameters:,} parameters{part}; {steps:,} steps, {in_epoch:,} in an epoch{rates}"
+
+
+def compiles(config: Config) -> bool:
+    """Return whether the model is compiled: with `compile=auto` on GPUs only."""
+    return config.trainer.accelerator == "gpu" if config.run.compile == "auto" else config.run.compile
 
 
 def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torch.optim.Optimizer:

@@ -33,6 +33,11 @@ AGREE_STEPS = 16
 """Steps between two questions to all processes: on GPUs each makes them wait for one another."""
 
 
+def own_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Return the groups of a network that has a say in learning rates, or one of all parameters."""
+    return getattr(network, "parameter_groups", lambda: [{"params": network.parameters(), "lr_scale": 1.0}])()
+
+
 def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str, Any]]:
     """Parameter groups of a network: its own, if it has a say in learning rates, split by what weight decay applies to.
 
@@ -41,9 +46,8 @@ def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str
         lr: Learning rate of a group whose `lr_scale` is 1.
         decay: "all", or "weights": no decay for parameters with fewer than two dimensions (norms, biases).
     """
-    own = getattr(network, "parameter_groups", lambda: [{"params": network.parameters(), "lr_scale": 1.0}])()
     groups = []
-    for group in own:
+    for group in own_groups(network):
         params = list(group["params"])
         for decayed in (True, False):
             chosen = [p for p in params if (decay == "all" or p.ndim >= 2) == decayed]

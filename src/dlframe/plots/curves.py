@@ -64,7 +64,7 @@ def lr_range(rates: ArrayLike, losses: ArrayLike, smooth: ArrayLike, suggested: 
         axes.axvline(suggested, color=ORANGE, label=f"steepest at {suggested:g}")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower left")
     label(axes, "learning-rate range test", "learning rate", "training loss")
     return figure
 
