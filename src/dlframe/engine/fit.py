@@ -278,7 +278,7 @@ def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torc
 def _check_averaging(config: Config, name: str, network: torch.nn.Module) -> None:
     """Refuse what averages weights a second time; tell of statistics that are not of the averages."""
     for other, options in config.values["callback"].items():
-        if options["name"] in ("ema", "look_ahead"):
+        if options["name"] in ("ema", "look_ahead", "swa"):
             raise ConfigError(f"callback={other}: optimizer={name} averages weights itself. Leave one of them out.", "callback")
     if any(isinstance(module, _BatchNorm) for module in network.modules()):
         told = "the running statistics of batch normalization are those of the weights in training, not of their averages"
