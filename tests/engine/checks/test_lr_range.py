@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import dlframe
 
 from dlframe.config import load
 from dlframe.engine.checks.lr_range import RangeTest, means
@@ -66,6 +67,15 @@ def test_what_has_no_rate_to_find_is_refused(tmp_path, options, said):
 
 
 def test_a_grid_finds_no_rate(tmp_path):
+    done = dlframe("-m", *QUICK, "find=lr", f"runs={tmp_path}", "seed=0,1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: find: tries one run. Received: several. Try one of the jobs, without -m.\n",
+    )
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_run_is_not_one_that_finds_a_rate(tmp_path):
     with pytest.raises(ConfigError, match=r"^find: is a choice of the command that trains one run"):
         run(load([*QUICK, "find=lr", f"runs={tmp_path}"]))
     assert not [*tmp_path.iterdir()]
