@@ -1,5 +1,6 @@
 """Callbacks in a Trainer whose module steps its optimizers itself, several times a batch."""
 
+import copy
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from dlframe.config import load
 from dlframe.registry import callbacks
 from dlframe.registry.plugins import discover
+from dlframe.types import ConfigError
 
 discover()
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -179,3 +182,42 @@ def test_look_ahead_restarts_from_slow_weights():
     assert torch.allclose(module.weight, slow, atol=1e-6), "the slow weights are validated"
     callback.on_validation_end(trainer, module)
     assert torch.allclose(module.weight, slow + 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "chosen"), [(0.5, 1, [5, 6, 7, 8, 9, 10]), (0.5, 2, [5, 7, 9]), (0, 3, [1, 4, 7, 10])]
+)
+def test_swa_validates_the_mean_of_the_last_weights_and_goes_on_from_its_state(start, every, chosen):
+    """Against a loop that keeps all weights; saved and loaded after each step, the numbers are the same."""
+    loader = SimpleNamespace(total_steps=lambda epochs, processes: 10)
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1, bias=False)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    trainer: Any = SimpleNamespace(optimizers=[optimizer], train_dataloader=loader, max_epochs=1, world_size=1)
+    whole = callbacks.build({"name": "swa", "start": start, "every": every})
+    whole.on_train_start(trainer, module)
+    resumed, kept = callbacks.build({"name": "swa", "start": start, "every": every}), {}
+    for step in range(1, 11):
+        again = callbacks.build({"name": "swa", "start": start, "every": every})
+        if step > 1:
+            again.load_state_dict(copy.deepcopy(resumed.state_dict()))
+        again.on_train_start(trainer, module)
+        resumed = again
+        module(torch.rand(4, 3)).sum().backward()
+        optimizer.step()
+        again.on_train_end(trainer, module)
+        kept[step] = module.weight.detach().clone()
+        whole.on_validation_start(trainer, module)
+        seen = [kept[i] for i in chosen if i <= step]
+        expected = torch.stack(seen).mean(0) if seen else kept[step]
+        torch.testing.assert_close(module.weight.detach(), expected)
+        whole.on_validation_end(trainer, module)
+        assert torch.equal(module.weight.detach(), kept[step])
+        assert resumed.averaged == whole.averaged == len(seen)
+        assert torch.equal(resumed.averages["weight"], whole.averages["weight"])
+
+
+@pytest.mark.parametrize("option", ["callback.swa.start=2", "callback.swa.every=0", "callback.swa.begin=0.5"])
+def test_swa_refuses_what_it_does_not_know(option):
+    with pytest.raises(ConfigError, match=r"^callback\.swa\."):
+        load(["model=mlp", "callback=[swa]", option])

@@ -51,7 +51,7 @@ REFUSED = {
     "model that returns a tuple": (["model=their_auxiliary", "model.first=false"], "must return a tensor of shape .* tuple of"),
     "optimizer that evaluates the loss itself": ([*MLP, "optimizer=torch_lbfgs"], "evaluates the loss itself, by a closure"),
     "ModelCheckpoint": ([*MLP, "callback=[model_checkpoint]"], "has no effect here. Try: checkpoint.every_n_epochs=1"),
-    "StochasticWeightAveraging": ([*MLP, "callback=[averaging]"], "has no effect here. Try: callback=ema"),
+    "StochasticWeightAveraging": ([*MLP, "callback=[averaging]"], "has no effect here. Try: callback=swa"),
 }
 """What cannot work as it is, with the sentence that says so."""
 

@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from tests.samples import image_spec
 from torch.nn import functional
 
+from dlframe.engine.learner import parameter_groups
 from dlframe.models import backbone
 from dlframe.models.backbone import PACKAGES, Backbone
 from dlframe.storage import fetch
@@ -434,3 +435,19 @@ def test_parameter_groups(architecture, trainable):
     assert set(held) == {id(p) for p in model.parameters() if p.requires_grad}
     assert trainable == "head" or len(held) == len(list(model.parameters()))
     assert [group["lr_scale"] for group in groups] == [4.0, *(0.5**depth for depth in range(1, len(groups)))]
+
+
+def test_a_step_with_layer_decay_is_that_of_its_closed_form():
+    """Each layer steps by lr * decay^depth times its gradient; the head by lr times its own factor."""
+    torch.manual_seed(0)
+    model = Backbone(DIGITS, **TINY, head_lr_scale=3.0, layer_decay=0.5).eval()
+    optimizer = torch.optim.SGD(parameter_groups(model, 0.1, "all"))
+    depths = {name: depth for depth, names in enumerate(model.layers) for name in names}
+    model(digits()[0]).square().sum().add(sum(p.sum() for p in model.parameters())).backward()
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    optimizer.step()
+    assert max(depths.values()) >= 3
+    for name, parameter in model.network.named_parameters():
+        rate = 0.1 * (0.5 ** depths[name] if depths[name] else 3.0)
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.detach(), before[name] - rate * parameter.grad)

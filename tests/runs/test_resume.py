@@ -52,7 +52,8 @@ def test_another_config_begins_anew(tmp_path, finished):
 
 
 @pytest.mark.parametrize(
-    "option", ["checkpoint.every_n_steps=3", "checkpoint.max_to_keep=1", "steps_per_execution=2", "tracking=none"]
+    "option",
+    ["checkpoint.every_n_steps=3", "checkpoint.max_to_keep=1", "steps_per_execution=2", "tracking=none", "profile=true"],
 )
 def test_options_that_change_no_number_do_not_make_another_config(option):
     assert identity(load([*SHORT, option]).values) == identity(load(SHORT).values)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 from torch.utils.hooks import RemovableHandle
 
 from dlframe.registry import Count, NonNegative, Probability, callbacks
@@ -60,7 +61,7 @@ class ExponentialMovingAverage(Callback):
     @torch.no_grad()
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the weights by the averages."""
-        self._backup = [weight.clone() for weight in self._weights.values()] if self.steps else []
+        self._backup = [weight.clone() for weight in self._weights.values()] if self._has_begun else []
         if self._backup:
             torch._foreach_copy_(list(self._weights.values()), list(self.averages.values()))
 
@@ -70,6 +71,11 @@ class ExponentialMovingAverage(Callback):
         if self._backup:
             torch._foreach_copy_(list(self._weights.values()), self._backup)
             self._backup = []
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether the averages differ from the initial weights."""
+        return self.steps > 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "averages": self.averages}
@@ -98,9 +104,7 @@ class LookAhead(ExponentialMovingAverage):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        count = getattr(trainer.train_dataloader, "total_steps", None)
-        steps = count(trainer.max_epochs, trainer.world_size) if count else trainer.estimated_stepping_batches
-        self.total = max(1, int(steps))
+        self.total = _total_steps(trainer)
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -111,6 +115,63 @@ class LookAhead(ExponentialMovingAverage):
         slow, fast = [*self.averages.values()], [*self._weights.values()]
         torch._foreach_lerp_(slow, [weight.to(_precise(weight.dtype)) for weight in fast], 1 - decay)
         torch._foreach_copy_(fast, slow)
+
+
+@callbacks.register("swa")
+class StochasticWeightAverage(ExponentialMovingAverage):
+    """Stochastic weight averaging: the mean of the weights over the end of the training, for validation and test.
+
+    Izmailov et al. 2018 (arXiv 1803.05407). Floating-point buffers are averaged too, where the paper measures batch norm
+    statistics anew. Until the averaging begins, the weights themselves are validated. The paper keeps the learning rate high
+    meanwhile, which is the scheduler's choice: scheduler=constant.
+
+    Args:
+        start: Fraction of the optimizer steps before the averaging begins.
+        every: Optimizer steps between two weights that are averaged.
+    """
+
+    def __init__(self, *, start: Probability = 0.75, every: Count = 1) -> None:
+        super().__init__()
+        self.start, self.every = start, every
+        self.total = 1
+        self.averaged = 0
+        """Weights in the mean."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.total = _total_steps(trainer)
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        self.steps += 1
+        since = self.steps - max(1, math.ceil(self.start * self.total))
+        if since < 0 or since % self.every:
+            return
+        weights = [weight.to(_precise(weight.dtype)) for weight in self._weights.values()]
+        averages = [*self.averages.values()]
+        if self.averaged:
+            get_swa_multi_avg_fn()(averages, weights, self.averaged)
+        else:
+            torch._foreach_copy_(averages, weights)
+        self.averaged += 1
+
+    @property
+    def _has_begun(self) -> bool:
+        return self.averaged > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "averaged": self.averaged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.averaged = state_dict["averaged"]
+
+
+def _total_steps(trainer: Trainer) -> int:
+    """Return the optimizer steps of the whole training."""
+    count = getattr(trainer.train_dataloader, "total_steps", None)
+    steps = count(trainer.max_epochs, trainer.world_size) if count else trainer.estimated_stepping_batches
+    return max(1, int(steps))
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

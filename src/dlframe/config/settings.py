@@ -38,7 +38,7 @@ class Run:
         weight_decay_params: What weight decay applies to: all parameters, or weight matrices and kernels only.
         labels_per_class: Training labels kept of each class; the other samples are unlabeled. null keeps all.
         monitor: Metric that picks the best epoch, such as val/accuracy; empty for the task's own.
-        compile: Compile the model with torch.compile.
+        compile: Compile the model with torch.compile; "auto" on GPUs only, as small models are slower with it on CPUs.
         steps_per_execution: Optimizer steps in one step of the Trainer; 0 measures the first steps and chooses. Results do
             not depend on it.
         log_every_n_steps: Optimizer steps between two logged training losses.
@@ -52,6 +52,9 @@ class Run:
         changed_code: What becomes of a run that is to continue, but whose plugins have other code now: refuse, or accept and
             note it in the run.
         dry_run: Build data and model, train and validate one batch, say what the training would cost, and leave nothing behind.
+        find: "lr" for a learning-rate range test in place of a training: a curve, a suggestion, and no run.
+        profile: Measure where the time of a step goes, in some steps near the beginning: at the end of the training the
+            shares of its parts and the most expensive operations are printed, and the run keeps a trace.
         initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch, or
             a checkpoint. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
@@ -69,7 +72,7 @@ class Run:
     weight_decay_params: Literal["all", "weights"] = "weights"
     labels_per_class: Count | None = None
     monitor: str = ""
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     steps_per_execution: Natural = 0
     log_every_n_steps: Count = 50
     run_name: str = ""
@@ -79,6 +82,8 @@ class Run:
     resume: Place = "none"
     changed_code: Literal["refuse", "accept"] = "refuse"
     dry_run: bool = False
+    find: Literal["none", "lr"] = "none"
+    profile: bool = False
     initial_checkpoint: Place = ""
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"

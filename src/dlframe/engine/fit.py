@@ -32,11 +32,13 @@ from dlframe.config.settings import Trainer as TrainerOptions
 from dlframe.engine import initial_weights, memory
 from dlframe.engine.checks.callbacks import RecorderLogger, check_callbacks
 from dlframe.engine.checks.first_samples import check_model, pass_first_samples
-from dlframe.engine.learner import Learner, averages_weights, parameter_groups
+from dlframe.engine.checks.profile import StepProfile
+from dlframe.engine.learner import Learner, averages_weights, own_groups, parameter_groups
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
 from dlframe.registry import GROUPS
 from dlframe.runs.continued.options import changeable
 from dlframe.runs.recorder import Recorder
+from dlframe.runs.run_directory import TRACE
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Scores, Task
 from dlframe.types import (
@@ -167,7 +169,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     check_baseline(task, dataset, config.headline)
     if recorder.load_metadata("parameters") is None:
         recorder.save_metadata("parameters", sum(p.numel() for p in task.model.parameters() if p.requires_grad))
-    if config.run.compile:
+    if compiles(config):
         internals.check_kernels()
         task.model.compile()
 
@@ -207,13 +209,53 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     loader.chunk = learner.chunk or 1
     trainer.fit_loop.max_epochs = loader.epochs(config.run.epochs, trainer.world_size)
     _check_batches(config, loader, trainer, recorder)
+    profile = _profiled(config, learner, loader, trainer, recorder)
+    recorder.show(size_of(task, config.networks, total_steps(trainer.max_epochs or 0), loader.steps(0, trainer.world_size)))
     try:
         with recorder.signals.waiting():
             trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
     except BaseException:
         internals.release(trainer, learner)
         raise
+    finally:
+        if profile:
+            profile.close()
+    if profile:
+        recorder.keep(TRACE, profile.lines())
     return learner, trainer
+
+
+def _profiled(
+    config: Config, learner: Learner, loader: BatchLoader, trainer: Trainer, recorder: Recorder
+) -> StepProfile | None:
+    """Have some steps of a run measured, where its config says so."""
+    folder = recorder.folder
+    if not (config.run.profile and folder):
+        return None
+    profile = StepProfile(
+        folder / TRACE,
+        lambda: loader.total_steps(trainer.max_epochs or 0) - learner.progress.steps + 1,
+    )
+    learner.chunk = loader.chunk = 1
+    loader.gathered = profile.items(loader.gathered)
+    learner.time_parts(profile)
+    return profile
+
+
+def size_of(task: Task, networks: Sequence[str], steps: int, in_epoch: int) -> str:
+    """Say the number of parameters, and of optimizer steps of the whole training and of its first epoch."""
+    parameters = sum(p.numel() for p in task.model.parameters())
+    trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad) if networks else 0
+    part = "" if trained == parameters else f", {f'{trained:,}' if trained else 'none'} of them trained by gradients"
+    groups = [group for name in networks for group in own_groups(task.network(name))]
+    scales = [group["lr_scale"] for group in groups]
+    rates = f"; optimizer.lr times {min(scales):.2g} to {max(scales):.2g} in {len(groups)} groups" if len({*scales}) > 1 else ""
+    return f"{parameters:,} parameters{part}; {steps:,} steps, {in_epoch:,} in an epoch{rates}"
+
+
+def compiles(config: Config) -> bool:
+    """Return whether the model is compiled: with `compile=auto` on GPUs only."""
+    return config.trainer.accelerator == "gpu" if config.run.compile == "auto" else config.run.compile
 
 
 def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torch.optim.Optimizer:
@@ -236,7 +278,7 @@ def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torc
 def _check_averaging(config: Config, name: str, network: torch.nn.Module) -> None:
     """Refuse what averages weights a second time; tell of statistics that are not of the averages."""
     for other, options in config.values["callback"].items():
-        if options["name"] in ("ema", "look_ahead"):
+        if options["name"] in ("ema", "look_ahead", "swa"):
             raise ConfigError(f"callback={other}: optimizer={name} averages weights itself. Leave one of them out.", "callback")
     if any(isinstance(module, _BatchNorm) for module in network.modules()):
         told = "the running statistics of batch normalization are those of the weights in training, not of their averages"

@@ -51,6 +51,7 @@ def hidden(*packages: str) -> Iterator[None]:
 
 keep_kernels_private()
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler of torch tells of missing GPUs, and of its start
 # Read by the GNU OpenMP library when torch loads it.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

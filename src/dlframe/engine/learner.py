@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from dlframe.engine import internals, training_state
 from dlframe.engine.checks.callbacks import RecorderLogger
 from dlframe.engine.checks.finite import BadLoss, FiniteLosses, advice, not_finite
+from dlframe.engine.checks.profile import StepProfile
 from dlframe.engine.evaluation import Evaluation
 from dlframe.engine.loader import Step, laid_out
 from dlframe.runs.continued.options import BATCHES, DEVICES, Changes, changes, is_among
@@ -32,6 +33,11 @@ AGREE_STEPS = 16
 """Steps between two questions to all processes: on GPUs each makes them wait for one another."""
 
 
+def own_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Return the groups of a network that has a say in learning rates, or one of all parameters."""
+    return getattr(network, "parameter_groups", lambda: [{"params": network.parameters(), "lr_scale": 1.0}])()
+
+
 def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str, Any]]:
     """Parameter groups of a network: its own, if it has a say in learning rates, split by what weight decay applies to.
 
@@ -40,9 +46,8 @@ def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str
         lr: Learning rate of a group whose `lr_scale` is 1.
         decay: "all", or "weights": no decay for parameters with fewer than two dimensions (norms, biases).
     """
-    own = getattr(network, "parameter_groups", lambda: [{"params": network.parameters(), "lr_scale": 1.0}])()
     groups = []
-    for group in own:
+    for group in own_groups(network):
         params = list(group["params"])
         for decayed in (True, False):
             chosen = [p for p in params if (decay == "all" or p.ndim >= 2) == decayed]
@@ -313,6 +318,14 @@ class Learner(internals.QuickModule):
             self._check_parameters()
         if (self.progress.steps + 1) % self.log_every == 0:
             self._log_losses(self.progress.steps + 1)
+
+    def time_parts(self, profile: StepProfile) -> None:
+        """Have the parts of each optimizer step measured."""
+        self._optimize = profile.step(self._optimize, lambda: self.progress.position >= self._steps_in_epoch())
+        self._prepared = profile.part("data", self._prepared)
+        self._loss = profile.part("forward", self._loss)
+        self.manual_backward = profile.part("backward", self.manual_backward)
+        self._step = profile.part("optimizer", self._step)
 
     def _check_parameters(self) -> None:
         """Refuse parameters that get a gradient which no optimizer uses, and optimizers of parameters that are no more.

@@ -321,7 +321,7 @@ class BatchLoader:
         context = self.context()
         plan = self.plan(context.epoch, context.world_size)[context.steps :]
         chunk: list[Step] = []
-        for step in self._gathered(plan, context):
+        for step in self.gathered(plan, context):
             chunk.append(step)
             if len(chunk) >= self.chunk:
                 yield chunk
@@ -334,7 +334,8 @@ class BatchLoader:
         device = self.context().device
         return self._batch(indices, self._on_device(device), device, {})
 
-    def _gathered(self, plan: list[list[Tensor]], context: ProcessContext) -> Iterator[Step]:
+    def gathered(self, plan: list[list[Tensor]], context: ProcessContext) -> Iterator[Step]:
+        """The steps of a plan, one after the other."""
         lazy = [column for column in self.split.columns.values() if isinstance(column, Lazy)]
         columns = self._on_device(context.device)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from dlframe.types import (
     RunPruned,
     Split,
     TrackingError,
+    command_line,
     no_room,
     say,
     wrapped,
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     config = load(arguments)
     terminal.warn_of_plugins()
-    trains = run if not config.run.dry_run else dry_run
+    trains = find_lr if config.run.find == "lr" else dry_run if config.run.dry_run else run
     given = os.environ.get(run_directory.FOLDER_VARIABLE) if is_main() else None
     folder = Path(given) if given else None
     try:
@@ -92,6 +94,38 @@ def dry_run(config: Config, *, folder: Path | None = None) -> None:
         say(f"         begins with {origin['file']}")
 
 
+def find_lr(config: Config, *, folder: Path | None = None) -> None:
+    """Try growing learning rates on a model that is thrown away; draw the losses, and suggest a rate.
+
+    Raises:
+        DlframeError: What a run would end with at its beginning; or there is not one optimizer.
+    """
+    for key, chosen in (("dry_run", config.run.dry_run), ("resume", config.run.resume not in ("none", ""))):
+        if chosen:
+            raise ConfigError(f"find: tries a new run. Received: {key}. Leave one of them out.", "find")
+    run_directory.check_writable(config.run.runs)
+    dataset = load_data(config)
+    say(*wrapped(terminal.header(config, dataset, folder)))
+    from dlframe import plots
+    from dlframe.engine.checks.lr_range import range_test
+
+    found = range_test(config, dataset)
+    path = Path(config.run.runs, f"lr-range-{run_directory.title(config)}-{datetime.now():%Y%m%d-%H%M%S}.png")
+    if len(found.rates):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plots.save(plots.lr_range(found.rates, found.losses, found.smooth, found.suggested), path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror}.") from None
+        say(f"range  {len(found.rates)} steps, learning rate {found.rates[0]:.2g} to {found.rates[-1]:.2g}", f"figure {path}")
+    if found.suggested is None:
+        say("found  no learning rate that lowers the loss: nothing is suggested")
+        return
+    kept = [text for text in config.overrides if not text.startswith(("find=", "optimizer.lr="))]
+    say(f"found  optimizer.lr={found.suggested:g}, where the loss falls steepest: a first guess")
+    say(f"next   {command_line(*kept, f'optimizer.lr={found.suggested:g}')}")
+
+
 def run(
     config: Config, *, pending: list[Tracker] | None = None, watch: Watch | None = None, folder: Path | None = None
 ) -> Result:
@@ -108,8 +142,13 @@ def run(
         DlframeError: Something that the user can mend.
         RunInterrupted: Ctrl-C or SIGTERM. The state of the training is saved.
     """
-    if config.run.dry_run:
-        raise ConfigError("dry_run: is a choice of the command that trains one run.", "dry_run")
+    for key, chosen in (("dry_run", config.run.dry_run), ("find", config.run.find != "none")):
+        if chosen:
+            raise ConfigError(f"{key}: is a choice of the command that trains one run.", key)
+    if config.run.profile and not config.networks:
+        raise ConfigError(f"profile: model={config.values['model']['name']} has no steps by gradients to measure.", "profile")
+    if config.run.profile and (config.trainer.devices != 1 or config.trainer.num_nodes != 1):
+        raise ConfigError("profile: measures one process. Try: trainer.devices=1 trainer.num_nodes=1", "profile")
     run_directory.check_writable(config.run.runs)
     before = None
     if is_main():

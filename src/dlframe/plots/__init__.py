@@ -11,7 +11,7 @@ from dlframe.plots.comparisons import (
     seed_values,
     variance_split,
 )
-from dlframe.plots.curves import by_slice, learning_curve, recall
+from dlframe.plots.curves import by_slice, learning_curve, lr_range, recall
 from dlframe.plots.forecasts import forecast, horizon, predictions
 from dlframe.plots.pictures.detection import ALARM, HIT, IGNORED, MISS, Drawn, detections, drawn, found_by, precision_recall
 from dlframe.plots.pictures.images import grid, samples
@@ -48,6 +48,7 @@ __all__ = [
     "importance",
     "intermediate_values",
     "learning_curve",
+    "lr_range",
     "operating_points",
     "optimization_history",
     "parallel_coordinates",

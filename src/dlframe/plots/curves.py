@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from dlframe.plots.style import BLUE, ORANGE, SPLITS, label, style
+from dlframe.plots.style import BLUE, GRAY, ORANGE, SPLITS, label, style
 from dlframe.statistics.comparison.differences import over_seeds
 
 
@@ -39,6 +39,33 @@ def learning_curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
         label(axes, metric, "optimizer step", metric)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.legend()
+    return figure
+
+
+@style
+def lr_range(rates: ArrayLike, losses: ArrayLike, smooth: ArrayLike, suggested: float | None = None) -> Figure:
+    """Plot the losses of a learning-rate range test.
+
+    Args:
+        rates: (n,) learning rates.
+        losses: (n,) loss of the step with each rate.
+        smooth: (n,) their means; a growth beyond the first ones is cut off.
+        suggested: The rate that is marked.
+    """
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=GRAY, lw=0.8, alpha=0.6, label="step")
+    axes.plot(rates, smooth, color=BLUE, label="mean")
+    means = np.asarray(smooth)
+    low, high = float(np.min(losses)), float(max(means[0], means[: int(means.argmin()) + 1].max()))
+    margin = 0.15 * (high - low) or 0.1 * abs(low) or 1.0
+    axes.set_ylim(low - margin, high + 2 * margin)
+    if suggested is not None:
+        axes.axvline(suggested, color=ORANGE, label=f"steepest at {suggested:g}")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="lower left")
+    label(axes, "learning-rate range test", "learning rate", "training loss")
     return figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,17 @@ class Recorder:
     def tell(self, note: str) -> None:
         """Print a note on how the training differs from what one may expect."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Run directory; None without one."""
+        return None
+
+    def keep(self, name: str, lines: Sequence[str]) -> None:
+        """Keep a file of the run directory as an artifact, and print what is to be said of it."""
+
+    def show(self, line: str) -> None:
+        """Print what belongs to the opening of a run."""
+
     def save_metadata(self, name: str, value: int) -> None:
         """Save a value for processes that resume the run."""
 
@@ -106,7 +117,7 @@ class RunRecorder(InMemoryRecorder):
     def __init__(self, config: Config, folder: Path, journal: Journal, signals: Signals, watch: Watch | None = None) -> None:
         super().__init__(signals)
         self.watch = watch
-        self.folder = folder
+        self._folder = folder
         self.journal = journal
         self.options = config.checkpoint
         self.trained_with = changeable(config.values)
@@ -206,6 +217,19 @@ class RunRecorder(InMemoryRecorder):
 
     def tell(self, note: str) -> None:
         say(f"note: {note}", error=True)
+
+    @property
+    def folder(self) -> Path:
+        """Run directory."""
+        return self._folder
+
+    def keep(self, name: str, lines: Sequence[str]) -> None:
+        if (self.folder / name).is_file():
+            self.journal.write("artifact", path=name, to="")
+        say(*lines)
+
+    def show(self, line: str) -> None:
+        say(line)
 
     def save_metadata(self, name: str, value: int) -> None:
         self.journal.write("note", name=name, value=value)

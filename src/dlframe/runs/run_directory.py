@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 MODEL = "model"
 FIGURES = "figures"
-FILES = ("config.yaml", "overrides.txt", "environment.json", "data.json", "changes.diff", "predictions.parquet", RESULT)
+TRACE = "trace.json.gz"
+"""Of some steps, with `profile=true`."""
+FILES = ("config.yaml", "overrides.txt", "environment.json", "data.json", "changes.diff", "predictions.parquet", RESULT, TRACE)
 REPORT = "report.html"
 """Page of a study."""
 FIGURE = re.compile(r"(figures)/\w[\w .+=-]*\.png")
@@ -57,7 +59,19 @@ LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
-FREE = ("resume", "changed_code", "dry_run", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
+FREE = (
+    "resume",
+    "changed_code",
+    "dry_run",
+    "find",
+    "profile",
+    "runs",
+    "plugin_paths",
+    "checkpoint",
+    "tracking",
+    "steps_per_execution",
+    "figures",
+)
 """Options that may change when a run is resumed; none affects the results."""
 
 

@@ -305,8 +305,9 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     config = configs[0]
     say(*dict.fromkeys(note for c in configs for note in c.notes))
     check_writable(config.run.runs)
-    if config.run.dry_run:
-        raise ConfigError("dry_run: tries one run. Received: several. Try one of the jobs, without -m.", "dry_run")
+    for key, chosen in (("dry_run", config.run.dry_run), ("find", config.run.find != "none")):
+        if chosen:
+            raise ConfigError(f"{key}: tries one run. Received: several. Try one of the jobs, without -m.", key)
     manifest = Manifest(
         fixed=[*space.fixed],
         space=[*map(str, space.axes)],

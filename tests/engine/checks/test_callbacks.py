@@ -73,7 +73,7 @@ def test_what_callbacks_log_is_in_the_run(plugin, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("averaged", "Lightning's StochasticWeightAveraging has no effect here. Try: callback=ema"),
+        ("averaged", "Lightning's StochasticWeightAveraging has no effect here. Try: callback=swa"),
         (
             "saved",
             "Lightning's ModelCheckpoint has no effect here. Try: checkpoint.every_n_epochs=1 or checkpoint.every_n_steps=N",

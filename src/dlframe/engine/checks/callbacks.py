@@ -13,11 +13,11 @@ from dlframe.types import ConfigError
 
 INSTEAD = {
     "Checkpoint": "checkpoint.every_n_epochs=1 or checkpoint.every_n_steps=N",
-    "StochasticWeightAveraging": "callback=ema",
+    "StochasticWeightAveraging": "callback=swa",
     "WeightAveraging": "callback=ema",
     "GradientAccumulationScheduler": "accumulate_grad_batches=N",
     "BatchSizeFinder": "batch_size=auto",
-    "LearningRateFinder": "python -m dlframe sweep 'optimizer.lr=tag(log,interval(1e-4,1e-1))'",
+    "LearningRateFinder": "find=lr",
 }
 """Class of Lightning -> what does its work here, where it would have no effect or a wrong one."""
 

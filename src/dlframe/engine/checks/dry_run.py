@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from dlframe.config import Config
 from dlframe.engine.loader import BatchLoader, ProcessContext, Step
 from dlframe.runs.recorder import Recorder
 from dlframe.tasks.base import Task
-from dlframe.types import Dataset, duration
+from dlframe.types import Batch, Dataset, duration
 
 TIMED = 3
 """Steps that are timed, after one that pays for what is made once."""
@@ -90,12 +90,12 @@ def _measured(config: Config, task: Task, loader: BatchLoader) -> Trial:
     step_of_one = step.of([0]) if len(step.batches) > 1 else step
     with FlopCounterMode(display=False) as counter:
         for network in config.networks:
-            _loss(task, network, step_of_one)
+            step_loss(task, network, step_of_one)
     kept, seconds = _kept(task, config.networks, step_of_one), []
     for _ in range(TIMED + 1 if optimizers else 0):
         started = time.perf_counter()
         for name, optimizer in optimizers.items():
-            _loss(task, name, step).backward()
+            step_loss(task, name, step).backward()
             optimizer.step()
             task.zero_grad()
         if task.device.type == "cuda":
@@ -117,9 +117,18 @@ def _measured(config: Config, task: Task, loader: BatchLoader) -> Trial:
     )
 
 
-def _loss(task: Task, network: str, step: Step) -> Tensor:
-    """The loss of a step, whose batches are all kept until the backward pass."""
+def step_loss(
+    task: Task,
+    network: str,
+    step: Step,
+    augmentations: Sequence[Callable[[Batch, torch.Generator], Batch]] = (),
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return the loss of a step, whose batches are all kept until the backward pass; augmentations draw by `generator`."""
     batches = [task.features(batch) for batch in step.batches]
+    for augment in augmentations:
+        assert generator
+        batches = [augment(batch, generator) for batch in batches]
     totals: dict[str, Any] = {"samples": step.samples}
     for batch in batches:
         for name, count in task.counts(batch).items():
@@ -141,7 +150,7 @@ def _kept(task: Task, networks: Sequence[str], step: Step) -> int:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            _loss(task, network, step)
+            step_loss(task, network, step)
         largest = max(largest, sum(kept.values()))
     return largest
 
