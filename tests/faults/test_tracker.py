@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +12,12 @@ from pathlib import Path
 import pytest
 from tests.conftest import dlframe, until
 from tests.faults.proxy import Mode, Proxy
+from tests.services import MlflowServer
 
 from dlframe.runs import journal
 from dlframe.runs.journal import Journal
 from dlframe.tracking import Tracker, UploadState, upload
-from dlframe.tracking.store import connection_error, quiet
-from dlframe.tracking.ui import free
+from dlframe.tracking.store import quiet
 
 os.environ.update(quiet(os.environ))
 
@@ -27,21 +26,11 @@ os.environ.update(quiet(os.environ))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a real MLflow server."""
     folder = tmp_path_factory.mktemp("server")
-    port = next(port for port in range(20_000 + os.getpid() % 20_000, 65_536) if free("127.0.0.1", port))
-    options = ["--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    with pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))  # where it is noted which stores this user has used
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination", str(folder / "served")],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            start_new_session=True,
-        )
-        until(lambda: not connection_error(f"http://127.0.0.1:{port}", 1), 90)
-        yield port
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        server = MlflowServer(folder)
+        yield server.wait().port
+        server.kill()
 
 
 @pytest.fixture

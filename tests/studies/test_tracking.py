@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from tests.conftest import dlframe, until
-from tests.tracking.served import free_port
+from tests.services import MlflowServer, free_port
 
 from dlframe.cli import main
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.study_journal import write_trial
 from dlframe.storage.known import remember
 from dlframe.studies.study import Study, read_manifest
-from dlframe.tracking import UploadState, reachable, upload
-from dlframe.types import TrackingError
+from dlframe.tracking import UploadState, upload
 
 SWEEP = ["sweep", "model=mlp", "epochs=2", "name=try", "optimizer.lr=choice(1e-3,1e-2,3e-2)"]
 
@@ -266,34 +265,16 @@ def test_a_store_that_does_not_answer_is_told_before_the_first_trial(place: Path
 
 @pytest.mark.slow
 def test_a_server_has_the_study(place: Path) -> None:
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    options = ["--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{place}/server.db"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination", str(place / "served")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        start_new_session=True,
-    )
-
-    def is_up() -> bool:
-        try:
-            reachable(uri)
-        except TrackingError:
-            return False
-        return True
-
+    server = MlflowServer(place / "server")
     try:
-        until(is_up)
-        assert main([*SWEEP, f"tracking.uri={uri}", "trials=2", "search.fresh_seeds=0", "workers=2"]) == 0
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-    runs = runs_in(place / "server.db")
+        assert main([*SWEEP, f"tracking.uri={server.uri}", "trials=2", "search.fresh_seeds=0", "workers=2"]) == 0
+    finally:
+        server.kill()
+    runs = runs_in(place / "server" / "mlflow.db")
     assert {name: (run.status, run.parent) for name, run in runs.items()} == {
         "try": ("FINISHED", ""),
         "try-0000": ("FINISHED", "try"),
         "try-0001": ("FINISHED", "try"),
     }
-    assert len([*(place / "served").rglob("report.html")]) == 1
+    assert len([*(place / "server" / "served").rglob("report.html")]) == 1
