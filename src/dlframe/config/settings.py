@@ -158,6 +158,8 @@ class Tracking:
     Args:
         uri: "sqlite" for a file in the folder of runs, "none", a sqlite:/// URI or the http(s) address of an MLflow server;
             "auto" for the store that MLFLOW_TRACKING_URI names, or else the file.
+        system_metrics: Measure processors, memory, disk, network and NVIDIA or AMD GPUs of the machine every ten seconds.
     """
 
     uri: str = "auto"
+    system_metrics: bool = False

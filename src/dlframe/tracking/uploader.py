@@ -32,9 +32,11 @@ from dlframe.config.run_config import STORE_VARIABLE
 from dlframe.runs import journal
 from dlframe.runs.run_directory import MODEL, REPORT, artifact_folder
 from dlframe.storage.known import is_known, runs_of, sqlite_file
-from dlframe.tracking.artifacts import RejectedRecord, artifact_location, destination, opened, put
+from dlframe.tracking.content.artifacts import RejectedRecord, artifact_location, destination, opened, put
+from dlframe.tracking.content.descriptions import DESCRIBED_TAG, NOTE_TAG, chosen, data_of, digest, note
+from dlframe.tracking.content.models import log_model
+from dlframe.tracking.content.system_metrics import SystemMetrics
 from dlframe.tracking.database import prepared
-from dlframe.tracking.models import log_model
 from dlframe.tracking.upload_state import TRIES, UploadState, beginning, model_of, runs_of_study, seeds_of, study_of
 from dlframe.types import DataError, DlframeError, TrackingError, say
 
@@ -90,6 +92,7 @@ class Uploader:
         self.changing = threading.RLock()
         self.sending = False
         self.sent = 0
+        self.system: SystemMetrics | None = None
 
     def try_upload(self, *, close: bool) -> bool:
         """Upload all pending records; with `close`, end an interrupted run as KILLED.
@@ -202,7 +205,20 @@ class Uploader:
                 self._event(client, record, end)
         if batch:
             self._metrics(client, batch)
+        self._measured(client)
         self._nest(client)
+
+    def _measured(self, client: MlflowClient) -> None:
+        """Send what was measured of the machine."""
+        if not self.system:
+            return
+        waiting = self.system.take()
+        try:
+            for i in range(0, len(waiting), METRICS_PER_CALL):
+                self._log_batch(client, "metrics", waiting[i : i + METRICS_PER_CALL])
+        except Exception:
+            self.system.put_back(waiting)  # what is sent twice is stored once
+            raise
 
     def _nest(self, client: MlflowClient) -> None:
         """Tag the run as one of its study's, or of its model's in a comparison, once both are in the store.
@@ -408,7 +424,13 @@ class Uploader:
         return True
 
     def _event(self, client: MlflowClient, record: Record, end: int) -> None:
-        actions = {"start": self._start, "artifact": self._wait, "model": self._wait, "end": self._end}
+        actions = {
+            "start": self._start,
+            "artifact": self._wait,
+            "model": self._wait,
+            "description": self._describe,
+            "end": self._end,
+        }
         if action := actions.get(record["kind"]):
             try:
                 action(client, record, end)
@@ -436,9 +458,12 @@ class Uploader:
             state.run_id = run.info.run_id
         state.status = "RUNNING"
         self._tags(client, tags)
-        names = Names()
-        names.add(record["parameters"])
-        texts = {names[name]: str(value) for name, value in record["parameters"].items()}
+        self._log_data(client, record)
+        if self.live and record.get("system_metrics") is True and not self.system:
+            self.system = SystemMetrics(state.run_id, record["time"])
+        parameters, names = chosen(record["parameters"]), Names()
+        names.add(parameters)
+        texts = {names[name]: str(value) for name, value in parameters.items()}
         new = [Param(name, text[:PARAMETER_LENGTH]) for name, text in texts.items() if name not in run.data.params]
         parts = [new[i : i + PARAMETERS_PER_CALL] for i in range(0, len(new), PARAMETERS_PER_CALL)]
         are_whole = [self._log_batch(client, "params", part) for part in parts]
@@ -446,6 +471,26 @@ class Uploader:
             self._add_file(PARAMETERS, record, end)
         state.offset = end
         self.earlier = self._before_resume()
+
+    def _log_data(self, client: MlflowClient, record: Record) -> None:
+        """Log the data of the run; a server that knows no data sets has the fingerprint in a tag."""
+        try:
+            if found := data_of(record):
+                client.log_inputs(self.state.run_id, [found])
+        except RejectedRecord as error:
+            self._refuse(record, error)
+        except MlflowException as error:
+            if not (self._is_final(client, error) or is_final(error)):
+                raise
+            self._refuse({"kind": "data"}, error)
+
+    def _describe(self, client: MlflowClient, record: Record, end: int) -> None:
+        """Describe the run, unless the user has."""
+        text = note(record, self.folder, self.state.run_id)
+        tags = client.get_run(self.state.run_id).data.tags
+        there = tags.get(NOTE_TAG)
+        if not there or digest(there) == tags.get(DESCRIBED_TAG):
+            self._tags(client, {NOTE_TAG: text, DESCRIBED_TAG: digest(text)})
 
     def _tags(self, client: MlflowClient, tags: dict[str, Any]) -> None:
         names = Names()
@@ -473,6 +518,10 @@ class Uploader:
             self._tags(client, {MESSAGE_TAG: message})
         if state := record.get("state"):
             self._tags(client, {STATE_TAG: state})
+        if self.system:
+            self.system.finish()
+            self._measured(client)
+            self.system = None
         self._nest_runs(client)
         client.set_terminated(self.state.run_id, record["status"], record["time"])
         self.state.status = record["status"]

@@ -27,7 +27,7 @@ from dlframe import __version__
 from dlframe.registry.plugins import PACKAGE, PACKAGED_CONF
 from dlframe.runs import exported_model
 from dlframe.runs.run_directory import MODEL
-from dlframe.tracking.artifacts import RejectedRecord, opened, put
+from dlframe.tracking.content.artifacts import RejectedRecord, opened, put
 from dlframe.types import printable, read_bytes
 
 RECORD_TAG = "dlframe.record"
