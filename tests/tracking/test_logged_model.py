@@ -19,7 +19,10 @@ import pytest
 from tests.conftest import until
 from tests.services import free_port, kill_all
 
-from dlframe.tracking import UploadState
+from dlframe.cli import main
+from dlframe.runs.journal import Journal
+from dlframe.storage.known import sqlite_file
+from dlframe.tracking import UploadState, upload
 from dlframe.tracking.store import quiet
 
 ROOT = Path(__file__).parent.parent.parent
@@ -163,3 +166,57 @@ def test_what_it_needs_can_be_installed(run: UploadState, tmp_path: Path) -> Non
     named = {item["metadata"]["name"] for item in json.loads((folder / "report.json").read_text())["install"]}
     assert {"dlframe", "torch", "mlflow", "lightning", "hydra-core"} <= named
     shutil.rmtree(tmp_path / "fresh")
+
+
+def test_a_model_becomes_a_version_of_a_registered_one(run: UploadState, capsys: pytest.CaptureFixture[str]) -> None:
+    import mlflow
+    from mlflow import MlflowClient
+
+    folder = next(path for path in Path(sqlite_file(run.uri) or "").parent.glob("cnn-digits-*") if path.is_dir())
+    words = ["sync", str(folder)]
+    for _ in range(2):
+        assert main([*words, "register=The digits@champion"]) == 0
+        said = capsys.readouterr().out.splitlines()[0]
+        assert said == f"{folder}: uploaded, FINISHED; registered as The digits version 1, champion"
+    mlflow.set_tracking_uri(run.uri)
+    (version,) = MlflowClient(run.uri).search_model_versions("name = 'The digits'")
+    assert version.run_id == run.run_id
+    model = mlflow.pyfunc.load_model("models:/The digits@champion")
+    assert model.predict(IMAGES)["prediction"].shape == (2,)
+    for wrong in ("a/b", "x@", "x@latest", "x@V3", " ", "@a", "it's"):
+        assert main([*words, f"register={wrong}"]) == 2
+        assert capsys.readouterr().err.startswith("error: register: ")
+    assert main(["sync", "register=x"]) == 2
+    assert "register: requires one run directory. Received: 0." in capsys.readouterr().err
+
+
+def test_a_run_registers_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    few = ["model=mlp", "epochs=1", "trainer.limit_batches=2", "figures=none", "register=small@new"]
+    assert main(["-m", *few, "seed=0,1"]) == 2
+    assert "Register one of them: python -m dlframe sync RUN register=small@new" in capsys.readouterr().err
+    assert main([*few, "tracking=none"]) == 2
+    assert "register: requires a tracker" in capsys.readouterr().err
+    assert main(few) == 0
+    assert "registered as small version 1, new" in capsys.readouterr().err
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    (version,) = client.search_model_versions("name = 'small'")
+    assert client.get_model_version_by_alias("small", "new").version == version.version
+
+
+def test_a_run_of_somebody_else_registers_nothing(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    folder = tmp_path / "runs" / "gift"
+    (folder / "model").mkdir(parents=True)
+    side = [{"name": "x", "dtype": "float32", "shape": [-1, 3]}]
+    (folder / "model" / "signature.json").write_text(json.dumps({"inputs": side, "outputs": side}))
+    book = Journal(folder)
+    book.write("start", run_name="gift", experiment="x", parameters={}, tags={}, uri="sqlite")
+    book.write("model", path="model", register="digits@champion")
+    book.write("end", status="FINISHED", message="")
+    book.close()
+    assert "type register=digits@champion" in upload(folder)
+    assert not MlflowClient(UploadState.load(folder).uri).search_registered_models()

@@ -60,7 +60,10 @@ LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
-FREE = ("resume", "changed_code", "dry_run", "runs", "plugin_paths", "checkpoint", "tracking", "steps_per_execution", "figures")
+FREE = (
+    *("resume", "changed_code", "dry_run", "runs", "plugin_paths", "checkpoint", "tracking", "register"),
+    *("steps_per_execution", "figures"),
+)
 """Options that may change when a run is resumed; none affects the results."""
 
 
@@ -468,7 +471,7 @@ def write_end(config: Config, dataset: Dataset, task: Task, table: Any, folder: 
     write_predictions(table, folder / "predictions.parquet")
     journal.write("artifact", path="predictions.parquet", to="")
     exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
-    journal.write("model", path=MODEL)
+    journal.write("model", path=MODEL, **({"register": config.run.register} if config.run.register else {}))
 
 
 def predictions(dataset: Dataset, task: Task, scores: Scores) -> Any:

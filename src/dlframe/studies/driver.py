@@ -31,7 +31,7 @@ from dlframe.storage.known import is_known, remember, runs_of, stored_uri
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
 from dlframe.studies.study import FOLDER, NAME, Manifest, Study, check_name
-from dlframe.types import ConfigError, DlframeError, TrialRecord, nearest, read_text, replacing, say, shortened
+from dlframe.types import ConfigError, DlframeError, TrialRecord, command_line, nearest, read_text, replacing, say, shortened
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -329,6 +329,11 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     config = configs[0]
     say(*dict.fromkeys(note for c in configs for note in c.notes))
     check_writable(config.run.runs)
+    if config.run.register:
+        way = command_line("sync", "RUN", f"register={config.run.register}")
+        raise ConfigError(
+            f"register: registers the model of one run. Received: several. Register one of them: {way}", "register"
+        )
     if config.run.dry_run:
         raise ConfigError("dry_run: tries one run. Received: several. Try one of the jobs, without -m.", "dry_run")
     manifest = Manifest(

@@ -28,13 +28,14 @@ from mlflow.utils import rest_utils
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import verify_rest_response
 
+from dlframe.config import check_registered
 from dlframe.config.run_config import STORE_VARIABLE
 from dlframe.runs import journal
 from dlframe.runs.run_directory import MODEL, REPORT, artifact_folder
 from dlframe.storage.known import is_known, runs_of, sqlite_file
 from dlframe.tracking.content.artifacts import RejectedRecord, artifact_location, destination, opened, put
 from dlframe.tracking.content.descriptions import DESCRIBED_TAG, NOTE_TAG, chosen, data_of, digest, note
-from dlframe.tracking.content.models import log_model
+from dlframe.tracking.content.models import log_model, register
 from dlframe.tracking.content.system_metrics import SystemMetrics
 from dlframe.tracking.database import prepared
 from dlframe.tracking.upload_state import TRIES, UploadState, beginning, model_of, runs_of_study, seeds_of, study_of
@@ -53,6 +54,8 @@ STATE_TAG = "dlframe.state"
 RUN_VARIABLE = "MLFLOW_RUN_ID"
 """MLflow's environment variable of a run that a platform has made for a training."""
 PARENT_TAG = "mlflow.parentRunId"
+REGISTER = "register="
+"""Beginning of the name by which a registration waits with the files."""
 PARAMETERS = "parameters.json"
 """File of all parameters, where a value is longer than the store takes."""
 EXPERIMENTS = 100
@@ -93,6 +96,7 @@ class Uploader:
         self.sending = False
         self.sent = 0
         self.system: SystemMetrics | None = None
+        self.registered = ""
 
     def try_upload(self, *, close: bool) -> bool:
         """Upload all pending records; with `close`, end an interrupted run as KILLED.
@@ -141,6 +145,12 @@ class Uploader:
                 self._try_file(client, state, path, file)
         return not state.waiting()
 
+    def register(self, name: str) -> None:
+        """Have the model of the run registered, as the user has asked now."""
+        self.registered = name
+        with self.changing:
+            self._add_file(f"{REGISTER}{name}", {"kind": "register"}, self.state.offset)
+
     def is_waiting(self) -> bool:
         """Return whether files wait for their upload; that the last one does not is on disk then."""
         with self.changing:
@@ -180,6 +190,9 @@ class Uploader:
         if file["kind"] == "model":
             log_model(client, self.folder, run_id=run_id, record=file["end"], place_of=self._place)
             return
+        if file["kind"] == "register":
+            self._register(client, path.removeprefix(REGISTER))
+            return
         place = self._place(client.get_run(run_id).info.artifact_uri)
         if path == PARAMETERS:
             put(place, path, json.dumps((beginning(self.folder) or {})["parameters"], indent=1).encode())
@@ -187,6 +200,16 @@ class Uploader:
         check_artifact(self.folder, path)
         with opened(self.folder, path) as content:
             put(place, path, content)
+
+    def _register(self, client: MlflowClient, name: str) -> None:
+        """Register the model under a name that the user has typed, now or for a run of this user."""
+        try:
+            check_registered(name)
+        except DlframeError as error:
+            raise RejectedRecord(str(error)) from None
+        if name != self.registered and not is_known(run=self.folder):
+            raise RejectedRecord(f"register: the run is not one of yours. To register its model, type register={name}")
+        self._note(register(client, run_id=self.state.run_id, name=name))
 
     def _advance(self) -> None:
         client = self.client or self._connect()
@@ -508,6 +531,8 @@ class Uploader:
         elif (target := record.get("to")) != check_artifact(self.folder, path):
             raise RejectedRecord(f"{path!r} has its place in a store. Received: {target!r}")
         self._add_file(path, record, end)
+        if record["kind"] == "model" and (name := record.get("register")):
+            self._add_file(f"{REGISTER}{name}", {"kind": "register"}, end)
 
     def _add_file(self, path: str, record: Record, end: int) -> None:
         with self.changing:
