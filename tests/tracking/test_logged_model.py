@@ -24,6 +24,7 @@ from dlframe.runs.journal import Journal
 from dlframe.storage.known import sqlite_file
 from dlframe.tracking import UploadState, upload
 from dlframe.tracking.store import quiet
+from dlframe.tracking.uploader import use_store
 
 ROOT = Path(__file__).parent.parent.parent
 os.environ.update(quiet(os.environ))
@@ -46,7 +47,7 @@ def model_of(run: UploadState) -> Any:
 def test_numbers_are_taken_as_people_have_them(run: UploadState, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
-    mlflow.set_tracking_uri(run.uri)
+    use_store(run.uri)
     by_run = mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model")
     model = mlflow.pyfunc.load_model(f"models:/{model_of(run).model_id}")
     expected = by_run.predict(IMAGES)["probabilities"]
@@ -104,7 +105,7 @@ def asked(address: str, body: dict[str, Any]) -> Any:
 def test_mlflow_serves_it(served: str, run: UploadState) -> None:
     import mlflow
 
-    mlflow.set_tracking_uri(run.uri)
+    use_store(run.uri)
     expected = mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model").predict(IMAGES)
     for body in (
         {"inputs": IMAGES.tolist()},
@@ -178,7 +179,7 @@ def test_a_model_becomes_a_version_of_a_registered_one(run: UploadState, capsys:
         assert main([*words, "register=The digits@champion"]) == 0
         said = capsys.readouterr().out.splitlines()[0]
         assert said == f"{folder}: uploaded, FINISHED; registered as The digits version 1, champion"
-    mlflow.set_tracking_uri(run.uri)
+    use_store(run.uri)
     (version,) = MlflowClient(run.uri).search_model_versions("name = 'The digits'")
     assert version.run_id == run.run_id
     model = mlflow.pyfunc.load_model("models:/The digits@champion")

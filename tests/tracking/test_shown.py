@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests.conftest import until
 
 from dlframe.config import load
@@ -19,6 +20,7 @@ from dlframe.runs.run_directory import label
 from dlframe.tracking import Tracker, UploadState, upload
 from dlframe.tracking.content.descriptions import chosen
 from dlframe.tracking.store import quiet
+from dlframe.tracking.uploader import use_store
 
 os.environ.update(quiet(os.environ))
 
@@ -29,7 +31,7 @@ def run(default_run: tuple[subprocess.CompletedProcess, Path]) -> Any:
     import mlflow
 
     state = UploadState.load(default_run[1])
-    mlflow.set_tracking_uri(state.uri)
+    use_store(state.uri)
     query = "metrics.`test/accuracy/low` > 0.9 and params.`model.name` = 'cnn' and tags.`dlframe.group` = 'cnn · digits'"
     (found,) = mlflow.search_runs(experiment_names=["classification"], filter_string=query, output_format="list")
     return found
@@ -59,7 +61,7 @@ def test_interval_and_baseline_are_metrics(run: Any, default_run: tuple[subproce
     ends = ("test/accuracy", "test/accuracy/low", "test/accuracy/high")
     assert [metrics[name] for name in ends] == [result["interval"][name] for name in ("value", "low", "high")]
     assert metrics["test/samples"] == 359
-    assert metrics["baseline/accuracy"] == result["baseline"]["majority class"]["accuracy"]
+    assert metrics["test/accuracy/baseline"] == result["baseline"]["majority class"]["accuracy"]
 
 
 def test_the_description_has_table_and_figures(run: Any, default_run: tuple[subprocess.CompletedProcess, Path]) -> None:
@@ -67,7 +69,11 @@ def test_the_description_has_table_and_figures(run: Any, default_run: tuple[subp
     assert text.startswith("**cnn** on **digits**: test accuracy **9")
     assert "| test metric | model | majority class |\n| --- | --- | --- |\n| accuracy | 9" in text
     for figure in (default_run[1] / "figures").iterdir():
-        assert f"](get-artifact?path=figures/{figure.name}&run_uuid={run.info.run_id})" in text
+        with Image.open(figure) as picture:
+            title, width = figure.stem.replace("_", " "), picture.width
+        link = f"[{title}](get-artifact?path=figures/{figure.name}&run_uuid={run.info.run_id})"
+        assert (f"\n\n!{link}" in text) == (width <= 900)
+        assert link in text
 
 
 @pytest.mark.parametrize(
@@ -180,3 +186,5 @@ def test_the_machine_is_measured_by_choice(runs: Path, monkeypatch: pytest.Monke
     measured = client.get_run(identifier).data.metrics
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(measured)
     assert measured["system/system_memory_usage_megabytes"] > 100
+    first = client.get_metric_history(identifier, "system/cpu_utilization_percentage")[0]
+    assert first.value > 0, "the upload process itself is at work"

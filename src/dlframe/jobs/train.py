@@ -274,9 +274,9 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
 
 def bounds_of(result: Result) -> dict[str, float]:
     """The interval of the primary metric, the number of samples and the baseline, as metrics; undefined ones are left out."""
-    name, interval = f"test/{result.headline}", result.interval
-    found = {f"{name}/low": interval.low, f"{name}/high": interval.high, "test/samples": float(result.samples)}
-    found |= {f"baseline/{metric}": value for metric, value in result.baseline[1].items()}
+    name, interval, (_, baseline) = f"test/{result.headline}", result.interval, result.baseline
+    ends = {"low": interval.low, "high": interval.high, "baseline": baseline[result.headline]}
+    found = {f"{name}/{end}": value for end, value in ends.items()} | {"test/samples": float(result.samples)}
     return {metric: value for metric, value in found.items() if math.isfinite(value)}
 
 

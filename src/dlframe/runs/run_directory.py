@@ -137,13 +137,16 @@ def label(config: Config, trial: Mapping[str, Any] | None = None, *, without: Se
 
     Args:
         config: Config of the run.
-        trial: See `trial_of`; its name is that of its folder.
+        trial: See `trial_of`: only what varies in its study is named, and no name of its folder.
         without: Options that are left out.
     """
     named = "" if trial else config.run.run_name
     hidden = {*without, "run_name", "experiment_name", "experiment", "model", "data", "task", "log_every_n_steps"}
     texts = () if named else config.overrides
     given = {key: value for key, _, value in (text.partition("=") for text in texts)}
+    varied = str((trial or {}).get("tags", {}).get("dlframe.options", "")).split()
+    if varied:
+        given = {key: value for key, value in given.items() if key in {text.partition("=")[0] for text in varied}}
     typed = {key: value for key, value in given.items() if key not in hidden and key.split(".")[0] not in FREE}
     ends = [key.rpartition(".")[2] for key in typed]
     options = [f"{end if ends.count(end) == 1 else key}={value}" for (key, value), end in zip(typed.items(), ends, strict=True)]

@@ -14,7 +14,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from dlframe.config.settings import settings
 from dlframe.runs import journal
 from dlframe.runs.run_directory import FIGURES, FREE, artifact_folder
-from dlframe.tracking.content.artifacts import RejectedRecord
+from dlframe.tracking.content.artifacts import RejectedRecord, opened
 
 NOTE_TAG = "mlflow.note.content"
 DESCRIBED_TAG = "dlframe.described"
@@ -23,6 +23,8 @@ ALWAYS = ("seed", "epochs", "batch_size")
 UNCHOSEN = ("", "null", "[]", "{}", "None")
 LARGEST = 6000
 """Characters of a description; MLflow takes 8,000."""
+WIDEST = 900
+"""Pixels of a figure that is shown; a wider one, which would push aside what MLflow shows beside it, is a link."""
 SIZES = {"name": 500, "digest": 36, "source": 60_000}
 """Characters that MLflow takes of a data set."""
 
@@ -84,10 +86,20 @@ def note(record: Mapping[str, Any], folder: Path, run_id: str) -> str:
             continue
         if is_figure:
             title = Path(path).stem.replace("_", " ")
-            link = f"![{title}](get-artifact?path={quote(path)}&run_uuid={run_id})"
+            link = f"{'!' * (0 < _width(folder, path) <= WIDEST)}[{title}](get-artifact?path={quote(path)}&run_uuid={run_id})"
             if sum(map(len, parts)) + len(link) < LARGEST + 1500:
                 parts.append(link)
     return "\n\n".join(parts)
+
+
+def _width(folder: Path, path: str) -> int:
+    """Return the width of a PNG file in pixels; 0 of what is none."""
+    try:
+        with opened(folder, path) as file:
+            head = file.read(24)
+    except (OSError, RejectedRecord):
+        return 0
+    return int.from_bytes(head[16:20], "big") if head.startswith(b"\x89PNG") and len(head) == 24 else 0
 
 
 def digest(text: str) -> str:

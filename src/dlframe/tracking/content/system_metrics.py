@@ -8,6 +8,9 @@ import time
 from mlflow.entities import Metric
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+SHORTEST = 1.0
+"""Seconds over which a load can be told at the end of a run."""
+
 
 class SystemMetrics(SystemMetricsMonitor):
     """Load of processors, memory, disk, network and GPUs, every ten seconds.
@@ -26,20 +29,25 @@ class SystemMetrics(SystemMetricsMonitor):
         self.ended = threading.Event()
         self.waiting: list[Metric] = []
         self.lock = threading.Lock()
-        self.collect_metrics()  # what is a rate has no value at first
-        for monitor in self.monitors:
-            monitor.clear_metrics()
         self.start()
 
     def monitor(self) -> None:
         """Measure until the run has ended."""
+        self.collect_metrics()  # a load is told since the last question in this thread
+        for monitor in self.monitors:
+            monitor.clear_metrics()
         while not self.ended.is_set():
+            measured = 0
             for _ in range(self.samples_before_logging):
+                before = time.monotonic()
                 is_last = self.ended.wait(self.sampling_interval)
-                self.collect_metrics()
+                if not is_last or time.monotonic() - before >= SHORTEST:
+                    self.collect_metrics()
+                    measured += 1
                 if is_last:
                     break
-            self.publish_metrics(self.aggregate_metrics())
+            if measured:
+                self.publish_metrics(self.aggregate_metrics())
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:
         """Keep what was measured until it is taken."""
