@@ -143,7 +143,7 @@ def check_registered(name: str, *, tracked: bool = True) -> None:
     """
     own, at, alias = name.partition("@")
     if name and (not re.fullmatch(r"\w([\w .+=-]{0,198}[\w.+=-])?", own)):
-        rule = "a name has letters, digits, spaces and '_.+=-', and begins with one of the first two"
+        rule = "a name begins with a letter or digit, and has these, spaces and '_.+=-'"
         raise ConfigError(f"register: must be NAME or NAME@ALIAS; {rule}. Received: {name!r}.", "register")
     if at and (not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE)):
         rule = "an alias has letters, digits, '_' and '-', and is not 'latest' or like 'v1'"
