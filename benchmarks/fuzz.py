@@ -372,8 +372,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     from dlframe.storage.decoded import contents, decoded
     from dlframe.studies.space import space_of
     from dlframe.studies.study import read_manifest
-    from dlframe.tracking.artifacts import RejectedRecord, destination
-    from dlframe.tracking.models import read_signature
+    from dlframe.tracking.content.artifacts import RejectedRecord, destination
+    from dlframe.tracking.content.models import read_signature
     from dlframe.tracking.ui import Options as UiOptions
     from dlframe.tracking.upload_state import UploadState, pending_message
 

@@ -1,4 +1,4 @@
-"""Servers that tests start on loopback addresses: PostgreSQL and the nodes of a Ray cluster."""
+"""Servers that tests start on loopback addresses: PostgreSQL, MLflow's, and the nodes of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from dlframe.tracking.store import connection_error
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -144,8 +146,7 @@ class RayNodes:
         else:
             words = [f"--address={self.address}"]
         words += [f"--node-ip-address={address}", f"--num-cpus={cpus}", "--object-store-memory=80000000", "--block"]
-        hidden = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs none '{without}' && exec \"$@\"", "sh"] if without else []
-        self._run(address, [*hidden, "ray", "start", *words])
+        self._run(address, [*(hiding(without) if without else []), "ray", "start", *words])
 
     def _run(self, address: str, command: Sequence[str]) -> None:
         with self.log.open("ab") as log:
@@ -185,3 +186,70 @@ class RayNodes:
     def close(self) -> None:
         for address in [*self.processes][::-1]:
             self.kill(address)
+
+
+class MlflowServer:
+    """A real MLflow server.
+
+    Args:
+        folder: Its working folder, with its store, and its files in `served` unless `options` say otherwise.
+        options: Further words of `mlflow server`.
+        port: Its port; 0 for a free one.
+        hidden: A folder that the server finds empty, as one of another machine would.
+        environment: Added to that of this process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        port: int = 0,
+        hidden: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = port or free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "server.log"
+        places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+        if "--artifacts-destination" not in options:
+            places += ["--artifacts-destination", str(folder / "served")]
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1", *places, *options]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*hiding(*([hidden] if hidden else [])), *command],
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})},
+                start_new_session=True,
+            )
+
+    def wait(self, seconds: float = 120) -> MlflowServer:
+        """Until it answers."""
+        deadline = time.monotonic() + seconds
+        while connection_error(self.uri, 1):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(self.log.read_text(errors="replace")[-2000:])
+            time.sleep(0.1)
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes."""
+        kill_all(self.process)
+
+
+def hiding(*hidden: Path) -> list[str]:
+    """Words before a command that finds these folders empty."""
+    if not hidden:
+        return []
+    mounts = "".join(f"mount -t tmpfs none '{folder}' && " for folder in hidden)
+    return ["unshare", "--mount", "sh", "-c", f'{mounts}exec "$@"', "sh"]
+
+
+def can_hide() -> bool:
+    """Return whether folders can be hidden from a command, which takes rights that few containers give."""
+    try:
+        return not subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode
+    except OSError:
+        return False

@@ -374,7 +374,7 @@ def test_a_run_keeps_no_secret(strangers_run: Path) -> None:
 @pytest.mark.parametrize("dtype", [",", "f4,f4", "(2,)f4", "", 3, None, ["f4"]])
 def test_a_signature_names_a_type_and_no_more(tmp_path, dtype):
     """NumPy reads a small language where the name of a type stands."""
-    from dlframe.tracking.models import read_signature
+    from dlframe.tracking.content.models import read_signature
 
     file = tmp_path / "signature.json"
     sides = {

@@ -75,7 +75,7 @@ def check_complete(stack: Stack, client: Any, name: str) -> Any:
     """What is in the run directory is on the server, and its files are in the object store; the run."""
     folder = run_folder(stack, name)
     found = [run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])]
-    (run,) = (run for run in found if run.info.run_name == folder.name)
+    (run,) = (run for run in found if Path(run.data.tags["run.folder"]).name == folder.name)
     assert run.info.status == "FINISHED"
     curves = journal.history(folder)
     assert set(curves) == set(run.data.metrics)
@@ -270,7 +270,8 @@ def test_a_sweep_on_the_cluster(cluster: Stack, client: Any) -> None:
     small = script.replace("model=cnn", "model=mlp epochs=2").replace("trials=20", "trials=4 search.fresh_seeds=0 name=stack")
     sweep = cluster.start("sweep", replace={script: small})
     assert sweep.wait(600) == 0, cluster.said("sweep")
-    names = {run.info.run_name: run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])}
+    runs = [run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])]
+    names = {Path(run.data.tags["run.folder"]).name: run for run in runs}
     trials = [name for name in names if name.startswith("stack-")]
     assert len(trials) == 4
     assert {names[name].info.status for name in trials} == {"FINISHED"}

@@ -53,6 +53,7 @@ TROUBLES = {
     "too_large": Trouble(puts(413, longer=1000), {"model"}, "the server answers 413 Request Entity Too Large"),
     "forbidden": Trouble(puts(403), {"figures/curve.png", "model"}, "the server answers 403 Forbidden"),
     "no_artifacts": Trouble(puts(404), {"figures/curve.png", "model"}, "the server answers 404 Not Found"),
+    "not_implemented": Trouble(puts(501), {"figures/curve.png", "model"}, "the server answers 501 Not Implemented"),
     "always_fails": Trouble(puts(500), {"figures/curve.png", "model"}, "the server answers 500 Internal Server Error"),
     "no_logged_models": Trouble(
         lambda method, path, body: (404 if "logged-models" in path else 200, "<!doctype html>"),
@@ -62,6 +63,7 @@ TROUBLES = {
     "short_parameters": Trouble(batches(lambda row: len(str(row["value"])) > 500), set()),
     "short_tags": Trouble(batches(lambda row: len(str(row["value"])) > 250), set()),
     "a_metric": Trouble(batches(lambda row: row["key"] == "odd"), set(), lost=1),
+    "no_data_sets": Trouble(lambda method, path, body: (404 if path.endswith("log-inputs") else 200, TOO_LARGE), set(), lost=1),
     "small_requests": Trouble(
         lambda method, path, body: (413 if path.endswith("log-batch") and len(body) > 2000 else 200, TOO_LARGE), set()
     ),
@@ -87,7 +89,8 @@ def run(server: Server, tmp_path: Path) -> Path:
     (folder / "model" / "weights.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}" + bytes(2000))
     journal = Journal(folder)
     start = {"run_name": "run", "experiment": "x", "parameters": {"seed": 0, "classes": "x" * 800}, "tags": {}}
-    journal.write("start", **start, uri=server.uri)
+    data = {"name": "digits", "digest": "5ed0c0c6320d", "source": "here", "profile": {"train": 3}}
+    journal.write("start", **start, uri=server.uri, data=data, system_metrics=True)
     journal.write("artifact", path="figures/curve.png", to="figures")
     journal.write("model", path="model")
     for step in range(STEPS):
@@ -129,6 +132,16 @@ def test_the_rest_arrives_and_the_run_is_closed(name: str, server: Server, run: 
     files = server.files()
     assert all(any(path in sent for sent in files) for path in trouble.stay - {"model"})
     assert ("1/run/artifacts/data/weights.safetensors" in files) == ("model" in trouble.stay)
+
+
+def test_a_registration_that_fails_is_set_aside_by_name(server: Server, run: Path) -> None:
+    server.refusal = lambda method, path, body: (404 if "registered-models" in path else 200, "<!doctype html>")
+    said = upload(run, uri=server.uri, register="digits@champion")
+    assert said == (
+        f"not uploaded to MLflow yet of {run}: register=digits@champion (the run has no model in the store yet). "
+        f"Upload: python -m dlframe sync {run}"
+    )
+    assert UploadState.load(run).status == "FINISHED"
 
 
 def test_a_value_that_is_too_long_for_a_server_is_cut_and_kept_whole_in_a_file(server: Server, run: Path) -> None:

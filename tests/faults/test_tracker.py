@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import dlframe, until
 from tests.faults.proxy import Mode, Proxy
+from tests.services import MlflowServer
 
 from dlframe.runs import journal
 from dlframe.runs.journal import Journal
 from dlframe.tracking import Tracker, UploadState, upload
-from dlframe.tracking.store import connection_error, quiet
-from dlframe.tracking.ui import free
+from dlframe.tracking.store import quiet
 
 os.environ.update(quiet(os.environ))
 
@@ -27,21 +28,11 @@ os.environ.update(quiet(os.environ))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a real MLflow server."""
     folder = tmp_path_factory.mktemp("server")
-    port = next(port for port in range(20_000 + os.getpid() % 20_000, 65_536) if free("127.0.0.1", port))
-    options = ["--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    with pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))  # where it is noted which stores this user has used
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination", str(folder / "served")],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            start_new_session=True,
-        )
-        until(lambda: not connection_error(f"http://127.0.0.1:{port}", 1), 90)
-        yield port
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        server = MlflowServer(folder)
+        yield server.wait().port
+        server.kill()
 
 
 @pytest.fixture
@@ -54,12 +45,12 @@ def proxy(server: int) -> Iterator[Proxy]:
 class Trainer:
     """What a training process does, as far as tracking is concerned: it writes its journal and starts the writer process."""
 
-    def __init__(self, folder: Path, uri: str) -> None:
+    def __init__(self, folder: Path, uri: str, **fields: Any) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.journal = Journal(folder)
         start = {"run_name": folder.name, "experiment": folder.parent.name, "parameters": {"model": "cnn"}, "tags": {}}
-        self.journal.write("start", **start, uri=uri)
+        self.journal.write("start", **start, uri=uri, **fields)
         self.tracker = Tracker.start(folder)
 
     def train(self, first: int, last: int) -> None:
@@ -86,7 +77,8 @@ def check_delivered(folder: Path, server: int, status: str = "FINISHED") -> str:
     client = MlflowClient(f"http://127.0.0.1:{server}")
     position = UploadState.load(folder)
     runs = client.search_runs([position.experiment_id])
-    (run,) = (run for run in runs if run.info.run_name == folder.name)
+    names = [(run, run.info.run_name, Path(run.data.tags.get("run.folder", "")).name) for run in runs]
+    (run,) = (run for run, *names in names if folder.name in names)
     assert run.info.run_id == position.run_id
     assert run.info.status == status
     curves = journal.history(folder)
@@ -145,6 +137,26 @@ def test_training_does_not_wait_for_a_server_that_hangs(proxy: Proxy, server: in
     run.end()
     assert run.tracker.wait(60) == ""
     check_delivered(run.folder, server)
+
+
+def test_what_is_measured_of_the_machine_waits_for_the_server(
+    proxy: Proxy, server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    run = Trainer(tmp_path / "run", proxy.uri, system_metrics=True)
+    identifier = until(lambda: UploadState.load(run.folder).run_id)
+    proxy.switch("refuse")
+    began = time.time()
+    until(lambda: UploadState.load(run.folder).error)
+    time.sleep(1)
+    ended = time.time()
+    proxy.switch("pass")
+    run.end()
+    assert run.tracker.wait(60) == ""
+    points = MlflowClient(f"http://127.0.0.1:{server}").get_metric_history(identifier, "system/cpu_utilization_percentage")
+    assert [point for point in points if began < point.timestamp / 1000 < ended]
 
 
 @pytest.mark.parametrize("after", [0, 100])

@@ -15,7 +15,7 @@ from tests.security.conftest import TOKEN
 from tests.security.hostile import Server
 
 from dlframe.tracking import UploadState, reachable, upload
-from dlframe.tracking.models import environment
+from dlframe.tracking.content.models import environment
 from dlframe.types import TrackingError
 
 RESULT = {"path": "result.json", "to": ""}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -13,15 +15,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from tests.conftest import dlframe, until
-from tests.tracking.served import free_port
+from tests.services import MlflowServer, free_port
 
 from dlframe.cli import main
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.study_journal import write_trial
 from dlframe.storage.known import remember
 from dlframe.studies.study import Study, read_manifest
-from dlframe.tracking import UploadState, reachable, upload
-from dlframe.types import TrackingError
+from dlframe.tracking import UploadState, upload
 
 SWEEP = ["sweep", "model=mlp", "epochs=2", "name=try", "optimizer.lr=choice(1e-3,1e-2,3e-2)"]
 
@@ -29,6 +30,7 @@ SWEEP = ["sweep", "model=mlp", "epochs=2", "name=try", "optimizer.lr=choice(1e-3
 class Run(NamedTuple):
     """What the store says of a run."""
 
+    identifier: str
     status: str
     parent: str
     """Name of the run above it."""
@@ -38,11 +40,11 @@ class Run(NamedTuple):
 
 
 def runs_in(database: Path) -> dict[str, Run]:
-    """Read a store without MLflow: runs by name, each of which there is once."""
+    """Read a store without MLflow: runs by the name of their folder, each of which there is once."""
     found, identifiers = {}, {}
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as store:
-        rows = store.execute("select run_uuid, name, status from runs").fetchall()
-        for identifier, name, status in rows:
+        rows = store.execute("select run_uuid, status from runs").fetchall()
+        for identifier, status in rows:
             pairs = [
                 dict(store.execute(f"select key, value from {t} where run_uuid = ?", [identifier])) for t in ("params", "tags")
             ]
@@ -50,9 +52,10 @@ def runs_in(database: Path) -> dict[str, Run]:
             query = "select key, step, value from metrics where run_uuid = ? order by step"
             for key, step, value in store.execute(query, [identifier]):
                 metrics.setdefault(key, []).append((step, value))
+            name = Path(pairs[1].get("run.folder", pairs[1]["mlflow.runName"])).name
             assert name not in found
             identifiers[identifier] = name
-            found[name] = Run(status, pairs[1].get("mlflow.parentRunId", ""), *pairs, metrics)
+            found[name] = Run(identifier, status, pairs[1].get("mlflow.parentRunId", ""), *pairs, metrics)
     store.close()
     return {name: run._replace(parent=identifiers[run.parent] if run.parent else "") for name, run in found.items()}
 
@@ -96,10 +99,20 @@ def test_a_sweep_is_a_run_with_its_trials_below_it(place: Path) -> None:
     drawn = {path.name for path in (place / "runs/sweeps/try/figures").iterdir()}
     assert {path.name for path in (artifacts / "figures").iterdir()} == drawn
     assert "optimization_history.png" in drawn
+    with (artifacts / "table.csv").open(encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    assert [row["optimizer.lr"] for row in rows] == [record.options["optimizer.lr"] for record in records]
+    assert [row["state"] for row in rows] == ["complete", "complete", "pruned"]
+    assert [float(row["val/accuracy"]) for row in rows[:2]] == values[:2]
+    described = parent.tags["mlflow.note.content"]
+    assert described.splitlines()[2] == "| optimizer.lr | val/accuracy | test |"
+    assert len(re.findall(r"(?m)^\| \d[\d.e-]* \| ", described)) == 3
+    assert f"](get-artifact?path=figures/optimization_history.png&run_uuid={parent.identifier})" in described
     for record, name in zip(records, children, strict=True):
         tags = runs[name].tags
         assert (tags["dlframe.study"], tags["dlframe.trial"]) == ("try", str(record.number))
         assert tags["dlframe.options"] == f"optimizer.lr={record.options['optimizer.lr']}"
+        assert tags["mlflow.runName"] == f"mlp · digits · lr={record.options['optimizer.lr']}"
         assert runs[name].status == ("FINISHED" if record.state == "complete" else "KILLED")
         assert tags.get("dlframe.state") == (None if record.state == "complete" else "pruned")
         assert [value for _, value in runs[name].metrics["val/accuracy"]] == [value for _, value in record.reported]
@@ -266,34 +279,16 @@ def test_a_store_that_does_not_answer_is_told_before_the_first_trial(place: Path
 
 @pytest.mark.slow
 def test_a_server_has_the_study(place: Path) -> None:
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    options = ["--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{place}/server.db"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination", str(place / "served")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        start_new_session=True,
-    )
-
-    def is_up() -> bool:
-        try:
-            reachable(uri)
-        except TrackingError:
-            return False
-        return True
-
+    server = MlflowServer(place / "server")
     try:
-        until(is_up)
-        assert main([*SWEEP, f"tracking.uri={uri}", "trials=2", "search.fresh_seeds=0", "workers=2"]) == 0
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-    runs = runs_in(place / "server.db")
+        assert main([*SWEEP, f"tracking.uri={server.uri}", "trials=2", "search.fresh_seeds=0", "workers=2"]) == 0
+    finally:
+        server.kill()
+    runs = runs_in(place / "server" / "mlflow.db")
     assert {name: (run.status, run.parent) for name, run in runs.items()} == {
         "try": ("FINISHED", ""),
         "try-0000": ("FINISHED", "try"),
         "try-0001": ("FINISHED", "try"),
     }
-    assert len([*(place / "served").rglob("report.html")]) == 1
+    assert len([*(place / "server" / "served").rglob("report.html")]) == 1

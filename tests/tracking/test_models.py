@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from dlframe import __version__
-from dlframe.tracking import models
-from dlframe.tracking.models import environment, wheel
+from dlframe.tracking.content import models
+from dlframe.tracking.content.models import environment, wheel
 
 
 def test_the_wheel_is_this_installation_with_its_configs(tmp_path: Path) -> None:

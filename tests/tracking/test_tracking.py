@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import until
+from tests.services import MlflowServer
 
 from dlframe.cli import main
 from dlframe.runs.journal import Journal
@@ -726,48 +727,21 @@ def test_stores_that_cannot_be(tmp_path: Path) -> None:
     assert str(error.value) == "tracking.uri: must be sqlite:///PATH or http(s)://HOST:PORT. Received: ./mlruns"
 
 
-class Server:
-    """A real MLflow server."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.uri = f"http://127.0.0.1:{port}"
-        options = ["--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination", str(folder / "served")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            start_new_session=True,
-        )
-
-    def up(self) -> bool:
-        try:
-            reachable(self.uri)
-        except TrackingError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.fixture
-def servers(store: str, closed_port: int) -> Iterator[Callable[[], Server]]:
+def servers(store: str, closed_port: int) -> Iterator[Callable[[], MlflowServer]]:
     """Starts a server; a second call starts it again, at the same address."""
-    started: list[Server] = []
+    started: list[MlflowServer] = []
 
-    def start() -> Server:
-        started.append(Server(Path(store.removeprefix("sqlite:///")).parent, closed_port))
-        until(started[-1].up)
-        return started[-1]
+    def start() -> MlflowServer:
+        started.append(MlflowServer(Path(store.removeprefix("sqlite:///")).parent, port=closed_port))
+        return started[-1].wait()
 
     yield start
     started[-1].kill()
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_and_started_again_gets_everything(servers: Callable[[], Server], tmp_path: Path) -> None:
+def test_a_server_that_is_killed_and_started_again_gets_everything(servers: Callable[[], MlflowServer], tmp_path: Path) -> None:
     run = tmp_path / "served"
     server = servers()
     journal = begin(run, server.uri, experiment="served", parameters={f"p{i}": "ü" * 6000 for i in range(30)})
@@ -793,7 +767,7 @@ def test_a_server_that_is_killed_and_started_again_gets_everything(servers: Call
 
 
 @pytest.mark.slow
-def test_what_a_server_missed_is_delivered_later(servers: Callable[[], Server], closed_port: int, tmp_path: Path) -> None:
+def test_what_a_server_missed_is_delivered_later(servers: Callable[[], MlflowServer], closed_port: int, tmp_path: Path) -> None:
     run = tmp_path / "late"
     journal = begin(run, f"http://127.0.0.1:{closed_port}", experiment="served")
     tracker = Tracker.start(run)

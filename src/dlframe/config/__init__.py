@@ -18,7 +18,7 @@ from dlframe.config.choices import LISTS, OPTIONS, check_name, file_of, folders,
 from dlframe.config.compose import assign, compose, group_of, resolved, without_options_of_others
 from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths, unquoted
 from dlframe.config.run_config import EXPERIMENT_VARIABLE, Config
-from dlframe.config.validation import check, check_no_secret, check_places
+from dlframe.config.validation import check, check_no_secret, check_places, check_registered
 from dlframe.registry import GROUPS, plugins
 from dlframe.registry.parameters import place
 from dlframe.registry.renamed import translated
@@ -32,6 +32,7 @@ __all__ = [
     "check",
     "check_name",
     "check_no_secret",
+    "check_registered",
     "folders",
     "load",
     "load_options",

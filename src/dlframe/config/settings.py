@@ -44,6 +44,8 @@ class Run:
         log_every_n_steps: Optimizer steps between two logged training losses.
         run_name: Name of the run in the tracker; empty for model and data.
         experiment_name: Experiment in the tracker; empty for MLFLOW_EXPERIMENT_NAME, or else the task.
+        register: Name of a registered model of the tracker, of which the run's model becomes a new version; NAME@ALIAS gives
+            the alias to that version. A finished run: `sync RUN register=NAME`.
         runs: Folder for run folders and the tracking store.
         plugin_paths: Files and folders of plugins, beside ./plugins and the installed ones.
         resume: "none" for a new run; "auto" to continue the newest run of the same config that has not ended, or to show its
@@ -77,6 +79,7 @@ class Run:
     log_every_n_steps: Count = 50
     run_name: str = ""
     experiment_name: str = ""
+    register: str = ""
     runs: Place = "runs"
     plugin_paths: tuple[Place, ...] = ()
     resume: Place = "none"
@@ -163,6 +166,8 @@ class Tracking:
     Args:
         uri: "sqlite" for a file in the folder of runs, "none", a sqlite:/// URI or the http(s) address of an MLflow server;
             "auto" for the store that MLFLOW_TRACKING_URI names, or else the file.
+        system_metrics: Measure processors, memory, disk, network and NVIDIA or AMD GPUs of the machine every ten seconds.
     """
 
     uri: str = "auto"
+    system_metrics: bool = False

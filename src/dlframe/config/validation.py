@@ -48,6 +48,7 @@ def check(values: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Config:
                 raise unknown(f"{group}.{option}", entry.parameters, group)
         checked[group] = entry.check(options, group)
     check_no_secret(checked["tracking"]["uri"])
+    check_registered(checked["register"], tracked=checked["tracking"]["uri"] != "none")
     if checked["trainer"]["accelerator"] == "auto":
         checked["trainer"]["accelerator"] = "gpu" if gpus_here() else "cpu"
     for group, registry in GROUPS.items():
@@ -132,6 +133,23 @@ def check_no_secret(uri: str, key: str = "tracking.uri") -> None:
     if (":" in user and scheme != "sqlite") or re.search(r"[?&;#][^=]*(pass|pwd|token|secret|key|auth|cred)", rest):
         told = "from its own environment or file (PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
         raise ConfigError(f"{rule} A database's driver reads the password {told}.", key)
+
+
+def check_registered(name: str, *, tracked: bool = True) -> None:
+    """Refuse a name of a registered model that MLflow does not take, NAME or NAME@ALIAS, and one without a tracker.
+
+    Raises:
+        ConfigError: See above.
+    """
+    own, at, alias = name.partition("@")
+    if name and (not re.fullmatch(r"\w([\w .+=-]{0,198}[\w.+=-])?", own)):
+        rule = "a name begins with a letter or digit, and has these, spaces and '_.+=-'"
+        raise ConfigError(f"register: must be NAME or NAME@ALIAS; {rule}. Received: {name!r}.", "register")
+    if at and (not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE)):
+        rule = "an alias has letters, digits, '_' and '-', and is not 'latest' or like 'v1'"
+        raise ConfigError(f"register: {rule}. Received: {name!r}.", "register")
+    if name and not tracked:
+        raise ConfigError("register: requires a tracker. Received: tracking.uri=none.", "register")
 
 
 def check_places(config: Config, packaged: str) -> None:

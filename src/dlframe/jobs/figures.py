@@ -10,10 +10,11 @@ from pathlib import Path
 from dlframe.config import load_options
 from dlframe.jobs.evaluate import prepared
 from dlframe.jobs.train import scored_part
+from dlframe.reports import description
 from dlframe.runs import run_directory
 from dlframe.runs.journal import Journal
 from dlframe.tracking.upload_state import has_pending
-from dlframe.types import ConfigError, say
+from dlframe.types import ConfigError, DataError, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,8 @@ def draw(folder: Path, plugin_paths: Sequence[str] = ()) -> list[str]:
     with contextlib.closing(journal):
         scored = run.score()
         names = run_directory.write_figures(scored_part(run.dataset, scored), scored.task, scored.scores, folder, journal)
+        with contextlib.suppress(DataError):  # of a run that has not ended
+            journal.write("description", text=description.of_run(run_directory.read_result(folder), run.config))
     if has_pending(folder):
         from dlframe.tracking import upload
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from dlframe.config.run_config import STORE_VARIABLE
 from dlframe.config.settings import Run as Options
 from dlframe.jobs.data import load_data
 from dlframe.registry import GROUPS
-from dlframe.reports import terminal
+from dlframe.reports import description, terminal
 from dlframe.runs import resume, run_directory
 from dlframe.runs.continued.changes import Continuation, overrides
 from dlframe.runs.continued.options import described
@@ -297,7 +298,7 @@ def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder, *
 def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recorder: Recorder, *, draw: bool = False) -> Result:
     """Write what a run has at its end, with its figures if asked, and return its result."""
     result, dataset, table = result_of(config, dataset, scored, folder)
-    recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()})
+    recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()} | bounds_of(result))
     if isinstance(recorder, RunRecorder):
         recorder.write_best(is_last=True)
         run_directory.write_end(config, dataset, scored.task, table, folder, recorder.journal)
@@ -306,7 +307,16 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
         result.seconds = recorder.seconds
         result.overrides = overrides(config, folder)
         run_directory.write_result(result, folder, recorder.journal)
+        recorder.journal.write("description", text=description.of_run(result, config))
     return result
+
+
+def bounds_of(result: Result) -> dict[str, float]:
+    """The interval of the primary metric, the number of samples and the baseline, as metrics; undefined ones are left out."""
+    name, interval, (_, baseline) = f"test/{result.headline}", result.interval, result.baseline
+    ends = {"low": interval.low, "high": interval.high, "baseline": baseline[result.headline]}
+    found = {f"{name}/{end}": value for end, value in ends.items()} | {"test/samples": float(result.samples)}
+    return {metric: value for metric, value in found.items() if math.isfinite(value)}
 
 
 def result_of(config: Config, dataset: Dataset, scored: Scored, folder: Path | None) -> tuple[Result, Dataset, Any]:

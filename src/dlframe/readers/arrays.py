@@ -50,13 +50,17 @@ def columns_of(inputs: Any, spec: DataSpec, where: str = "inputs") -> dict[str, 
     `converted` checks the values.
 
     Args:
-        inputs: Array of several samples or of one; or a mapping of such arrays by input.
+        inputs: Array of several samples or of one; or a mapping of such arrays by input. A table of pandas has a column for
+            each input, or is one array.
         spec: Declaration of the inputs.
         where: Beginning of error messages.
 
     Raises:
         DataError: The inputs do not match the declaration.
     """
+    if hasattr(inputs, "columns") and hasattr(inputs, "to_numpy"):
+        is_named = {*map(str, inputs.columns)} & spec.inputs.keys()
+        inputs = {str(name): inputs[name].tolist() for name in inputs.columns} if is_named else inputs.to_numpy()
     if not isinstance(inputs, Mapping):
         if len(spec.inputs) != 1:
             raise DataError(f"{where}: must be a mapping of {', '.join(spec.inputs)}. Received: {type(inputs).__name__}.")

@@ -94,7 +94,9 @@ def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, 
         plugins = [text for text in typed if text.startswith("plugin_paths=")]
         others = [text for text in result.overrides if text not in typed]
         named = [text for text in others if _names_a_place(text)]
-        overrides = [_single(text) for text in (*typed, *others) if text not in named and not text.startswith("seed=")]
+        overrides = [
+            _single(text) for text in (*typed, *others) if text not in named and not text.startswith(("seed=", "register="))
+        ]
         commands = [] if tested else [["test", folder, *plugins]]
         commands += [["-m", *overrides, "seed=0,1,2"]]
         commands += [["ui", *([f"runs={runs}"] if str(runs) != "runs" else [])]] if tracked else []

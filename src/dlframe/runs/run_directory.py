@@ -33,6 +33,7 @@ from dlframe.types import (
     Lazy,
     Result,
     Split,
+    command_line,
     declared,
     is_printable,
     normalized,
@@ -54,23 +55,16 @@ TRACE = "trace.json.gz"
 FILES = ("config.yaml", "overrides.txt", "environment.json", "data.json", "changes.diff", "predictions.parquet", RESULT, TRACE)
 REPORT = "report.html"
 """Page of a study."""
+TABLE = "table.csv"
+"""Table of a study."""
 FIGURE = re.compile(r"(figures)/\w[\w .+=-]*\.png")
 LARGEST = 2**36
 """Bytes of a file that is uploaded: of weights 16 billion numbers."""
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
 FREE = (
-    "resume",
-    "changed_code",
-    "dry_run",
-    "find",
-    "profile",
-    "runs",
-    "plugin_paths",
-    "checkpoint",
-    "tracking",
-    "steps_per_execution",
-    "figures",
+    *("resume", "changed_code", "dry_run", "find", "profile", "runs", "plugin_paths", "checkpoint", "tracking", "register"),
+    *("steps_per_execution", "figures"),
 )
 """Options that may change when a run is resumed; none affects the results."""
 
@@ -105,7 +99,7 @@ def artifact_folder(path: Any) -> str:
         ValueError: Neither writes such an artifact.
     """
     if isinstance(path, str):
-        if path in FILES or path == REPORT:
+        if path in FILES or path in (REPORT, TABLE):
             return ""
         if found := FIGURE.fullmatch(path):
             return found[1]
@@ -138,6 +132,29 @@ def artifact_root(runs: str | Path) -> str:
 def title(config: Config) -> str:
     """Return the beginning of the name of a run directory."""
     return shortened(re.sub(r"[^\w.=+-]+", "_", normalized(config.title)), 100)
+
+
+def label(config: Config, trial: Mapping[str, Any] | None = None, *, without: Sequence[str] = ()) -> str:
+    """Return what tells a run from others in the tracker: "cnn · digits · lr=0.01 · seed=2".
+
+    Args:
+        config: Config of the run.
+        trial: See `trial_of`: only what varies in its study is named, and no name of its folder.
+        without: Options that are left out.
+    """
+    named = "" if trial else config.run.run_name
+    hidden = {*without, "run_name", "experiment_name", "experiment", "model", "data", "task", "log_every_n_steps"}
+    texts = () if named else config.overrides
+    given = {key: value for key, _, value in (text.partition("=") for text in texts)}
+    varied = str((trial or {}).get("tags", {}).get("dlframe.options", "")).split()
+    if varied:
+        given = {key: value for key, value in given.items() if key in {text.partition("=")[0] for text in varied}}
+    typed = {key: value for key, value in given.items() if key not in hidden and key.split(".")[0] not in FREE}
+    ends = [key.rpartition(".")[2] for key in typed]
+    options = [f"{end if ends.count(end) == 1 else key}={value}" for (key, value), end in zip(typed.items(), ends, strict=True)]
+    options.sort(key=lambda text: text.startswith("seed="))
+    parts = [named] if named else [config.values["model"]["name"], config.values["data"]["name"]]
+    return shortened(printable(normalized(" · ".join([*parts, *options]))), 250)
 
 
 def new_folder(config: Config, folder: Path | None = None) -> Path:
@@ -190,14 +207,13 @@ def write_beginning(
         say("note: git cannot tell what is changed in the repository: the run has no changes.diff", error=True)
     spec = dataset.spec
     origins = {"initial_checkpoint": dict(origin)} if origin else {}
+    profile = {part: len(getattr(dataset, part)) for part in PARTS}
     facts = {
         "name": spec.name,
         "fingerprint": dataset.fingerprint,
         "source": dataset.source,
         "splits": dataset.splits,
-        "train": len(dataset.train),
-        "validation": len(dataset.validation),
-        "test": len(dataset.test),
+        **profile,
         "inputs": {name: dataclasses.asdict(field) for name, field in spec.inputs.items()},
         "targets": {name: dataclasses.asdict(field) for name, field in spec.targets.items()},
         "files": (places := places_of(config)),
@@ -219,7 +235,7 @@ def write_beginning(
     trial = trial_of(folder)
     journal.write(
         "start",
-        run_name=folder.name,
+        run_name=label(config, trial),
         experiment=config.experiment,
         identity=identity(config.values),
         host=platform.node(),
@@ -230,14 +246,18 @@ def write_beginning(
             "data.fingerprint": dataset.fingerprint,
             "data.source": dataset.source,
             "run.folder": str(folder.resolve()),
+            "dlframe.command": command_line(*(text for text in config.overrides if not text.startswith("run_name="))),
+            "dlframe.group": label(config, trial, without=("seed",)),
             **({"limited": config.trainer.limited} if config.trainer.limited else {}),
             **({f"initial_checkpoint.{name}": origin[name] for name in ("file", "sha256")} if origin else {}),
-            **({"mlflow.source.git.commit": git.described["commit"]} if git.described else {}),
+            **{f"mlflow.source.git.{key}": git.described[key] for key in ("commit", "branch") if git.described.get(key)},
             **({"changed_code": "; ".join(changed)} if changed else {}),
             **(continued or {}),
             **trial.get("tags", {}),
         },
+        data={"name": spec.name, "digest": dataset.fingerprint, "source": dataset.source, "profile": profile},
         uri=stored_uri(uri, runs_of(folder.resolve())),
+        **({"system_metrics": True} if config.tracking.system_metrics else {}),
         **({"continued": dict(continued)} if continued else {}),
         **({"study": trial["study"]} if trial else {}),
     )
@@ -456,7 +476,7 @@ def write_end(config: Config, dataset: Dataset, task: Task, table: Any, folder: 
     write_predictions(table, folder / "predictions.parquet")
     journal.write("artifact", path="predictions.parquet", to="")
     exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
-    journal.write("model", path=MODEL)
+    journal.write("model", path=MODEL, **({"register": config.run.register} if config.run.register else {}))
 
 
 def predictions(dataset: Dataset, task: Task, scores: Scores) -> Any:

@@ -70,6 +70,11 @@ class StudyJournal:
         if self.journal:
             self.journal.write("artifact", path=path, to=to)
 
+    def describe(self, text: str) -> None:
+        """Have the run described, in Markdown."""
+        if self.journal:
+            self.journal.write("description", text=text)
+
     def end(self, status: str, message: str = "") -> None:
         """Write the end, and let go of the journal."""
         if self.journal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,17 +20,18 @@ from dlframe.executors.base import Work
 from dlframe.executors.base import Worker as Started
 from dlframe.registry import REGISTRIES
 from dlframe.registry.plugins import code_of
+from dlframe.reports import description
 from dlframe.reports.live import LiveTable
 from dlframe.runs import run_directory
 from dlframe.runs.environment import python
-from dlframe.runs.run_directory import check_writable
+from dlframe.runs.run_directory import TABLE, check_writable, read_result
 from dlframe.runs.signals import RunInterrupted
 from dlframe.runs.study_journal import StudyJournal, trial_of
 from dlframe.storage.known import is_known, remember, runs_of, stored_uri
 from dlframe.studies import options, work
 from dlframe.studies.space import Space
 from dlframe.studies.study import FOLDER, NAME, Manifest, Study, check_name
-from dlframe.types import ConfigError, TrialRecord, nearest, read_text, say, shortened
+from dlframe.types import ConfigError, DlframeError, TrialRecord, command_line, nearest, read_text, replacing, say, shortened
 
 if TYPE_CHECKING:
     from dlframe.tracking import Tracker
@@ -80,10 +82,32 @@ def tracked(study: Study, config: Config, running: Sequence[Tracker] = ()) -> It
         raise
     finally:
         if study.journal:
+            _tell_table(study)
             study.journal.end(status, message)
         for tracker in trackers[len(running) :]:
             if late := tracker.wait():
                 say(late, error=True)
+
+
+def _tell_table(study: Study) -> None:
+    """Have the table of all trials uploaded, as a file and in the description of the study."""
+    assert study.journal
+    records, results = study.records(), {}
+    for record in records:
+        if record.state == "complete":
+            with contextlib.suppress(DlframeError):
+                results[record.number] = read_result(Path(record.run))
+    if not records:
+        return
+    try:
+        with replacing(study.folder / TABLE, study.folder) as unfinished:
+            text = description.study_csv(records, study.objectives, results)
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+        study.journal.artifact(TABLE)
+    except (DlframeError, OSError) as error:
+        say(f"warning: {study.folder / TABLE}: cannot be written: {error}", error=True)
+    title = f"{study.name}: {len(records)} of {study.manifest.trials} jobs; {'; '.join(study.manifest.space)}"
+    study.journal.describe(description.of_study(title, records, study.objectives, results))
 
 
 def _beginning(study: Study, config: Config, uri: str) -> dict[str, Any]:
@@ -150,7 +174,7 @@ def tell_seeds(
         "mlflow.source.name": "dlframe",
         "mlflow.source.type": "LOCAL",
     }
-    mine = {"run_name": folder.name, "study": study.name, "parameters": {"model": label}, "tags": tags}
+    mine = {"run_name": f"{label} · {len(runs)} seeds", "study": study.name, "parameters": {"model": label}, "tags": tags}
     journal = StudyJournal(folder, study.objectives, {**start, **mine})
     if journal.open():
         from dlframe.tracking import Tracker
@@ -305,9 +329,14 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     config = configs[0]
     say(*dict.fromkeys(note for c in configs for note in c.notes))
     check_writable(config.run.runs)
-    for key, chosen in (("dry_run", config.run.dry_run), ("find", config.run.find != "none")):
-        if chosen:
+    for key, is_set in (("dry_run", config.run.dry_run), ("find", config.run.find != "none")):
+        if is_set:
             raise ConfigError(f"{key}: tries one run. Received: several. Try one of the jobs, without -m.", key)
+    if config.run.register:
+        way = command_line("sync", "RUN", f"register={config.run.register}")
+        raise ConfigError(
+            f"register: registers the model of one run. Received: several. Register one of them: {way}", "register"
+        )
     manifest = Manifest(
         fixed=[*space.fixed],
         space=[*map(str, space.axes)],

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlframe.config import load_options
+from dlframe.config import check_registered, load_options
 from dlframe.registry import Place
 from dlframe.runs import journal
 from dlframe.storage.known import STUDIES, is_known, runs_of, store_uri
@@ -25,10 +25,12 @@ class Options:
     Args:
         runs: Folder of the runs, all of which are uploaded where none is named.
         uri: A store outside of that folder to which runs may be uploaded; without it a run may name no such SQLite file.
+        register: Registered model of which the model of the one RUN becomes a new version; NAME@ALIAS gives it the alias too.
     """
 
     runs: Place = "runs"
     uri: str = ""
+    register: str = ""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,16 +44,20 @@ def main(arguments: Sequence[str]) -> int:
     folders = [argument for argument in arguments if "=" not in argument or Path(argument).is_dir()]
     options = load_options("sync", Options, [argument for argument in arguments if argument not in folders])
     uri = options.uri and store_uri(options.uri, options.runs)
-    return sync([Path(folder) for folder in folders], runs=Path(options.runs), uri=uri)
+    check_registered(options.register)
+    if options.register and len(folders) != 1:
+        raise ConfigError(f"register: requires one run directory. Received: {len(folders)}.", "register")
+    return sync([Path(folder) for folder in folders], runs=Path(options.runs), uri=uri, register=options.register)
 
 
-def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
+def sync(folders: Sequence[Path], *, runs: Path, uri: str = "", register: str = "") -> int:
     """Upload the pending records of runs and print a line for each.
 
     Args:
         folders: Run directories; empty for all in `runs`.
         runs: Directory of the runs.
         uri: Trusted store.
+        register: See `upload`.
 
     Returns:
         Exit status: 0 if everything is uploaded, 1 if records are pending.
@@ -68,10 +74,12 @@ def sync(folders: Sequence[Path], *, runs: Path, uri: str = "") -> int:
     uploaded = pending = 0
     for folder in folders or _run_folders(runs):
         try:
-            if not has_pending(folder):
+            if register and not beginning(folder):
+                raise TrackingError(f"{folder}: the run was not tracked, so that it has no model to register")
+            if not register and not has_pending(folder):
                 continue
             _check(folder, uri, checked, named=bool(folders))
-            said = upload(folder, uri=uri)
+            said = upload(folder, uri=uri, register=register)
             owed = has_pending(folder)
         except (DlframeError, OSError) as error:
             said, owed = str(error), True

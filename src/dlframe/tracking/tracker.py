@@ -123,12 +123,13 @@ def lock(folder: Path) -> FileLock:
     return FileLock(folder / LOCK)
 
 
-def upload(folder: Path, *, uri: str = "") -> str:
+def upload(folder: Path, *, uri: str = "", register: str = "") -> str:
     """Upload the pending records of a run; close an interrupted run as KILLED.
 
     Args:
         folder: Run directory; may be untrusted.
         uri: Trusted store.
+        register: Registered model of which the run's model becomes a version: NAME, or NAME@ALIAS.
 
     Returns:
         Empty, or a message about pending records.
@@ -140,7 +141,7 @@ def upload(folder: Path, *, uri: str = "") -> str:
     if not (folder / journal.FILE).exists():
         raise TrackingError(f"'{folder}' is not a run directory (no {journal.FILE})")
     start = beginning(folder)
-    if not start or not has_pending(folder):
+    if not start or not (register or has_pending(folder)):
         return pending_message(folder)
     check_store(folder, start["uri"], allowed=uri)
     os.environ.update(quiet(os.environ))
@@ -150,6 +151,8 @@ def upload(folder: Path, *, uri: str = "") -> str:
         with lock(folder).acquire(timeout=0):
             uploader = Uploader(folder)
             uploader.try_upload(close=not journal.being_written(folder))
+            if register:
+                uploader.register(register)
             uploader.try_files(again=True)
     except Timeout:
         return f"{folder}: another process is uploading this run"

@@ -28,13 +28,16 @@ from mlflow.utils import rest_utils
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import verify_rest_response
 
+from dlframe.config import check_registered
 from dlframe.config.run_config import STORE_VARIABLE
 from dlframe.runs import journal
 from dlframe.runs.run_directory import MODEL, REPORT, artifact_folder
 from dlframe.storage.known import is_known, runs_of, sqlite_file
-from dlframe.tracking.artifacts import RejectedRecord, artifact_location, destination, opened, put
+from dlframe.tracking.content.artifacts import RejectedRecord, artifact_location, destination, opened, put
+from dlframe.tracking.content.descriptions import DESCRIBED_TAG, NOTE_TAG, chosen, data_of, digest, note
+from dlframe.tracking.content.models import log_model, register
+from dlframe.tracking.content.system_metrics import SystemMetrics
 from dlframe.tracking.database import prepared
-from dlframe.tracking.models import log_model
 from dlframe.tracking.upload_state import TRIES, UploadState, beginning, model_of, runs_of_study, seeds_of, study_of
 from dlframe.types import DataError, DlframeError, TrackingError, say
 
@@ -51,6 +54,8 @@ STATE_TAG = "dlframe.state"
 RUN_VARIABLE = "MLFLOW_RUN_ID"
 """MLflow's environment variable of a run that a platform has made for a training."""
 PARENT_TAG = "mlflow.parentRunId"
+REGISTER = "register="
+"""Beginning of the name by which a registration waits with the files."""
 PARAMETERS = "parameters.json"
 """File of all parameters, where a value is longer than the store takes."""
 EXPERIMENTS = 100
@@ -90,6 +95,8 @@ class Uploader:
         self.changing = threading.RLock()
         self.sending = False
         self.sent = 0
+        self.system: SystemMetrics | None = None
+        self.registered = ""
 
     def try_upload(self, *, close: bool) -> bool:
         """Upload all pending records; with `close`, end an interrupted run as KILLED.
@@ -138,6 +145,12 @@ class Uploader:
                 self._try_file(client, state, path, file)
         return not state.waiting()
 
+    def register(self, name: str) -> None:
+        """Have the model of the run registered, as the user has asked now."""
+        self.registered = name
+        with self.changing:
+            self._add_file(f"{REGISTER}{name}", {"kind": "register"}, self.state.offset)
+
     def is_waiting(self) -> bool:
         """Return whether files wait for their upload; that the last one does not is on disk then."""
         with self.changing:
@@ -177,6 +190,9 @@ class Uploader:
         if file["kind"] == "model":
             log_model(client, self.folder, run_id=run_id, record=file["end"], place_of=self._place)
             return
+        if file["kind"] == "register":
+            self._register(client, path.removeprefix(REGISTER))
+            return
         place = self._place(client.get_run(run_id).info.artifact_uri)
         if path == PARAMETERS:
             put(place, path, json.dumps((beginning(self.folder) or {})["parameters"], indent=1).encode())
@@ -184,6 +200,16 @@ class Uploader:
         check_artifact(self.folder, path)
         with opened(self.folder, path) as content:
             put(place, path, content)
+
+    def _register(self, client: MlflowClient, name: str) -> None:
+        """Register the model under a name that the user has typed, now or for a run of this user."""
+        try:
+            check_registered(name)
+        except DlframeError as error:
+            raise RejectedRecord(str(error)) from None
+        if name != self.registered and not is_known(run=self.folder):
+            raise RejectedRecord(f"register: the run is not one of yours. To register its model, type register={name}")
+        self._note(register(client, run_id=self.state.run_id, name=name))
 
     def _advance(self) -> None:
         client = self.client or self._connect()
@@ -202,7 +228,20 @@ class Uploader:
                 self._event(client, record, end)
         if batch:
             self._metrics(client, batch)
+        self._measured(client)
         self._nest(client)
+
+    def _measured(self, client: MlflowClient) -> None:
+        """Send what was measured of the machine."""
+        if not self.system:
+            return
+        waiting = self.system.take()
+        try:
+            for i in range(0, len(waiting), METRICS_PER_CALL):
+                self._log_batch(client, "metrics", waiting[i : i + METRICS_PER_CALL])
+        except Exception:
+            self.system.put_back(waiting)  # what is sent twice is stored once
+            raise
 
     def _nest(self, client: MlflowClient) -> None:
         """Tag the run as one of its study's, or of its model's in a comparison, once both are in the store.
@@ -408,7 +447,13 @@ class Uploader:
         return True
 
     def _event(self, client: MlflowClient, record: Record, end: int) -> None:
-        actions = {"start": self._start, "artifact": self._wait, "model": self._wait, "end": self._end}
+        actions = {
+            "start": self._start,
+            "artifact": self._wait,
+            "model": self._wait,
+            "description": self._describe,
+            "end": self._end,
+        }
         if action := actions.get(record["kind"]):
             try:
                 action(client, record, end)
@@ -436,9 +481,12 @@ class Uploader:
             state.run_id = run.info.run_id
         state.status = "RUNNING"
         self._tags(client, tags)
-        names = Names()
-        names.add(record["parameters"])
-        texts = {names[name]: str(value) for name, value in record["parameters"].items()}
+        self._log_data(client, record)
+        if self.live and record.get("system_metrics") is True and not self.system:
+            self.system = SystemMetrics(state.run_id, record["time"])
+        parameters, names = chosen(record["parameters"]), Names()
+        names.add(parameters)
+        texts = {names[name]: str(value) for name, value in parameters.items()}
         new = [Param(name, text[:PARAMETER_LENGTH]) for name, text in texts.items() if name not in run.data.params]
         parts = [new[i : i + PARAMETERS_PER_CALL] for i in range(0, len(new), PARAMETERS_PER_CALL)]
         are_whole = [self._log_batch(client, "params", part) for part in parts]
@@ -446,6 +494,26 @@ class Uploader:
             self._add_file(PARAMETERS, record, end)
         state.offset = end
         self.earlier = self._before_resume()
+
+    def _log_data(self, client: MlflowClient, record: Record) -> None:
+        """Log the data of the run; a server that knows no data sets has the fingerprint in a tag."""
+        try:
+            if found := data_of(record):
+                client.log_inputs(self.state.run_id, [found])
+        except RejectedRecord as error:
+            self._refuse(record, error)
+        except MlflowException as error:
+            if not (self._is_final(client, error) or is_final(error)):
+                raise
+            self._refuse({"kind": "data"}, error)
+
+    def _describe(self, client: MlflowClient, record: Record, end: int) -> None:
+        """Describe the run, unless the user has."""
+        text = note(record, self.folder, self.state.run_id)
+        tags = client.get_run(self.state.run_id).data.tags
+        there = tags.get(NOTE_TAG)
+        if not there or digest(there) == tags.get(DESCRIBED_TAG):
+            self._tags(client, {NOTE_TAG: text, DESCRIBED_TAG: digest(text)})
 
     def _tags(self, client: MlflowClient, tags: dict[str, Any]) -> None:
         names = Names()
@@ -463,6 +531,8 @@ class Uploader:
         elif (target := record.get("to")) != check_artifact(self.folder, path):
             raise RejectedRecord(f"{path!r} has its place in a store. Received: {target!r}")
         self._add_file(path, record, end)
+        if record["kind"] == "model" and (name := record.get("register")):
+            self._add_file(f"{REGISTER}{name}", {"kind": "register"}, end)
 
     def _add_file(self, path: str, record: Record, end: int) -> None:
         with self.changing:
@@ -473,6 +543,10 @@ class Uploader:
             self._tags(client, {MESSAGE_TAG: message})
         if state := record.get("state"):
             self._tags(client, {STATE_TAG: state})
+        if self.system:
+            self.system.finish()
+            self._measured(client)
+            self.system = None
         self._nest_runs(client)
         client.set_terminated(self.state.run_id, record["status"], record["time"])
         self.state.status = record["status"]

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 from mlflow import MlflowClient, pyfunc
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -27,10 +28,12 @@ from dlframe import __version__
 from dlframe.registry.plugins import PACKAGE, PACKAGED_CONF
 from dlframe.runs import exported_model
 from dlframe.runs.run_directory import MODEL
-from dlframe.tracking.artifacts import RejectedRecord, opened, put
+from dlframe.tracking.content.artifacts import RejectedRecord, opened, put
 from dlframe.types import printable, read_bytes
 
 RECORD_TAG = "dlframe.record"
+MODEL_TAG = "dlframe.model"
+"""Tag of a version of a registered model with the identifier of its logged model."""
 LARGEST_SIGNATURE = 2**22
 LARGEST_SOURCE = 2**24
 """Bytes of signature.json, which has the names of classes."""
@@ -87,6 +90,46 @@ def log_model(
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def register(client: MlflowClient, *, run_id: str, name: str) -> str:
+    """Make the model of a run a version of a registered model; a second call changes nothing.
+
+    Args:
+        client: Client of the store.
+        run_id: MLflow's run.
+        name: NAME, or NAME@ALIAS, which gives the version this alias.
+
+    Returns:
+        What was done, in a few words.
+
+    Raises:
+        MlflowException: The run has no model in the store yet, or there is no registry.
+    """
+    own, _, alias = name.partition("@")
+    experiment = client.get_run(run_id).info.experiment_id
+    logged = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    ready = [model for model in logged if model.status == LoggedModelStatus.READY]
+    if not ready:
+        raise MlflowException("the run has no model in the store yet")
+    model = max(ready, key=lambda model: model.creation_timestamp)
+    try:
+        client.create_registered_model(own)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tag = {MODEL_TAG: model.model_id}
+    found = [v for v in client.search_model_versions(f"name = '{own}'") if tag.items() <= v.tags.items()]
+    version = (
+        found[0]
+        if found
+        else client.create_model_version(
+            own, f"models:/{model.model_id}", run_id, tag, model_id=model.model_id, await_creation_for=0
+        )
+    )
+    if alias:
+        client.set_registered_model_alias(own, alias, str(version.version))
+    return f"registered as {own} version {version.version}" + (f", {alias}" if alias else "")
 
 
 @cache
