@@ -91,7 +91,7 @@ def block(group: str) -> str:
     for name, summary, origin in sorted(rows):
         told = f"{summary}  {origin}".lstrip()
         begin = f"  {name:<{width}}"
-        lines += wrapped(told, begin, len(begin))
+        lines += wrapped(told, begin, len(begin), 1000)
     return "\n".join([group, *map(printable, lines)])
 
 
@@ -113,7 +113,7 @@ def wrapped(text: str, begin: str = "", indent: int = 0, most: int = 120) -> lis
         indent: Spaces before the others.
         most: Width of the widest line.
     """
-    width = max(min(most, shutil.get_terminal_size((most, 24)).columns), indent + 20)
+    width = max(min(most, shutil.get_terminal_size((min(most, 120), 24)).columns), indent + 20)
     lines = textwrap.wrap(
         text, width, initial_indent=begin, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
     )
