@@ -97,6 +97,7 @@ def test_a_command_of_another_program_too(name, capsys):
             "-m hydra/launcher=joblib seed=0,1",
             "hydra/launcher: no such option. Try: python -m dlframe sweep seed=0,1 workers=2",
         ),
+        ("limit_val_batches=0.25", "limit_val_batches: no such option. Try: python -m dlframe trainer.limit_batches=10"),
         ("modle=cnn", "modle: no such option. Did you mean 'model'? See: python -m dlframe --help"),
     ],
 )

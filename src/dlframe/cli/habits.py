@@ -210,6 +210,8 @@ def _replaced(key: str, value: str, arguments: Sequence[str]) -> list[str]:
     if template := KEYS.get(key) or _option(key, arguments):
         target = template.rpartition(" ")[2].partition("=")[0]
         ours = VALUES.get(target, {}).get(value, value)
+        if target == "trainer.limit_batches" and not value.isdecimal():
+            ours = "10"  # a part of the batches elsewhere, a number of them here
         return [word.replace("{}", ours) for word in template.split()]
     if value in (known := VALUES.get(key, {})):
         return [f"{key}={known[value]}"]
@@ -224,7 +226,7 @@ def _replaced(key: str, value: str, arguments: Sequence[str]) -> list[str]:
 def _option(key: str, arguments: Sequence[str]) -> str:
     """Return the option of this name in the one group that has it: the model's first, else empty where several have."""
     plugins.discover()  # the key may be told before they are needed
-    typed = dict(word.partition("=")[::2] for word in arguments)
+    typed = {key: value for key, _, value in (word.partition("=") for word in arguments)}
     owners = {
         group: [entry.name for entry in registry if key in entry.parameters]
         for group, registry in GROUPS.items()
