@@ -34,6 +34,7 @@ def said(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 SHOW = "show: must be GROUP=NAME, or one of run, trainer, checkpoint, tracking. Received: "
+DELETED = "a run has one of each group. Leave it out for the default."
 GRID = "several values make a grid, which needs -m. Try: python -m dlframe -m"
 CHOOSE = "See: python -m dlframe --help"
 WORD = f"must be key=value or a command. {CHOOSE}"
@@ -65,7 +66,7 @@ MODELS = nearest("?", names("model"))
         ("seed=1 test runs/x", f"test: {FIRST}"),
         ("-m seed=1,2 test", f"test: {FIRST}"),
         ("train train", "train: a command comes first. See: python -m dlframe train --help"),
-        ("seed=1 ~model", f"~model: {KEY}"),
+        ("seed=1 ~model", f"~model: {DELETED} See: python -m dlframe list model"),
         ("train cnn", f"cnn: {KEY}"),
         ("verify-resume cnn", f"cnn: {KEY}"),
         ("verify-resume kills=1 kills=2", "kills: must be given once. Received: kills twice. Try: kills=2"),
@@ -85,7 +86,6 @@ MODELS = nearest("?", names("model"))
         ("list model=cnn", "list model=cnn: no such group. Try: python -m dlframe show model=cnn"),
         ("show", f"{SHOW}nothing. See: python -m dlframe show --help"),
         ("show test", f"{SHOW}test. See: python -m dlframe show --help"),
-        ("show model", f"{SHOW}model. See: python -m dlframe list model"),
         ("show model=", f"{SHOW}model=. See: python -m dlframe list model"),
         ("show model=cnn data=digits", f"{SHOW}model=cnn data=digits. See: python -m dlframe show --help"),
         ("show nope=cnn", f"{SHOW}nope=cnn. See: python -m dlframe show --help"),

@@ -97,6 +97,7 @@ def test_a_command_of_another_program_too(name, capsys):
             "-m hydra/launcher=joblib seed=0,1",
             "hydra/launcher: no such option. Try: python -m dlframe sweep seed=0,1 workers=2",
         ),
+        ("limit_val_batches=0.25", "limit_val_batches: no such option. Try: python -m dlframe trainer.limit_batches=10"),
         ("modle=cnn", "modle: no such option. Did you mean 'model'? See: python -m dlframe --help"),
     ],
 )
@@ -110,3 +111,54 @@ def test_an_accelerator_is_found():
     assert config.trainer.accelerator in ("cpu", "gpu")
     with pytest.raises(ConfigError, match=r"^trainer\.accelerator: must be one of cpu, gpu, tpu, auto\."):
         load(["trainer.accelerator=none"])
+
+
+@pytest.mark.parametrize("flag", habits.FLAGS)
+def test_a_flag_of_hydra_is_answered_with_a_command_that_works(flag, capsys, tmp_path):
+    (tmp_path / "FILE.yaml").write_text("seed: 3\n")
+    value = str(tmp_path) if "FILE" in habits.FLAGS[flag] else "cifar10_airbench"
+    assert main([flag, value]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"error: {flag}: is a flag of Hydra's.")
+    command, rest = parse(shlex.split(said.rpartition(" Try: ")[2])[3:])
+    if command.name in ("train", "config"):
+        load([text for text in rest if not text.startswith("package=")])
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("seed=1 ~augmentation", "seed=1 'augmentation=[]'"),
+        ("config ~callback.early_stopping seed=1", "config 'callback=[]' seed=1"),
+    ],
+)
+def test_the_deletion_of_a_list_is_answered_with_an_empty_one(line, command, capsys):
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f" Try: python -m dlframe {command}\n")
+    compose(said.rpartition(" Try: ")[2])
+
+
+@pytest.mark.parametrize(
+    "words", ["--cfg job --package optimizer", "--package=optimizer --cfg=job", "config package=optimizer"]
+)
+def test_a_part_of_the_config_is_printed(words, capsys):
+    assert main([*words.split(), "optimizer=sgd", "optimizer.lr=0.5"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("name: sgd\n")
+    assert "\nlr: 0.5\n" in out
+
+
+@pytest.mark.parametrize("part", ["nope", "optimizer.lr.x", "."])
+def test_a_part_that_is_not_there_is_said(part, capsys):
+    code = main(["config", f"package={part}"])
+    said = capsys.readouterr().err
+    assert (code, said) == (0, "") if part == "." else said.startswith("error: package: the config has no such part.")
+
+
+def test_no_flag_is_proposed_as_an_option_that_is_not_there(capsys):
+    assert main(["--nope=1"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --nope=1: no such flag; options are key=value. Choose from: --help, --multirun, -h, -m.\n"
+    )

@@ -374,3 +374,10 @@ def test_threads_load_their_own_configs(tmp_path, monkeypatch):
             for i, found in enumerate(pool.map(outcome, range(8))):
                 wrong = f"conf/experiment/e{i}.yaml:{i + 1}: epochs: must be int >= 1. Received: -1."
                 assert found == (wrong if i % 2 else i + 1)
+
+
+def test_a_typed_task_that_the_model_replaces_is_said():
+    config = load(["task=classification", "model=isolation_forest", "data=shuttle"])
+    assert config.notes == ("model=isolation_forest brings its own task: anomaly, instead of task=classification",)
+    assert load(["model=isolation_forest"]).notes == ()
+    assert load(["task=classification", "model=cnn", "data=digits"]).notes == ()

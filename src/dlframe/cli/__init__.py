@@ -89,6 +89,9 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     except FileNotFoundError:
         raise ConfigError("the current folder has been removed. Try: cd ..") from None
     arguments = _as_command(arguments)
+    for place in range(len(arguments)):
+        if answer := habits.flag(place, arguments):
+            raise ConfigError(answer)
     flags = {FLAGS[argument] for argument in arguments if argument in FLAGS}
     rest = [argument for argument in arguments if argument not in FLAGS]
     for word in rest:
@@ -124,7 +127,9 @@ def _as_command(arguments: Sequence[str]) -> list[str]:
         del rest[place : place + 2]
     elif "--cfg=job" not in arguments:
         return [*arguments]
-    return ["config", *rest]
+    if "--package" in rest and (named := rest[(place := rest.index("--package")) + 1 :]):
+        rest[place : place + 2] = [f"package={named[0]}"]
+    return ["config", *(re.sub("^--package=", "package=", word) for word in rest)]
 
 
 def _check_word(word: str) -> None:
@@ -139,7 +144,8 @@ def _check_word(word: str) -> None:
         if flag in FLAGS:
             hint = f" Try: {flag} {value}"
         else:
-            hint = f" Try: {option}" if equals else _as_option(option) or nearest(word, FLAGS)
+            hint = f" Try: {option}" if equals and _as_option(option.partition("=")[0]) else _as_option(option)
+            hint = hint or nearest(flag, FLAGS)
         raise ConfigError(f"{word}: no such flag; options are key=value.{hint}")
 
 

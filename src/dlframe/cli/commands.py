@@ -84,6 +84,7 @@ COMMANDS = {
         ),
         Command("list", "[GROUP ...]", "list components and their origin", "dlframe.inspection.listing"),
         Command("show", "GROUP=NAME", "show the options of a component: type, range, default", "dlframe.inspection.show"),
+        Command("completion", "bash | zsh | fish", "print the script that completes commands", "dlframe.cli.completion"),
         Command("ui", "[KEY=VALUE ...]", "serve the MLflow pages of the runs in this directory", "dlframe.tracking.ui"),
         Command("sync", "[RUN ...]", "upload pending records of these runs, or of all", "dlframe.tracking.sync"),
         Command("help", "[COMMAND]", "explain a command and its options, as COMMAND --help does", "dlframe.cli.help"),

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dlframe.config import LISTS
-from dlframe.registry import GROUPS
+from dlframe.config import LISTS, OPTIONS
+from dlframe.registry import GROUPS, plugins
 from dlframe.types import command_line
 
 EARLY = "callback=[early_stopping] callback.early_stopping."
@@ -134,6 +134,55 @@ COMMANDS = {
 """Command -> ours."""
 
 
+FLAGS = {
+    "--info": "list",
+    "--hydra-help": "--help",
+    "--shell-completion": "completion bash",
+    "-sc": "completion bash",
+    "--experimental-rerun": "reproduce RUN",
+    "--package": "config package=optimizer",
+    "-p": "config package=optimizer",
+    "-c": "config",
+    "--config-name": "experiment={}",
+    "-cn": "experiment={}",
+    "--config-dir": "experiment={}/FILE.yaml",
+    "-cd": "experiment={}/FILE.yaml",
+    "--config-path": "experiment={}/FILE.yaml",
+    "-cp": "experiment={}/FILE.yaml",
+    "--run": "train",
+    "-r": "train",
+}
+"""Flag of Hydra's -> our command; `{}` stands for the value of the flag."""
+
+
+def flag(place: int, arguments: Sequence[str]) -> str:
+    """Return what to say of a flag of Hydra's, or of its deletion of a key; empty for another word.
+
+    Args:
+        place: Where the word is.
+        arguments: The command line; the word after it may be its value.
+    """
+    word, following = arguments[place], arguments[place + 1 :]
+    name, equals, value = word.partition("=")
+    if word.startswith("~") and not word.startswith("~/"):
+        key = name[1:]
+        group = key.split(".")[0]
+        if group in LISTS:
+            return (
+                f"~{key}: a list is set, not deleted from. Try: {command_line(*arguments[:place], f'{group}=[]', *following)}"
+            )
+        if group in GROUPS or group in OPTIONS:
+            return f"~{key}: a run has one of each group. Leave it out for the default. See: {command_line('list', group)}"
+        return ""
+    if name not in FLAGS:
+        return ""
+    if not equals and following:
+        value = following[0]
+    said = FLAGS[name].replace("{}", value or "NAME")
+    why = " ./conf of the current folder is read, and any file by its path." if "FILE" in said else ""
+    return f"{name}: is a flag of Hydra's.{why} Try: {command_line(*said.split())}"
+
+
 def meant(key: str, arguments: Sequence[str]) -> str:
     """Return the command that was meant where another program has a word for it; empty where there is no such word.
 
@@ -143,7 +192,9 @@ def meant(key: str, arguments: Sequence[str]) -> str:
     """
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name.lstrip("+~") == key and (words := _replaced(key, value) if equals else COMMANDS.get(key, "").split()):
+        if name.lstrip("+~") == key and (
+            words := _replaced(key, value, arguments) if equals else COMMANDS.get(key, "").split()
+        ):
             rest = [*arguments[:place], *arguments[place + 1 :]]
             command = [word for word in words if "=" not in word]
             if command:
@@ -154,11 +205,13 @@ def meant(key: str, arguments: Sequence[str]) -> str:
     return ""
 
 
-def _replaced(key: str, value: str) -> list[str]:
+def _replaced(key: str, value: str, arguments: Sequence[str]) -> list[str]:
     """Return what to type instead of a key with a value; empty where it is no habit."""
-    if template := KEYS.get(key) or _option(key):
+    if template := KEYS.get(key) or _option(key, arguments):
         target = template.rpartition(" ")[2].partition("=")[0]
         ours = VALUES.get(target, {}).get(value, value)
+        if target == "trainer.limit_batches" and not value.isdecimal():
+            ours = "10"  # a part of the batches elsewhere, a number of them here
         return [word.replace("{}", ours) for word in template.split()]
     if value in (known := VALUES.get(key, {})):
         return [f"{key}={known[value]}"]
@@ -170,10 +223,20 @@ def _replaced(key: str, value: str) -> list[str]:
     return ["model=backbone", f"model.architecture={value}"] if is_network else []
 
 
-def _option(key: str) -> str:
-    """Return the option of this name where one group alone has components with it; empty otherwise."""
-    owners = [group for group, registry in GROUPS.items() if any(key in entry.parameters for entry in registry)]
-    return f"{owners[0]}.{key}={{}}" if len(owners) == 1 and owners[0] not in LISTS else ""
+def _option(key: str, arguments: Sequence[str]) -> str:
+    """Return the option of this name in the one group that has it: the model's first, else empty where several have."""
+    plugins.discover()  # the key may be told before they are needed
+    typed = {key: value for key, _, value in (word.partition("=") for word in arguments)}
+    owners = {
+        group: [entry.name for entry in registry if key in entry.parameters]
+        for group, registry in GROUPS.items()
+        if group not in LISTS
+    }
+    found = [group for group, entries in owners.items() if (typed[group] in entries if group in typed else entries)]
+    if "model" in found:
+        is_here = "model" in typed or "cnn" in owners["model"]
+        return f"model.{key}={{}}" if is_here else f"model={owners['model'][0]} model.{key}={{}}"
+    return f"{found[0]}.{key}={{}}" if len(found) == 1 else ""
 
 
 def _spelled(group: str, value: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from dlframe.cli.commands import COMMANDS, TRAIN, Command, words
 from dlframe.config import OPTIONS, names
 from dlframe.config.settings import option_set, settings
-from dlframe.inspection.show import option_lines
+from dlframe.inspection.show import option_lines, wrapped
 from dlframe.registry import CHOICES, GROUPS, REGISTRIES, STUDY_CHOICES, plugins
 from dlframe.types import ConfigError, command_line, nearest, say
 
@@ -48,12 +47,16 @@ def main(arguments: Sequence[str]) -> int:
 def general_help() -> str:
     """Return the commands, and the kinds of keys. No module of a command is imported for it."""
     width = max(len(command.line) for command in COMMANDS.values()) + 2
-    lines = [f"{command.line:<{width}}{command.summary}" for command in COMMANDS.values()]
+    lines = [
+        line
+        for command in COMMANDS.values()
+        for line in wrapped(command.summary, f"{command.line:<{width}}", width if width < 60 else 8)
+    ]
     choices = " ".join((*GROUPS, *CHOICES))
-    run = textwrap.fill(" ".join(settings.get("run").parameters), 110, subsequent_indent=" " * 9)
-    return "\n".join(
-        ["dlframe: config-driven deep learning", "", *lines, "", EXAMPLES.format(choices=choices, run=run)]
-    ).rstrip()
+    run = " ".join(settings.get("run").parameters)
+    examples = EXAMPLES.format(choices=choices, run=run).split("\n")
+    examples = [part for line in examples for part in wrapped(line[9:], line[:9], 9, 110)]
+    return "\n".join(["dlframe: config-driven deep learning", "", *lines, "", *examples]).rstrip()
 
 
 def command_help(command: Command) -> Iterator[str]:
@@ -79,9 +82,7 @@ def command_help(command: Command) -> Iterator[str]:
     plugins.discover()
     yield "Groups"
     for group in (*GROUPS, *CHOICES):
-        # A name is copied, so that it is never cut in two.
-        line = f"  {group:<14}{', '.join(sorted(names(group)))}"
-        yield from textwrap.wrap(line, 110, subsequent_indent=" " * 16, break_on_hyphens=False, break_long_words=False)
+        yield from wrapped(", ".join(sorted(names(group))), f"  {group:<14}", 16, 110)
     yield ""
     yield "python -m dlframe show GROUP=NAME explains the options of one."
     yield f"python -m dlframe show {OPTIONS[0]} (or {', '.join(OPTIONS[1:])}) explains those that belong to no component."
@@ -92,4 +93,4 @@ def _prose(doc: str) -> Iterator[str]:
     paragraphs = [text for text in doc.split("\n\n") if text.split("\n")[0] not in ("Args:", "Returns:", "Raises:")]
     for number, text in enumerate(paragraphs):
         yield from [""] * (number > 0)
-        yield from textwrap.wrap(" ".join(text.split()), 110)
+        yield from wrapped(" ".join(text.split()), most=110)

@@ -88,7 +88,11 @@ def load(overrides: Sequence[str]) -> Config:
             raise ConfigError("plugin_paths: code is named on the command line only, never in a file.", "plugin_paths")
         for key, value in assignments_of(given, values):
             assign(values, key, value)
-        config = replace(check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items())), notes=notes)
+        config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
+        asked, has = values.get("task"), config.entry("task").name
+        if "task" in given and isinstance(asked, Mapping) and asked.get("name") not in (None, has):
+            notes += (f"model={config.entry('model').name} brings its own task: {has}, instead of task={choices['task']}",)
+        config = replace(config, notes=notes)
         usual = config.tracking.uri in ("auto", "sqlite", "none", "")
         check_places(config, "" if usual else _packaged_store(choices.get("tracking")))
     except ConfigError as error:

@@ -86,7 +86,7 @@ def dry_run(config: Config, *, folder: Path | None = None) -> None:
         raise ConfigError(f"dry_run: tries a new run. Received: resume={config.run.resume}. Leave one of them out.", "dry_run")
     run_directory.check_writable(config.run.runs)
     dataset = load_data(config)
-    say(*wrapped(terminal.header(config, dataset, folder)))
+    say(*wrapped(terminal.header(config, dataset, folder)), *config.notes)
     origin = _origin(config, dataset)
     from dlframe.engine.checks.dry_run import dry_run as tried
 
