@@ -164,6 +164,21 @@ def test_bad_trials_are_ended_early(tmp_path, monkeypatch, capsys):
     assert all(len(trial.intermediate_values) < 4 for trial in pruned)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["pruner=hyperband", "trainer.max_steps=40"], "pruner=hyperband: its brackets are cut from `epochs`"),
+        (["pruner=hyperband", "trainer.max_steps=choice(20,40)"], "pruner=hyperband: its brackets are cut from `epochs`"),
+        (["find=lr"], "find: tries one run"),
+    ],
+)
+def test_what_a_sweep_cannot_take_is_refused_before_it_has_a_folder(tmp_path, monkeypatch, capsys, option, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "model=mlp", "tracking=none", "trials=2", *SPACE, *option]) == 2
+    assert message in capsys.readouterr().err
+    assert [*tmp_path.rglob("*")] == []
+
+
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 def test_a_kill_loses_no_trial(tmp_path, victim):
     """A trial in flight continues from its checkpoint; finished ones are not run again."""
