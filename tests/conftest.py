@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Two workers share two cores; read when torch and NumPy are imported, and by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What is printed is as wide as the terminal, wherever the tests are started.
+os.environ["COLUMNS"] = "120"
+
 # A shell starts what runs in the background with Ctrl-C ignored, which the processes that tests interrupt would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

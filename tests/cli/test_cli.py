@@ -142,7 +142,7 @@ MODELS = nearest("?", names("model"))
         ("seed=0,1", f"seed=0,1: {GRID} seed=0,1"),
         ("seed=range(3)", f"seed=range(3): {GRID} 'seed=range(3)'"),
         ("epochs=true", "epochs: must be int >= 1. Received: True."),
-        ("compile=1", "compile: must be bool. Received: 1."),
+        ("compile=1", "compile: must be bool or auto. Received: 1. To have it as text in a file, quote it."),
         ("optimizer.lr=nan", "optimizer.lr: must be float > 0. Received: nan."),
         ("optimizer.lr=1e999", "optimizer.lr: must be float > 0. Received: inf."),
         ("optimizer.betas=[0.9]", "optimizer.betas: must be [float >= 0 and < 1, float >= 0 and < 1]. Received: [0.9]."),

@@ -77,6 +77,18 @@ def test_bash_completes(line, found, tmp_path, capsys):
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+@pytest.mark.parametrize(("line", "found"), [("model=cn", "model=cnn"), ("list sched", "scheduler")])
+def test_fish_completes(line, found, tmp_path, capsys):
+    assert main(["completion", "fish"]) == 0
+    script = tmp_path / "completion.fish"
+    script.write_text(capsys.readouterr().out)
+    code = f"source {script}; complete -C '{sys.executable} -m dlframe {line}'"
+    done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert found in done.stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     "words", [["--help"], ["list"], ["show", "model"], ["show", "model=cnn"], ["test", "--help"], ["train", "--help"]]
 )

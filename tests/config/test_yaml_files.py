@@ -82,7 +82,9 @@ def test_a_plain_value_is_read_as_on_the_command_line(plain):
     ("text", "message"),
     [
         ("run_name: 2020_01\n", "run_name: must be str. Received: 202001. To have it as text in a file, quote it."),
-        ("compile: yes\n", "compile: must be bool. Received: 'yes'. Did you mean true?"),
+        ("compile: yes\n", "compile: must be bool or auto. Received: 'yes'. Did you mean true?"),
+        ("dry_run: yes\n", "dry_run: must be bool. Received: 'yes'. Did you mean true?"),
+        ("compile: atuo\n", "compile: must be bool or auto. Received: 'atuo'. Did you mean 'auto'?"),
         ("on_nan: 3\n", "on_nan: must be one of raise, skip. Received: 3. To have it as text in a file, quote it."),
     ],
 )

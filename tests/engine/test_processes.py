@@ -93,3 +93,13 @@ def test_a_process_without_samples_is_refused(tmp_path, options, message):
     (tmp_path / "prices.csv").write_text("\n".join(["date,close", *days]) + "\n")
     done = dlframe(*options, "tracking=none", "trainer=ddp", cwd=tmp_path)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    "ids", [{}, {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_STEP_NUM_TASKS": "1"}]
+)
+def test_one_task_of_slurm_starts_its_processes(tmp_path, monkeypatch, ids):
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", **ids}.items():
+        monkeypatch.setenv(name, value)
+    folder = two(tmp_path, *PLAIN[:-3], "epochs=1", "tracking=none")
+    assert (folder / "result.json").is_file()

@@ -142,7 +142,7 @@ def test_groups(entry):
     if not hasattr(model, "parameter_groups"):
         return
     groups = model.parameter_groups()
-    assert all(group["lr_scale"] > 0 for group in groups), "each group must have an lr_scale above 0"
+    assert all(group.get("lr_scale", 1.0) > 0 for group in groups), "the lr_scale of a group must be above 0"
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(held) == len(set(held)), "a parameter is in two groups"
     for epoch in range(4):

@@ -441,7 +441,9 @@ def _sees_batches(callback: Callback) -> bool:
 
 def _starts_all(trainer: TrainerOptions) -> bool:
     """Return whether a run has no process but those that it starts itself."""
-    is_alone = slurm_tasks() == 1 and "WORLD_SIZE" not in os.environ and "SLURM_NTASKS" in os.environ
+    # One that was started tells its local rank alone; torchrun tells both.
+    is_first_or_started = "WORLD_SIZE" not in os.environ or ("LOCAL_RANK" in os.environ and "RANK" not in os.environ)
+    is_alone = slurm_tasks() == 1 and "SLURM_NTASKS" in os.environ and is_first_or_started
     return trainer.num_nodes == 1 and (trainer.devices == 1 or is_alone)
 
 

@@ -34,8 +34,9 @@ AGREE_STEPS = 16
 
 
 def own_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Return the groups of a network that has a say in learning rates, or one of all parameters."""
-    return getattr(network, "parameter_groups", lambda: [{"params": network.parameters(), "lr_scale": 1.0}])()
+    """Return the groups of a network that has a say in learning rates, each with its `lr_scale`, or one of all parameters."""
+    groups = getattr(network, "parameter_groups", lambda: [{"params": network.parameters()}])()
+    return [{"lr_scale": 1.0, **group} for group in groups]
 
 
 def parameter_groups(network: nn.Module, lr: float, decay: str) -> list[dict[str, Any]]:

@@ -74,9 +74,11 @@ class Parameter:
         """Return what may be meant by a value of another type."""
         bare = parts(self.annotation)[0]
         if isinstance(value, str):
-            words = {"yes": "true", "on": "true", "no": "false", "off": "false"} if bare is bool else {}
+            takes_bool = bool in (typing.get_args(bare) if is_union(bare) else (bare,))
+            words = {"yes": "true", "on": "true", "no": "false", "off": "false"} if takes_bool else {}
             meant = words.get(value.lower())
-            return f" Did you mean {meant}?" if meant else nearest(value, literals(self.annotation))
+            known = (*literals(self.annotation), *(("true", "false") if takes_bool and bare is not bool else ()))
+            return f" Did you mean {meant}?" if meant else nearest(value, known)
         is_number = isinstance(value, (bool, int, float))
         return " To have it as text in a file, quote it." if is_number and (bare is str or literals(bare)) else ""
 
