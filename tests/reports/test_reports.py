@@ -100,3 +100,8 @@ def test_the_figures_that_are_proposed_are_those_of_the_best_job():
     assert last(rows, Path("runs/1")) == f"{request}1 (the best by val/f1)"
     assert last(rows, None) == last(rows, Path("elsewhere")) == f"{request}0"
     assert last(rows[:1], Path("runs/0")) == f"{request}0"
+
+
+def test_a_job_that_was_interrupted_has_not_failed():
+    shown = table([Row("seed=0", "", None, "loss is NaN"), Row("seed=1", "", None)])
+    assert [line.split(maxsplit=1)[1] for line in shown.splitlines()[2:]] == ["FAILED loss is NaN", "not finished"]

@@ -12,7 +12,7 @@ from dlframe.types import Result, command_line, printable
 
 @dataclass(frozen=True)
 class Row:
-    """Job of a sweep: overrides, seed group, and result or failure."""
+    """Job of a sweep: overrides, seed group, and result or failure; neither of one that was interrupted."""
 
     title: str
     group: str
@@ -35,7 +35,7 @@ def table(rows: Sequence[Row], *, best: Path | None = None, monitor: str = "") -
     lines = ["", f"{'job':<{width}}  result"]
     groups: dict[str, list[Result]] = {}
     for row in rows:
-        text = f"FAILED {row.failure}"
+        text = f"FAILED {row.failure}" if row.failure else "not finished"
         if result := row.result:
             if not result.limited:
                 groups.setdefault(row.group, []).append(result)

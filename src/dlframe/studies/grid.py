@@ -62,7 +62,7 @@ def _tell(study: Study, space: Space) -> int:
     for record in study.records():
         values = [f"{key}={record.options[key]}" for key in varied if key in record.options]
         group = " ".join(text for text in values if not text.startswith("seed="))
-        result, failure = None, record.failure or "not finished"
+        result, failure = None, record.failure
         if record.state == "complete":
             try:
                 result = read_result(Path(record.run))
