@@ -33,6 +33,9 @@ class Recorder:
         signals: Signals of the process.
     """
 
+    folder: Path | None = None
+    """Run directory; None without one."""
+
     def __init__(self, signals: Signals | None = None) -> None:
         self.signals = signals or Signals()
 
@@ -62,11 +65,6 @@ class Recorder:
 
     def tell(self, note: str) -> None:
         """Print a note on how the training differs from what one may expect."""
-
-    @property
-    def folder(self) -> Path | None:
-        """Run directory; None without one."""
-        return None
 
     def keep(self, name: str, lines: Sequence[str]) -> None:
         """Keep a file of the run directory as an artifact, and print what is to be said of it."""
@@ -114,10 +112,12 @@ class RunRecorder(InMemoryRecorder):
         watch: Sees the metrics of each validation; may end the run by `RunPruned`.
     """
 
+    folder: Path
+
     def __init__(self, config: Config, folder: Path, journal: Journal, signals: Signals, watch: Watch | None = None) -> None:
         super().__init__(signals)
         self.watch = watch
-        self._folder = folder
+        self.folder = folder
         self.journal = journal
         self.options = config.checkpoint
         self.trained_with = changeable(config.values)
@@ -217,11 +217,6 @@ class RunRecorder(InMemoryRecorder):
 
     def tell(self, note: str) -> None:
         say(f"note: {note}", error=True)
-
-    @property
-    def folder(self) -> Path:
-        """Run directory."""
-        return self._folder
 
     def keep(self, name: str, lines: Sequence[str]) -> None:
         if (self.folder / name).is_file():
