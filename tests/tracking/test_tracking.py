@@ -378,7 +378,7 @@ def test_sync_says_what_was_refused(store: str, capsys: pytest.CaptureFixture) -
     [
         ("nothing", "sync: 'nothing' is not a run directory (no journal.jsonl). Runs are in runs."),
         ("runs=nothing", "runs: must be a directory of runs. Received: 'nothing'."),
-        ("prot=1", "prot: no such option. Choose from: runs, uri. See: python -m dlframe sync --help"),
+        ("prot=1", "prot: no such option. Choose from: register, runs, uri. See: python -m dlframe sync --help"),
     ],
 )
 def test_sync_of_nothing(arguments: str, message: str, capsys: pytest.CaptureFixture) -> None:
