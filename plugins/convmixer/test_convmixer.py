@@ -47,6 +47,7 @@ def test_a_patch_larger_than_the_image_is_refused():
 
 def test_listed_trained_and_scored_again(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(FOLDER.parent.parent)
+    monkeypatch.setenv("COLUMNS", "120")
     assert main(["list", "model"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["convmixer"])
     assert line.split()[-1] == "convmixer"
