@@ -30,6 +30,8 @@ class ExponentialMovingAverage(Callback):
     def __init__(self, *, decay: Probability = 0.999) -> None:
         self.decay = decay
         self.steps = 0
+        self.total = 1
+        """Optimizer steps of the whole training."""
         self.averages: dict[str, Tensor] = {}
         self._weights: dict[str, Tensor] = {}
         self._backup: list[Tensor] = []
@@ -46,6 +48,9 @@ class ExponentialMovingAverage(Callback):
             for name, tensor in self._weights.items()
         }
         self._hooks = [o.register_step_post_hook(lambda *_: self._update()) for o in trainer.optimizers[-1:]]
+        count = getattr(trainer.train_dataloader, "total_steps", None)
+        steps = count(trainer.max_epochs, trainer.world_size) if count else trainer.estimated_stepping_batches
+        self.total = max(1, int(steps))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for hook in self._hooks:
@@ -100,11 +105,6 @@ class LookAhead(ExponentialMovingAverage):
     def __init__(self, *, every: Count = 5, decay: Probability = 0.774, power: NonNegative = 3.0) -> None:
         super().__init__(decay=decay)
         self.every, self.power = every, power
-        self.total = 1
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self.total = _total_steps(trainer)
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -133,13 +133,8 @@ class StochasticWeightAverage(ExponentialMovingAverage):
     def __init__(self, *, start: Probability = 0.75, every: Count = 1) -> None:
         super().__init__()
         self.start, self.every = start, every
-        self.total = 1
         self.averaged = 0
         """Weights in the mean."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self.total = _total_steps(trainer)
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -165,13 +160,6 @@ class StochasticWeightAverage(ExponentialMovingAverage):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.averaged = state_dict["averaged"]
-
-
-def _total_steps(trainer: Trainer) -> int:
-    """Return the optimizer steps of the whole training."""
-    count = getattr(trainer.train_dataloader, "total_steps", None)
-    steps = count(trainer.max_epochs, trainer.world_size) if count else trainer.estimated_stepping_batches
-    return max(1, int(steps))
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:
