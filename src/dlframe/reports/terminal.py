@@ -95,7 +95,7 @@ def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, 
         others = [text for text in result.overrides if text not in typed]
         named = [text for text in others if _names_a_place(text)]
         overrides = [
-            _single(text) for text in (*typed, *others) if text not in named and not text.startswith(("seed=", "register="))
+            _single(text) for text in (*typed, *others) if text not in named and not text.startswith(("seed=", "register=", "profile="))
         ]
         commands = [] if tested else [["test", folder, *plugins]]
         commands += [["-m", *overrides, "seed=0,1,2"]]

@@ -40,6 +40,7 @@ def test_a_profile_says_where_the_time_goes_and_changes_no_number(tmp_path, caps
         said,
     )
     assert shares
+    assert "profile=true" not in said[said.index("\nnext ") :], "what is measured once is not measured for further seeds"
     assert sum(map(int, shares.groups())) == pytest.approx(100, abs=3)
     assert all(int(share) >= 1 for share in shares.groups()[1:4])
     assert re.search(r"^aten::\w+ +[\d.]+ +\d+$", said, re.MULTILINE)
