@@ -63,6 +63,10 @@ def _fields(fields: Mapping[str, Field]) -> str:
     return ", ".join(described(name, field) for name, field in fields.items())
 
 
+OF_ONE_RUN = ("seed=", "register=", "profile=")
+"""What was typed for one run, and not for those that may be next."""
+
+
 def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, tracked: bool = True) -> str:
     """Return the last lines of a run: metrics, directory, next commands.
 
@@ -94,9 +98,7 @@ def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, 
         plugins = [text for text in typed if text.startswith("plugin_paths=")]
         others = [text for text in result.overrides if text not in typed]
         named = [text for text in others if _names_a_place(text)]
-        overrides = [
-            _single(text) for text in (*typed, *others) if text not in named and not text.startswith(("seed=", "register=", "profile="))
-        ]
+        overrides = [_single(text) for text in (*typed, *others) if text not in named and not text.startswith(OF_ONE_RUN)]
         commands = [] if tested else [["test", folder, *plugins]]
         commands += [["-m", *overrides, "seed=0,1,2"]]
         commands += [["ui", *([f"runs={runs}"] if str(runs) != "runs" else [])]] if tracked else []
