@@ -503,3 +503,15 @@ def test_models_that_read_the_same_data_in_other_forms_are_compared(capsys):
     assert main(["compare", "runs/both-0003", "runs/larger"]) == 2
     assert "have other data or another split, both called digits" in capsys.readouterr().err
     shutil.rmtree(target)
+
+
+def test_a_run_of_the_first_versions_does_not_say_its_form():
+    """Their data.json has no columns: the same data are compared, and others refused as before."""
+    target = copied("both-0001", "first")
+    facts = json.loads((target / "data.json").read_text())
+    kept = {key: value for key, value in facts.items() if key not in ("inputs", "targets")}
+    (target / "data.json").write_text(json.dumps(kept))
+    assert main(["compare", "runs/both-0003", "runs/first"]) == 0
+    (target / "data.json").write_text(json.dumps({**kept, "fingerprint": "0" * 12}))
+    assert main(["compare", "runs/both-0003", "runs/first"]) == 2
+    shutil.rmtree(target)

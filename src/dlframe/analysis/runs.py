@@ -33,7 +33,7 @@ class Run:
         fingerprint: Of its data.
         parameters: Number of trained parameters; 0 where it is unknown.
         train: Number of training samples; 0 where it is unknown.
-        form: The inputs as the model reads them, in words: "image 1x32x32".
+        form: The inputs as the model reads them, in words: "image 1x32x32"; empty of a run of the first versions.
         basis: What is the same of its data in any form: their options, split, sizes and classes.
     """
 
@@ -98,8 +98,8 @@ def read_run(folder: Path) -> Run:
         options = dict(flat(read_yaml(folder / "config.yaml", inside=folder)))
         facts = json.loads(read_file(folder, "data.json"))
         data, fingerprint, train = facts["name"], facts["fingerprint"], int(facts.get("train", 0))
-        form = ", ".join(f"{name} {'x'.join(map(str, field['shape']))}" for name, field in facts["inputs"].items())
-        classes = {name: (field["kind"], field["names"]) for name, field in facts["targets"].items()}
+        form = ", ".join(f"{name} {'x'.join(map(str, field['shape']))}" for name, field in facts.get("inputs", {}).items())
+        classes = {name: (field["kind"], field["names"]) for name, field in facts.get("targets", {}).items()}
         sizes = [facts.get(key) for key in ("splits", "train", "validation", "test")]
         own = {key: value for key, value in options.items() if key.startswith("data.")}
         if not all(is_printable(text) for text in (data, fingerprint, form)):

@@ -99,11 +99,18 @@ def find_lr(config: Config, *, folder: Path | None = None) -> None:
     """Try growing learning rates on a model that is thrown away; draw the losses, and suggest a rate.
 
     Raises:
-        DlframeError: What a run would end with at its beginning; or there is not one optimizer.
+        ConfigError: There is no optimizer, or one for each of several networks, or numbers of mixed precision.
+        DlframeError: What a run would end with at its beginning.
     """
     for key, chosen in (("dry_run", config.run.dry_run), ("resume", config.run.resume not in ("none", ""))):
         if chosen:
             raise ConfigError(f"find: tries a new run. Received: {key}. Leave one of them out.", "find")
+    if len(config.networks) != 1:
+        has = f"{len(config.networks)} networks, each with its optimizer" if config.networks else "no optimizer"
+        raise ConfigError(f"find: model={config.values['model']['name']} has {has}: there is not one rate to find.", "find")
+    if config.trainer.precision not in ("32-true", "64-true"):
+        rule = "trains with 32-true and 64-true"
+        raise ConfigError(f"find: {rule}. Received: trainer.precision={config.trainer.precision}", "find")
     run_directory.check_writable(config.run.runs)
     dataset = load_data(config)
     say(*wrapped(terminal.header(config, dataset, folder)))

@@ -17,7 +17,7 @@ from dlframe.engine.learner import averages_weights
 from dlframe.engine.loader import ProcessContext, Step
 from dlframe.runs.recorder import Recorder
 from dlframe.tasks.base import Task
-from dlframe.types import ConfigError, Dataset
+from dlframe.types import Dataset
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -70,17 +70,9 @@ def means(losses: list[float]) -> list[float]:
 def range_test(config: Config, dataset: Dataset) -> RangeTest:
     """Train a model for some steps, each with a higher rate, until the loss grows; nothing is written.
 
-    The optimizer is the config's; its learning rates by layer keep their ratios. The schedule does not count.
-
-    Raises:
-        ConfigError: There is no optimizer, or one for each of several networks.
+    The optimizer is the config's; its learning rates by layer keep their ratios. The schedule does not count. The model has one
+    network, trained in 32 or 64 bits.
     """
-    if len(config.networks) != 1:
-        has = f"{len(config.networks)} networks, each with its optimizer" if config.networks else "no optimizer"
-        raise ConfigError(f"find: model={config.values['model']['name']} has {has}: there is not one rate to find.", "find")
-    if config.trainer.precision not in ("32-true", "64-true"):
-        rule = "trains with 32-true and 64-true"
-        raise ConfigError(f"find: {rule}. Received: trainer.precision={config.trainer.precision}", "find")
     config = config.changed(trainer={"devices": 1, "num_nodes": 1, "strategy": "auto", "max_steps": 0})
     fit.prepare_process(config)
     if config.run.batch_size == "auto":
