@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dlframe.config import load
-from dlframe.engine.fit import build_task, compiles, size_of
+from dlframe.engine.fit import build_task, size_of
 from dlframe.jobs.data import load_data
 from dlframe.types import ConfigError
 
@@ -41,8 +41,8 @@ def test_the_opening_says_learning_rates_by_layer():
 @pytest.mark.parametrize(("option", "cpu", "gpu"), [("auto", False, True), ("true", True, True), ("false", False, False)])
 def test_auto_compiles_on_gpus_only(option, cpu, gpu):
     config = load(["model=mlp", f"compile={option}"])
-    assert compiles(config) is cpu
-    assert compiles(config.changed(trainer={"accelerator": "gpu"})) is gpu
+    assert config.compiles is cpu
+    assert config.changed(trainer={"accelerator": "gpu"}).compiles is gpu
 
 
 def test_compile_is_a_choice_of_three():

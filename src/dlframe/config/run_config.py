@@ -85,6 +85,11 @@ class Config:
         return declared(self.entry("task").facts["metrics"] | {e.name: {key: e.facts[key] for key in keys} for e in added})
 
     @property
+    def compiles(self) -> bool:
+        """Whether the model is compiled: with `compile=auto` on GPUs only."""
+        return self.trainer.accelerator == "gpu" if self.run.compile == "auto" else self.run.compile
+
+    @property
     def experiment(self) -> str:
         """The experiment in the tracker."""
         return self.run.experiment_name or os.environ.get(EXPERIMENT_VARIABLE) or self.values["task"]["name"]

@@ -91,6 +91,11 @@ class Run:
     on_nan: Literal["raise", "skip"] = "raise"
     figures: Literal["auto", "now", "none"] = "auto"
 
+    @property
+    def looks(self) -> str:
+        """The option for which nothing is trained; empty for none."""
+        return "find" if self.find != "none" else "dry_run" if self.dry_run else ""
+
 
 @settings.register("trainer")
 @dataclass(frozen=True, kw_only=True)

@@ -169,7 +169,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     check_baseline(task, dataset, config.headline)
     if recorder.load_metadata("parameters") is None:
         recorder.save_metadata("parameters", sum(p.numel() for p in task.model.parameters() if p.requires_grad))
-    if compiles(config):
+    if config.compiles:
         internals.check_kernels()
         task.model.compile()
 
@@ -251,11 +251,6 @@ def size_of(task: Task, networks: Sequence[str], steps: int, in_epoch: int) -> s
     scales = [group["lr_scale"] for group in groups]
     rates = f"; optimizer.lr times {min(scales):.2g} to {max(scales):.2g} in {len(groups)} groups" if len({*scales}) > 1 else ""
     return f"{parameters:,} parameters{part}; {steps:,} steps, {in_epoch:,} in an epoch{rates}"
-
-
-def compiles(config: Config) -> bool:
-    """Return whether the model is compiled: with `compile=auto` on GPUs only."""
-    return config.trainer.accelerator == "gpu" if config.run.compile == "auto" else config.run.compile
 
 
 def build_optimizer(config: Config, name: str, network: torch.nn.Module) -> torch.optim.Optimizer:

@@ -52,7 +52,7 @@ def stackable(configs: Sequence[Config]) -> str:
         "trainer.deterministic": (trainer.deterministic, False),
         "trainer.detect_anomaly": (trainer.detect_anomaly, False),
         "accumulate_grad_batches": (run.accumulate_grad_batches, 1),
-        "compile": (run.compile is True, False),
+        "compile": (first.compiles, False),
         "profile": (run.profile, False),
         "on_nan": (run.on_nan, "raise"),
         "initial_checkpoint": (run.initial_checkpoint, ""),

@@ -42,6 +42,7 @@ from dlframe.types import (
     no_room,
     say,
     wrapped,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     config = load(arguments)
     terminal.warn_of_plugins()
-    trains = find_lr if config.run.find == "lr" else dry_run if config.run.dry_run else run
+    trains = {"find": find_lr, "dry_run": dry_run}.get(config.run.looks, run)
     given = os.environ.get(run_directory.FOLDER_VARIABLE) if is_main() else None
     folder = Path(given) if given else None
     try:
@@ -120,11 +121,9 @@ def find_lr(config: Config, *, folder: Path | None = None) -> None:
     found = range_test(config, dataset)
     path = Path(config.run.runs, f"lr-range-{run_directory.title(config)}-{datetime.now():%Y%m%d-%H%M%S}.png")
     if len(found.rates):
-        try:
+        with written(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             plots.save(plots.lr_range(found.rates, found.losses, found.smooth, found.suggested), path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}.") from None
         say(f"range  {len(found.rates)} steps, learning rate {found.rates[0]:.2g} to {found.rates[-1]:.2g}", f"figure {path}")
     if found.suggested is None:
         say("found  no learning rate that lowers the loss: nothing is suggested")
@@ -150,9 +149,8 @@ def run(
         DlframeError: Something that the user can mend.
         RunInterrupted: Ctrl-C or SIGTERM. The state of the training is saved.
     """
-    for key, chosen in (("dry_run", config.run.dry_run), ("find", config.run.find != "none")):
-        if chosen:
-            raise ConfigError(f"{key}: is a choice of the command that trains one run.", key)
+    if option := config.run.looks:
+        raise ConfigError(f"{option}: is a choice of the command that trains one run.", option)
     if config.run.profile and not config.networks:
         raise ConfigError(f"profile: model={config.values['model']['name']} has no steps by gradients to measure.", "profile")
     if config.run.profile and (config.trainer.devices != 1 or config.trainer.num_nodes != 1):

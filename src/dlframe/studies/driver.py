@@ -329,9 +329,8 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     config = configs[0]
     say(*dict.fromkeys(note for c in configs for note in c.notes))
     check_writable(config.run.runs)
-    for key, is_set in (("dry_run", config.run.dry_run), ("find", config.run.find != "none")):
-        if is_set:
-            raise ConfigError(f"{key}: tries one run. Received: several. Try one of the jobs, without -m.", key)
+    if option := config.run.looks:
+        raise ConfigError(f"{option}: tries one run. Received: several. Try one of the jobs, without -m.", option)
     if config.run.register:
         way = command_line("sync", "RUN", f"register={config.run.register}")
         raise ConfigError(
