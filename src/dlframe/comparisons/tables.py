@@ -136,7 +136,9 @@ def check_data(overrides: Sequence[str]) -> None:
         DlframeError: They are missing, or a package that they need.
     """
     from dlframe.jobs.data import load_data
+    from dlframe.studies import options
     from dlframe.studies.space import space_of
 
+    typed = options.read("compare", overrides).overrides  # without those of the grid, such as workers
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, ImportError):  # told by the runs
-        load_data(next(iter(space_of(overrides, default=False).configs.values())))
+        load_data(next(iter(space_of(typed, default=False).configs.values())))
