@@ -24,7 +24,7 @@ from dlframe.registry import plugins
 from dlframe.runs.recorder import InMemoryRecorder
 from dlframe.tasks.base import Task
 from dlframe.types import Batch, Split
-from steps import CASES, OPTIONS, Hand, Textbook, with_callback
+from steps import CASES, OPTIONS, Hand, textbook, with_callback
 
 TARGETS = {"mlp": (0.97, 16), "cnn": (0.85, 50)}
 """Accuracy to reach, and the steps between two validations."""
@@ -71,7 +71,7 @@ def race(case: str, seed: int) -> dict[str, tuple[float, float, int]]:
     fit(config, dataset, InMemoryRecorder(), Path())
     task = build_task(config, dataset)
     if case == "cnn":
-        task.model = Textbook(task.model)
+        task.model = textbook(task.model)
     loop = Hand(task, dataset, config, steps, tuned=False)
     wall, cpu, taken = time.perf_counter(), time.process_time(), 0
     while True:

@@ -5,14 +5,19 @@
 
 "plain" is the loop one writes by hand: the same network, tensors, batch order and optimizer, torch's defaults. For the
 cnn it is the textbook order, NCHW memory and an optimizer that is not fused. "tuned" has dlframe's own network, memory
-order and fused optimizer. A ratio above 1 means that dlframe is faster; it is the median over rounds of the ratio of one
-round, by wall clock and by CPU time. Each round is an epoch of `--steps` steps, the Trainer's own work included.
+order and fused optimizer. "alone", for the cnn, is the plain loop in a process of its own with torch alone, as its writer
+would run it: without what dlframe sets for its process (memory that is kept, threads that soon sleep). A ratio above 1
+means that dlframe is faster; it is the median over rounds of the ratio of one round, by wall clock and by CPU time. Each
+round is an epoch of `--steps` steps, the Trainer's own work included.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,8 +28,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback
 from torch import nn
-from torch.nn import functional
 
+from alone import Textbook
 from dlframe.config import Config, load
 from dlframe.engine.fit import build_task, fit
 from dlframe.engine.loader import BatchLoader, Order, ProcessContext
@@ -58,24 +63,42 @@ CASES = {
     "lazy": [*TOKENS, f"data.path={tempfile.gettempdir()}/dlframe-words", "batch_size=32", "optimizer=adam"],
 }
 OPTIONS = ["augmentation=[]", "scheduler=constant", "optimizer.lr=0.001", "weight_decay_params=all"]
-Segment = Callable[[], None]
+Segment = Callable[[], tuple[float, float] | None]
+"""Does some steps; may say how many wall-clock and processor seconds they took, if it does them elsewhere."""
 
 
-class Textbook(nn.Module):
-    """The default cnn as one writes it first: ReLU, then pooling; features flattened in NCHW order."""
+def textbook(twin: nn.Module) -> Textbook:
+    """The textbook's cnn in the sizes of dlframe's."""
+    first, second = (m for m in twin.modules() if isinstance(m, nn.Conv2d))
+    hidden, head = (m for m in twin.modules() if isinstance(m, nn.Linear))
+    dropout = next(m.p for m in twin.modules() if isinstance(m, nn.Dropout))
+    channels = (first.in_channels, first.out_channels, second.out_channels)
+    return Textbook(channels, (hidden.in_features, hidden.out_features), head.out_features, dropout)
 
-    def __init__(self, twin: nn.Module) -> None:
-        super().__init__()
-        convolutions = [m for m in twin.modules() if isinstance(m, nn.Conv2d)]
-        linears = [m for m in twin.modules() if isinstance(m, nn.Linear)]
-        self.first, self.second = (nn.Conv2d(c.in_channels, c.out_channels, 3, padding=1) for c in convolutions)
-        self.hidden, self.head = (nn.Linear(m.in_features, m.out_features) for m in linears)
-        self.dropout = nn.Dropout(next(m.p for m in twin.modules() if isinstance(m, nn.Dropout)))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.first(images))
-        x = functional.max_pool2d(functional.relu(self.second(x)), 2)
-        return self.head(self.dropout(functional.relu(self.hidden(x.flatten(1)))))
+class Alone:
+    """The textbook loop in a process of its own, one epoch at each call."""
+
+    def __init__(self, twin: nn.Module, dataset: Dataset, config: Config, steps: int, folder: Path) -> None:
+        model, image = textbook(twin), dataset.spec.inputs["image"]
+        sizes = {
+            "channels": (model.first.in_channels, model.first.out_channels, model.second.out_channels),
+            "hidden": (model.hidden.in_features, model.hidden.out_features),
+            "classes": model.head.out_features,
+            "dropout": model.dropout.p,
+        }
+        columns = {"images": dataset.train["image"], "labels": dataset.train["label"].astype(np.int64)}
+        np.savez(folder / "data.npz", **columns, **sizes, mean=image.mean, std=image.std)
+        script = Path(__file__).with_name("alone.py")
+        command = [sys.executable, script, folder / "data.npz", str(steps), str(config.run.batch_size)]
+        theirs = {name: value for name, value in os.environ.items() if name not in ("THP_MEM_ALLOC_ENABLE", "GOMP_SPINCOUNT")}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=theirs)
+
+    def __call__(self) -> tuple[float, float]:
+        assert self.process.stdin, self.process.stdout
+        print(file=self.process.stdin, flush=True)
+        wall, cpu = self.process.stdout.readline().split()  # type: ignore[union-attr]
+        return float(wall), float(cpu)
 
 
 class Hand:
@@ -134,7 +157,8 @@ def tensors(column: Any) -> Any:
 def measured(segment: Segment) -> tuple[float, float]:
     """Wall and CPU seconds of a segment."""
     wall, cpu = time.perf_counter(), time.process_time()
-    segment()
+    if own := segment():
+        return own
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -181,9 +205,15 @@ def compare(case: str, rounds: int, steps: int) -> list[dict[str, tuple[float, f
     for name in ("plain", "tuned"):
         task = build_task(config, dataset)
         if name == "plain" and case == "cnn":
-            task.model = Textbook(task.model)
+            task.model = textbook(task.model)
         interleave.loops[name] = Hand(task, dataset, config, steps, tuned=name == "tuned")
-    fit(config, dataset, InMemoryRecorder(), Path())
+    with tempfile.TemporaryDirectory() as folder:
+        if case == "cnn":
+            alone = Alone(build_task(config, dataset).model, dataset, config, steps, Path(folder))
+            interleave.loops["alone"] = alone
+        fit(config, dataset, InMemoryRecorder(), Path())
+        if case == "cnn":
+            alone.process.communicate()
     return interleave.rounds[2:]
 
 
@@ -198,7 +228,7 @@ def main() -> None:
     print(f"{'case':<18}{'against':<9}{'ratio wall':>11}{'ratio CPU':>11}{'dlframe ms/step':>17}{'other ms/step':>15}")
     for case in options.cases:
         rounds = compare(case, options.rounds, options.steps)
-        for other in ("plain", "tuned"):
+        for other in [name for name in rounds[0] if name != "dlframe"]:
             wall, cpu = (statistics.median(r[other][i] / r["dlframe"][i] for r in rounds) for i in (0, 1))
             own, its = (1000 * statistics.median(r[n][1] for r in rounds) / options.steps for n in ("dlframe", other))
             print(f"{case:<18}{other:<9}{wall:>11.2f}{cpu:>11.2f}{own:>17.2f}{its:>15.2f}", flush=True)

@@ -169,3 +169,46 @@ def test_a_link_in_a_run_is_refused(tmp_path, earlier):
     with pytest.raises(CheckpointError, match="a link"):
         train(tmp_path / "runs", f"initial_checkpoint={source}")
     assert not (tmp_path / "runs").exists()
+
+
+def test_best_is_the_run_with_the_best_monitored_value(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    with pytest.raises(ConfigError, match="no finished run of model=mlp in the experiment 'classification'"):
+        train(runs, "initial_checkpoint=best")
+    train(runs, *STILL)
+    good = train(runs, "optimizer.lr=0.01")
+    train(runs, "experiment_name=another", "epochs=4", "optimizer.lr=0.01")  # better, but of another experiment
+    capsys.readouterr()
+    third = train(runs, *STILL, "initial_checkpoint=best", "seed=3")
+    assert f"initial_checkpoint=best: {good}, val/accuracy" in (told := capsys.readouterr()).out
+    assert "of 2 runs" in told.out
+    assert all(torch.equal(tensor, weights(good)[name]) for name, tensor in weights(third).items())
+    assert f"initial_checkpoint={good}" in (third / "overrides.txt").read_text().splitlines()
+    assert f"initial_checkpoint: {good}" in (third / "config.yaml").read_text()
+
+
+def test_best_of_several_data_sets_is_refused(tmp_path, three_classes):
+    runs = tmp_path / "runs"
+    train(runs)
+    train(runs, "data=image_folder", f"data.path={three_classes}")
+    with pytest.raises(ConfigError, match=r"have 2 data sets.* \(digits\).*Try: initial_checkpoint=RUN"):
+        train(runs, "initial_checkpoint=best")
+
+
+def test_jobs_of_a_grid_do_not_begin_with_the_best(tmp_path):
+    from dlframe.studies import grid
+
+    with pytest.raises(ConfigError, match=r"another run with each job that ends\. Name it: initial_checkpoint=RUN"):
+        grid.main([*SHORT, f"runs={tmp_path}", "seed=0,1", "initial_checkpoint=best"])
+
+
+def test_a_head_of_as_many_other_classes_is_told(tmp_path, three_classes, capsys):
+    source = train(tmp_path, "data=image_folder", f"data.path={three_classes}")
+    others = tmp_path / "others"
+    shutil.copytree(three_classes, others)
+    (others / "c").rename(others / "d")
+    capsys.readouterr()
+    train(tmp_path, "data=image_folder", f"data.path={others}", f"initial_checkpoint={source}")
+    assert "the head of 3 classes is taken over, which were a, b, c, and are a, b, d" in capsys.readouterr().err
+    train(tmp_path, "data=image_folder", f"data.path={three_classes}", f"initial_checkpoint={source}")
+    assert "taken over" not in capsys.readouterr().err

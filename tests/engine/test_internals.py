@@ -1,8 +1,9 @@
-"""What is hidden while Lightning is imported stays out of the way, installed or not, and can be imported afterwards."""
+"""What is hidden while Lightning is imported stays out of the way, installed or not; memory that a step frees is kept."""
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -22,3 +23,29 @@ def test_a_large_package_that_is_installed_is_not_imported(tmp_path, name):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "slim\nimported\n"
+
+
+FAULTS = """
+import resource
+from dlframe.engine import internals
+import torch
+
+def step():
+    blocks = [torch.empty(20 * 2**20, dtype=torch.uint8).fill_(1) for _ in range(6)]
+
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc is the one that is told")
+def test_what_a_step_frees_is_kept_for_the_next_one():
+    def faults(**variables: str) -> int:
+        environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0", **variables}  # pages of one size, to be counted
+        return int(subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, check=True).stdout)
+
+    assert 10 * faults() < faults(GLIBC_TUNABLES="")

@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dlframe.config import load
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import run
 from dlframe.runs import resume
 from dlframe.runs.journal import Journal, ended, history
-from dlframe.runs.recorder import states
+from dlframe.runs.recorder import BEST, states
 from dlframe.runs.run_directory import identity
+from dlframe.storage import checkpoint
 from dlframe.studies.grid import run_grid
 from dlframe.types import CheckpointError, ConfigError, DataError
 
@@ -172,3 +174,32 @@ def test_other_versions_are_told(tmp_path, finished, capsys):
     train(tmp_path, "resume=auto")
     said = f"warning: package versions changed; results may differ: torch 1.0 to {torch}\n"
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("monitor", "better"), [("val/accuracy", max), ("val/loss", min)])
+def test_the_weights_of_the_best_epochs_are_kept_also_after_a_kill(tmp_path, monitor, better):
+    options = [f"monitor={monitor}", "epochs=6", "optimizer.lr=0.02", "checkpoint.top_k=3", "checkpoint.max_to_keep=9"]
+    folder = train(tmp_path, *options, "checkpoint.every_n_steps=20", "checkpoint.every_n_minutes=0").folder
+    top = {path.name: checkpoint.load(path) for path in (folder / "checkpoints").glob("top-*")}
+    values = history(folder)[monitor]
+    of_best = sorted(values, key=lambda one: one[1], reverse=better is max)[:3]
+    assert sorted(top) == sorted(f"top-{step:09d}.safetensors" for step, _ in of_best)
+    (step, value), *_ = of_best
+    assert top[f"top-{step:09d}.safetensors"][1][monitor] == value
+    assert checkpoint.load(folder / BEST)[0].keys() == top[min(top)][0].keys()
+    for later in states(folder)[:3]:
+        later.unlink()
+    unfinish(folder)
+    assert train(tmp_path, *options, "resume=auto").folder == folder
+    again = {path.name: checkpoint.load(path) for path in (folder / "checkpoints").glob("top-*")}
+    assert again.keys() == top.keys()
+    for name, (weights, facts) in top.items():
+        assert again[name][1] == facts
+        assert all(torch.equal(tensor, again[name][0][key]) for key, tensor in weights.items())
+
+
+def test_the_weights_of_one_of_the_best_epochs_begin_another_run(tmp_path):
+    folder = train(tmp_path, "epochs=3", "checkpoint.top_k=2").folder
+    first = min((folder / "checkpoints").glob("top-*"))
+    begun = train(tmp_path, f"initial_checkpoint={first}").folder
+    assert json.loads((begun / "environment.json").read_text())["initial_checkpoint"]["file"] == str(first)

@@ -93,7 +93,7 @@ KEYS = {
     # what is kept, and where
     "ckpt_path": "resume={}",
     "resume_from_checkpoint": "resume={}",
-    "save_top_k": "checkpoint.max_to_keep={}",
+    "save_top_k": "checkpoint.top_k={}",
     "save_total_limit": "checkpoint.max_to_keep={}",
     "logger": "tracking={}",
     "report_to": "tracking={}",

@@ -20,6 +20,7 @@ from dlframe.registry import Place
 from dlframe.runs import environment
 from dlframe.runs.recorder import BEST
 from dlframe.runs.run_directory import changed_code, new_folder, read_data, read_file
+from dlframe.storage import checkpoint
 from dlframe.types import ConfigError, DataError, DlframeError, say, shortened
 
 __all__ = ["Options", "main"]
@@ -84,9 +85,19 @@ def differences(folder: Path, config: Config) -> list[str]:
             told.append(f"commit was {str(git.get('commit'))[:12]} and is {str(now['git'].get('commit'))[:12]}")
         if git.get("changed"):
             told.append(f"files differed from the commit: {folder / 'changes.diff'}")
+        if origin := then.get("initial_checkpoint"):
+            told += _origin_changed(Path(origin["file"]), origin["sha256"])
         return [*told, *changed_code(folder, config)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
+
+
+def _origin_changed(file: Path, sha256: str) -> list[str]:
+    """Return what to say of the checkpoint that a run began with, if it is another one now."""
+    try:
+        return [] if checkpoint.sha256(file) == sha256 else [f"initial_checkpoint: {file} has other content than then"]
+    except OSError:
+        return [f"initial_checkpoint: {file} is not there any more"]
 
 
 def _train(config: Config, before: Run) -> Run:

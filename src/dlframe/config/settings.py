@@ -39,6 +39,8 @@ class Run:
         labels_per_class: Training labels kept of each class; the other samples are unlabeled. null keeps all.
         monitor: Metric that picks the best epoch, such as val/accuracy; empty for the task's own.
         compile: Compile the model with torch.compile; "auto" on GPUs only, as small models are slower with it on CPUs.
+        gradient_checkpointing: Compute the activations of each block again in the backward pass, instead of keeping them: less
+            memory, up to twice the time, the same gradients.
         steps_per_execution: Optimizer steps in one step of the Trainer; 0 measures the first steps and chooses. Results do
             not depend on it.
         log_every_n_steps: Optimizer steps between two logged training losses.
@@ -57,8 +59,9 @@ class Run:
         find: "lr" for a learning-rate range test in place of a training: a curve, a suggestion, and no run.
         profile: Measure where the time of a step goes, in some steps near the beginning: at the end of the training the
             shares of its parts and the most expensive operations are printed, and the run keeps a trace.
-        initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch, or
-            a checkpoint. What does not match, such as a head of another number of classes, begins anew.
+        initial_checkpoint: Weights to begin with: the folder of an earlier run of the same model, of its best epoch; a
+            checkpoint; or "best", the finished run of the model in the same experiment with the best value of the monitored
+            metric. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
         figures: When figures are drawn: at the end of each run ("now"), on request ("none", see `figures`), or at the end of a
             single run and on request of those of a grid or sweep ("auto").
@@ -75,6 +78,7 @@ class Run:
     labels_per_class: Count | None = None
     monitor: str = ""
     compile: bool | Literal["auto"] = False
+    gradient_checkpointing: bool = False
     steps_per_execution: Natural = 0
     log_every_n_steps: Count = 50
     run_name: str = ""
@@ -100,7 +104,7 @@ class Run:
 @settings.register("trainer")
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """Options of Lightning's Trainer.
+    """Options of Lightning's Trainer; with glibc, 1 GiB of freed memory is kept, unless MALLOC_* or GLIBC_TUNABLES is set.
 
     Args:
         accelerator: Kind of device; "auto" is a GPU where there is one, else the CPU, and is saved as what it is.
@@ -155,12 +159,15 @@ class Checkpoint:
         every_n_epochs: Epochs between two checkpoints.
         every_n_steps: Optimizer steps between two checkpoints.
         max_to_keep: Checkpoints that are kept, the newest.
+        top_k: Best epochs of which the weights are kept; those of more than the best one as checkpoints/top-STEP.safetensors,
+            which `initial_checkpoint` takes.
     """
 
     every_n_minutes: NonNegative = 1.0
     every_n_epochs: Natural = 0
     every_n_steps: Natural = 0
     max_to_keep: Count = 3
+    top_k: Count = 1
 
 
 @settings.register("tracking")

@@ -116,6 +116,8 @@ def build_task(config: Config, dataset: Dataset, *, restored: bool = False) -> T
         task.double()  # as its weights are saved
     if config.networks:
         pass_first_samples(task, config, dataset, memory_format_of(config, task))
+    if config.run.gradient_checkpointing and not restored:
+        memory.recompute_blocks(task.model, config.values["model"]["name"])
     return task
 
 
@@ -197,6 +199,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
         chunk=1 if several or any(map(_sees_batches, callbacks)) else config.run.steps_per_execution,
         memory_format=memory_format_of(config, task),
         log_every=config.run.log_every_n_steps,
+        top_k=config.checkpoint.top_k,
         on_nan=config.run.on_nan,
         recorder=recorder,
         options=changeable(config.values),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,10 +15,7 @@ from dlframe.runs import run_directory
 from dlframe.runs.recorder import BEST, FOLDER
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Task
-from dlframe.types import CheckpointError, ConfigError, nearest, opened
-
-if TYPE_CHECKING:
-    from io import BufferedReader
+from dlframe.types import CheckpointError, ConfigError, nearest
 
 KEY = "initial_checkpoint"
 LISTED = 4
@@ -76,12 +72,10 @@ class Source:
 
     def described(self) -> dict[str, Any]:
         """Return what the new run keeps of it: file, SHA-256, model, task, step; of a run the fingerprint of its data."""
-        with opened(self.file, self.folder) as file:
-            digest = hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
         facts = checkpoint.read_facts(self.file, self.folder)
         own = {name: facts[name] for name in ("model", "task", "step") if isinstance(facts.get(name), (str, int))}
         data = {"data": run_directory.read_data(self.folder).fingerprint} if self.folder else {}
-        return {"file": str(self.file.resolve()), "sha256": digest, **own, **data}
+        return {"file": str(self.file.resolve()), "sha256": checkpoint.sha256(self.file, self.folder), **own, **data}
 
 
 @dataclass(frozen=True)
@@ -142,7 +136,17 @@ def load(task: Task, config: Config) -> str:
     source = Source.of(config)
     match = matched(task, config, source)
     task.model.load_state_dict(match.taken, strict=False)
-    return f"{KEY}: {match}; from {source.file}"
+    return f"{KEY}: {match}; from {source.file}{_other_classes(task, source)}"
+
+
+def _other_classes(task: Task, source: Source) -> str:
+    """Return what to say of a head that fits though it was trained on other classes."""
+    theirs = run_directory.read_data(source.folder).classes if source.folder else {}
+    for name, field in task.spec.targets.items():
+        if (names := theirs.get(name)) and len(names) == len(field.names) and names != field.names:
+            were, are = _listed([*names]), _listed([*field.names])
+            return f"; the head of {len(names)} classes is taken over, which were {were}, and are {are}"
+    return ""
 
 
 def matched(task: Task, config: Config, source: Source) -> Match:

@@ -9,6 +9,7 @@ several times slower.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import os
 import shutil
@@ -52,6 +53,30 @@ def hidden(*packages: str) -> Iterator[None]:
 keep_kernels_private()
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler of torch tells of missing GPUs, and of its start
+MALLOC = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+"""Environment variables by which a user has chosen how memory is given out."""
+
+
+def keep_memory() -> bool:
+    """Have glibc keep what a training step frees for the next step; return whether it does.
+
+    It would give blocks of more than 128 KiB back to the system, which fills each page with zeros again when it is next asked
+    for. By the environment, torch asks for huge pages for large tensors, of which there are fewer to fill.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch at its first allocation
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018  # other libraries have other numbers for these options
+    except (OSError, AttributeError, TypeError):
+        return False
+    if any(name in os.environ for name in MALLOC):
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
+    return all(libc.mallopt(*option) == 1 for option in ((mmap_threshold, 2**25), (trim_threshold, 2**30)))
+
+
+keep_memory()
+
 # Read by the GNU OpenMP library when torch loads it.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

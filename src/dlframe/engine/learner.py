@@ -72,6 +72,7 @@ class TrainingProgress:
         position: Steps done of the epoch that has begun.
         steps: Optimizer steps taken.
         best: The best value of the monitored metric so far; None before the first.
+        top: Value and step of the best epochs so far, the best first; empty where only the best one is kept.
         metrics: Of the last validation.
         losses: By name, the samples since the training loss was last logged, and the sum of their losses.
         logged: Means of training losses that are not recorded yet, with their step.
@@ -83,6 +84,7 @@ class TrainingProgress:
     position: int = 0
     steps: int = 0
     best: float | None = None
+    top: list[tuple[float, int]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     losses: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
     logged: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
@@ -100,6 +102,9 @@ class TrainingProgress:
             raise ValueError("metrics and losses must be dicts, and logged a list")
         if not (progress.best is None or type(progress.best) is float) or type(progress.done) is not bool:
             raise ValueError(f"best must be a number. Received: {progress.best!r}")
+        progress.top = [(value, step) for value, step in progress.top]
+        if not all(type(value) is float and type(step) is int and step >= 0 for value, step in progress.top):
+            raise ValueError(f"top must hold values and steps. Received: {progress.top!r}")
         return progress
 
     def improves(self, value: float, mode: str) -> bool:
@@ -107,6 +112,14 @@ class TrainingProgress:
         if not math.isfinite(value):
             return False
         return self.best is None or (value < self.best if mode == "min" else value > self.best)
+
+    def enters(self, value: float, mode: str, places: int) -> bool:
+        """Whether a value of the monitored metric is among the best ones, where it takes its place; of equal ones the earlier
+        are."""
+        if not math.isfinite(value):
+            return False
+        self.top = sorted([*self.top, (value, self.steps)], key=lambda one: one[0] if mode == "min" else -one[0])[:places]
+        return (value, self.steps) in self.top
 
 
 class Learner(internals.QuickModule):
@@ -136,6 +149,7 @@ class Learner(internals.QuickModule):
         chunk: Optimizer steps in a chunk; 0 measures the first ones and chooses.
         memory_format: Memory order of images, and of the weights that meet them.
         log_every: Optimizer steps between two logged training losses.
+        top_k: Best epochs of which the recorder keeps the weights.
         on_nan: "raise" or "skip": what happens at a loss that is NaN or infinite. On a GPU "skip" waits for it at each batch,
             "raise" finds it within a chunk.
         recorder: Takes metrics, weights and checkpoints; says when to save and when to stop.
@@ -161,6 +175,7 @@ class Learner(internals.QuickModule):
         chunk: int = 0,
         memory_format: torch.memory_format = torch.channels_last,
         log_every: int = 50,
+        top_k: int = 1,
         on_nan: Any = "raise",
         recorder: Recorder | None = None,
         initial: Callable[[Task], str] | None = None,
@@ -185,6 +200,7 @@ class Learner(internals.QuickModule):
         self.memory_format = memory_format
         self._is_checked = False
         self.log_every = log_every
+        self.top_k = top_k
         self.on_nan = on_nan
         self.recorder = recorder or Recorder()
         self.initial = initial
@@ -602,6 +618,9 @@ class Learner(internals.QuickModule):
             # Collective under a sharded strategy: every process takes part.
             metadata = {"epoch": self.current_epoch, "step": progress.steps, self.monitor: value}
             self.recorder.save_best(training_state.weights(self), metadata)
+        if self.top_k > 1 and progress.enters(value, self.mode, self.top_k):
+            metadata = {"epoch": self.current_epoch, "step": progress.steps, self.monitor: value}
+            self.recorder.save_top(training_state.weights(self), metadata, [step for _, step in progress.top])
         self._show_weights("train")
 
     def on_test_epoch_end(self) -> None:

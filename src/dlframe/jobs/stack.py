@@ -53,8 +53,10 @@ def stackable(configs: Sequence[Config]) -> str:
         "trainer.detect_anomaly": (trainer.detect_anomaly, False),
         "accumulate_grad_batches": (run.accumulate_grad_batches, 1),
         "compile": (first.compiles, False),
+        "gradient_checkpointing": (run.gradient_checkpointing, False),
         "profile": (run.profile, False),
         "on_nan": (run.on_nan, "raise"),
+        "checkpoint.top_k": (first.checkpoint.top_k, 1),
         "initial_checkpoint": (run.initial_checkpoint, ""),
     }
     for key, (value, needed) in ours.items():

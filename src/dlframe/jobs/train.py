@@ -86,6 +86,7 @@ def dry_run(config: Config, *, folder: Path | None = None) -> None:
     if config.run.resume not in ("none", ""):
         raise ConfigError(f"dry_run: tries a new run. Received: resume={config.run.resume}. Leave one of them out.", "dry_run")
     run_directory.check_writable(config.run.runs)
+    config = resume.begins_with(config)
     dataset = load_data(config)
     say(*wrapped(terminal.header(config, dataset, folder)), *config.notes)
     origin = _origin(config, dataset)
@@ -113,6 +114,7 @@ def find_lr(config: Config, *, folder: Path | None = None) -> None:
         rule = "trains with 32-true and 64-true"
         raise ConfigError(f"find: {rule}. Received: trainer.precision={config.trainer.precision}", "find")
     run_directory.check_writable(config.run.runs)
+    config = resume.begins_with(config)
     dataset = load_data(config)
     say(*wrapped(terminal.header(config, dataset, folder)))
     from dlframe import plots
@@ -157,6 +159,7 @@ def run(
         raise ConfigError("profile: measures one process. Try: trainer.devices=1 trainer.num_nodes=1", "profile")
     run_directory.check_writable(config.run.runs)
     before = None
+    config = resume.begins_with(config)
     if is_main():
         before = resume.at(config, folder) if folder else resume.find(config)
     continued = Continuation.of(config, before) if before else None

@@ -52,6 +52,9 @@ class Recorder:
         """Return the best weights if they are only in memory."""
         return None
 
+    def save_top(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any], kept: Sequence[int]) -> None:
+        """Save the weights of one of the best epochs; of those saved so, keep only the ones after the steps `kept`."""
+
     def should_save(self, step: int, epoch: int) -> bool:
         """Return whether to save a checkpoint after these steps and epochs."""
         return False
@@ -165,6 +168,17 @@ class RunRecorder(InMemoryRecorder):
         self._best = {"step": self._facts["step"], "sha256": checksum}
         self.weights = None
 
+    def save_top(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any], kept: Sequence[int]) -> None:
+        top = {step: self.folder / FOLDER / f"top-{step:09d}.safetensors" for step in kept}
+        try:
+            checkpoint.save(top[facts["step"]], weights, {"kind": "best", **self.names, **facts})
+        except CheckpointError as error:
+            self._warn(error)
+            return
+        for old in (self.folder / FOLDER).glob("top-*.safetensors"):
+            if old not in top.values():
+                old.unlink(missing_ok=True)
+
     def best_weights(self) -> Mapping[str, Tensor] | None:
         self.write_best()
         return self.weights
@@ -234,7 +248,7 @@ class RunRecorder(InMemoryRecorder):
 
     def latest_checkpoint(self, step: int | None = None) -> Path | None:
         """Return the latest valid checkpoint, or that of a step; warn about damaged ones."""
-        for name in (".state-*.part", ".best.*.part"):
+        for name in (".state-*.part", ".best.*.part", ".top-*.part"):
             for unfinished in (self.folder / FOLDER).glob(name):
                 unfinished.unlink(missing_ok=True)  # of a process killed while writing
         for path in states(self.folder):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import glob
 import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ from dlframe.config import Config, load_saved
 from dlframe.config.yaml_files import read as read_yaml
 from dlframe.runs import journal
 from dlframe.runs.continued.changes import Continuation, is_continued, is_named
+from dlframe.runs.recorder import BEST
 from dlframe.runs.run_directory import FREE, RESULT, changed_code, check_links, flat, has_same_versions, identity, title
+from dlframe.storage.checkpoint import read_facts
 from dlframe.storage.known import is_known
-from dlframe.types import ConfigError, DataError, nearest, quoted, say
+from dlframe.types import CheckpointError, ConfigError, DataError, nearest, quoted, say
 
 
 def find(config: Config) -> Path | None:
@@ -78,20 +83,60 @@ class Finished:
         """Return a finished run of a config on the data with a fingerprint; None without one."""
         if self._known is None:
             self._known = {}
-            for folder in sorted(self.runs.glob("*/")) if self.runs.is_dir() else []:
-                start = _beginning(folder)
-                parameters, tags = start.get("parameters"), start.get("tags")
-                if not isinstance(parameters, dict) or not isinstance(tags, dict) or not (folder / RESULT).is_file():
-                    continue
-                if (
-                    is_known(run=folder)
-                    and journal.ended(folder) == "FINISHED"
-                    and has_same_versions(folder)
-                    and not is_continued(folder)
-                ):
-                    self._known.setdefault(_job(parameters, tags.get("data.fingerprint")), folder)
+            for folder, start in finished(self.runs):
+                if has_same_versions(folder) and not is_continued(folder):
+                    self._known.setdefault(_job(start["parameters"], start["tags"].get("data.fingerprint")), folder)
         found = self._known.get(_job(dict(flat(config.values)), fingerprint))
         return found if found and not changed_code(found, config) else None
+
+
+def finished(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the finished runs in a directory that this user has started, each with the first record of its journal."""
+    for folder in sorted(runs.glob("*/")) if runs.is_dir() else []:
+        start = _beginning(folder)
+        if not isinstance(start.get("parameters"), dict) or not isinstance(start.get("tags"), dict):
+            continue
+        if (folder / RESULT).is_file() and is_known(run=folder) and journal.ended(folder) == "FINISHED":
+            yield folder, start
+
+
+def begins_with(config: Config) -> Config:
+    """Return a config whose `initial_checkpoint=best` is the run that it means: of all finished ones of the same experiment,
+    model and task, that with the best value of the monitored metric. Any other config is returned as it is.
+
+    Raises:
+        ConfigError: There is no such run, or they have several data sets, whose scores cannot be compared.
+    """
+    key, metric = "initial_checkpoint", config.monitor
+    if config.run.initial_checkpoint != "best":
+        return config
+    model, task = config.values["model"]["name"], config.values["task"]["name"]
+    found: list[tuple[float, Path, str, str]] = []
+    for folder, start in finished(Path(config.run.runs)):
+        if start.get("experiment") != config.experiment or start["tags"].get("limited"):
+            continue
+        try:
+            facts = read_facts(folder / BEST, folder)
+        except CheckpointError:
+            continue
+        value = facts.get(metric)
+        if facts.get("model") == model and facts.get("task") == task and isinstance(value, float) and math.isfinite(value):
+            of = start.get("data")
+            data = of.get("name") if isinstance(of, dict) else ""
+            found.append((value, folder, str(data), str(start["tags"].get("data.fingerprint"))))
+    read = config.metrics[metric.removeprefix("val/")]
+    place = f"{config.run.runs} has no finished run of model={model} in the experiment '{config.experiment}' with {metric}"
+    if not found:
+        raise ConfigError(f"{key}=best: {place}. Try: {key}=RUN, a run directory", key)
+    found.sort(key=lambda one: one[0], reverse=read.better == "max")
+    if len({fingerprint for *_, fingerprint in found}) > 1:
+        first = {fingerprint: f"{folder} ({data})" for _, folder, data, fingerprint in reversed(found)}
+        rule = f"the runs of '{config.experiment}' have {len(first)} data sets, on which {metric} cannot be compared"
+        raise ConfigError(f"{key}=best: {rule}. The best of each: {', '.join(first.values())}. Try: {key}=RUN", key)
+    value, folder, *_ = found[0]
+    say(f"{key}=best: {folder}, {metric} {read.text(value)}, of {len(found)} runs in the experiment '{config.experiment}'")
+    typed = (f"{key}={folder}" if text.startswith(f"{key}=") else text for text in config.overrides)
+    return replace(config.changed(**{key: str(folder)}), overrides=tuple(typed))
 
 
 UNCOUNTED = {*FREE, "run_name", "experiment_name"}

@@ -331,6 +331,7 @@ class RunData:
         samples: Split -> number of samples.
         files: Option of the data set -> path of its files when the run began, their number and bytes (None for many).
         seen: Hashes of the training samples; none where they were not written.
+        classes: Target -> names of its classes.
     """
 
     fingerprint: str
@@ -338,6 +339,7 @@ class RunData:
     samples: dict[str, int]
     files: dict[str, tuple[Path, tuple[int, int] | None]]
     seen: frozenset[bytes]
+    classes: dict[str, tuple[str, ...]]
 
     def located(self, config: Config) -> Config:
         """Return the config with relative paths as they were meant where the run began, if the files are still there."""
@@ -372,10 +374,11 @@ def read_data(folder: Path) -> RunData:
             for option, found in read.get("files", {}).items()  # earlier versions did not write them
         }
         seen = bytes.fromhex(read.get("seen", ""))
+        classes = {str(name): tuple(map(str, field["names"])) for name, field in read.get("targets", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{folder}: is damaged: {error}") from None
     hashes = frozenset(seen[i : i + HASH] for i in range(0, len(seen), HASH))
-    return RunData(fingerprint, splits, samples, files, hashes)
+    return RunData(fingerprint, splits, samples, files, hashes, classes)
 
 
 def _place(text: Any) -> Path:

@@ -15,11 +15,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dlframe.types import CheckpointError, nearest, opened
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from torch import Tensor, nn
 
 FORMAT = "dlframe 1"
@@ -84,6 +86,16 @@ def _as_system_error(error: Exception) -> OSError:
 def check_types(tree: Mapping[str, Any]) -> None:
     """Raise `CheckpointError`, which names the first leaf that a checkpoint cannot hold."""
     _packed(tree, "", None)
+
+
+def sha256(path: Path, inside: Path | None = None) -> str:
+    """Return the SHA-256 of the file of a checkpoint.
+
+    Raises:
+        OSError: It cannot be read, or it leads out of the folder `inside`.
+    """
+    with opened(path, inside) as file:
+        return hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
 
 
 def read_facts(path: Path, inside: Path | None = None) -> dict[str, Any]:

@@ -331,6 +331,9 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     check_writable(config.run.runs)
     if option := config.run.looks:
         raise ConfigError(f"{option}: tries one run. Received: several. Try one of the jobs, without -m.", option)
+    if any(c.run.initial_checkpoint == "best" for c in configs):
+        rule = "another run with each job that ends"
+        raise ConfigError(f"initial_checkpoint=best: is {rule}. Name it: initial_checkpoint=RUN", "initial_checkpoint")
     if config.run.register:
         way = command_line("sync", "RUN", f"register={config.run.register}")
         raise ConfigError(
