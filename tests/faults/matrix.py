@@ -90,6 +90,7 @@ def cells() -> list[Cell]:
         "ema, early stopping": "callback=[ema,early_stopping] callback.early_stopping.patience=1 epochs=6",
         "labels per class": "labels_per_class=20 batch_size=16 checkpoint.every_n_steps=5",
         "validate every 3": "validate_every=3 epochs=7",
+        "validate by steps": "validate_unit=steps validate_every=11 callback=[ema] scheduler=plateau",
         "limit steps": "trainer.limit_batches=5 epochs=6 checkpoint.every_n_steps=4",
         "epochs": "checkpoint.every_n_steps=0 checkpoint.every_n_epochs=1",
         "minutes": "checkpoint.every_n_steps=0 checkpoint.every_n_minutes=0.001 epochs=8",

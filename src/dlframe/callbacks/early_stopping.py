@@ -42,7 +42,8 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         if stage == "fit":
             monitor = monitor or str(pl_module.monitor)
             # Lightning counts validations, the option epochs.
-            patience = math.ceil(self.options["patience"] / (trainer.check_val_every_n_epoch or 1))
+            interval = getattr(pl_module, "validation_interval", trainer.check_val_every_n_epoch or 1)
+            patience = math.ceil(self.options["patience"] / interval)
             known = getattr(pl_module, "directions", {str(pl_module.monitor): str(pl_module.mode)})
             mode = mode or known.get(monitor, "min")
             super().__init__(monitor, mode=mode, **{**self.options, "patience": patience})

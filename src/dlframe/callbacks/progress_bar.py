@@ -51,8 +51,8 @@ class Progress(Callback):
         monitor = str(pl_module.monitor)
         last = float(trainer.callback_metrics[monitor]) if monitor in trainer.callback_metrics else None
         values = [f"{value:<6.4g}" if isinstance(value, float) else f"{'-':<6}" for value in (last, progress.best)]
-        epochs = str(trainer.max_epochs)
-        self.bar.set_description_str(f"epoch {trainer.current_epoch + 1:>{len(epochs)}}/{epochs}", refresh=False)
+        number, epochs = _epochs(trainer, pl_module)
+        self.bar.set_description_str(f"epoch {number:>{len(str(epochs))}}/{epochs}", refresh=False)
         self.bar.set_postfix_str(f"{monitor.removeprefix('val/')} {values[0]} best {values[1]}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,6 +61,14 @@ class Progress(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.on_train_end(trainer, pl_module)
+
+
+def _epochs(trainer: Trainer, pl_module: LightningModule) -> tuple[int, int]:
+    """Return the number of the pass over the samples that goes on, from 1, and how many there are."""
+    loader: Any = trainer.train_dataloader
+    steps = loader.steps((rounds := trainer.max_epochs or 1) - 1, trainer.world_size)
+    passed: Any = getattr(pl_module, "passed", trainer.current_epoch)
+    return passed + 1, loader.passes(rounds - 1, max(0, steps - 1), trainer.world_size) + 1
 
 
 class ProgressLines(Callback):
@@ -85,20 +93,20 @@ class ProgressLines(Callback):
     ) -> None:
         self.done += len(batch)
         if self.told == self.started:
-            self._tell(trainer)
+            self._tell(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         name, progress = str(pl_module.monitor), pl_module.progress
         if name in trainer.callback_metrics:
             best = f", best {progress.best:.4g}" if isinstance(progress.best, float) else ""  # pyright: ignore[reportAttributeAccessIssue]
             self.metric = f", {name} {float(trainer.callback_metrics[name]):.4g}{best}"
-        self._tell(trainer)
+        self._tell(trainer, pl_module)
 
-    def _tell(self, trainer: Trainer) -> None:
+    def _tell(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = time.monotonic()
         if not trainer.is_global_zero or now - self.told < SECONDS or self.done == self.first:
             return
         left = duration((now - self.started) / (self.done - self.first) * (self.total - self.done))
-        epochs = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        say(f"{epochs}, step {self.done:,} of {self.total:,}{self.metric}; about {left} left", error=True)
+        number, epochs = _epochs(trainer, pl_module)
+        say(f"epoch {number} of {epochs}, step {self.done:,} of {self.total:,}{self.metric}; about {left} left", error=True)
         self.told = now

@@ -14,6 +14,8 @@ from dlframe.types import command_line
 
 EARLY = "callback=[early_stopping] callback.early_stopping."
 
+BY_STEPS = "validate_unit=steps validate_every={}"
+
 KEYS = {
     # the model and how it learns
     "lr": "optimizer.lr={}",
@@ -63,8 +65,9 @@ KEYS = {
     "clipnorm": "gradient_clip_val={}",
     "trainer.accumulate_grad_batches": "accumulate_grad_batches={}",
     "gradient_accumulation_steps": "accumulate_grad_batches={}",
-    "val_check_interval": "validate_every={}",
-    "trainer.val_check_interval": "validate_every={}",
+    "val_check_interval": BY_STEPS,
+    "trainer.val_check_interval": BY_STEPS,
+    "eval_steps": BY_STEPS,
     "check_val_every_n_epoch": "validate_every={}",
     "trainer.check_val_every_n_epoch": "validate_every={}",
     "validation_freq": "validate_every={}",
@@ -212,6 +215,8 @@ def _replaced(key: str, value: str, arguments: Sequence[str]) -> list[str]:
         ours = VALUES.get(target, {}).get(value, value)
         if target == "trainer.limit_batches" and not value.isdecimal():
             ours = "10"  # a part of the batches elsewhere, a number of them here
+        if template == BY_STEPS and not value.isdecimal():
+            ours = "100"  # a part of an epoch elsewhere
         return [word.replace("{}", ours) for word in template.split()]
     if value in (known := VALUES.get(key, {})):
         return [f"{key}={known[value]}"]

@@ -28,7 +28,8 @@ class Run:
     Args:
         seed: Seed of weights, order, augmentation and hidden labels. The split of the data does not depend on it.
         epochs: Passes over the training data. A model without networks, which is fitted at once, has one unless more are typed.
-        validate_every: Epochs between two validations; the last epoch is always validated.
+        validate_every: Epochs between two validations, or optimizer steps; the end of the training is always validated.
+        validate_unit: What `validate_every` counts: epochs, or optimizer steps, for long epochs.
         batch_size: Samples in one optimizer step over all devices, before `accumulate_grad_batches`; "auto" has
             64 times `accumulate_grad_batches` in an optimizer step, as many of them at once as fit into memory.
         batch_elements: Elements in one batch at most, padding included, of samples of varying length (tokens, audio samples);
@@ -70,6 +71,7 @@ class Run:
     seed: Annotated[int, Interval(ge=0, le=4294967295)] = 0
     epochs: Count = 30
     validate_every: Count = 1
+    validate_unit: Literal["epochs", "steps"] = "epochs"
     batch_size: Count | Literal["auto"] = 64
     batch_elements: Natural = 0
     accumulate_grad_batches: Count = 1

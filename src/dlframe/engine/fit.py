@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -210,10 +211,15 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     unlabeled = config.entry("model").facts["unlabeled"]
     loader = _batches(config, dataset, dataset.train, learner, trainer, shuffle=True, unlabeled=unlabeled)
     loader.chunk = learner.chunk or 1
+    if config.run.validate_unit == "steps":
+        learner.round_steps = config.run.validate_every
+        loader.validate_by_steps(learner.round_steps, config.run.epochs, trainer.world_size)
+        learner.validation_interval = Fraction(learner.round_steps, loader.in_pass(trainer.world_size))
     trainer.fit_loop.max_epochs = loader.epochs(config.run.epochs, trainer.world_size)
     _check_batches(config, loader, trainer, recorder)
     profile = _profiled(config, learner, loader, trainer, recorder)
-    recorder.show(size_of(task, config.networks, total_steps(trainer.max_epochs or 0), loader.steps(0, trainer.world_size)))
+    in_epoch = min(loader.in_pass(trainer.world_size), total_steps(trainer.max_epochs or 0))
+    recorder.show(size_of(task, config.networks, total_steps(trainer.max_epochs or 0), in_epoch))
     try:
         with recorder.signals.waiting():
             trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
@@ -450,6 +456,10 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     shown = [] if has_bar else [Progress() if sys.stderr.isatty() else ProgressLines()]
     foreign = [callback for callback in callbacks if not type(callback).__module__.startswith("dlframe.")]
+    interval = config.run.validate_every if config.run.validate_unit == "epochs" else 1
+    if not options.max_steps:
+        interval = min(interval, config.run.epochs)
+    learner.validation_interval = Fraction(interval)
     trainer = Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
@@ -459,9 +469,7 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         deterministic=options.deterministic or None,
         detect_anomaly=options.detect_anomaly,
         max_epochs=config.run.epochs,
-        check_val_every_n_epoch=config.run.validate_every
-        if options.max_steps
-        else min(config.run.validate_every, config.run.epochs),
+        check_val_every_n_epoch=interval,
         callbacks=[*callbacks, *shown],
         logger=RecorderLogger(learner.recorder, lambda: learner.progress.steps) if foreign else False,
         enable_checkpointing=False,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,10 @@ class Learner(internals.QuickModule):
         self.initial = initial
         self.options = dict(options or {})
         self.progress = TrainingProgress()
+        self.validation_interval = Fraction(1)
+        """Epochs between two validations."""
+        self.round_steps = 0
+        """Optimizer steps between two validations, where these count."""
         self.evaluation = Evaluation(self.task, metrics)
         self.finite = FiniteLosses(on_nan, several=False)
         self.schedulers: list[Any] = []
@@ -225,7 +230,7 @@ class Learner(internals.QuickModule):
         self.schedulers = [self.make_scheduler(optimizer) for optimizer in optimizers]
         for scheduler in self.schedulers:
             if isinstance(scheduler, ReduceLROnPlateau):  # it counts validations, its option epochs
-                scheduler.patience //= self.trainer.check_val_every_n_epoch or 1
+                scheduler.patience = int(scheduler.patience // self.validation_interval)
         if self.device.type == "cpu":
             for optimizer in optimizers:
                 internals.skip_graph_capture_check(optimizer)
@@ -264,13 +269,32 @@ class Learner(internals.QuickModule):
         elif has_same_devices:
             self._resumed = tree
 
+    @property
+    def passed(self) -> int:
+        """Passes over the samples that were whole before the last step was taken: the number of its epoch, from 0."""
+        return self._passes(-1 if self.progress.position else 0)
+
+    def _passes(self, more: int) -> int:
+        """Passes over the samples that are whole, `more` steps from here."""
+        loader: Any = self.trainer.train_dataloader
+        passes = getattr(loader, "passes", None)
+        progress = self.progress
+        return passes(progress.epoch, progress.position + more, self.trainer.world_size) if passes else progress.epoch
+
     def _change(self, changed: Changes) -> None:
         """Set the progress to where a training goes on with other options: those of more epochs, of other batches."""
-        progress = self.progress
+        progress, rounds = self.progress, self.round_steps
+        if rounds:
+            progress.epoch, progress.position = divmod(progress.steps, rounds)  # a last round was shorter
         if "epochs" in changed:
             progress.done = progress.epoch >= (self.trainer.max_epochs or 0)
         if progress.position and any(is_among(key, (*BATCHES, *DEVICES)) for key in changed):
-            self.recorder.tell(f"epoch {progress.epoch + 1} begins again, as its batches are others now")
+            what = (
+                "the steps since the last validation are taken again, as the"
+                if rounds
+                else f"epoch {progress.epoch + 1} begins again, as its"
+            )
+            self.recorder.tell(f"{what} batches are others now")
             progress.position, progress.losses = 0, {}
 
     def _load_initial(self) -> None:
@@ -442,7 +466,7 @@ class Learner(internals.QuickModule):
         norm = internals.clip_gradient(self.trainer, optimizer, self.clip)
         if self.on_nan == "raise" and not norm.is_cuda and not self._scaled and not norm.isfinite():
             step = self.progress.steps + 1
-            what = f"the gradient norm is {norm.item():g} at step {step} (epoch {self.current_epoch + 1}), with a finite loss."
+            what = f"the gradient norm is {norm.item():g} at step {step} (epoch {self.passed + 1}), with a finite loss."
             raise TrainingError(f"{what} {advice(self.clip)} or on_nan=skip to leave such batches out.")
 
     @property
@@ -492,9 +516,7 @@ class Learner(internals.QuickModule):
         """What is known of a loss that is not finite."""
         bad = bad or BadLoss(0, self.progress.steps, math.nan)
         rate = self.trainer.optimizers[bad.network].param_groups[-1]["lr"]
-        where = (
-            f"(epoch {self.current_epoch + 1}, learning rate {rate:.3g}{'' if norm is None else f', gradient norm {norm:g}'})"
-        )
+        where = f"(epoch {self.passed + 1}, learning rate {rate:.3g}{'' if norm is None else f', gradient norm {norm:g}'})"
         network = f" of the {self.networks[bad.network]}" if len(self.networks) > 1 else ""
         since = norm is not None and not self._finite_weights()
         return not_finite(bad, where, clip=self.clip, network=network, since=since)
@@ -502,7 +524,7 @@ class Learner(internals.QuickModule):
     def _check_weights(self) -> None:
         """Raise where a step with a finite loss has led to weights that are not."""
         if self.networks and not self._finite_weights():
-            what = f"weights or buffers are no longer finite after step {self.progress.steps} (epoch {self.current_epoch + 1})."
+            what = f"weights or buffers are no longer finite after step {self.progress.steps} (epoch {self.passed + 1})."
             raise TrainingError(f"{what} {advice(self.clip).rstrip(',')}.")
 
     def _finite_weights(self) -> bool:
@@ -531,7 +553,7 @@ class Learner(internals.QuickModule):
             checkpoint.check_types(training_state.capture(self))  # not found after an hour, when the first state is saved
         if self._several and self.device.type != "cpu" and progress.position and progress.steps % AGREE_STEPS:
             return
-        number, due = self.recorder.signals.received, self.recorder.should_save(progress.steps, progress.epoch)
+        number, due = self.recorder.signals.received, self.recorder.should_save(progress.steps, self._passes(0))
         if self._several:
             bad = self.finite.bad
             # What each process wants; of a bad loss its network, counted from 1, and its step.
@@ -549,7 +571,7 @@ class Learner(internals.QuickModule):
             raise self._not_finite(bad)
         self._check_weights()
         tree = {"progress": vars(progress), **training_state.capture(self)}
-        facts = {"step": progress.steps, "epoch": progress.epoch, "averages": bool(self._averaging)}
+        facts = {"step": progress.steps, "epoch": self._passes(0), "averages": bool(self._averaging)}
         self.recorder.save(tree, facts)
         if number:
             self.recorder.signals.stop(number)
@@ -565,7 +587,7 @@ class Learner(internals.QuickModule):
         progress.logged = []
         rates = self._rates
         names = ["lr"] if len(rates) == 1 else [f"lr/{name}" for name in self.networks]
-        counts = {"epoch": float(self.current_epoch)} | ({"train/skipped": float(progress.skipped)} if progress.skipped else {})
+        counts = {"epoch": float(self.passed)} | ({"train/skipped": float(progress.skipped)} if progress.skipped else {})
         self._record(progress.steps, {**counts, **dict(zip(names, rates, strict=True))})
         for scheduler in self.schedulers:
             if isinstance(scheduler, ReduceLROnPlateau) and self._validated:
@@ -616,10 +638,10 @@ class Learner(internals.QuickModule):
         if progress.improves(value, self.mode):
             progress.best = value
             # Collective under a sharded strategy: every process takes part.
-            metadata = {"epoch": self.current_epoch, "step": progress.steps, self.monitor: value}
+            metadata = {"epoch": self.passed, "step": progress.steps, self.monitor: value}
             self.recorder.save_best(training_state.weights(self), metadata)
         if self.top_k > 1 and progress.enters(value, self.mode, self.top_k):
-            metadata = {"epoch": self.current_epoch, "step": progress.steps, self.monitor: value}
+            metadata = {"epoch": self.passed, "step": progress.steps, self.monitor: value}
             self.recorder.save_top(training_state.weights(self), metadata, [step for _, step in progress.top])
         self._show_weights("train")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import math
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -82,6 +83,8 @@ class Order:
         accumulate: Batches in one optimizer step; the last step of an epoch may have fewer.
         seed: Shuffle, by this seed and the epoch; None keeps the order, or sorts by length.
         max_steps: Steps of all epochs together, which are of equal length then; 0 for no limit.
+        round_steps: Steps of a round, which then is what the Trainer takes for an epoch: the passes over the samples follow one
+            another, and are validated after every so many steps. 0 has each pass an epoch. Requires `max_steps`.
         limit: Batches in an epoch; 0 for all. Without a seed, of a fixed random subset of the samples.
         least: Samples that each process needs of a training batch: a last batch with fewer is left out where it is 2 or more.
         weights: (samples,) by which an epoch draws samples, with replacement; None has each of them once.
@@ -92,6 +95,7 @@ class Order:
     accumulate: int = 1
     seed: int | None = None
     max_steps: int = 0
+    round_steps: int = 0
     limit: int = 0
     least: int = 1
     weights: np.ndarray | None = None
@@ -203,11 +207,40 @@ class BatchLoader:
         self.indices = everything if unlabeled or split.labelled is None else everything[split.labelled]
         self.lengths = _lengths(split, spec)
         self._columns: tuple[torch.device, dict[str, Any]] | None = None
+        self._starts: dict[int, list[int]] = {}
 
     def plan(self, epoch: int = 0, world_size: int = 1) -> list[list[Tensor]]:
         """The positions of the samples of each batch of each step."""
+        if self.order.round_steps:
+            return self._round(epoch, world_size)
         plan = self._whole_plan(epoch, world_size)
         return plan[: self._left(epoch, world_size)] if self.order.max_steps else plan
+
+    def _round(self, number: int, world_size: int) -> list[list[Tensor]]:
+        """The plan of a round, of which the first steps may belong to a pass that began before it."""
+        begin, steps = number * self.order.round_steps, self.steps(number, world_size)
+        each, before = self._pass_of(begin, world_size)
+        plan = self._whole_plan(each, world_size)[begin - before :]
+        while len(plan) < steps:
+            each += 1
+            plan += self._whole_plan(each, world_size)
+        return plan[:steps]
+
+    def _pass_of(self, step: int, world_size: int) -> tuple[int, int]:
+        """The pass over the samples in which a step lies, counted from 0, and the steps before it."""
+        if not (self.order.batch_elements and self.lengths is not None):
+            each, steps = step // self._whole_steps(0, world_size), self._whole_steps(0, world_size)
+            return each, each * steps
+        starts = self._starts.setdefault(world_size, [0])
+        while starts[-1] <= step:
+            starts.append(starts[-1] + self._whole_steps(len(starts) - 1, world_size))
+        each = bisect.bisect_right(starts, step) - 1
+        return each, starts[each]
+
+    def passes(self, epoch: int, steps: int = 0, world_size: int = 1) -> int:
+        """Passes over the samples that are whole after some steps of an epoch of the Trainer."""
+        rounds = self.order.round_steps
+        return self._pass_of(min(epoch * rounds + steps, self.order.max_steps), world_size)[0] if rounds else epoch
 
     def _whole_plan(self, epoch: int, world_size: int) -> list[list[Tensor]]:
         """The plan of an epoch in which the training does not end."""
@@ -280,12 +313,12 @@ class BatchLoader:
 
     def steps(self, epoch: int = 0, world_size: int = 1) -> int:
         """Optimizer steps in an epoch."""
-        steps = self._whole_steps(epoch, world_size)
+        steps = self.order.round_steps or self._whole_steps(epoch, world_size)
         return min(steps, self._left(epoch, world_size)) if self.order.max_steps else steps
 
     def _left(self, epoch: int, world_size: int) -> int:
         """Steps that are left at the beginning of an epoch."""
-        return max(0, self.order.max_steps - epoch * self._whole_steps(0, world_size))
+        return max(0, self.order.max_steps - epoch * (self.order.round_steps or self._whole_steps(0, world_size)))
 
     def _whole_steps(self, epoch: int, world_size: int) -> int:
         if self.lengths is not None:
@@ -297,7 +330,7 @@ class BatchLoader:
 
     def total_steps(self, epochs: int, world_size: int = 1) -> int:
         """Optimizer steps in a whole run."""
-        steps = self._whole_total(epochs, world_size)
+        steps = epochs * self.order.round_steps or self._whole_total(epochs, world_size)
         return min(steps, self.order.max_steps) if self.order.max_steps else steps
 
     def _whole_total(self, epochs: int, world_size: int) -> int:
@@ -310,7 +343,15 @@ class BatchLoader:
         """Epochs of a run, the last of which may be cut: as many as `Order.max_steps` takes, or else those that are given."""
         if not self.order.max_steps:
             return epochs
-        return -(-self.order.max_steps // max(1, self._whole_steps(0, world_size)))
+        return -(-self.order.max_steps // (self.order.round_steps or max(1, self._whole_steps(0, world_size))))
+
+    def validate_by_steps(self, steps: int, epochs: int, world_size: int = 1) -> None:
+        """Have rounds of so many steps, in a training of some passes over the samples, or of `Order.max_steps`."""
+        self.order = replace(self.order, max_steps=self.total_steps(epochs, world_size), round_steps=steps)
+
+    def in_pass(self, world_size: int = 1) -> int:
+        """Optimizer steps of the first pass over the samples."""
+        return self._whole_steps(0, world_size)
 
     def longest(self, count: int) -> Split:
         """The `count` samples that need the most memory."""

@@ -53,6 +53,7 @@ def stackable(configs: Sequence[Config]) -> str:
         "trainer.detect_anomaly": (trainer.detect_anomaly, False),
         "accumulate_grad_batches": (run.accumulate_grad_batches, 1),
         "compile": (first.compiles, False),
+        "validate_unit": (run.validate_unit, "epochs"),
         "gradient_checkpointing": (run.gradient_checkpointing, False),
         "profile": (run.profile, False),
         "on_nan": (run.on_nan, "raise"),

@@ -339,9 +339,12 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
         raise ConfigError(
             f"register: registers the model of one run. Received: several. Register one of them: {way}", "register"
         )
-    by_steps = any(c.trainer.max_steps for c in configs) or "trainer.max_steps" in [axis.key for axis in space.axes]
-    if by_steps and chosen.components["pruner"]["name"] == "hyperband":
-        rule = "its brackets are cut from `epochs`, which trainer.max_steps replaces"
+    keys = [axis.key for axis in space.axes]
+    by_steps = any(c.trainer.max_steps for c in configs) or "trainer.max_steps" in keys
+    validated = any(c.run.validate_unit == "steps" for c in configs) or "validate_unit" in keys
+    if (by_steps or validated) and chosen.components["pruner"]["name"] == "hyperband":
+        other = "trainer.max_steps replaces" if by_steps else "validate_unit=steps does not count"
+        rule = f"its brackets are cut from `epochs`, which {other}"
         raise ConfigError(
             f"pruner=hyperband: {rule}. Try: pruner=halving, which counts the epochs that come, or epochs=N", "pruner"
         )

@@ -266,8 +266,13 @@ class Worker:
         finally:
             timer.cancel()
 
-    def _watch(self, trial: Trial | None) -> Watch:
-        """Return what sees the validations of a trial; None for a further seed, which is not ended early."""
+    def _watch(self, trial: Trial | None, unit: str = "epoch") -> Watch:
+        """Return what sees the validations of a trial; None for a further seed, which is not ended early.
+
+        Args:
+            trial: The trial.
+            unit: What is counted from one validation to the next.
+        """
         metric = self.study.objectives[0].metric
         is_pruned = trial is not None and len(self.study.objectives) == 1 and metric.startswith("val/")
 
@@ -278,7 +283,7 @@ class Worker:
                 warnings.simplefilter("ignore")  # a trial that goes on tells an epoch twice
                 trial.report(metrics[metric], epoch)
             if trial.should_prune():
-                raise RunPruned(f"pruned after epoch {epoch}: {metric} {metrics[metric]:.4g}")
+                raise RunPruned(f"pruned after {unit} {epoch}: {metric} {metrics[metric]:.4g}")
 
         return watch
 
@@ -292,7 +297,7 @@ class Worker:
         from dlframe.jobs.data import load_data, sized
         from dlframe.jobs.train import run
 
-        watch = self._watch(trial)
+        watch = self._watch(trial, "epoch" if config.run.validate_unit == "epochs" else "validation")
         key = data_key(sized(config))
         try:
             fingerprint = load_data(config).fingerprint
@@ -326,7 +331,7 @@ class Worker:
                 values = history(folder).get(metric, []) if (folder / "journal.jsonl").exists() else []
                 for _, value in values[seen:]:
                     seen += 1
-                    watch(seen * config.run.validate_every, {metric: value})
+                    watch(seen * (config.run.validate_every if config.run.validate_unit == "epochs" else 1), {metric: value})
         except BaseException:
             process.terminate()
             process.wait()

@@ -51,7 +51,8 @@ class Continuation:
         before = dict(flat(load_saved(folder / "config.yaml", config.run.plugin_paths).values))
         found = {k: v for k, v in changes(before, dict(flat(config.values))).items() if k.split(".")[0] not in FREE}
         for key, (there, here) in sorted(found.items(), key=lambda item: not item[0].endswith(".name")):
-            if not is_among(key, MAY_CHANGE):
+            is_round = key == "validate_every" and config.run.validate_unit == "steps"  # what a state counts
+            if is_round or not is_among(key, MAY_CHANGE):
                 rule = "a run is continued with other epochs, learning rate, scheduler, batch size, devices or logging only"
                 new = f"For a new run with its weights: {quoted(f'initial_checkpoint={folder}')}"
                 raise ConfigError(f"resume: {key} is {there!r} in {folder} and {here!r} here; {rule}. {new}", key)
