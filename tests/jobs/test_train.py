@@ -131,11 +131,12 @@ def test_the_tracker_has_it_all(default_run):
     assert artifacts >= {"config.yaml", "environment.json", "figures", "predictions.parquet"}
 
 
-def test_the_tracked_model_predicts_what_the_run_predicted(default_run):
+def test_the_tracked_model_predicts_what_the_run_predicted(default_run, monkeypatch):
     import mlflow
 
     _, folder = default_run
     home = folder.parent.resolve()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets, and later tests would read
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     (path,) = (home / "artifacts").glob("*/models/*/artifacts")
     model = mlflow.pyfunc.load_model(str(path))
@@ -218,19 +219,23 @@ def test_a_grid_goes_on_after_a_failure(tmp_path, forking):
     training = forking.start(["-m", *options, "optimizer.lr=0.1,1e30", "seed=range(2)"], tmp_path)
     assert training.status() == 1
     said = training.said()
-    *rows, note, last = said[said.index("\njob ") :].strip().splitlines()[1:]
+    head, *rows, baseline, runs, note, last = said[said.index("\njob ") :].strip().splitlines()
+    assert head.split(maxsplit=1)[1] == "accuracy (95 % interval)     time  run"
+    assert baseline.startswith("baseline: majority class 10.31 %")
+    assert re.fullmatch(r"runs: runs/mlp-\S+-NNNN", runs)
     assert note.startswith("95 % intervals: ")
     assert last.startswith("figures are drawn on request: python -m dlframe figures runs/mlp-")
+    mean = rows[-1].split()[1]
     assert [row.split()[:3] for row in rows] == [
-        ["optimizer.lr=0.1", "seed=0", "accuracy"],
-        ["optimizer.lr=0.1", "seed=1", "accuracy"],
+        ["optimizer.lr=0.1", "seed=0", rows[0].split()[2]],
+        ["optimizer.lr=0.1", "seed=1", rows[1].split()[2]],
         ["optimizer.lr=1e+30", "seed=0", "FAILED"],
         ["optimizer.lr=1e+30", "seed=1", "FAILED"],
-        ["optimizer.lr=0.1", "accuracy", rows[-1].split()[2]],
+        ["optimizer.lr=0.1", mean, "%"],
     ]
-    values = [float(row.split()[3]) for row in rows[:2]]
-    assert float(rows[-1].split()[2]) == pytest.approx(np.mean(values), abs=0.011)
-    assert rows[-1].endswith(", mean of 2 seeds")
+    assert float(mean) == pytest.approx(np.mean([float(row.split()[2]) for row in rows[:2]]), abs=0.011)
+    assert [row.split()[-1] for row in rows[:2]] == ["0000", "0001"]
+    assert rows[-1].endswith(" 2 seeds")
 
 
 def test_paths_may_hold_anything(tmp_path, forking):

@@ -65,13 +65,38 @@ def test_what_was_typed_is_in_the_commands():
 
 def test_the_table_of_a_sweep_tells_undefined_resamples():
     def line(*interval: float) -> str:
-        return table([Row("seed=0", "", result(Estimate(*interval)))]).splitlines()[-1]  # type: ignore[arg-type]
+        head, line, baseline = table([Row("seed=0", "", result(Estimate(*interval)))]).splitlines()[1:]  # type: ignore[arg-type]
+        assert head.split() == ["job", "f1", "(95", "%", "interval)", "time", "run"]
+        assert baseline == "baseline: base rate 10.00 %"
+        return line
 
-    rest = "base rate 10.00 %, 1.0 s, None"
-    assert line(0.5, 0.2, 0.8, 13, 500) == f"seed=0  f1 50.00 % (20.00 to 80.00 %, 13 of 500 resamples undefined), {rest}"
-    assert line(0.5, 0.2, 0.8, 0, 500) == f"seed=0  f1 50.00 % (20.00 to 80.00 %), {rest}"
+    assert line(0.5, 0.2, 0.8, 13, 500) == "seed=0  50.00 % (20.00 to 80.00 %, 13 of 500 resamples undefined)  1.0 s  None"
+    assert line(0.5, 0.2, 0.8, 0, 500) == "seed=0  50.00 % (20.00 to 80.00 %)  1.0 s  None"
     never = (math.nan, math.nan, math.nan, 500, 500)
-    assert line(*never) == f"seed=0  f1 undefined (500 of 500 resamples undefined), {rest}"
+    assert line(*never) == "seed=0  undefined (500 of 500 resamples undefined)  1.0 s  None"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_fits_the_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    title = "model=mlp optimizer.lr=0.001 optimizer.weight_decay=0.01 seed="
+    rows = [
+        Row(f"{title}{i}", "mlp", replace(result(Estimate(0.5, 0.2, 0.8)), folder=Path(f"runs/grid-{i:04d}"))) for i in range(2)
+    ]
+    lines = table(rows).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "runs: runs/grid-NNNN" in lines
+    if columns == 80:
+        assert lines[3:5] == [f"{title}0", "    50.00 % (20.00 to 80.00 %), 1.0 s, 0000"]
+
+
+def test_what_differs_from_job_to_job_stands_in_its_line():
+    one = result(Estimate(0.5, 0.2, 0.8))
+    other = replace(one, headline="kappa", limited="trainer.limit_batches=2", baseline=("base rate", {"f1": 0.1, "kappa": 0.0}))
+    _, head, first, second = table([Row("a", "", one), Row("b", "", other)]).splitlines()
+    assert head.split() == ["job", "result", "(95", "%", "interval)", "time", "run"]
+    assert first == "a    f1 50.00 % (20.00 to 80.00 %)  1.0 s  None; baseline: base rate 10.00 %"
+    assert second.endswith("1.0 s  None; baseline: base rate 0; limited: trainer.limit_batches=2")
 
 
 @pytest.mark.parametrize(
@@ -104,4 +129,4 @@ def test_the_figures_that_are_proposed_are_those_of_the_best_job():
 
 def test_a_job_that_was_interrupted_has_not_failed():
     shown = table([Row("seed=0", "", None, "loss is NaN"), Row("seed=1", "", None)])
-    assert [line.split(maxsplit=1)[1] for line in shown.splitlines()[2:]] == ["FAILED loss is NaN", "not finished"]
+    assert [line.split(maxsplit=1)[1] for line in shown.splitlines()[1:]] == ["FAILED loss is NaN", "not finished"]

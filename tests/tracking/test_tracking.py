@@ -122,6 +122,7 @@ def test_everything_arrives(store: str, tmp_path: Path, monkeypatch: pytest.Monk
     stub: Any = ModuleType("dlframe.runs.exported_model")
     stub._load_pyfunc = lambda path: Weights(Path(path))
     monkeypatch.setitem(sys.modules, "dlframe.runs.exported_model", stub)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets, and later tests would read
     mlflow.set_tracking_uri(store)
     model = mlflow.pyfunc.load_model(f"runs:/{seen.run.info.run_id}/model")
     assert model.predict(np.zeros((2, 1, 8, 8), np.uint8)).shape == (2, 9)
