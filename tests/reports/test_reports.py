@@ -115,6 +115,11 @@ def test_the_next_commands_make_sense_where_they_stand(options, next_ones):
     assert [line[:7] for line in commands] == ["next py", *["     py"] * (len(commands) - 1)]
 
 
+def test_the_grid_of_seeds_resumes_nothing():
+    own = replace(result(Estimate(0.5, 0.2, 0.8)), folder=Path("runs/a"), overrides=("epochs=2", "seed=1"))
+    assert not [line for line in summary(own, ["resume=runs/a", "epochs=2"]).splitlines() if "resume=" in line]
+
+
 def test_the_figures_that_are_proposed_are_those_of_the_best_job():
     rows = [Row(f"seed={i}", "", replace(result(Estimate(0.5, 0.2, 0.8)), folder=Path(f"runs/{i}"))) for i in range(3)]
 

@@ -63,7 +63,7 @@ def _fields(fields: Mapping[str, Field]) -> str:
     return ", ".join(described(name, field) for name, field in fields.items())
 
 
-OF_ONE_RUN = ("seed=", "register=", "profile=")
+OF_ONE_RUN = ("seed=", "register=", "profile=", "resume=")
 """What was typed for one run, and not for those that may be next."""
 
 
