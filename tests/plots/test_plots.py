@@ -91,26 +91,43 @@ def test_reliability_of_the_digits_is_as_computed(digits):
     assert upper.get_title(loc="left").startswith("expected calibration error 0.")
 
 
-def test_samples_are_the_least_confident_mistakes_and_some_right_ones_with_their_labels(digits):
+def test_samples_are_the_most_confident_mistakes_and_some_right_ones_with_their_names(digits):
     images, targets, predictions, confidence = digits
-    figure = plots.samples(images, targets, predictions, confidence, [f"digit {i}" for i in range(10)])
+    names = [f"second half/of the digits/{i}.png" for i in range(900, 1797)]
+    classes = [f"digit {i}" for i in range(10)]
+    figure = plots.samples(images.__getitem__, names, targets, predictions, confidence, classes)
     mistakes = np.flatnonzero(targets != predictions)
-    first = mistakes[confidence[mistakes].argmin()]
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles[0] == f"digit {predictions[first]}\nnot digit {targets[first]}\n{confidence[first]:.0%}"
-    assert np.array_equal(figure.axes[0].images[0].get_array(), images[first, 0])
-    assert sum("not" in title for title in titles) == 16
-    assert len(titles) == 24
-    assert any(f"least confident 16 of {len(mistakes)} mistakes, and 8 that are right" in t for t in texts(figure))
+    mistakes = mistakes[np.argsort(-confidence[mistakes], kind="stable")]
+    for axes, i in zip(figure.axes[:18], mistakes, strict=False):
+        percent = f"{100 * confidence[i]:.1f} %"
+        assert axes.get_title() == f"predicted digit {predictions[i]}\n{percent}, true digit {targets[i]}"
+        assert axes.texts[0].get_text() == f"…d half/of the digits/{i + 900}.png"
+        assert np.array_equal(axes.images[0].get_array(), images[i, 0])
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == 24
+    assert all(axes.get_title().count(axes.get_title().split(" ")[-1]) == 2 for axes in shown[18:])
+    said = f"{len(mistakes)} mistakes in 897 test samples, 18 of them here, the most confident first; 6 right ones last"
+    assert said in texts(figure)
 
 
 def test_samples_without_a_mistake_or_without_a_right_one(digits):
     images, targets, _, confidence = digits
     names = [str(i) for i in range(10)]
-    right = plots.samples(images[:5], targets[:5], targets[:5], confidence[:5], names)
+    right = plots.samples(images.__getitem__, range(5), targets[:5], targets[:5], confidence[:5], names)
     assert sum(bool(axes.get_title()) for axes in right.axes) == 5
-    wrong = plots.samples(images[:1], targets[:1], (targets[:1] + 1) % 10, confidence[:1], names)
-    assert sum(bool(axes.get_title()) for axes in wrong.axes) == 1
+    wrong = plots.samples(images.__getitem__, [7], targets[:1], (targets[:1] + 1) % 10, confidence[:1], names)
+    assert [axes.texts[0].get_text() for axes in wrong.axes if axes.get_title()] == ["sample 7"]
+
+
+def test_pictures_of_any_shape_are_whole_and_in_equal_squares(digits):
+    wide = np.zeros((3, 40, 100), np.uint8)
+    targets = np.array([1, 0])
+    figure = plots.samples(lambda i: (wide, digits[0][0])[i], ["wide.jpg", "digit.png"], targets, 1 - targets, [0.9, 0.8], "ab")
+    for axes, width, height in zip(figure.axes, (100, 8), (40, 8), strict=False):
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert left <= -0.5 < width - 0.5 <= right
+        assert top <= -0.5 < height - 0.5 <= bottom
+        assert right - left == bottom - top == max(width, height)
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (26, 26)), (2, (26, 26)), (3, (26, 26, 3))])

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, label, picture, short, style
+from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, end_of, label, short, style, whole_picture
 from dlframe.types import Metric
 
 
@@ -248,12 +248,12 @@ def critical_difference(
 
 
 @style
-def right_and_wrong(images: np.ndarray, texts: Sequence[str], *, columns: int = 6) -> Figure:
+def right_and_wrong(images: Sequence[np.ndarray], texts: Sequence[str], *, columns: int = 6) -> Figure:
     """Plot test images with what two models say of them.
 
     Args:
-        images: (images, channels, height, width) uint8.
-        texts: What is written above each.
+        images: Each (channels, height, width), uint8.
+        texts: What is written above each: its name, and lines below.
         columns: Images in a row.
     """
     rows = -(-len(images) // columns)
@@ -263,7 +263,8 @@ def right_and_wrong(images: np.ndarray, texts: Sequence[str], *, columns: int = 
     for axes in panels.flat:
         axes.axis("off")
     for axes, image, text in zip(panels.flat, images, texts, strict=False):
-        picture(axes, image)
-        told = "\n".join(short(line, 30) for line in text.split("\n"))
+        whole_picture(axes, image)
+        name, *lines = text.split("\n")
+        told = "\n".join([end_of(name), *(short(line, 30) for line in lines)])
         axes.set_title(told, fontsize=8.5, weight="normal", loc="center")
     return figure
