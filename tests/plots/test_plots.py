@@ -34,27 +34,53 @@ def size(figure, path):
 
 
 def test_learning_curve_has_a_panel_a_metric_and_a_line_a_split():
-    curves = {"train/loss": 2.0, "val/loss": 3.0, "val/accuracy": 1.0, "train/lr": 0.1}
-    figure = plots.learning_curve({name: [(22 * i, top / i) for i in (1, 2, 3)] for name, top in curves.items()})
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy"]
-    train, val = figure.axes[0].lines
-    assert (train.get_label(), val.get_label()) == ("train", "val")
+    curves = {"train/loss": 2.0, "val/loss": 3.0, "val/accuracy": 1.0, "val/f1": 1.0, "train/accuracy": 0.9, "lr": 0.1}
+    points = {name: [(22 * i, top / i) for i in (1, 2, 3)] for name, top in curves.items()}
+    points["test/accuracy"] = [(66, 0.7)]
+    figure = plots.learning_curve(points, metrics=("accuracy",), best=(2, 44))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy", "learning rate"]
+    train, val, mark = figure.axes[0].lines
+    assert (train.get_label(), val.get_label(), mark.get_label()) == ("train", "val", "best epoch, 2")
     assert train.get_xydata().tolist() == [[22, 2], [44, 1], [66, 2 / 3]]
     assert figure.axes[0].get_xlabel() == "optimizer step"
+    assert [axes.lines[-1].get_xdata()[0] for axes in figure.axes] == [44, 44, 44]
+    train, val, test, _ = figure.axes[1].lines
+    assert train.get_ydata().tolist() == [0.9, 0.45, 0.3]
+    assert test.get_xydata().tolist() == [[44, 0.7]]  # of the weights of the best epoch
+    rate, _ = figure.axes[2].lines
+    assert rate.get_ydata().tolist() == [0.1, 0.05, 0.1 / 3]
+    assert len(plots.learning_curve(points).axes) == 4  # without a choice, with f1 too
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, [1]), (3, [3]), (4, [4]), (5, [3, 2]), (7, [4, 3]), (9, [3, 3, 3])])
+def test_the_rows_of_learning_curves_are_filled(count, rows):
+    figure = plots.learning_curve({f"val/metric {i}": [(1, 0.5), (2, 0.6)] for i in range(count)})
+    figure.draw_without_rendering()
+    boxes = [axes.get_position() for axes in figure.axes]
+    heights = sorted({round(box.y0, 2) for box in boxes}, reverse=True)
+    by_row = [[box for box in boxes if round(box.y0, 2) == height] for height in heights]
+    assert [len(row) for row in by_row] == rows
+    for row in by_row:
+        assert min(box.x0 for box in row) < 0.15
+        assert max(box.x1 for box in row) > 0.97
 
 
 def test_learning_curve_of_one_epoch_shows_a_point_and_of_none_an_empty_figure(tmp_path):
-    figure = plots.learning_curve({"val/loss": [(22, 0.5)], "val/accuracy": [(22, float("nan"))]})
+    figure = plots.learning_curve({"val/loss": [(22, 0.5)], "val/accuracy": [(22, float("nan"))], "lr": [(22, 0.1)]})
     assert figure.axes[0].lines[0].get_marker() == "o"
-    assert size(figure, tmp_path / "one.png") == (1152, 432)
-    assert size(plots.learning_curve({}), tmp_path / "none.png") == (768, 432)
+    assert size(figure, tmp_path / "one.png") == (1008, 456)
+    assert size(plots.learning_curve({}), tmp_path / "none.png") == (768, 456)
 
 
-def test_learning_curve_shows_the_loss_of_each_player():
+def test_learning_curve_shows_the_loss_of_each_network_and_equal_rates_once():
     losses = {"train/loss/generator": 0.7, "train/loss/discriminator": 1.3, "val/accuracy": 0.9}
-    figure = plots.learning_curve({name: [(22, loss)] for name, loss in losses.items()})
+    rates = {"lr/generator": 0.1, "lr/discriminator": 0.1}
+    figure = plots.learning_curve({name: [(22, loss), (44, loss / 2)] for name, loss in (losses | rates).items()})
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == ["accuracy", "loss/discriminator", "loss/generator"]
+    assert titles == ["loss/discriminator", "loss/generator", "accuracy", "learning rate"]
+    assert len(figure.axes[3].lines) == 1
+    other = plots.learning_curve({name: [(1, rate), (2, rate)] for name, rate in {**rates, "lr/generator": 0.2}.items()})
+    assert [line.get_label() for line in other.axes[0].lines] == ["generator", "discriminator"]
 
 
 def test_confusion_of_the_digits_shows_every_count(digits):

@@ -89,6 +89,7 @@ class Classification(Task):
             2404.00498).
     """
 
+    scores_training = True
     model: Any
     weights: Tensor
     cutoff: Tensor
