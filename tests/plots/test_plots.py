@@ -213,7 +213,7 @@ def test_forecast_takes_one_value_a_sample(tmp_path):
     figure = plots.forecast([1.0, 2.0, 4.0], [1.0, 2.0, 3.0], [1.0, 1.0, 2.0])
     assert figure.axes[0].get_title(loc="left") == "one step ahead"
     assert figure.axes[0].lines[2].get_label() == "forecast, RMSE 0.5774"
-    assert size(figure, tmp_path / "forecast.png") == (1080, 960)
+    assert size(figure, tmp_path / "forecast.png") == (1080, 1008)
 
 
 def test_the_same_figure_gives_the_same_bytes(digits, tmp_path):

@@ -40,7 +40,7 @@ def forecast(
     """
     truth, model, naive = (_rows(values) for values in (target, prediction, baseline))
     horizon = truth.shape[1]
-    figure = Figure(figsize=(9, 8))
+    figure = Figure(figsize=(9, 8.4))
     whole, near, lower = figure.subplots(3, height_ratios=(2, 2, 1.2))
     for axes, start in ((whole, 0), (near, max(0, len(truth) - SHOWN))):
         x = np.arange(start, len(truth))
@@ -61,7 +61,7 @@ def forecast(
         lower.fill_between(np.arange(len(truth)), values, color=color, lw=0.6, step="mid")
     lower.axhline(0, color="black", lw=0.8)
     closer, farther = (f"{100 * part.mean():.0f} %" for part in (own < others, own > others))
-    whole.legend(frameon=True, framealpha=0.8, edgecolor="none")
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     ahead = f"{horizon} steps ahead" if horizon > 1 else "one step ahead"
     label(whole, f"{title}, {ahead}" if title else ahead, "", unit)
     label(near, f"the last {min(SHOWN, len(truth))} samples", "", unit)
