@@ -258,7 +258,7 @@ def right_and_wrong(images: Sequence[np.ndarray], texts: Sequence[str], *, colum
     """
     rows = -(-len(images) // columns)
     lines = max(text.count("\n") + 1 for text in texts)
-    figure = Figure(figsize=(11, rows * (1.5 + 0.19 * lines)))
+    figure = Figure(figsize=(2 * columns, rows * (2.2 + 0.16 * lines)))
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
@@ -266,5 +266,5 @@ def right_and_wrong(images: Sequence[np.ndarray], texts: Sequence[str], *, colum
         whole_picture(axes, image)
         name, *lines = text.split("\n")
         told = "\n".join([end_of(name), *(short(line, 30) for line in lines)])
-        axes.set_title(told, fontsize=8.5, weight="normal", loc="center")
+        axes.set_title(told, fontsize=8, weight="normal", loc="center")
     return figure
