@@ -36,7 +36,7 @@ def size(figure, path):
 def test_learning_curve_has_a_panel_a_metric_and_a_line_a_split():
     curves = {"train/loss": 2.0, "val/loss": 3.0, "val/accuracy": 1.0, "val/f1": 1.0, "train/accuracy": 0.9, "lr": 0.1}
     points = {name: [(22 * i, top / i) for i in (1, 2, 3)] for name, top in curves.items()}
-    points["test/accuracy"] = [(66, 0.7)]
+    points["test/accuracy"] = [(33, 0.6), (66, 0.7)]  # of a run that was trained further
     figure = plots.learning_curve(points, metrics=("accuracy",), best=(2, 44))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy", "learning rate"]
     train, val, mark = figure.axes[0].lines

@@ -46,8 +46,8 @@ def learning_curve(curves: Mapping[str, Points], *, metrics: Sequence[str] = (),
         axes = figure.add_subplot(grid[row, i * width : (i + 1) * width])
         for name, color, points in lines:
             steps, values = zip(*points, strict=True)
-            if name == "test" and best and len(steps) == 1:
-                steps = (best[1],)
+            if name == "test" and best:  # the last test, where training went on after an earlier one
+                steps, values = best[1:], values[-1:]
             marker = "o" if len(points) < 30 else ""
             axes.plot(steps, values, marker=marker, ls="-", ms=4, color=color, label=name)
         if best:
