@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.readers.decoding import Pictures, allocated, check_room, decode_files, earlier_pictures, write_hashes
-from dlframe.readers.images import displayed_size, pixel_limit, read_image
+from dlframe.readers.images import original_image, pixel_limit, read_image
 from dlframe.readers.labels import list_table, table_in
 from dlframe.readers.listing import (
     Folders,
@@ -46,9 +46,6 @@ VERSION = 3
 
 CHUNK = 256
 """Images that are copied at once."""
-
-SHOWN = 256
-"""Pixels of the longer side of an image in a figure."""
 
 
 @data.register("image_folder", inputs=("image",), targets=("class",), files=("path", "labels"))
@@ -120,7 +117,7 @@ def image_folder(
     with pixel_limit(max_pixels):
         key = cache_key(*options, max_pixels, max_duplicates, images.told())
         dataset, facts = decoded(f"image_folder-{where}", key, images.decode, partial(_stored, str(folder), spec))
-    dataset.original = partial(_original, folder, color_mode, replace(decoding, fit="squash"), max_pixels)
+    dataset.original = partial(original_image, folder, color_mode, decoding, max_pixels=max_pixels)
     for line in (*listing.notes, *facts["notes"]):
         say(f"image_folder: {text_of(line)}", error=True)
     if skipped := facts["skipped"]:
@@ -141,17 +138,6 @@ def _stored(
         dataset.spec = replace(dataset.spec, fitted=dict(facts["decoding"]))
         dataset.refusal = str(facts["refusal"])
     return dataset, {kind: list(map(str, facts[kind])) for kind in ("notes", "skipped")}
-
-
-def _original(folder: Path, color_mode: str, decoding: Decoding, max_pixels: int, name: str) -> np.ndarray | None:
-    """Return an image in its own shape; None if its file cannot be read, or has a name that is not text."""
-    root, file = folder.resolve(), folder / name
-    with pixel_limit(max_pixels):
-        if not (size := displayed_size(file, root)):
-            return None
-        scale = min(1.0, SHOWN / max(size))
-        height, width = (max(1, round(side * scale)) for side in reversed(size))
-        return read_image(file, (height, width), color_mode, root, decoding).pixels
 
 
 def _listing(

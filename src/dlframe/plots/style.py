@@ -83,6 +83,11 @@ def picture(axes: Axes, image: np.ndarray) -> None:
 def whole_picture(axes: Axes, image: np.ndarray) -> None:
     """Draw an image of any shape in the middle of a square without an axis, so that those of a row are aligned."""
     picture(axes, image)
+    in_square(axes, image)
+
+
+def in_square(axes: Axes, image: np.ndarray) -> None:
+    """Set the limits to a square around an image (channels, height, width), whatever else was drawn, and hide the axis."""
     for set_limits, side, sign in ((axes.set_xlim, image.shape[2], 1), (axes.set_ylim, image.shape[1], -1)):
         margin = (max(image.shape[1:]) - side) / 2 + 0.5
         set_limits(*(-margin, side - 1 + margin)[::sign])
