@@ -132,7 +132,7 @@ def test_samples_are_the_most_confident_mistakes_and_some_right_ones_with_their_
     shown = [axes for axes in figure.axes if axes.images]
     assert len(shown) == 24
     assert all(axes.get_title().count(axes.get_title().split(" ")[-1]) == 2 for axes in shown[18:])
-    said = f"{len(mistakes)} mistakes in 897 test samples, 18 of them here, the most confident first; 6 right ones last"
+    said = f"{len(mistakes)} mistakes in 897 tested, 18 of them here, the most confident first; 6 right ones last"
     assert said in texts(figure)
 
 
@@ -143,6 +143,7 @@ def test_samples_without_a_mistake_or_without_a_right_one(digits):
     assert sum(bool(axes.get_title()) for axes in right.axes) == 5
     wrong = plots.samples(images.__getitem__, [7], targets[:1], (targets[:1] + 1) % 10, confidence[:1], names)
     assert [axes.texts[0].get_text() for axes in wrong.axes if axes.get_title()] == ["sample 7"]
+    assert "1 mistake in 1 tested, the most confident first; 0 right ones last" in texts(wrong)
 
 
 def test_pictures_of_any_shape_are_whole_and_in_equal_squares(digits):

@@ -92,7 +92,8 @@ def decode_files(
         _silence()
         if todo:
             # With `fail`, the first file that is no image ends it.
-            images = len(todo) if fail else sum(bool(displayed_size(files[i], root.resolve())) for i in todo)
+            top = root.resolve()
+            images = len(todo) if fail else sum(displayed_size(files[i], top) is not None for i in todo)
             done = f"; {before:,} {'is' if before == 1 else 'are'} decoded already" * bool(before)
             say(f"Decoding {images:,} {'image' if images == 1 else 'images'} of {root} (once){done}", error=True)
         try:

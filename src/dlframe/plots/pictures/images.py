@@ -43,7 +43,7 @@ def samples(
     parts = ((RED, wrong), (GREEN, right))
     rows = [(color, part[i : i + columns]) for color, part in parts for i in range(0, len(part), columns)]
     figure = Figure(figsize=(12, 0.4 + 2.5 * len(rows)))
-    shown = f"{len(mistakes):,} mistakes in {len(targets):,} test samples"
+    shown = f"{len(mistakes):,} {'mistake' if len(mistakes) == 1 else 'mistakes'} in {len(targets):,} tested"
     if len(mistakes) > len(wrong):
         shown += f", {len(wrong)} of them here"
     figure.suptitle(f"{shown}, the most confident first; {len(right)} right ones last", x=0.01, ha="left", weight="bold")
