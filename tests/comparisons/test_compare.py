@@ -204,7 +204,7 @@ def test_the_examples_of_a_page_are_those_that_only_the_better_model_gets_right(
     found = gallery(compare_runs([read_run(Path(f"runs/both-{i:04d}")) for i in range(6)], Options())[0])
     assert found
     assert found.images is not None
-    assert found.images.shape[1:] == (1, 8, 8)
+    assert {image.shape for image in found.images} == {(1, 8, 8)}
     small, large = np.mean([right(i) for i in (0, 1, 2)], axis=0), np.mean([right(i) for i in (3, 4, 5)], axis=0)
     ids = pandas.read_parquet("runs/both-0000/predictions.parquet").sort_values("id").id.to_numpy()
     gap = dict(zip(map(str, ids), large - small, strict=True))

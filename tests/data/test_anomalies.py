@@ -75,6 +75,22 @@ def test_images_of_defects_have_their_masks(product):
     np.testing.assert_array_equal(data.test["image"][i, 0], np.asarray(Image.open(product / "test" / "spot" / "44.png")))
 
 
+@pytest.mark.parametrize("fit", ["pad", "squash", "crop"])
+def test_margins_are_no_anomaly_and_figures_have_the_whole_image(product, fit):
+    """A wide image, of which the middle third is anomalous: 8 x 8 pixels of 24 x 24, or a third, or all."""
+    for folder in ("test", "ground_truth"):
+        shutil.rmtree(product / folder / "spot")
+        (product / folder / "spot").mkdir()
+    wide = np.zeros((20, 60), np.uint8)
+    wide[:, 20:40] = 255
+    Image.fromarray(wide).save(product / "test" / "spot" / "0.png")
+    Image.fromarray(wide).save(product / "ground_truth" / "spot" / "0_mask.png")
+    data = anomaly_folder(path=str(product), image_size=24, color_mode="grayscale", fit=fit)
+    i = data.test.ids.tolist().index("test/spot/0.png")
+    assert data.test["mask"][i].sum() == {"pad": 8 * 8, "squash": 8 * 24, "crop": 24 * 24}[fit]
+    assert np.array_equal(data.picture("image", i), wide[None])
+
+
 def test_another_image_moves_no_other_between_splits(product):
     before = anomaly_folder(path=str(product))
     shutil.copy(product / "train" / "good" / "3.png", product / "train" / "good" / "new.png")

@@ -66,7 +66,7 @@ def test_decoded_once_until_a_file_changes(folder, monkeypatch, capsys):
     changed = image_folder(path=str(folder), image_size=8)
     assert (changed.train["image"][0] == 77).all()
     assert (changed.train["image"][1:] == first.train["image"][1:]).all()
-    assert capsys.readouterr().err == f"Decoding 1 images of {folder} (once); 29 are decoded already\n"
+    assert capsys.readouterr().err == f"Decoding 1 image of {folder} (once); 29 are decoded already\n"
     for file in folder.rglob("*.png"):
         os.utime(file)
     (folder / changed.train.ids[1]).chmod(0o600)
@@ -156,6 +156,24 @@ def test_kinds_of_images_are_all_made_the_same(tmp_path):
         assert (split["image"] == grey).all()
 
 
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_figures_have_the_whole_image_in_its_own_shape(tmp_path, fit):
+    wide = np.arange(8, dtype=np.uint8).repeat(64)[None].repeat(96, 0)  # 512 x 96
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(10):
+            exif = Image.Exif()
+            exif[0x0112] = 3
+            Image.fromarray(10 * wide[:, ::-1]).save(tmp_path / "set" / name / f"{number}.tif", exif=exif)
+    dataset = image_folder(path=str(tmp_path / "set"), image_size=16, fit=fit)
+    assert dataset.test["image"].shape[1:] == (3, 16, 16)
+    shown = dataset.picture("image", 0)
+    assert shown.shape == (3, 48, 256)
+    assert shown[0, 20, 16::32].tolist() == [0, 10, 20, 30, 40, 50, 60, 70]
+    (tmp_path / "set" / str(dataset.test.ids[0])).write_bytes(b"gone")
+    assert np.array_equal(dataset.picture("image", 0), dataset.test["image"][0])
+
+
 def broken_png(width: int, height: int) -> bytes:
     """A PNG that says how large it is and holds no pixels."""
     content = b"\x89PNG\r\n\x1a\n"
@@ -183,10 +201,12 @@ def test_file_that_is_no_image(folder, capsys, content, complaint):
         f"image_folder: one/b c.png {complaint} ({folder}). Remove it, or skip such files: data.on_error=skip"
     )
     capsys.readouterr()
-    for _ in range(2):
+    for attempt in range(2):
         dataset = image_folder(path=str(folder), image_size=8, on_error="skip")
         assert sum(len(s) for s in (dataset.train, dataset.validation, dataset.test)) == 30
-        assert f"image_folder: skipped 1 of 31 files: one/b c.png {complaint}\n" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"image_folder: skipped 1 of 31 files: one/b c.png {complaint}\n" in said
+        assert ("Decoding 30 images" in said) == (not attempt)  # the file is none of them
 
 
 def test_truncated_image(folder):
@@ -350,7 +370,7 @@ def test_what_was_assumed_is_told_every_time_and_kept_for_predictions(folder, ca
     Image.new("L", (8, 8), 3).save(folder / "one" / "new.png")  # the others are not decoded again, and told of as before
     image_folder(path=str(folder), image_size=8, background="black")
     said = capsys.readouterr().err
-    assert f"Decoding 1 images of {folder} (once); 31 are decoded already\n" in said
+    assert f"Decoding 1 image of {folder} (once); 31 are decoded already\n" in said
     assert "image_folder: 1 of 32 images transparent, laid on black (data.background): one/t.png\n" in said
     with pytest.raises(DataError, match=r"^data.range: must be ascending. Received: \[5, 5\].$"):
         image_folder(path=str(folder), range=(5, 5))

@@ -48,8 +48,9 @@ def test_unequal_parts_give_the_weights_and_losses_of_one_process(tmp_path, size
     parted, whole = two(tmp_path, *PLAIN, *size), one(tmp_path, [*PLAIN, *size])
     for name, tensor in checkpoint.load(states(whole)[0])[0]["task"].items():
         torch.testing.assert_close(checkpoint.load(states(parted)[0])[0]["task"][name], tensor, rtol=1e-4, atol=1e-6)
-    for name in ("train/loss", "val/loss"):
-        np.testing.assert_allclose([v for _, v in history(parted)[name]], [v for _, v in history(whole)[name]], rtol=1e-4)
+    for name, off in (("train/loss", 0.0), ("val/loss", 0.0), ("train/accuracy", 0.01)):  # a prediction may tip
+        ours, theirs = ([value for _, value in history(folder)[name]] for folder in (parted, whole))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=off)
 
 
 def test_what_is_validated_in_two_processes_is_what_is_kept(tmp_path):

@@ -12,7 +12,7 @@ from dlframe.config import load
 from dlframe.jobs.figures import draw
 from dlframe.jobs.train import run
 from dlframe.reports.table import Row, table
-from dlframe.runs.journal import Journal, ended, read
+from dlframe.runs.journal import Journal, ended, history, read
 from dlframe.types import ConfigError
 
 ALL = ["by_class.png", "confusion_matrix.png", "learning_curve.png", "reliability.png", "samples.png"]
@@ -33,7 +33,11 @@ def test_figures_drawn_later_are_those_drawn_at_the_end_of_the_run(tmp_path):
     assert sorted(drawn(single.folder)) == ALL
     assert not (trial.folder / "figures").exists()
     draw(trial.folder)
-    assert drawn(trial.folder) == drawn(single.folder)
+    later, at_once = drawn(trial.folder), drawn(single.folder)
+    assert sorted(later) == ALL
+    assert [name for name in ALL if later[name] != at_once[name]] == ["learning_curve.png"]  # without training samples
+    draw(single.folder)
+    assert drawn(single.folder) == at_once
     assert ended(trial.folder) == "FINISHED"
     paths = [record["path"] for record in read(trial.folder) if record["kind"] == "artifact"]
     assert sorted(path for path in paths if path.startswith("figures/")) == [f"figures/{name}" for name in ALL]
@@ -58,7 +62,26 @@ def test_the_figures_of_a_part_show_the_samples_that_were_scored(tmp_path):
     single = trained(tmp_path, "trainer.limit_batches=1")
     trial = trained(tmp_path, "trainer.limit_batches=1", pending=[])
     draw(trial.folder)
-    assert drawn(trial.folder) == drawn(single.folder)
+    later, at_once = drawn(trial.folder), drawn(single.folder)
+    assert [name for name in ALL if later[name] != at_once[name]] == ["learning_curve.png"]
+
+
+def test_training_samples_are_scored_where_figures_are_drawn_and_the_numbers_are_the_same(tmp_path):
+    single = trained(tmp_path, "epochs=3")
+    trial = trained(tmp_path, "epochs=3", "figures=none")
+    curves, others = history(single.folder), history(trial.folder)
+    assert [step for step, _ in curves["train/accuracy"]] == [17, 34, 51]
+    assert curves["train/accuracy"][-1][1] > 0.9
+    assert {name: points for name, points in curves.items() if name != "train/accuracy"} == others
+
+
+def test_the_training_samples_of_a_curve_have_labels_and_are_no_more_than_those_of_validation(tmp_path):
+    """80 of 1,078 have labels, which the model learns by heart: not so the other 998."""
+    result = trained(tmp_path, "epochs=60", "labels_per_class=8", "validate_every=60", "monitor=val/f1")
+    curves = history(result.folder)
+    assert [value for _, value in curves["train/accuracy"]] == [1.0]
+    assert [value for _, value in curves["train/f1"]] == [pytest.approx(1)]
+    assert curves["val/accuracy"][-1][1] < 0.95
 
 
 def test_bad_input(tmp_path, capsys):

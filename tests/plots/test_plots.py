@@ -34,27 +34,53 @@ def size(figure, path):
 
 
 def test_learning_curve_has_a_panel_a_metric_and_a_line_a_split():
-    curves = {"train/loss": 2.0, "val/loss": 3.0, "val/accuracy": 1.0, "train/lr": 0.1}
-    figure = plots.learning_curve({name: [(22 * i, top / i) for i in (1, 2, 3)] for name, top in curves.items()})
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy"]
-    train, val = figure.axes[0].lines
-    assert (train.get_label(), val.get_label()) == ("train", "val")
+    curves = {"train/loss": 2.0, "val/loss": 3.0, "val/accuracy": 1.0, "val/f1": 1.0, "train/accuracy": 0.9, "lr": 0.1}
+    points = {name: [(22 * i, top / i) for i in (1, 2, 3)] for name, top in curves.items()}
+    points["test/accuracy"] = [(33, 0.6), (66, 0.7)]  # of a run that was trained further
+    figure = plots.learning_curve(points, metrics=("accuracy",), best=(2, 44))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy", "learning rate"]
+    train, val, mark = figure.axes[0].lines
+    assert (train.get_label(), val.get_label(), mark.get_label()) == ("train", "val", "best epoch, 2")
     assert train.get_xydata().tolist() == [[22, 2], [44, 1], [66, 2 / 3]]
     assert figure.axes[0].get_xlabel() == "optimizer step"
+    assert [axes.lines[-1].get_xdata()[0] for axes in figure.axes] == [44, 44, 44]
+    train, val, test, _ = figure.axes[1].lines
+    assert train.get_ydata().tolist() == [0.9, 0.45, 0.3]
+    assert test.get_xydata().tolist() == [[44, 0.7]]  # of the weights of the best epoch
+    rate, _ = figure.axes[2].lines
+    assert rate.get_ydata().tolist() == [0.1, 0.05, 0.1 / 3]
+    assert len(plots.learning_curve(points).axes) == 4  # without a choice, with f1 too
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, [1]), (3, [3]), (4, [4]), (5, [3, 2]), (7, [4, 3]), (9, [3, 3, 3])])
+def test_the_rows_of_learning_curves_are_filled(count, rows):
+    figure = plots.learning_curve({f"val/metric {i}": [(1, 0.5), (2, 0.6)] for i in range(count)})
+    figure.draw_without_rendering()
+    boxes = [axes.get_position() for axes in figure.axes]
+    heights = sorted({round(box.y0, 2) for box in boxes}, reverse=True)
+    by_row = [[box for box in boxes if round(box.y0, 2) == height] for height in heights]
+    assert [len(row) for row in by_row] == rows
+    for row in by_row:
+        assert min(box.x0 for box in row) < 0.15
+        assert max(box.x1 for box in row) > 0.97
 
 
 def test_learning_curve_of_one_epoch_shows_a_point_and_of_none_an_empty_figure(tmp_path):
-    figure = plots.learning_curve({"val/loss": [(22, 0.5)], "val/accuracy": [(22, float("nan"))]})
+    figure = plots.learning_curve({"val/loss": [(22, 0.5)], "val/accuracy": [(22, float("nan"))], "lr": [(22, 0.1)]})
     assert figure.axes[0].lines[0].get_marker() == "o"
-    assert size(figure, tmp_path / "one.png") == (1152, 432)
-    assert size(plots.learning_curve({}), tmp_path / "none.png") == (768, 432)
+    assert size(figure, tmp_path / "one.png") == (1008, 456)
+    assert size(plots.learning_curve({}), tmp_path / "none.png") == (768, 456)
 
 
-def test_learning_curve_shows_the_loss_of_each_player():
+def test_learning_curve_shows_the_loss_of_each_network_and_equal_rates_once():
     losses = {"train/loss/generator": 0.7, "train/loss/discriminator": 1.3, "val/accuracy": 0.9}
-    figure = plots.learning_curve({name: [(22, loss)] for name, loss in losses.items()})
+    rates = {"lr/generator": 0.1, "lr/discriminator": 0.1}
+    figure = plots.learning_curve({name: [(22, loss), (44, loss / 2)] for name, loss in (losses | rates).items()})
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == ["accuracy", "loss/discriminator", "loss/generator"]
+    assert titles == ["loss/discriminator", "loss/generator", "accuracy", "learning rate"]
+    assert len(figure.axes[3].lines) == 1
+    other = plots.learning_curve({name: [(1, rate), (2, rate)] for name, rate in {**rates, "lr/generator": 0.2}.items()})
+    assert [line.get_label() for line in other.axes[0].lines] == ["generator", "discriminator"]
 
 
 def test_confusion_of_the_digits_shows_every_count(digits):
@@ -91,26 +117,44 @@ def test_reliability_of_the_digits_is_as_computed(digits):
     assert upper.get_title(loc="left").startswith("expected calibration error 0.")
 
 
-def test_samples_are_the_least_confident_mistakes_and_some_right_ones_with_their_labels(digits):
+def test_samples_are_the_most_confident_mistakes_and_some_right_ones_with_their_names(digits):
     images, targets, predictions, confidence = digits
-    figure = plots.samples(images, targets, predictions, confidence, [f"digit {i}" for i in range(10)])
+    names = [f"second half/of the digits/{i}.png" for i in range(900, 1797)]
+    classes = [f"digit {i}" for i in range(10)]
+    figure = plots.samples(images.__getitem__, names, targets, predictions, confidence, classes)
     mistakes = np.flatnonzero(targets != predictions)
-    first = mistakes[confidence[mistakes].argmin()]
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles[0] == f"digit {predictions[first]}\nnot digit {targets[first]}\n{confidence[first]:.0%}"
-    assert np.array_equal(figure.axes[0].images[0].get_array(), images[first, 0])
-    assert sum("not" in title for title in titles) == 16
-    assert len(titles) == 24
-    assert any(f"least confident 16 of {len(mistakes)} mistakes, and 8 that are right" in t for t in texts(figure))
+    mistakes = mistakes[np.argsort(-confidence[mistakes], kind="stable")]
+    for axes, i in zip(figure.axes[:18], mistakes, strict=False):
+        percent = f"{100 * confidence[i]:.1f} %"
+        assert axes.get_title() == f"predicted digit {predictions[i]}\n{percent}, true digit {targets[i]}"
+        assert axes.texts[0].get_text() == f"…d half/of the digits/{i + 900}.png"
+        assert np.array_equal(axes.images[0].get_array(), images[i, 0])
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == 24
+    assert all(axes.get_title().count(axes.get_title().split(" ")[-1]) == 2 for axes in shown[18:])
+    said = f"{len(mistakes)} mistakes in 897 tested, 18 of them here, the most confident first; 6 right ones last"
+    assert said in texts(figure)
 
 
 def test_samples_without_a_mistake_or_without_a_right_one(digits):
     images, targets, _, confidence = digits
     names = [str(i) for i in range(10)]
-    right = plots.samples(images[:5], targets[:5], targets[:5], confidence[:5], names)
+    right = plots.samples(images.__getitem__, range(5), targets[:5], targets[:5], confidence[:5], names)
     assert sum(bool(axes.get_title()) for axes in right.axes) == 5
-    wrong = plots.samples(images[:1], targets[:1], (targets[:1] + 1) % 10, confidence[:1], names)
-    assert sum(bool(axes.get_title()) for axes in wrong.axes) == 1
+    wrong = plots.samples(images.__getitem__, [7], targets[:1], (targets[:1] + 1) % 10, confidence[:1], names)
+    assert [axes.texts[0].get_text() for axes in wrong.axes if axes.get_title()] == ["sample 7"]
+    assert "1 mistake in 1 tested, the most confident first; 0 right ones last" in texts(wrong)
+
+
+def test_pictures_of_any_shape_are_whole_and_in_equal_squares(digits):
+    wide = np.zeros((3, 40, 100), np.uint8)
+    targets = np.array([1, 0])
+    figure = plots.samples(lambda i: (wide, digits[0][0])[i], ["wide.jpg", "digit.png"], targets, 1 - targets, [0.9, 0.8], "ab")
+    for axes, width, height in zip(figure.axes, (100, 8), (40, 8), strict=False):
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert left <= -0.5 < width - 0.5 <= right
+        assert top <= -0.5 < height - 0.5 <= bottom
+        assert right - left == bottom - top == max(width, height)
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (26, 26)), (2, (26, 26)), (3, (26, 26, 3))])
@@ -128,7 +172,7 @@ def test_grid_takes_floats(digits, tmp_path):
     assert size(plots.grid(digits[0][:4].astype(np.float32) / 255), tmp_path / "grid.png") == (720, 720)
 
 
-def test_forecast_shows_the_last_step_ahead_and_each_error():
+def test_forecast_shows_the_last_step_ahead_and_each_error_beside_that_of_the_baseline():
     """The mean grey of the digits in their order, as a series."""
     values = load_digits().data.mean(1)
     target = np.stack([values[1:-1], values[2:]], 1)
@@ -147,7 +191,14 @@ def test_forecast_shows_the_last_step_ahead_and_each_error():
     ]
     assert near.lines[0].get_xdata().tolist() == list(range(len(target) - 60, len(target)))
     assert upper.collections[0].get_label() == "80 % interval, holds 75 %"
-    assert lower.lines[1].get_ydata() == pytest.approx(0.5)
+    difference = 0.5 - np.abs(naive - target)[:, 1]
+    for area, part in zip(lower.collections, (np.minimum(difference, 0), np.maximum(difference, 0)), strict=True):
+        drawn = area.get_paths()[0].vertices[:, 1]
+        assert (drawn.min(), drawn.max()) == pytest.approx((part.min(), part.max()))
+        assert np.isin(part.round(9), drawn.round(9)).all()
+    closer, farther = (round(100 * part.mean()) for part in (difference < 0, difference > 0))
+    said = f"the forecast is closer to the truth in {closer} % of 1,795 samples, the baseline in {farther} %"
+    assert lower.get_title(loc="left") == said
 
 
 def test_the_error_of_each_step():
@@ -163,7 +214,7 @@ def test_forecast_takes_one_value_a_sample(tmp_path):
     figure = plots.forecast([1.0, 2.0, 4.0], [1.0, 2.0, 3.0], [1.0, 1.0, 2.0])
     assert figure.axes[0].get_title(loc="left") == "one step ahead"
     assert figure.axes[0].lines[2].get_label() == "forecast, RMSE 0.5774"
-    assert size(figure, tmp_path / "forecast.png") == (1080, 912)
+    assert size(figure, tmp_path / "forecast.png") == (1080, 1008)
 
 
 def test_the_same_figure_gives_the_same_bytes(digits, tmp_path):

@@ -15,6 +15,7 @@ import pandas
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 import dlframe
 from dlframe.cli import main
@@ -158,6 +159,30 @@ def test_the_same_input_twice(trained, pictures, capsys):
     file = pictures / "0000.png"
     _, one, two = said(capsys, trained, file, file)[1].splitlines()
     assert one == two
+
+
+@pytest.mark.parametrize("fit", ["", "crop", "pad", "squash"])
+def test_photos_are_fitted_as_in_training_to_the_bit(fit, tmp_path):
+    """Windows of two photos, wide and tall ones; without a choice, squashed."""
+    random = np.random.default_rng(0)
+    for name, photo in zip(("temple", "dahlia"), load_sample_images().images, strict=True):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            height, width = random.integers(24, 200, 2)
+            top, left = random.integers(0, 200, 2)
+            window = Image.fromarray(photo[top : top + height, left : left + width])
+            window.save(tmp_path / "photos" / name / f"{number}.jpg", quality=95)
+    options = [
+        "data=image_folder",
+        f"data.path={tmp_path / 'photos'}",
+        "data.image_size=16",
+        *([f"data.fit={fit}"] * bool(fit)),
+    ]
+    result = run(load(["model=mlp", "epochs=1", "tracking=none", "figures=none", f"runs={tmp_path}", *options]))
+    table = pyarrow.parquet.read_table(result.folder / "predictions.parquet").to_pydict()
+    files = [tmp_path / "photos" / name for name in table["id"]]
+    assert dlframe.load(result.folder).predict(files)["probabilities"].tolist() == table["probabilities"]
+    assert json.loads((result.folder / "model" / "spec.json").read_text())["fitted"]["decoding"]["fit"] == (fit or "squash")
 
 
 @pytest.mark.parametrize("options", [["trainer.precision=64-true"], ["trainer.precision=bf16-mixed"], ["batch_size=12"]])

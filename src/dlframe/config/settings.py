@@ -65,7 +65,8 @@ class Run:
             metric. What does not match, such as a head of another number of classes, begins anew.
         on_nan: Action on a NaN or infinite loss: end the run at that step, or leave the batch out and count it.
         figures: When figures are drawn: at the end of each run ("now"), on request ("none", see `figures`), or at the end of a
-            single run and on request of those of a grid or sweep ("auto").
+            single run and on request of those of a grid or sweep ("auto"). A run that draws them at its end also scores
+            training samples at each validation, 1,000 at most, for its learning curves.
     """
 
     seed: Annotated[int, Interval(ge=0, le=4294967295)] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.data.handwritten import handwritten
-from dlframe.readers.images import read_image
+from dlframe.readers.images import original_image, read_image
 from dlframe.readers.listing import natural, text_of
 from dlframe.readers.modes import Decoding
 from dlframe.readers.splits import by_hash, statistics
@@ -22,6 +23,9 @@ from dlframe.types import PARTS, DataError, Dataset, DataSpec, Field, Split, say
 
 SIZE = 64
 """Height and width of images, unless the user or the model says otherwise."""
+
+VERSION = 2
+"""Of the decoder, part of the cache key."""
 
 LARGEST = 2**32
 """Bytes that decoded images may take."""
@@ -66,7 +70,7 @@ def anomaly_folder(
     found = _masks_of(root, listing) if masks == "auto" else {}
     files = [file for _, _, file in listing]
     size, decoding = image_size or SIZE, Decoding(fit=fit)
-    options = (size, color_mode, fit, masks, [(part, label, text_of(file)) for part, label, file in listing])
+    options = (size, color_mode, fit, masks, VERSION, [(part, label, text_of(file)) for part, label, file in listing])
     key = cache_key(*options, contents(root.resolve(), [*files, *found.values()]))
     dataset, notes = decoded(
         f"anomaly_folder-{cache_key(root.resolve(), size, color_mode, fit, masks)}",
@@ -74,6 +78,7 @@ def anomaly_folder(
         partial(_decode, root, listing, found, size, color_mode, decoding),
         partial(_stored, str(root), decoding),
     )
+    dataset.original = partial(original_image, root, color_mode, decoding)
     for note in notes:
         say(f"anomaly_folder: {note}", error=True)
     return dataset
@@ -165,8 +170,9 @@ def _decode(
     if (needed := len(listing) * (channels + bool(masks)) * size * size) > LARGEST:
         raise DataError(f"data.image_size: {len(listing):,} images take {needed / 1e9:.3g} GB. Try: data.image_size=128")
     top, notes = root.resolve(), []
+    of_mask = replace(decoding, background="black")  # margins and what is transparent are no anomaly
 
-    def pixels(file: Path, mode: str) -> np.ndarray:
+    def pixels(file: Path, mode: str, decoding: Decoding = decoding) -> np.ndarray:
         read = read_image(file, (size, size), mode, top, decoding)
         if read.pixels is None:
             raise DataError(f"anomaly_folder: {text_of(file.relative_to(root))} {text_of(read.fault)}. Remove or replace it")
@@ -176,7 +182,7 @@ def _decode(
     def both(row: tuple[str, str, Path]) -> tuple[np.ndarray, np.ndarray]:
         mask = masks.get(row[2])
         image = pixels(row[2], color_mode)
-        return image, (pixels(mask, "grayscale") > 127) if mask else np.zeros((1, size, size), bool)
+        return image, (pixels(mask, "grayscale", of_mask) > 127) if mask else np.zeros((1, size, size), bool)
 
     with ThreadPoolExecutor(8) as pool:
         read = [*pool.map(both, listing)]

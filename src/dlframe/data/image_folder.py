@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.readers.decoding import Pictures, allocated, check_room, decode_files, earlier_pictures, write_hashes
-from dlframe.readers.images import pixel_limit, read_image
+from dlframe.readers.images import original_image, pixel_limit, read_image
 from dlframe.readers.labels import list_table, table_in
 from dlframe.readers.listing import (
     Folders,
@@ -117,6 +117,7 @@ def image_folder(
     with pixel_limit(max_pixels):
         key = cache_key(*options, max_pixels, max_duplicates, images.told())
         dataset, facts = decoded(f"image_folder-{where}", key, images.decode, partial(_stored, str(folder), spec))
+    dataset.original = partial(original_image, folder, color_mode, decoding, max_pixels=max_pixels)
     for line in (*listing.notes, *facts["notes"]):
         say(f"image_folder: {text_of(line)}", error=True)
     if skipped := facts["skipped"]:
@@ -217,7 +218,7 @@ class _Images:
             self.shape,
             lambda file: read_image(file, side, color_mode, top, self.decoding),
             work,
-            str(self.root),
+            self.root,
             None if self.skip else lambda i, fault: self._failed(files[i], fault),
             earlier_pictures(folder.with_name(folder.stem), PARTS, self.shape),  # whose files were fewer, or others
         )

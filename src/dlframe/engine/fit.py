@@ -72,6 +72,8 @@ QUIET = (
 EVALUATION_BATCH = 256
 """Samples at most; with small training batches four times as many as in those, which without gradients need no more memory."""
 EVALUATION_CHUNK = 16
+SCORED_TRAINING = 1000
+"""Training samples at most that are scored at each validation, for learning curves."""
 
 
 @dataclass
@@ -135,7 +137,7 @@ def check_initial(config: Config, dataset: Dataset) -> dict[str, Any]:
     return source.described()
 
 
-def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Scored:
+def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path, *, curves: bool = False) -> Scored:
     """Train, put the best epoch's weights back, and score the test split.
 
     Args:
@@ -143,6 +145,7 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
         dataset: Its data.
         recorder: Takes what training gives, and says where to go on from.
         best: Where the recorder puts the best epoch's weights; told by the first process to the others.
+        curves: Whether the primary metric of training samples is recorded at each validation too.
 
     Raises:
         TrainingError: A loss is not finite, or memory does not suffice.
@@ -151,7 +154,7 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
     if config.run.batch_size == "auto":
         config = fitted_batch(config, dataset, recorder)
     try:
-        learner, trainer = train(config, dataset, recorder)
+        learner, trainer = train(config, dataset, recorder, curves=curves)
         _put_best_back(learner, trainer, best)
         return _tested(config, dataset, learner, trainer)
     except Exception as error:
@@ -166,7 +169,7 @@ def fit(config: Config, dataset: Dataset, recorder: Recorder, best: Path) -> Sco
     raise TrainingError(_too_large(config, dataset, said))
 
 
-def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner, Trainer]:
+def train(config: Config, dataset: Dataset, recorder: Recorder, *, curves: bool = False) -> tuple[Learner, Trainer]:
     """Train and validate; see `fit`."""
     task = build_task(config, dataset)
     check_baseline(task, dataset, config.headline)
@@ -182,6 +185,10 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:
         return config.build("scheduler", optimizer=optimizer, steps=max(1, total_steps(trainer.max_epochs or 0)))
 
+    scored = [dataset.validation]
+    shown = [name for name in dict.fromkeys((config.headline, config.monitor.removeprefix("val/"))) if name != "loss"]
+    if curves and task.scores_training and shown:
+        scored.append(_training_part(dataset))
     callbacks = config.build_list("callback")
     check_callbacks(dict(zip(config.values["callback"], callbacks, strict=True)))
     several = config.trainer.devices != 1 or config.trainer.num_nodes > 1
@@ -206,6 +213,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
         options=changeable(config.values),
         initial=partial(initial_weights.load, config=config) if config.run.initial_checkpoint else None,
         metrics=extra_metrics(config, dataset),
+        of_training=shown if len(scored) > 1 else (),
     )
     trainer = _trainer(config, learner, callbacks)
     unlabeled = config.entry("model").facts["unlabeled"]
@@ -222,7 +230,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     recorder.show(size_of(task, config.networks, total_steps(trainer.max_epochs or 0), in_epoch))
     try:
         with recorder.signals.waiting():
-            trainer.fit(learner, loader, _batches(config, dataset, dataset.validation, learner, trainer))
+            trainer.fit(learner, loader, [_batches(config, dataset, split, learner, trainer) for split in scored])
     except BaseException:
         internals.release(trainer, learner)
         raise
@@ -232,6 +240,14 @@ def train(config: Config, dataset: Dataset, recorder: Recorder) -> tuple[Learner
     if profile:
         recorder.keep(TRACE, profile.lines())
     return learner, trainer
+
+
+def _training_part(dataset: Dataset) -> Split:
+    """Return training samples with labels, drawn once, as many as there are to validate, or `SCORED_TRAINING` of them."""
+    train = dataset.train
+    labeled = np.arange(len(train)) if train.labelled is None else np.flatnonzero(train.labelled)
+    count = min(len(labeled), len(dataset.validation), SCORED_TRAINING)
+    return train.take(np.sort(np.random.default_rng(0).choice(labeled, count, replace=False)))
 
 
 def _profiled(

@@ -157,6 +157,7 @@ class Learner(internals.QuickModule):
         initial: Loads the weights to begin with into the task, and says what it has loaded; not called where training resumes.
         options: What may change when the training continues, by name, see `runs.continued`.
         metrics: Metrics beside the task's, by name, each with the names of the scores that it sees.
+        of_training: Metrics of a part of the training samples, which is a second split to validate; none without one.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class Learner(internals.QuickModule):
         initial: Callable[[Task], str] | None = None,
         options: Mapping[str, Any] | None = None,
         metrics: Mapping[str, tuple[Any, Sequence[str]]] | None = None,
+        of_training: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -212,6 +214,8 @@ class Learner(internals.QuickModule):
         self.round_steps = 0
         """Optimizer steps between two validations, where these count."""
         self.evaluation = Evaluation(self.task, metrics)
+        self.of_training = tuple(of_training)
+        self.training_part = Evaluation(self.task, metrics)
         self.finite = FiniteLosses(on_nan, several=False)
         self.schedulers: list[Any] = []
         self._rates: list[float] = []
@@ -613,14 +617,16 @@ class Learner(internals.QuickModule):
             for buffer in self.task.buffers():
                 torch.distributed.broadcast(buffer, 0)
         self.evaluation.begin()
+        self.training_part.begin()
 
     def on_test_epoch_start(self) -> None:
         self.evaluation.begin()
 
-    def validation_step(self, chunk: list[Step], batch_idx: int) -> None:
+    def validation_step(self, chunk: list[Step], batch_idx: int, dataloader_idx: int = 0) -> None:
+        evaluation = self.training_part if dataloader_idx else self.evaluation
         for step in chunk:
             for batch in step.batches:
-                self.evaluation.add(batch)
+                evaluation.add(batch)
 
     def test_step(self, chunk: list[Step], batch_idx: int) -> None:
         self.validation_step(chunk, batch_idx)
@@ -628,11 +634,15 @@ class Learner(internals.QuickModule):
     def on_validation_epoch_end(self) -> None:
         progress = self.progress
         self._check_weights()
-        self._finish_evaluation()
+        self._finish(self.evaluation)
         self.task.calibrate(self.evaluation.scores)
         progress.metrics = self._metrics("val")
         self._validated = True
         self._record(progress.steps, progress.metrics)
+        if self.of_training:
+            self._finish(self.training_part)
+            found = self.training_part.metrics()
+            self._record(progress.steps, {f"train/{name}": found[name] for name in self.of_training})
         self.recorder.validated(self.current_epoch + 1, progress.metrics)
         value = progress.metrics[self.monitor]
         if progress.improves(value, self.mode):
@@ -646,14 +656,14 @@ class Learner(internals.QuickModule):
         self._show_weights("train")
 
     def on_test_epoch_end(self) -> None:
-        self._finish_evaluation()
+        self._finish(self.evaluation)
         self._metrics("test")
 
-    def _finish_evaluation(self) -> None:
+    def _finish(self, evaluation: Evaluation) -> None:
         def gather(tensor: Tensor) -> Tensor:
             return self.all_gather(tensor)  # type: ignore[return-value]
 
-        self.evaluation.finish(self.trainer.world_size, gather)
+        evaluation.finish(self.trainer.world_size, gather)
 
     def _metrics(self, split: str) -> dict[str, float]:
         """The metrics of the split that has just been scored."""

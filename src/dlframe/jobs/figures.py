@@ -65,7 +65,8 @@ def draw(folder: Path, plugin_paths: Sequence[str] = ()) -> list[str]:
     journal = Journal(folder)
     with contextlib.closing(journal):
         scored = run.score()
-        names = run_directory.write_figures(scored_part(run.dataset, scored), scored.task, scored.scores, folder, journal)
+        dataset = scored_part(run.dataset, scored)
+        names = run_directory.write_figures(run.config, dataset, scored.task, scored.scores, folder, journal)
         with contextlib.suppress(DataError):  # of a run that has not ended
             journal.write("description", text=description.of_run(run_directory.read_result(folder), run.config))
     if has_pending(folder):

@@ -172,7 +172,8 @@ def run(
     with Signals() as signals:
         if not is_main():
             exit_with_parent()
-            return _train(config, dataset, Path(os.environ.get(run_directory.FOLDER_VARIABLE, "")), Recorder(signals))
+            folder = Path(os.environ.get(run_directory.FOLDER_VARIABLE, ""))
+            return _train(config, dataset, folder, Recorder(signals), draw=_draws(config, pending))
         origin = _origin(config, dataset) if not before else None
         folder = before or run_directory.new_folder(config, folder)
         again = bool(before)
@@ -300,7 +301,8 @@ def _draws(config: Config, pending: list[Tracker] | None) -> bool:
 def _train(config: Config, dataset: Dataset, folder: Path, recorder: Recorder, *, draw: bool = False) -> Result:
     from dlframe.engine.fit import fit
 
-    return finish(config, dataset, fit(config, dataset, recorder, folder / BEST), folder, recorder, draw=draw)
+    scored = fit(config, dataset, recorder, folder / BEST, curves=draw)
+    return finish(config, dataset, scored, folder, recorder, draw=draw)
 
 
 def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recorder: Recorder, *, draw: bool = False) -> Result:
@@ -311,7 +313,7 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
         recorder.write_best(is_last=True)
         run_directory.write_end(config, dataset, scored.task, table, folder, recorder.journal)
         if draw:
-            run_directory.write_figures(dataset, scored.task, scored.scores, folder, recorder.journal)
+            run_directory.write_figures(config, dataset, scored.task, scored.scores, folder, recorder.journal)
         result.seconds = recorder.seconds
         result.overrides = overrides(config, folder)
         run_directory.write_result(result, folder, recorder.journal)

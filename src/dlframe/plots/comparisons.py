@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, label, picture, short, style
+from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, end_of, label, short, style, whole_picture
 from dlframe.types import Metric
 
 
@@ -248,22 +248,23 @@ def critical_difference(
 
 
 @style
-def right_and_wrong(images: np.ndarray, texts: Sequence[str], *, columns: int = 6) -> Figure:
+def right_and_wrong(images: Sequence[np.ndarray], texts: Sequence[str], *, columns: int = 6) -> Figure:
     """Plot test images with what two models say of them.
 
     Args:
-        images: (images, channels, height, width) uint8.
-        texts: What is written above each.
+        images: Each (channels, height, width), uint8.
+        texts: What is written above each: its name, and lines below.
         columns: Images in a row.
     """
     rows = -(-len(images) // columns)
     lines = max(text.count("\n") + 1 for text in texts)
-    figure = Figure(figsize=(11, rows * (1.5 + 0.19 * lines)))
+    figure = Figure(figsize=(2 * columns, rows * (2.2 + 0.16 * lines)))
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
     for axes, image, text in zip(panels.flat, images, texts, strict=False):
-        picture(axes, image)
-        told = "\n".join(short(line, 30) for line in text.split("\n"))
-        axes.set_title(told, fontsize=8.5, weight="normal", loc="center")
+        whole_picture(axes, image)
+        name, *lines = text.split("\n")
+        told = "\n".join([end_of(name), *(short(line, 30) for line in lines)])
+        axes.set_title(told, fontsize=8, weight="normal", loc="center")
     return figure

@@ -2,44 +2,87 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from dlframe.plots.style import BLUE, GRAY, ORANGE, SPLITS, label, style
+from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, SPLITS, label, style
 from dlframe.statistics.comparison.differences import over_seeds
+
+Points = Sequence[tuple[int, float]]
+"""(optimizer step, value)."""
+
+ROW = 4
+"""Panels in a row of learning curves at most."""
+
+RATE = "learning rate"
+"""Title of the panel of learning rates."""
 
 
 @style
-def learning_curve(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """Plot metrics over optimizer steps, one panel per metric.
+def learning_curve(curves: Mapping[str, Points], *, metrics: Sequence[str] = (), best: tuple[int, int] | None = None) -> Figure:
+    """Plot losses, metrics and learning rates over optimizer steps, in rows that are filled.
 
     Args:
-        curves: (step, value) by name: {"train/loss": [(50, 0.9), (100, 0.7)], "val/accuracy": [(100, 0.8)]}.
-            Losses and metrics with validation values are shown.
+        curves: Points by name: {"train/loss": [(50, 0.9), (100, 0.7)], "val/accuracy": [(100, 0.8)], "lr": [(100, 1e-3)]}.
+        metrics: Metrics that are shown beside the losses; empty for all with validation values.
+        best: Epoch, counted from 1, and step of the weights that were kept, which are those that were tested.
     """
-    lines: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
+    panels = _panels(curves, metrics)
+    last = max((points[-1][0] for lines in panels.values() for _, _, points in lines), default=0)
+    rows = max(-(-len(panels) // ROW), 1)
+    per_row = [len(part) for part in np.array_split(np.arange(max(len(panels), 1)), rows)]
+    widest = max(per_row)
+    figure = Figure(figsize=(max(6.4, 4.2 * widest), 3.8 * rows))
+    grid = figure.add_gridspec(rows, math.lcm(*per_row))
+    places = [(row, i, count) for row, count in enumerate(per_row) for i in range(count)]
+    for (title, lines), (row, i, count) in zip(panels.items(), places, strict=False):
+        width = grid.ncols // count
+        axes = figure.add_subplot(grid[row, i * width : (i + 1) * width])
+        for name, color, points in lines:
+            steps, values = zip(*points, strict=True)
+            if name == "test" and best:  # the last test, where training went on after an earlier one
+                steps, values = best[1:], values[-1:]
+            marker = "o" if len(points) < 30 else ""
+            axes.plot(steps, values, marker=marker, ls="-", ms=4, color=color, label=name)
+        if best:
+            axes.axvline(best[1], color="black", lw=1, ls=":", label=f"best epoch, {best[0]}")
+        label(axes, title, "optimizer step", title)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlim(0, 1.04 * max(last, 1))
+        if title == RATE:
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.set_ylim(bottom=0)
+        if len(lines) > 1 or lines[0][0]:
+            axes.legend()
+    return figure
+
+
+def _panels(curves: Mapping[str, Points], metrics: Sequence[str]) -> dict[str, list[tuple[str, str, Points]]]:
+    """Return name, color and points of the lines of each panel."""
+    found: dict[str, dict[str, Points]] = {}
     for key, points in curves.items():
         split, _, metric = key.partition("/")
         if split in SPLITS:
-            lines.setdefault(metric, {})[split] = points
-    metrics = sorted((m for m in lines if m.startswith("loss") or "val" in lines[m]), key=lambda m: (m != "loss", m))
-    columns = min(max(len(metrics), 1), 3)
-    rows = max(-(-len(metrics) // columns), 1)
-    figure = Figure(figsize=(4.8 * columns if columns > 1 else 6.4, 3.6 * rows))
-    for place, metric in enumerate(metrics):
-        axes = figure.add_subplot(rows, columns, place + 1)
-        for split, points in sorted(lines[metric].items(), key=lambda item: list(SPLITS).index(item[0])):
-            steps, values = zip(*points, strict=True)
-            marker = "o" if len(points) < 30 else ""
-            axes.plot(steps, values, marker=marker, ls="-", ms=4, color=SPLITS[split], label=split)
-        label(axes, metric, "optimizer step", metric)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.legend()
-    return figure
+            found.setdefault(metric, {})[split] = points
+    shown = [m for m in found if m.startswith("loss") or (m in metrics if metrics else "val" in found[m])]
+    panels = {
+        metric: [(split, SPLITS[split], found[metric][split]) for split in SPLITS if split in found[metric]]
+        for metric in sorted(shown, key=lambda m: (not m.startswith("loss"), m))
+    }
+    rates = {key.partition("/")[2]: points for key, points in curves.items() if key.partition("/")[0] == "lr"}
+    if len(rates) > 1 and all(points == next(iter(rates.values())) for points in rates.values()):
+        rates = {"": next(iter(rates.values()))}
+    if any(len(points) > 1 for points in rates.values()):
+        panels[RATE] = [
+            (name, color, rates[name]) for name, color in zip(rates, cycle((BLUE, ORANGE, GREEN, RED)), strict=False)
+        ]
+    return panels
 
 
 @style

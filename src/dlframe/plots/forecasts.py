@@ -27,7 +27,7 @@ def forecast(
     title: str = "",
     unit: str = "value",
 ) -> Figure:
-    """Plot forecast and baseline against the truth, the last ones larger, and their errors.
+    """Plot forecast and baseline against the truth, the last ones larger, and how much closer to it the forecast is.
 
     Args:
         target: (samples,) or (samples, horizon) true values; the last step is shown.
@@ -40,29 +40,33 @@ def forecast(
     """
     truth, model, naive = (_rows(values) for values in (target, prediction, baseline))
     horizon = truth.shape[1]
-    figure = Figure(figsize=(9, 7.6))
-    whole, near, lower = figure.subplots(3, height_ratios=(2, 2, 1))
+    figure = Figure(figsize=(9, 8.4))
+    whole, near, lower = figure.subplots(3, height_ratios=(2, 2, 1.2))
     for axes, start in ((whole, 0), (near, max(0, len(truth) - SHOWN))):
         x = np.arange(start, len(truth))
         axes.plot(x, truth[start:, -1], color="black", lw=1.6, label="truth")
-        for values, color, name in ((naive, ORANGE, "baseline"), (model, BLUE, "forecast")):
+        wider = 2.8 if axes is near else 1.6  # seen where the forecast is on it
+        for values, color, width, name in ((naive, ORANGE, wider, "baseline"), (model, BLUE, 1.1, "forecast")):
             pooled = f"RMSE {rmse(values, truth):.4g}"
             if horizon > 1:
                 pooled = f"RMSE of all steps {rmse(values, truth):.4g}, of this one {rmse(values[:, -1], truth[:, -1]):.4g}"
-            axes.plot(x, values[start:, -1], color=color, lw=1.1, label=f"{name}, {pooled}")
+            axes.plot(x, values[start:, -1], color=color, lw=width, label=f"{name}, {pooled}")
         if interval is not None:
             low, high = (_rows(bound) for bound in interval)
             inside = ((low <= truth) & (truth <= high)).mean()
             told = f"{level} interval, holds {100 * inside:.0f} %"
             axes.fill_between(x, low[start:, -1], high[start:, -1], color=BLUE, alpha=0.18, lw=0, label=told)
-    for values, color in ((naive, ORANGE), (model, BLUE)):
-        lower.plot(values[:, -1] - truth[:, -1], color=color, lw=0.9)
+    own, others = (np.abs(values[:, -1] - truth[:, -1]) for values in (model, naive))
+    for values, color in ((np.minimum(own - others, 0), BLUE), (np.maximum(own - others, 0), ORANGE)):
+        lower.fill_between(np.arange(len(truth)), values, color=color, lw=0.6, step="mid")
     lower.axhline(0, color="black", lw=0.8)
-    whole.legend()
+    closer, farther = (f"{100 * part.mean():.0f} %" for part in (own < others, own > others))
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     ahead = f"{horizon} steps ahead" if horizon > 1 else "one step ahead"
     label(whole, f"{title}, {ahead}" if title else ahead, "", unit)
     label(near, f"the last {min(SHOWN, len(truth))} samples", "", unit)
-    label(lower, "", "sample", "error")
+    told = f"the forecast is closer to the truth in {closer} of {len(truth):,} samples, the baseline in {farther}"
+    label(lower, told, "sample", "absolute error minus\nthat of the baseline")
     return figure
 
 

@@ -67,9 +67,28 @@ def short(name: str, length: int = 20) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
+def end_of(name: str, length: int = 30) -> str:
+    """Return the end of a path or another name that is too long, which tells it from others."""
+    return name if len(name) <= length else "…" + name[len(name) - length + 1 :]
+
+
 def picture(axes: Axes, image: np.ndarray) -> None:
     """Draw (channels, height, width): three channels as RGB, else one as gray."""
     if len(image) == 3:
         axes.imshow(image.transpose(1, 2, 0))
     else:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+
+
+def whole_picture(axes: Axes, image: np.ndarray) -> None:
+    """Draw an image of any shape in the middle of a square without an axis, so that those of a row are aligned."""
+    picture(axes, image)
+    in_square(axes, image)
+
+
+def in_square(axes: Axes, image: np.ndarray) -> None:
+    """Set the limits to a square around an image (channels, height, width), whatever else was drawn, and hide the axis."""
+    for set_limits, side, sign in ((axes.set_xlim, image.shape[2], 1), (axes.set_ylim, image.shape[1], -1)):
+        margin = (max(image.shape[1:]) - side) / 2 + 0.5
+        set_limits(*(-margin, side - 1 + margin)[::sign])
+    axes.axis("off")

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dlframe.readers.images import Picture
+from dlframe.readers.images import Picture, displayed_size
 from dlframe.readers.listing import text_of
 from dlframe.storage.private import is_safe, private
 from dlframe.types import DataError, duration, say
@@ -63,7 +63,7 @@ def decode_files(
     shape: tuple[int, int, int],
     read: Callable[[Path], Picture],
     folder: Path,
-    source: str,
+    root: Path,
     fail: Callable[[int, str], Exception] | None = None,
     earlier: Mapping[bytes, Picture] | None = None,
 ) -> Pictures:
@@ -75,7 +75,7 @@ def decode_files(
         shape: Channels, height and width of `read`'s pixels.
         read: Decoder of one file, called in threads.
         folder: Folder for the arrays, private to the user and locked by the caller; other options need another folder.
-        source: Name of the files, for messages.
+        root: Folder of the files.
         fail: Returns the error to raise at the first file with a fault, from its number and the fault; None to go on.
         earlier: Images that are decoded already, by the hash of their file.
     """
@@ -87,12 +87,15 @@ def decode_files(
             work.done[i] = True
     todo = np.flatnonzero(~work.done).tolist()
     before = len(files) - len(todo)
-    if todo:
-        done = f"; {before:,} are decoded already" * bool(before)
-        say(f"Decoding {len(todo):,} images of {source} (once){done}", error=True)
     pool = ThreadPoolExecutor(THREADS)
     with warnings.catch_warnings(), Reading(folder.with_suffix(".reading")) as reading:
         _silence()
+        if todo:
+            # With `fail`, the first file that is no image ends it.
+            top = root.resolve()
+            images = len(todo) if fail else sum(displayed_size(files[i], top) is not None for i in todo)
+            done = f"; {before:,} {'is' if before == 1 else 'are'} decoded already" * bool(before)
+            say(f"Decoding {images:,} {'image' if images == 1 else 'images'} of {root} (once){done}", error=True)
         try:
             started = told = time.monotonic()
             pictures = pool.map(reading.noted(read), [files[i] for i in todo])
@@ -102,7 +105,7 @@ def decode_files(
                 work.add(i, picture)
                 if (now := time.monotonic()) - told > TOLD_SECONDS:
                     told, left = now, (now - started) / count * (len(todo) - count)
-                    say(f"decoded {before + count:,} of {len(files):,} images; about {duration(left)} left", error=True)
+                    say(f"decoded {before + count:,} of {len(files):,} files; about {duration(left)} left", error=True)
         finally:
             pool.shutdown(cancel_futures=True)
             work.save()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ TGA = (".tga", ".icb", ".vda", ".vst")
 
 GAP = 4
 """Reduced JPEGs are at least so many times as large as the target: of photos, one value in 1,000 then differs by 2 of 255."""
+
+SHOWN = 256
+"""Pixels of the longer side of an image in a figure."""
 
 SIGNATURES = (
     (0, b"\x89PNG", "PNG"),
@@ -232,6 +235,30 @@ def displayed_size(file: Path, root: Path | None = None) -> tuple[int, int] | No
             return (image.height, image.width) if turned else (image.width, image.height)
     except Exception:  # A damaged file can raise any error in Pillow's decoders.
         return None
+
+
+def original_image(
+    folder: Path, color_mode: str, decoding: Decoding, name: str, *, max_pixels: int = 89_478_485
+) -> np.ndarray | None:
+    """Return an image (channels, height, width) whole and in its own shape, for figures.
+
+    Args:
+        folder: Folder that must contain the file after following links.
+        color_mode: As of `read_image`.
+        decoding: What the user decides about pixels, but for the shape.
+        name: Path of the file in the folder.
+        max_pixels: Largest image that is read; by default Pillow's own limit.
+
+    Returns:
+        The image, made smaller to at most `SHOWN` pixels; None if the file cannot be read.
+    """
+    root, file = folder.resolve(), folder / name
+    with pixel_limit(max_pixels):
+        if not (size := displayed_size(file, root)):
+            return None
+        scale = min(1.0, SHOWN / max(size))
+        height, width = (max(1, round(side * scale)) for side in reversed(size))
+        return read_image(file, (height, width), color_mode, root, replace(decoding, fit="squash")).pixels
 
 
 def header_of(file: Path) -> tuple[tuple[int, int], str] | None:

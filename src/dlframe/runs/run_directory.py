@@ -21,6 +21,7 @@ from dlframe.runs import environment, exported_model
 from dlframe.runs.journal import Journal, history
 from dlframe.runs.recorder import BEST
 from dlframe.runs.study_journal import trial_of
+from dlframe.storage import checkpoint
 from dlframe.storage.known import runs_of, stored_uri
 from dlframe.storage.stamps import extent
 from dlframe.types import (
@@ -508,7 +509,7 @@ def write_predictions(table: Any, path: Path) -> None:
         pyarrow.parquet.write_table(table, unfinished)
 
 
-def write_figures(dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> list[str]:
+def write_figures(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> list[str]:
     """Draw the figures of a run; arguments as of `write_end`, and the scores of the test split, in its order.
 
     Returns:
@@ -516,7 +517,12 @@ def write_figures(dataset: Dataset, task: Task, scores: Scores, folder: Path, jo
     """
     from dlframe import plots
 
-    drawn = {"learning_curve": plots.learning_curve(history(folder)), **task.figures(scores, dataset)}
+    facts = checkpoint.read_facts(folder / BEST, folder)
+    epoch, step = facts.get("epoch"), facts.get("step")
+    best = (epoch + 1, step) if type(epoch) is int and type(step) is int else None
+    shown = (config.headline, config.monitor.removeprefix("val/"))
+    curve = plots.learning_curve(history(folder), metrics=shown, best=best)
+    drawn = {"learning_curve": curve, **task.figures(scores, dataset)}
     for name, figure in drawn.items():
         path = f"{FIGURES}/{name}.png"
         with replacing(folder / path, folder) as unfinished:

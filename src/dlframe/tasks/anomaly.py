@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
+from dlframe.readers.boxes.frames import place_of
+from dlframe.readers.modes import Decoding
 from dlframe.readers.splits import normal_classes
 from dlframe.registry import Probability, tasks
 from dlframe.tasks.base import Scores, Task, Totals
@@ -248,8 +250,8 @@ class Anomaly(Task):
         """Plot scores of pixels over the images with the highest scores, and over normal ones."""
         from dlframe import plots
 
-        images = [dataset.test[name] for name in self.spec.of_kind("image", self.spec.inputs)]
-        if not hasattr(self.model, "maps") or not images or not isinstance(images[0], np.ndarray):
+        columns = self.spec.of_kind("image", self.spec.inputs)
+        if not hasattr(self.model, "maps") or not columns or not isinstance(dataset.test[columns[0]], np.ndarray):
             return {}
         order = np.argsort(-score, kind="stable")
         chosen = np.concatenate([order[target[order] == 1][:SHOWN], order[target[order] == 0][: SHOWN // 2]])
@@ -257,7 +259,12 @@ class Anomaly(Task):
         masks = [dataset.test[name][chosen] for name in self.spec.of_kind("mask", self.spec.targets)]
         names = [self.spec.classes[i] for i in np.asarray(dataset.test[self.target])[chosen]]
         flags = score[chosen] > self.threshold.item()
-        return {"heat_maps": plots.heat_maps(images[0][chosen], maps, score[chosen], names, flags, masks[0] if masks else None)}
+        images = [dataset.picture(columns[0], int(i)) for i in chosen]
+        height, width = dataset.test[columns[0]].shape[2:]
+        fit = Decoding.of(self.spec.fitted).fit
+        places = [place_of(image.shape[1:], (height, width), fit) for image in images]
+        mask = masks[0] if masks else None
+        return {"heat_maps": plots.heat_maps(images, maps, score[chosen], names, flags, mask, places)}
 
     @torch.no_grad()
     def maps(self, split: Split, index: np.ndarray) -> np.ndarray:

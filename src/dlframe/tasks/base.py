@@ -68,6 +68,9 @@ class Task(nn.Module, ABC):
         model: Network, from the model registry.
     """
 
+    scores_training = False
+    """Whether training samples can be scored as test samples are, which learning curves then show."""
+
     _place: Tensor
 
     def __init__(self, spec: DataSpec, model: nn.Module) -> None:

@@ -89,6 +89,7 @@ class Classification(Task):
             2404.00498).
     """
 
+    scores_training = True
     model: Any
     weights: Tensor
     cutoff: Tensor
@@ -404,9 +405,10 @@ class Classification(Task):
             drawn["by_class"] = plots.by_class(matrix, self.spec.classes)
         if words := deciding_words(self, scores, dataset):
             drawn["words"] = plots.words(words)
-        images = [dataset.test[name] for name in self.spec.of_kind("image", self.spec.inputs)]
-        if images and isinstance(images[0], np.ndarray):
-            drawn["samples"] = plots.samples(images[0], target, prediction, confidence, self.spec.classes)
+        for name in self.spec.of_kind("image", self.spec.inputs)[:1]:
+            if isinstance(dataset.test[name], np.ndarray):
+                image, ids = partial(dataset.picture, name), dataset.test.ids.tolist()
+                drawn["samples"] = plots.samples(image, ids, target, prediction, confidence, self.spec.classes)
         return drawn | super().figures(scores, dataset)
 
     def outputs(self) -> dict[str, Field]:

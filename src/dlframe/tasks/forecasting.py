@@ -104,6 +104,7 @@ class Forecasting(Task):
         levels: Levels of the quantiles, ascending, with 0.5 in the middle; the outer ones bound the interval.
     """
 
+    scores_training = True
     flat_unit: Tensor
     level_bits: Tensor
 

@@ -44,6 +44,7 @@ class Regression(Task):
             beyond), which is robust to outliers.
     """
 
+    scores_training = True
     center: Tensor
     unit: Tensor
 

@@ -266,7 +266,10 @@ PARTS = ("train", "validation", "test")
 
 @dataclass
 class Dataset:
-    """Data set with splits; `source` and `splits` are shown in the header, a run with a `refusal` ends with it."""
+    """Data set with splits; `source` and `splits` are shown in the header, a run with a `refusal` ends with it.
+
+    `original` returns an image as its file has it, whole and in its own shape, by the id of the sample; None if it cannot.
+    """
 
     spec: DataSpec
     train: Split
@@ -275,6 +278,12 @@ class Dataset:
     source: str
     splits: str
     refusal: str = ""
+    original: Callable[[str], np.ndarray | None] | None = None
+
+    def picture(self, name: str, sample: int) -> np.ndarray:
+        """Return the image (channels, height, width) of a test sample for people: the original if it can be read."""
+        found = self.original(str(self.test.ids[sample])) if self.original else None
+        return self.test[name][sample] if found is None else found
 
     @cached_property
     def fingerprint(self) -> str:

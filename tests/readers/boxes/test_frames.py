@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlframe.readers.boxes.frames import frame_of, original, placed
+from dlframe.readers.boxes.frames import frame_of, original, place_of, placed
 from dlframe.readers.images import displayed_size, read_image
 from dlframe.readers.modes import Decoding
 
@@ -32,6 +32,20 @@ def test_a_box_is_where_its_pixels_are(tmp_path, fit, size, target):
     middle = [(red.sum(0) * x).sum() / red.sum(), (red.sum(1) * y).sum() / red.sum()]
     assert middle == pytest.approx((moved[0, :2] + moved[0, 2:]) / 2, abs=0.12)
     assert original(moved, frame) == pytest.approx(box, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fit", "place"),
+    [
+        ((20, 60), "squash", [0, 0, 60, 20]),
+        ((20, 60), "pad", [0, -20, 60, 40]),
+        ((60, 20), "pad", [-20, 0, 40, 60]),
+        ((20, 60), "crop", [20, 0, 40, 20]),
+        ((24, 24), "crop", [0, 0, 24, 24]),
+    ],
+)
+def test_the_place_of_a_fitted_image_in_the_original(shape, fit, place):
+    assert place_of(shape, (24, 24), fit) == pytest.approx(place, abs=1e-3)
 
 
 def test_the_size_is_that_of_the_image_as_displayed(tmp_path):

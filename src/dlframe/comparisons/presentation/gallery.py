@@ -32,7 +32,7 @@ class Gallery:
         ids: Of the samples.
         rows: Target and what both say, of each sample: of the first run of each model.
         texts: The input of each as text; empty where it is none.
-        images: (samples, channels, height, width) uint8; None where the inputs are none, or are not at hand.
+        images: Each (channels, height, width) uint8; None where the inputs are none, or are not at hand.
     """
 
     best: str
@@ -40,7 +40,7 @@ class Gallery:
     ids: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: Sequence[str]
-    images: np.ndarray | None
+    images: Sequence[np.ndarray] | None
 
 
 def gallery(found: Comparison) -> Gallery | None:
@@ -75,9 +75,9 @@ def _share(row: Row, each: float) -> str:
     return f" ({round(right)}/{len(row.runs)} right)" if is_count else ""
 
 
-def _inputs(run: Run, ids: np.ndarray) -> tuple[list[str], np.ndarray | None]:
+def _inputs(run: Run, ids: np.ndarray) -> tuple[list[str], Sequence[np.ndarray] | None]:
     """Return test inputs as texts or images, where this user has made the run and the data are as they were."""
-    nothing: tuple[list[str], np.ndarray | None] = ([""] * len(ids), None)
+    nothing: tuple[list[str], Sequence[np.ndarray] | None] = ([""] * len(ids), None)
     if not is_known(run=run.folder.resolve()):
         return nothing  # its config may name any file
     from dlframe.jobs.data import load_data
@@ -97,5 +97,5 @@ def _inputs(run: Run, ids: np.ndarray) -> tuple[list[str], np.ndarray | None]:
             texts = [" ".join(field.names[i] for i in column[row].tolist()) for row in rows]
             return [text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in texts], None
         if field.kind == "image" and isinstance(column, np.ndarray) and column.dtype == np.uint8:
-            return nothing[0], column[rows]
+            return nothing[0], [dataset.picture(name, row) for row in rows]
     return nothing

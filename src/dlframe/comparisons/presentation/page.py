@@ -63,7 +63,7 @@ def draw(found: Comparison, folder: Path, prefix: str = "") -> dict[str, bytes]:
         figures["Learning curves"] = lambda: plots.seed_curves(points, metric=logged, read=read)
     if (examples := gallery(found)) and (images := examples.images) is not None:
         texts = [
-            f"{name}\ntrue: {target}\n{_short(examples.best)}: {mine}\n{_short(examples.other)}: {theirs}"
+            f"{name}\ntrue: {target}\n{_short(examples.best)}:\n{mine}\n{_short(examples.other)}:\n{theirs}"
             for name, (target, mine, theirs) in zip(examples.ids, examples.rows, strict=True)
         ]
         figures[_of(examples)] = lambda: plots.right_and_wrong(images, texts)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, label, picture, short, style
+from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, in_square, label, short, style, whole_picture
 
 BINS = 60
 
@@ -114,22 +116,24 @@ def threshold_curve(scores: ArrayLike, targets: ArrayLike, threshold: float, *, 
 
 @style
 def heat_maps(
-    images: np.ndarray,
+    images: Sequence[np.ndarray],
     maps: np.ndarray,
     scores: ArrayLike,
     names: Sequence[str],
     flags: ArrayLike,
     masks: np.ndarray | None = None,
+    places: Sequence[Sequence[float]] | None = None,
 ) -> Figure:
     """Plot images, and below them the scores of their pixels, with the outline of the mask.
 
     Args:
-        images: (samples, channels, height, width) uint8.
+        images: Each (channels, height, width), uint8.
         maps: (samples, height, width) scores of pixels; all share one color scale.
         scores: (samples,) scores.
         names: (samples,) classes.
         flags: (samples,) whether the image is flagged.
         masks: (samples, 1, height, width), nonzero where a pixel is anomalous; None without masks.
+        places: Left, top, right and bottom of each map in pixels of its image; None for all of it.
     """
     scores, flags = np.asarray(scores), np.asarray(flags)
     columns = min(6, max(1, len(images)))
@@ -143,7 +147,10 @@ def heat_maps(
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
         upper, lower = panels[2 * row, column], panels[2 * row + 1, column]
-        picture(upper, image)
+        height, width = image.shape[1:]
+        left, top, right, bottom = places[i] if places is not None else (0, 0, width, height)
+        place = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)
+        whole_picture(upper, image)
         upper.set_title(
             f"{short(names[i], 16)}\n{scores[i]:.3g}",
             fontsize=9,
@@ -152,9 +159,15 @@ def heat_maps(
             loc="center",
         )
         lower.imshow(image.mean(0), cmap="gray", vmin=0, vmax=255)
-        lower.imshow(maps[i], cmap="inferno", vmin=low, vmax=max(high, low + 1e-12), alpha=0.75)
+        drawn: list[Artist] = [
+            lower.imshow(maps[i], cmap="inferno", vmin=low, vmax=max(high, low + 1e-12), alpha=0.75, extent=place)
+        ]
         if masks is not None and masks[i].any():
-            lower.contour(masks[i, 0] > 0, levels=[0.5], colors=["#56B4E9"], linewidths=1.2)
+            outline = {"levels": [0.5], "colors": ["#56B4E9"], "linewidths": 1.2}
+            drawn.append(lower.contour(masks[i, 0] > 0, extent=place, origin="upper", **outline))
+        for artist in drawn:  # not on margins that were padded
+            artist.set_clip_path(Rectangle((-0.5, -0.5), width, height, transform=lower.transData))
+        in_square(lower, image)
     return figure
 
 

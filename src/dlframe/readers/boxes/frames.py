@@ -35,6 +35,19 @@ def frame_of(size: tuple[int, int], target: tuple[int, int], fit: Fit) -> np.nda
     return np.array([inner_width / width, inner_height / height, offset_x, offset_y, width, height], np.float32)
 
 
+def place_of(shape: tuple[int, int], target: tuple[int, int], fit: Fit) -> list[float]:
+    """Return left, top, right and bottom of a fitted image in pixels of the original: beyond it where margins were added.
+
+    Args:
+        shape: Height and width of the original.
+        target: Height and width of the fitted image.
+        fit: Way to it.
+    """
+    frame = frame_of((shape[1], shape[0]), target, fit)
+    corners = np.array([0, 0, target[1], target[0]])
+    return ((corners - np.tile(frame[2:4], 2)) / np.tile(frame[:2], 2)).tolist()
+
+
 def placed(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """Return corners (n, 4) of the original image in pixels of the fitted one.
 
