@@ -91,6 +91,13 @@ def test_an_option_that_one_model_has_and_a_table_that_fails(capsys):
     assert "error: compare: no table could be made. nowhere.csv: cannot be read" in capsys.readouterr().err
 
 
+def test_a_table_is_made_by_several_workers(capsys):
+    quick = ["tables=image_classification", "model=mlp,lda", "seeds=2", "epochs=1", "tracking=none", "workers=2"]
+    assert main(["compare", *quick]) == 0
+    assert "2 models on digits" in capsys.readouterr().out
+    assert len([*Path("runs/sweeps").glob("*/worker-*.log")]) == 2
+
+
 @pytest.mark.slow
 def test_a_table_that_is_killed_ten_times_is_the_same(tmp_path):
     """But for the seconds; no finished run is trained again."""

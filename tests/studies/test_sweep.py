@@ -168,6 +168,7 @@ def test_bad_trials_are_ended_early(tmp_path, monkeypatch, capsys):
     ("option", "message"),
     [
         (["pruner=hyperband", "trainer.max_steps=40"], "pruner=hyperband: its brackets are cut from `epochs`"),
+        (["pruner=hyperband", "epochs=choice(2,9)"], "its brackets are cut from `epochs`, which varies"),
         (["pruner=hyperband", "trainer.max_steps=choice(20,40)"], "pruner=hyperband: its brackets are cut from `epochs`"),
         (["find=lr"], "find: tries one run"),
     ],

@@ -645,14 +645,13 @@ class Learner(internals.QuickModule):
             self._record(progress.steps, {f"train/{name}": found[name] for name in self.of_training})
         self.recorder.validated(self.current_epoch + 1, progress.metrics)
         value = progress.metrics[self.monitor]
+        facts = {"epoch": self.passed, "step": progress.steps, self.monitor: value}
+        # Weights are collective under a sharded strategy: every process takes part.
         if progress.improves(value, self.mode):
             progress.best = value
-            # Collective under a sharded strategy: every process takes part.
-            metadata = {"epoch": self.passed, "step": progress.steps, self.monitor: value}
-            self.recorder.save_best(training_state.weights(self), metadata)
+            self.recorder.save_best(training_state.weights(self), facts)
         if self.top_k > 1 and progress.enters(value, self.mode, self.top_k):
-            metadata = {"epoch": self.passed, "step": progress.steps, self.monitor: value}
-            self.recorder.save_top(training_state.weights(self), metadata, [step for _, step in progress.top])
+            self.recorder.save_top(training_state.weights(self), facts, [step for _, step in progress.top])
         self._show_weights("train")
 
     def on_test_epoch_end(self) -> None:

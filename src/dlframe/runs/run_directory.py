@@ -64,8 +64,18 @@ LARGEST = 2**36
 FOLDER_VARIABLE = "DLFRAME_RUN_FOLDER"
 """Environment variable: folder of the run, for a process that a study starts, and for those that Lightning starts."""
 FREE = (
-    *("resume", "changed_code", "dry_run", "find", "profile", "runs", "plugin_paths", "checkpoint", "tracking", "register"),
-    *("steps_per_execution", "figures"),
+    "changed_code",
+    "checkpoint",
+    "dry_run",
+    "figures",
+    "find",
+    "plugin_paths",
+    "profile",
+    "register",
+    "resume",
+    "runs",
+    "steps_per_execution",
+    "tracking",
 )
 """Options that may change when a run is resumed; none affects the results."""
 

@@ -339,15 +339,8 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
         raise ConfigError(
             f"register: registers the model of one run. Received: several. Register one of them: {way}", "register"
         )
-    keys = [axis.key for axis in space.axes]
-    by_steps = any(c.trainer.max_steps for c in configs) or "trainer.max_steps" in keys
-    validated = any(c.run.validate_unit == "steps" for c in configs) or "validate_unit" in keys
-    if (by_steps or validated) and chosen.components["pruner"]["name"] == "hyperband":
-        other = "trainer.max_steps replaces" if by_steps else "validate_unit=steps does not count"
-        rule = f"its brackets are cut from `epochs`, which {other}"
-        raise ConfigError(
-            f"pruner=hyperband: {rule}. Try: pruner=halving, which counts the epochs that come, or epochs=N", "pruner"
-        )
+    if chosen.components["pruner"]["name"] == "hyperband":
+        _check_brackets(configs, [axis.key for axis in space.axes])
     manifest = Manifest(
         fixed=[*space.fixed],
         space=[*map(str, space.axes)],
@@ -375,6 +368,21 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     )
     study.max_failures = chosen.search.max_failures
     return study
+
+
+def _check_brackets(configs: Sequence[Config], varied: Sequence[str]) -> None:
+    """Refuse hyperband where `epochs`, from which it cuts its brackets, is not what trials are counted by."""
+    rules = {
+        "trainer.max_steps": any(c.trainer.max_steps for c in configs) and "trainer.max_steps replaces",
+        "validate_unit": any(c.run.validate_unit == "steps" for c in configs) and "validate_unit=steps does not count",
+        "epochs": "epochs" in varied and "varies",
+    }
+    for key, rule in rules.items():
+        if rule or key in varied:
+            told = f"its brackets are cut from `epochs`, which {rule or f'{key} replaces'}"
+            raise ConfigError(
+                f"pruner=hyperband: {told}. Try: pruner=halving, which counts the validations that come, or epochs=N", "pruner"
+            )
 
 
 FACTS = {"parameters": "", "latency": "ms", "seconds": "s"}
