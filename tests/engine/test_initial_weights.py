@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dlframe.config import load
+from dlframe.comparisons.reproduce import differences
+from dlframe.config import load, load_saved
 from dlframe.jobs.train import run
 from dlframe.runs.recorder import states
 from dlframe.runs.run_directory import BEST
@@ -212,3 +213,19 @@ def test_a_head_of_as_many_other_classes_is_told(tmp_path, three_classes, capsys
     assert "the head of 3 classes is taken over, which were a, b, c, and are a, b, d" in capsys.readouterr().err
     train(tmp_path, "data=image_folder", f"data.path={three_classes}", f"initial_checkpoint={source}")
     assert "taken over" not in capsys.readouterr().err
+
+
+def test_a_reproduction_says_that_the_weights_of_the_beginning_are_others(tmp_path, earlier):
+    source = tmp_path / "source.safetensors"
+    shutil.copy(earlier / BEST, source)
+    folder = train(tmp_path, f"initial_checkpoint={source}")
+    config = load_saved(folder / "config.yaml")
+
+    def told() -> list[str]:
+        return [line for line in differences(folder, config) if line.startswith("initial_checkpoint")]
+
+    assert told() == []
+    source.write_bytes(source.read_bytes()[:-1] + b"x")
+    assert told() == [f"initial_checkpoint: {source} has other content than then"]
+    source.unlink()
+    assert told() == [f"initial_checkpoint: {source} is not there any more"]
