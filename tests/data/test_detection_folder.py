@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from dlframe.data import detection_folder as module
 from dlframe.registry import data
 from dlframe.registry.plugins import discover
-from dlframe.types import DataError, Dataset
+from dlframe.types import PARTS, DataError, Dataset
 
 discover()
 
@@ -213,16 +214,16 @@ def test_occlusion_and_truncation_out_of_range(tmp_path, numbers):
 
 def test_far_more_pixels_than_their_files(tmp_path):
     root = tmp_path / "own"
-    coco(root / "a.json", 4)
-    rule = r"4 images of 8192 x 8192 pixels take .* GB, more than 1000 times their files"
+    coco(root / "a.json", 6)
+    rule = r"6 images of 8192 x 8192 pixels take .* GB, more than 1000 times their files"
     with pytest.raises(DataError, match=rf"^data.image_size: {rule} .* Try: data.image_size=\[256,256\]$"):
         build(root, image_size=(8192, 8192))
 
 
 def test_holes_of_files_are_no_content(tmp_path):
     root = tmp_path / "own"
-    coco(root / "a.json", 4)
-    for i in range(4):
+    coco(root / "a.json", 6)
+    for i in range(6):
         os.truncate(root / f"{i}.png", 2**21)  # takes no block of the disk
     with pytest.raises(DataError, match=r"^data.image_size: .*, more than 1000 times their files \(0.0"):
         build(root, image_size=(8192, 8192))
@@ -287,3 +288,45 @@ def test_one_photograph_under_two_names_is_said(tmp_path, capsys):
     }
     assert contents["train"] & (contents["validation"] | contents["test"])
     assert "in train too: not unseen" in capsys.readouterr().err
+
+
+def emptied(file: Path, images: Iterable[int]) -> None:
+    """Take the objects out of some images of a JSON file."""
+    content = json.loads(file.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in images]
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("kept", [(1, 2, 4), (5, 7, 8), (4, 5, 8, 10, 11)])
+def test_each_split_has_objects_where_there_are_enough(tmp_path, kept):
+    coco(tmp_path / "own" / "a.json", 12)
+    emptied(tmp_path / "own" / "a.json", set(range(12)) - {*kept})
+    dataset = build(tmp_path / "own")
+    assert all(len(getattr(dataset, part)["label"].values) for part in PARTS)
+    assert sum(map(len, names(dataset).values())) == 12
+
+
+@pytest.mark.parametrize("crowds", [False, True])
+def test_too_few_images_with_objects_to_split(tmp_path, crowds):
+    """A crowd is no object that a metric counts."""
+    file = tmp_path / "own" / "a.json"
+    coco(file, 12)
+    emptied(file, range(3, 12))
+    if crowds:
+        content = json.loads(file.read_text())
+        box = {"category_id": 0, "bbox": [4, 2, 20, 30], "iscrowd": 1}
+        content["annotations"] += [{**box, "image_id": i} for i in range(3, 12)]
+        file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"^detection_folder: there must be objects in at least 3 images.* Received: 2 of 12$"):
+        build(tmp_path / "own")
+
+
+@pytest.mark.parametrize(("part", "named"), [("train", "train"), ("val", "validation"), ("test", "test")])
+def test_a_given_split_without_an_object_is_refused_before_it_is_decoded(tmp_path, part, named):
+    for i, own in enumerate(("train", "val", "test")):
+        coco(tmp_path / "own" / own / "_annotations.coco.json", 6, 6 * i)
+    emptied(tmp_path / "own" / part / "_annotations.coco.json", range(18))
+    with pytest.raises(
+        DataError, match=rf"^detection_folder: {named} must have an object, .* none in 6 images, such as {part}/"
+    ):
+        build(tmp_path / "own")

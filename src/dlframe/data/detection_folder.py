@@ -241,6 +241,12 @@ def _split(rows: list[Row], groups: Mapping[str, str]) -> tuple[dict[str, list[R
                 raise DataError(
                     f"data.group: a group must be in one split. Received: '{groups[row.name]}' in {both} ({row.name})"
                 )
+    for part, own in given.items():
+        if part and not any(map(_counts, own)):
+            raise DataError(
+                f"detection_folder: {part} must have an object, without which it has no metric. Received: none in {len(own):,} "
+                f"images, such as {own[0].name}. Annotate some{', or leave the split out' * (part != 'train')}"
+            )
     if given.keys() == set(PARTS):
         return {part: given[part] for part in PARTS}, "as given"
     if "" in given or given.keys() == {"train"}:
@@ -259,9 +265,21 @@ def _cut(rows: list[Row], groups: Mapping[str, str], fractions: Sequence[float])
         raise DataError(
             f"detection_folder: there must be at least {len(fractions)} images to split. Received: {len(set(names))}"
         )
-    # Any number of classes in an image: only that no part is empty is seen to.
-    parts = by_hash(["images"] * len(rows), names, fractions)
-    return {part: [rows[i] for i in index] for part, index in zip(PARTS, parts, strict=False)}
+    with_objects = [groups[row.name] for row in rows if _counts(row)]
+    if len(set(with_objects)) < len(fractions):
+        raise DataError(
+            f"detection_folder: there must be objects in at least {len(fractions)} images, one for each split, as a split has no "
+            f"metric without. Received: {len(set(with_objects))} of {len(set(names))}"
+        )
+    # Any number of classes in an image: only that no part is without images or objects is seen to.
+    labels = ["images"] * len(names) + ["objects"] * len(with_objects)
+    parts = by_hash(labels, [*names, *with_objects], fractions)
+    return {part: [rows[i] for i in index if i < len(rows)] for part, index in zip(PARTS, parts, strict=False)}
+
+
+def _counts(row: Row) -> bool:
+    """Return whether an image has an object that counts in metrics."""
+    return any(not (thing.crowd or thing.ignored) for thing in row.image.things)
 
 
 def _objects(row: Row, frame: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
