@@ -118,7 +118,7 @@ def test_what_is_said(tmp_path, capsys):
     ("change", "message"),
     [
         (lambda root: (root / "a.json").unlink(), "data.format: annotations are not recognized"),
-        (lambda root: (root / "a.json").write_text("{"), "detection_folder: a.json, line 1: is not JSON"),
+        (lambda root: (root / "a.json").write_text("{"), "detection_folder: a.json, line 1, column 2: is not JSON"),
         (lambda root: (root / "a.json").write_text("[" * 100_000), "detection_folder: a.json cannot be read"),
         (lambda root: (root / "3.png").write_bytes(b"\x89PNG"), "detection_folder: 3.png is PNG, damaged"),
         (lambda root: coco(root / "b.json", 3, 50), "data.path: must name one of several JSON files"),
@@ -179,6 +179,36 @@ def test_bdd(tmp_path):
     about = np.concatenate([getattr(dataset, part)["about"].values for part in ("train", "validation", "test")])
     assert len(about) == 4
     assert (about == [29 * 38, 0, 0, -1, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (5, "labels.json must be a list of images with labels"),
+        ({"frames": []}, "labels.json must be a list of images with labels"),
+        ([5], "labels.json, image 1: must name a file. Received: None."),
+        ([{"name": "9.jpg"}], "labels.json, image 9.jpg: must name a file. Received: 9.jpg."),
+        (
+            [{"name": "0.jpg"}, {"name": "./0.jpg"}],
+            "labels.json, image ./0.jpg: an image must be listed once. Received: ./0.jpg.",
+        ),
+        ([{"name": "0.jpg", "labels": 5}], "labels.json, image 0.jpg: labels must be a list of objects. Received: 5."),
+        (
+            [{"name": "0.jpg", "labels": ["car"]}],
+            "labels.json, image 0.jpg: labels must be a list of objects. Received: ['car'].",
+        ),
+        (
+            [{"name": "0.jpg", "labels": [{"category": "car", "box2d": {"x1": 1, "y1": 2, "x2": None, "y2": 4}}]}],
+            "labels.json, image 0.jpg, label 1: must have a category and box2d with finite x1, y1, x2, y2. Received: ",
+        ),
+    ],
+)
+def test_what_is_no_file_of_bdd(tmp_path, content, message):
+    picture(tmp_path / "own" / "images" / "0.jpg")
+    (tmp_path / "own" / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        build(tmp_path / "own" / "labels.json", format="bdd")
+    assert str(error.value).startswith(f"detection_folder: {message}")
 
 
 def test_regions_without_a_class_are_ignored_for_each(tmp_path):

@@ -268,7 +268,7 @@ def _cut(rows: list[Row], groups: Mapping[str, str], fractions: Sequence[float])
     with_objects = [groups[row.name] for row in rows if _counts(row)]
     if len(set(with_objects)) < len(fractions):
         raise DataError(
-            f"detection_folder: there must be objects in at least {len(fractions)} images, one for each split, as a split has no "
+            f"detection_folder: there must be objects in at least {len(fractions)} images, one for each split, which has no "
             f"metric without. Received: {len(set(with_objects))} of {len(set(names))}"
         )
     # Any number of classes in an image: only that no part is without images or objects is seen to.
