@@ -360,3 +360,68 @@ def test_a_given_split_without_an_object_is_refused_before_it_is_decoded(tmp_pat
         DataError, match=rf"^detection_folder: {named} must have an object, .* none in 6 images, such as {part}/"
     ):
         build(tmp_path / "own")
+
+
+def labeled(root: Path, form: str) -> Path:
+    """Write eight images with an object each, in the form of VOC, YOLO or KITTI; return the label file of the fourth."""
+    folders = {"voc": ("JPEGImages", "Annotations"), "yolo": ("images", "labels"), "kitti": ("image_2", "label_2")}[form]
+    text = {
+        "voc": "<a><object><name>car</name><bndbox>"
+        "<xmin>2</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></a>",
+        "yolo": "0 0.5 0.5 0.4 0.4\n",
+        "kitti": "Car 0 0 0 2 2 30 40 0 0 0 0 0 0 0\n",
+    }[form]
+    ending = ".xml" if form == "voc" else ".txt"
+    (root / folders[1]).mkdir(parents=True)
+    for i in range(8):
+        picture(root / folders[0] / f"{i}.png")
+        (root / folders[1] / f"{i}{ending}").write_text(text)
+    (root / "data.yaml").write_text("names: [car]\ntrain: images\n")
+    return root / folders[1] / f"3{ending}"
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("voc", "3.xml, line 1: is not XML: "),
+        ("yolo", "labels/3.txt cannot be read: 'utf-8' codec can't decode"),
+        ("kitti", "3.txt cannot be read: 'utf-8' codec can't decode"),
+    ],
+)
+def test_one_damaged_label_file_of_many_may_be_left_out(tmp_path, form, message, capsys):
+    """With its image, which would be one without objects."""
+    labeled(tmp_path / "own", form).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError) as error:
+        build(tmp_path / "own")
+    assert str(error.value).startswith(f"detection_folder: {message}")
+    assert str(error.value).endswith("Leave such ones out: data.on_error=skip")
+    dataset = build(tmp_path / "own", on_error="skip")
+    kept = [Path(name).stem for own in names(dataset).values() for name in own]
+    assert sorted(kept) == ["0", "1", "2", "4", "5", "6", "7"]
+    assert "detection_folder: skipped 1: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xmin>2<", "<xmin>nan<", "a bndbox with finite numbers xmin, ymin, xmax, ymax. Received: nan, 2, 30, 40."),
+        ("<ymax>40</ymax>", "", "a bndbox with finite numbers xmin, ymin, xmax, ymax. Received: 2, 2, 30, none."),
+        ("bndbox", "box", "a bndbox with finite numbers xmin, ymin, xmax, ymax. Received: no bndbox."),
+        ("<name>car</name>", "", "a name. Received: none."),
+    ],
+)
+def test_what_an_object_of_voc_lacks_is_named(tmp_path, old, new, message):
+    file = labeled(tmp_path / "own", "voc")
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(DataError) as error:
+        build(tmp_path / "own")
+    assert str(error.value).startswith(f"detection_folder: 3.xml, line 1: an object must have {message}")
+
+
+def test_an_object_that_is_annotated_twice_is_said(tmp_path, capsys):
+    coco(tmp_path / "own" / "a.json", 12)
+    content = json.loads((tmp_path / "own" / "a.json").read_text())
+    content["annotations"].append({**content["annotations"][2], "id": 77})
+    (tmp_path / "own" / "a.json").write_text(json.dumps(content))
+    build(tmp_path / "own")
+    assert "objects of the class and the box of another one count, 1: a.json, annotation 77" in capsys.readouterr().err

@@ -31,7 +31,7 @@ from dlframe.types import PARTS, DataError, Dataset, say
 MOST_REPEATED = 0.5
 """Fraction of a given split that may be in an earlier one, equal or alike."""
 
-VERSION = 1
+VERSION = 2
 """Of the decoder and the split, part of the cache key."""
 
 ABOUT = ("area", "crowd", "ignored", "truncation", "occlusion")
