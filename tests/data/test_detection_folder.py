@@ -425,3 +425,72 @@ def test_an_object_that_is_annotated_twice_is_said(tmp_path, capsys):
     (tmp_path / "own" / "a.json").write_text(json.dumps(content))
     build(tmp_path / "own")
     assert "objects of the class and the box of another one count, 1: a.json, annotation 77" in capsys.readouterr().err
+
+
+# --- leaks that are planted
+
+
+def test_a_place_in_two_given_splits_is_refused(tmp_path):
+    for i, part in enumerate(("train", "val", "test")):
+        coco(tmp_path / "own" / part / "_annotations.coco.json", 6, 6 * i)
+    for part, i in (("train", 1), ("test", 13)):
+        file = tmp_path / "own" / part / "_annotations.coco.json"
+        content = json.loads(file.read_text())
+        picture(file.with_name(f"town7_{i}.png"))
+        content["images"][1]["file_name"] = f"town7_{i}.png"
+        file.write_text(json.dumps(content))
+    rule = "^data.group: a group must be in one split. Received: 'town7' in "
+    with pytest.raises(DataError, match=rf"{rule}(train and test|test and train) \("):
+        build(tmp_path / "own", group=r"(town7|\d+\.png)")
+
+
+def test_an_image_of_yolo_in_two_lists_is_refused(tmp_path):
+    root = tmp_path / "own"
+    labeled(root, "yolo")
+    (root / "data.yaml").write_text("names: [car]\ntrain: train.txt\nval: val.txt\n")
+    (root / "train.txt").write_text("".join(f"images/{i}.png\n" for i in range(6)))
+    (root / "val.txt").write_text("".join(f"./images/{i}.png\n" for i in (5, 6, 7)))
+    with pytest.raises(DataError, match=r"^detection_folder: images/5.png is in two splits, train and validation$"):
+        build(root)
+
+
+def test_an_image_of_voc_in_two_lists_is_refused(tmp_path):
+    root = tmp_path / "own"
+    labeled(root, "voc")
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "ImageSets" / "Main" / "train.txt").write_text("0\n1\n2\n3\n")
+    (root / "ImageSets" / "Main" / "test.txt").write_text("4\n3\n")
+    with pytest.raises(
+        DataError, match=r"^detection_folder: (train|test)\.txt, line \d: '3' is in two splits, (train|test) too$"
+    ):
+        build(root)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None], ids=["no text", "a folder"])
+def test_a_list_of_voc_that_cannot_be_read(tmp_path, content):
+    labeled(tmp_path / "own", "voc")
+    file = tmp_path / "own" / "ImageSets" / "Main" / "train.txt"
+    file.parent.mkdir(parents=True)
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(DataError, match=r"^detection_folder: train.txt cannot be read: "):
+        build(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("train", "", ""), "detection_folder: each image must be in a split, as some are. Received: none for "),
+        (("val", "test"), "detection_folder: there must be a split to train on. Received: "),
+    ],
+)
+def test_splits_that_are_not_given_for_all(tmp_path, parts, message):
+    root = tmp_path / "own"
+    file = labeled(root, "voc")
+    for i, part in enumerate(parts):
+        (root / "Annotations" / part).mkdir(exist_ok=True)
+        file.with_name(f"{i}.xml").rename(root / "Annotations" / part / f"{i}.xml")
+    for i in range(len(parts), 8):
+        (file.with_name(f"{i}.xml")).rename(root / "Annotations" / parts[i % len(parts)] / f"{i}.xml")
+    with pytest.raises(DataError) as error:
+        build(root)
+    assert str(error.value).startswith(message)

@@ -216,6 +216,9 @@ def read_annotated(
             kept.append(image)
     found.images = kept
     found = checked(found, sizes([image.file for image in kept]), faults, classes=choices.classes)
+    parts = {image.part for image in found.images}
+    if parts and not parts & {"", "train"}:
+        raise DataError(f"detection_folder: there must be a split to train on. Received: {few(sorted(parts))}")
     if not found.classes:
         raise DataError("detection_folder: there must be an object to train on. Received: none in all images")
     names = [text_of(image.file.relative_to(root).as_posix()) for image in found.images]
@@ -252,8 +255,6 @@ def _split(rows: list[Row], groups: Mapping[str, str]) -> tuple[dict[str, list[R
     if "" in given or given.keys() == {"train"}:
         (part, own), *_ = given.items()
         return _cut(own, groups, (0.6, 0.2, 0.2)), "60/20/20 by hash" + " of train" * bool(part)
-    if "train" not in given:
-        raise DataError(f"detection_folder: there must be a split to train on. Received: {few(sorted(given))}")
     other = next(part for part in given if part != "train")
     said = "test as given" if other == "test" else "val as given is the test set"
     return {**_cut(given["train"], groups, (0.9, 0.1)), "test": given[other]}, f"{said}, validation 10 % of train by hash"

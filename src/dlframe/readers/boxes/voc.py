@@ -171,7 +171,7 @@ def splits_of(root: Path, names: list[str]) -> dict[str, str]:
     """Return the split of each image that the lists in ImageSets/Main name, by its name without ending.
 
     Raises:
-        DataError: An image is in two splits.
+        DataError: An image is in two splits, or a list cannot be read.
     """
     folder = root / "ImageSets" / "Main"
     found: dict[str, str] = {}
@@ -179,7 +179,11 @@ def splits_of(root: Path, names: list[str]) -> dict[str, str]:
         part = split_of(file.stem)
         if part is None:  # lists of a class, or trainval
             continue
-        for number, line in enumerate(read_text(file, LARGEST).splitlines(), 1):
+        try:
+            lines = read_text(file, LARGEST).splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(f"detection_folder: {file.name} cannot be read: {error}") from None
+        for number, line in enumerate(lines, 1):
             name = line.strip()
             if name and name in names and found.setdefault(name, part) != part:
                 raise DataError(f"detection_folder: {file.name}, line {number}: '{name}' is in two splits, {found[name]} too")
