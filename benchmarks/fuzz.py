@@ -609,6 +609,10 @@ def readers(folder: Path) -> dict[str, Reader]:
     }
     sparse, texts = case("coco-sparse-category-ids"), case("coco-string-ids")
     voc, yolo, kitti = case("voc-one-based/official"), case("yolo-out-of-range/rounding"), case("kitti-read/training")
+    bdd = (
+        b'[{"name": "a.jpg", "labels": [{"category": "car", "id": 1, "attributes": {"occluded": true, "truncated": false}, '
+        b'"box2d": {"x1": 1, "y1": 2, "x2": 30.5, "y2": 40}}, {"category": "lane", "poly2d": []}]}]'
+    )
     mesh = b"ply\nformat ascii 1.0\nelement vertex 2\nend_header\n0 1 2\n3 4 5\n"
     yaml = (in_yaml, insert, lines)
     header = (in_header, in_facts)
@@ -665,6 +669,7 @@ def readers(folder: Path) -> dict[str, Reader]:
             sparse | texts,
             (in_json,),
         ),
+        "boxes of BDD": Reader("own/labels.json", [bdd], boxes, {"own/a.jpg": voc["own/images/a.png"]}, (in_json,)),
         "boxes of VOC": Reader("own/annotations/a.xml", [voc["own/annotations/a.xml"]], boxes, voc),
         "boxes of YOLO": Reader("own/labels/train/x.txt", [yolo["own/labels/train/x.txt"]], boxes, yolo, (lines,)),
         "data of YOLO": Reader("own/data.yaml", [yolo["own/data.yaml"]], boxes, yolo, yaml),

@@ -8,7 +8,8 @@
 "twin": CTC on spoken_digits by a loop and features of its own, the same network, batches of the same size,
 Adam with weight decay, the schedule and the augmentation; beside `task=speech_recognition`. Word error rates of the test with
 95 % intervals over voices, and that of the difference, over voices too.
-"decoding": seconds of features, network and decoding for a second of audio; greedy and by beam search.
+"decoding": seconds of features, network and decoding for a second of audio; greedy and by beam search, and the search alone
+beside a loop over texts and letters, which must find the same.
 "joined": the test recordings of a run as one long recording, read in windows; its word error rate beside that of the
 recordings one by one.
 "untrained": Whisper tiny.en on the test recordings of asterisk_en, as published.
@@ -34,6 +35,7 @@ from dlframe.readers.audio.mel import MELS, mel_filters
 from dlframe.registry import augmentations, models, tasks
 from dlframe.serving.model import Model
 from dlframe.statistics.intervals import bootstrap
+from dlframe.statistics.transcripts.beam import beam_search
 from dlframe.statistics.transcripts.edits import edits, words
 from dlframe.types import Batch, Dataset, Estimate, Ragged, Split
 
@@ -158,6 +160,49 @@ def twin(given: dict[str, str]) -> None:
 # --- decoding
 
 
+def searched(steps: np.ndarray, *, width: int, letters: np.ndarray, weight: float, bonus: float) -> tuple[int, ...]:
+    """Return the best text of a prefix beam search, as one writes it from the paper."""
+    count, before = steps.shape[1] - 1, letters.ndim - 1
+    beams: dict[tuple[int, ...], tuple[float, float, float]] = {(): (0.0, -math.inf, 0.0)}
+
+    def total(item: tuple[tuple[int, ...], Any]) -> tuple[float, tuple[int, ...]]:
+        text, (blank, letter, added) = item
+        return -(float(np.logaddexp(blank, letter)) + added), text
+
+    for step in steps.tolist():
+        found: dict[tuple[int, ...], list[float]] = {}
+        for text, (blank, letter, added) in beams.items():
+            either = float(np.logaddexp(blank, letter))
+            own = found.setdefault(text, [-math.inf, -math.inf, added])
+            own[0] = float(np.logaddexp(own[0], either + step[0]))
+            if text:
+                own[1] = float(np.logaddexp(own[1], letter + step[1 + text[-1]]))
+            row = letters[(*[count] * (before - len(text)), *text[max(0, len(text) - before) :])]
+            for symbol in range(count):
+                came = (blank if text and text[-1] == symbol else either) + step[1 + symbol]
+                extra = added + weight * float(row[symbol]) + bonus
+                new = found.setdefault((*text, symbol), [-math.inf, -math.inf, extra])
+                new[1] = float(np.logaddexp(new[1], came))
+        beams = {text: (a, b, c) for text, (a, b, c) in sorted(found.items(), key=total)[:width]}
+    return min(beams.items(), key=total)[0]
+
+
+def beside_a_loop(steps: list[np.ndarray], letters: np.ndarray, seconds: float) -> None:
+    """Print CPU seconds of the beam search alone for a second of audio, and of the loop, on the same outputs."""
+    for width in (4, 8, 32):
+        options: dict[str, Any] = {"width": width, "letters": letters, "weight": 0.5, "bonus": 0.5}
+        start = time.process_time()
+        own = [beam_search(row, **options)[0][0] for row in steps]
+        middle = time.process_time()
+        loop = [searched(row, **options) for row in steps]
+        times = (middle - start) / seconds, (time.process_time() - middle) / seconds
+        same = sum(a == b for a, b in zip(own, loop, strict=True))
+        print(
+            f"search {width:<5} alone {times[0]:.4f}, loop {times[1]:.4f}, ratio {times[1] / times[0]:.2f}; "
+            f"{same} of {len(own)} texts are the same"
+        )
+
+
 def decoding(given: dict[str, str]) -> None:
     """Print seconds of CPU for a second of audio."""
     overrides = ["task=speech_recognition", *([] if "RUN" in given else ["data=tones"])]
@@ -186,6 +231,12 @@ def decoding(given: dict[str, str]) -> None:
         wer = task.metrics(scores)["wer"]
         name = " ".join(map(str, option.values()))
         print(f"{name:<12} features {made:.4f}, network and decoding {rest:.4f}, WER {100 * wer:.2f} %")
+        if option["decoding"] == "beam" and option["beam_width"] == 32:
+            few = split.take(np.arange(min(20, len(split))))
+            with torch.no_grad():
+                outputs, lengths = task.log_probabilities(task.features(whole(few, dataset)))
+            steps = [row[:n].double().numpy() for row, n in zip(outputs, lengths.tolist(), strict=True)]
+            beside_a_loop(steps, task.letters.double().numpy(), len(few["audio"].values) / rate)
 
 
 def long(given: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dlframe.config import LISTS, OPTIONS
+from dlframe.config import LISTS, OPTIONS, load
 from dlframe.config.settings import settings
 from dlframe.registry import GROUPS, plugins, read_source
 
@@ -273,6 +273,14 @@ def test_no_yaml_bears_the_name_of_an_entry(path):
     group = path.parent.name
     if group in GROUPS and group != "task":
         assert path.stem not in GROUPS[group].entries
+
+
+@pytest.mark.parametrize("path", [p for p in YAMLS if p.parent.name == "experiment"], ids=lambda p: p.stem)
+def test_an_experiment_is_a_config_that_names_its_command(path):
+    """Composed with all options checked: a number is only as good as the command that gives it again."""
+    load([f"experiment={path.stem}"])
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("# python -m dlframe") and "experiment=" in line and path.stem in line for line in lines)
 
 
 def repeated(path: Path) -> Iterator[str]:

@@ -19,7 +19,7 @@ SPEC = DataSpec(
     {"text": Field(kind="tokens", dtype="int64", shape=(None,), names=tuple(" ab"))},
     {"sample_rate": RATE},
 )
-NAMES = ("spec_augment", "speech_noise", "reverberation", "time_stretch", "vocal_tract")
+NAMES = ("spec_augment", "speech_noise", "reverberation", "time_stretch", "vocal_tract", "speed")
 
 
 def batch(*sounds: np.ndarray) -> Batch:
@@ -118,15 +118,38 @@ def test_a_stretch_leaves_the_steps_of_ctc():
     assert augmented("time_stretch", given, amount=0.9, p=1.0).lengths.min() >= 3
 
 
+def loudest(found: Ragged) -> np.ndarray:
+    """Return the frequency of the loudest filter of each sound, in Hz."""
+    top = torch.stack([sound[20:80].mean(0).argmax() for sound in found]).numpy()
+    step = 2595 * np.log10(1 + RATE / 2 / 700) / 65
+    return 700 * (10 ** ((top + 1) * step / 2595) - 1)
+
+
+def tones(count: int, hertz: float = 1000) -> Batch:
+    return features(*[0.3 * np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE)] * count)
+
+
 def test_a_vocal_tract_scales_the_frequencies():
     """A tone moves as its frequency does."""
-    tones = [0.3 * np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE)] * 40
-    found = augmented("vocal_tract", features(*tones), amount=0.2, p=1.0)
-    top = torch.stack([f[20:80].mean(0).argmax() for f in found]).float()
-    step = 2595 * np.log10(1 + RATE / 2 / 700) / 65
-    hertz = 700 * (10 ** ((top.numpy() + 1) * step / 2595) - 1)
+    hertz = loudest(augmented("vocal_tract", tones(40), amount=0.2, p=1.0))
     assert 800 < hertz.min() < 930
     assert 1080 < hertz.max() < 1270
+
+
+def test_a_speed_changes_length_and_pitch_as_playing_faster_does():
+    """Each sound is as one of the length and the frequency that it would have."""
+    found = augmented("speed", tones(40), amount=0.2, p=1.0)
+    speed = 100 / found.lengths.numpy()
+    assert 0.79 <= speed.min() < 0.85 < 1.15 < speed.max() <= 1.22
+    assert loudest(found) == pytest.approx(1000 * speed, rel=0.05)  # filters are 4 % apart
+    assert augmented("speed", tones(40), p=0.0).lengths.eq(100).all()
+
+
+def test_a_speed_that_is_held_back_for_ctc_keeps_the_pitch_with_it():
+    given = features(np.sin(2 * np.pi * 1000 * np.arange(RATE // 25) / RATE))
+    found = augmented("speed", given, seed=1, amount=0.9, p=1.0)
+    assert len(found.values) == len(given["audio"].values) == 4, "two letters need four frames"
+    torch.testing.assert_close(found.values, given["audio"].values)
 
 
 @pytest.mark.parametrize("name", NAMES)

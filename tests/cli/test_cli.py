@@ -145,6 +145,15 @@ MODELS = nearest("?", names("model"))
         ("compile=1", "compile: must be bool or auto. Received: 1. To have it as text in a file, quote it."),
         ("optimizer.lr=nan", "optimizer.lr: must be float > 0. Received: nan."),
         ("optimizer.lr=1e999", "optimizer.lr: must be float > 0. Received: inf."),
+        ("optimizer.betas=0.9", "optimizer.betas: must be [float >= 0 and < 1, float >= 0 and < 1]. Received: 0.9."),
+        (
+            "data=detection_folder data.path=. data.image_size=640",
+            "data.image_size: must be [int >= 1, int >= 1]. Received: 640. Try: data.image_size=[640,640]",
+        ),
+        (
+            "data=detection_folder data.path=. data.classes=car",
+            "data.classes: must be list of str or null. Received: 'car'. Try: data.classes=[car]",
+        ),
         ("optimizer.betas=[0.9]", "optimizer.betas: must be [float >= 0 and < 1, float >= 0 and < 1]. Received: [0.9]."),
         (
             "weight_decay_params=none",

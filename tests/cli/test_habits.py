@@ -54,7 +54,7 @@ def compose(command: str) -> None:
     chosen, rest = parse(arguments)
     if chosen.name == "sweep":
         rest = options.read("sweep", rest).overrides
-    load([text.replace("path=3", "path=.") for text in rest])
+    load([text.replace("path=3", "path=.").replace("path=FOLDER", "path=.") for text in rest])
 
 
 @pytest.mark.parametrize("key", habits.KEYS)
@@ -90,6 +90,15 @@ def test_a_command_of_another_program_too(name, capsys):
         ("-m lr=0.1,0.2 seed=0,1", "lr: no such option. Try: python -m dlframe -m seed=0,1 optimizer.lr=0.1,0.2"),
         ("optimizer=AdamW", "optimizer=AdamW: no such optimizer. Try: python -m dlframe optimizer=adamw"),
         ("model=resnet50", "model=resnet50: no such model. Try: python -m dlframe model=backbone model.architecture=resnet50"),
+        (
+            "task=driving_detection data=kitti data.path=here",
+            "data=kitti: no such data. Try: python -m dlframe task=driving_detection data.path=here data=detection_folder",
+        ),
+        (
+            "model=faster_rcnn",
+            "model=faster_rcnn: no such model. Try: python -m dlframe model=torchvision_detector task=object_detection "
+            "model.architecture=faster_rcnn",
+        ),
         ("accelerator=cuda", "accelerator: no such option. Try: python -m dlframe trainer.accelerator=gpu"),
         ("dropout=0.1", "dropout: no such option. Try: python -m dlframe model.dropout=0.1"),
         ("fit model=mlp", "'fit': must be key=value or a command. Try: python -m dlframe train model=mlp"),

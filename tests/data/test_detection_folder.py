@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from dlframe.data import detection_folder as module
 from dlframe.registry import data
 from dlframe.registry.plugins import discover
-from dlframe.types import DataError, Dataset
+from dlframe.types import PARTS, DataError, Dataset
 
 discover()
 
@@ -117,7 +118,7 @@ def test_what_is_said(tmp_path, capsys):
     ("change", "message"),
     [
         (lambda root: (root / "a.json").unlink(), "data.format: annotations are not recognized"),
-        (lambda root: (root / "a.json").write_text("{"), "detection_folder: a.json, line 1: is not JSON"),
+        (lambda root: (root / "a.json").write_text("{"), "detection_folder: a.json, line 1, column 2: is not JSON"),
         (lambda root: (root / "a.json").write_text("[" * 100_000), "detection_folder: a.json cannot be read"),
         (lambda root: (root / "3.png").write_bytes(b"\x89PNG"), "detection_folder: 3.png is PNG, damaged"),
         (lambda root: coco(root / "b.json", 3, 50), "data.path: must name one of several JSON files"),
@@ -180,6 +181,36 @@ def test_bdd(tmp_path):
     assert (about == [29 * 38, 0, 0, -1, 1]).all()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (5, "labels.json must be a list of images with labels"),
+        ({"frames": []}, "labels.json must be a list of images with labels"),
+        ([5], "labels.json, image 1: must name a file. Received: None."),
+        ([{"name": "9.jpg"}], "labels.json, image 9.jpg: must name a file. Received: 9.jpg."),
+        (
+            [{"name": "0.jpg"}, {"name": "./0.jpg"}],
+            "labels.json, image ./0.jpg: an image must be listed once. Received: ./0.jpg.",
+        ),
+        ([{"name": "0.jpg", "labels": 5}], "labels.json, image 0.jpg: labels must be a list of objects. Received: 5."),
+        (
+            [{"name": "0.jpg", "labels": ["car"]}],
+            "labels.json, image 0.jpg: labels must be a list of objects. Received: ['car'].",
+        ),
+        (
+            [{"name": "0.jpg", "labels": [{"category": "car", "box2d": {"x1": 1, "y1": 2, "x2": None, "y2": 4}}]}],
+            "labels.json, image 0.jpg, label 1: must have a category and box2d with finite x1, y1, x2, y2. Received: ",
+        ),
+    ],
+)
+def test_what_is_no_file_of_bdd(tmp_path, content, message):
+    picture(tmp_path / "own" / "images" / "0.jpg")
+    (tmp_path / "own" / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        build(tmp_path / "own" / "labels.json", format="bdd")
+    assert str(error.value).startswith(f"detection_folder: {message}")
+
+
 def test_regions_without_a_class_are_ignored_for_each(tmp_path):
     root = tmp_path / "own" / "training"
     for i in range(6):
@@ -213,16 +244,16 @@ def test_occlusion_and_truncation_out_of_range(tmp_path, numbers):
 
 def test_far_more_pixels_than_their_files(tmp_path):
     root = tmp_path / "own"
-    coco(root / "a.json", 4)
-    rule = r"4 images of 8192 x 8192 pixels take .* GB, more than 1000 times their files"
+    coco(root / "a.json", 6)
+    rule = r"6 images of 8192 x 8192 pixels take .* GB, more than 1000 times their files"
     with pytest.raises(DataError, match=rf"^data.image_size: {rule} .* Try: data.image_size=\[256,256\]$"):
         build(root, image_size=(8192, 8192))
 
 
 def test_holes_of_files_are_no_content(tmp_path):
     root = tmp_path / "own"
-    coco(root / "a.json", 4)
-    for i in range(4):
+    coco(root / "a.json", 6)
+    for i in range(6):
         os.truncate(root / f"{i}.png", 2**21)  # takes no block of the disk
     with pytest.raises(DataError, match=r"^data.image_size: .*, more than 1000 times their files \(0.0"):
         build(root, image_size=(8192, 8192))
@@ -287,3 +318,179 @@ def test_one_photograph_under_two_names_is_said(tmp_path, capsys):
     }
     assert contents["train"] & (contents["validation"] | contents["test"])
     assert "in train too: not unseen" in capsys.readouterr().err
+
+
+def emptied(file: Path, images: Iterable[int]) -> None:
+    """Take the objects out of some images of a JSON file."""
+    content = json.loads(file.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in images]
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("kept", [(1, 2, 4), (5, 7, 8), (4, 5, 8, 10, 11)])
+def test_each_split_has_objects_where_there_are_enough(tmp_path, kept):
+    coco(tmp_path / "own" / "a.json", 12)
+    emptied(tmp_path / "own" / "a.json", set(range(12)) - {*kept})
+    dataset = build(tmp_path / "own")
+    assert all(len(getattr(dataset, part)["label"].values) for part in PARTS)
+    assert sum(map(len, names(dataset).values())) == 12
+
+
+@pytest.mark.parametrize("crowds", [False, True])
+def test_too_few_images_with_objects_to_split(tmp_path, crowds):
+    """A crowd is no object that a metric counts."""
+    file = tmp_path / "own" / "a.json"
+    coco(file, 12)
+    emptied(file, range(3, 12))
+    if crowds:
+        content = json.loads(file.read_text())
+        box = {"category_id": 0, "bbox": [4, 2, 20, 30], "iscrowd": 1}
+        content["annotations"] += [{**box, "image_id": i} for i in range(3, 12)]
+        file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"^detection_folder: there must be objects in at least 3 images.* Received: 2 of 12$"):
+        build(tmp_path / "own")
+
+
+@pytest.mark.parametrize(("part", "named"), [("train", "train"), ("val", "validation"), ("test", "test")])
+def test_a_given_split_without_an_object_is_refused_before_it_is_decoded(tmp_path, part, named):
+    for i, own in enumerate(("train", "val", "test")):
+        coco(tmp_path / "own" / own / "_annotations.coco.json", 6, 6 * i)
+    emptied(tmp_path / "own" / part / "_annotations.coco.json", range(18))
+    with pytest.raises(
+        DataError, match=rf"^detection_folder: {named} must have an object, .* none in 6 images, such as {part}/"
+    ):
+        build(tmp_path / "own")
+
+
+def labeled(root: Path, form: str) -> Path:
+    """Write eight images with an object each, in the form of VOC, YOLO or KITTI; return the label file of the fourth."""
+    folders = {"voc": ("JPEGImages", "Annotations"), "yolo": ("images", "labels"), "kitti": ("image_2", "label_2")}[form]
+    text = {
+        "voc": "<a><object><name>car</name><bndbox>"
+        "<xmin>2</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></a>",
+        "yolo": "0 0.5 0.5 0.4 0.4\n",
+        "kitti": "Car 0 0 0 2 2 30 40 0 0 0 0 0 0 0\n",
+    }[form]
+    ending = ".xml" if form == "voc" else ".txt"
+    (root / folders[1]).mkdir(parents=True)
+    for i in range(8):
+        picture(root / folders[0] / f"{i}.png")
+        (root / folders[1] / f"{i}{ending}").write_text(text)
+    (root / "data.yaml").write_text("names: [car]\ntrain: images\n")
+    return root / folders[1] / f"3{ending}"
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("voc", "3.xml, line 1: is not XML: "),
+        ("yolo", "labels/3.txt cannot be read: 'utf-8' codec can't decode"),
+        ("kitti", "3.txt cannot be read: 'utf-8' codec can't decode"),
+    ],
+)
+def test_one_damaged_label_file_of_many_may_be_left_out(tmp_path, form, message, capsys):
+    """With its image, which would be one without objects."""
+    labeled(tmp_path / "own", form).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError) as error:
+        build(tmp_path / "own")
+    assert str(error.value).startswith(f"detection_folder: {message}")
+    assert str(error.value).endswith("Leave such ones out: data.on_error=skip")
+    dataset = build(tmp_path / "own", on_error="skip")
+    kept = [Path(name).stem for own in names(dataset).values() for name in own]
+    assert sorted(kept) == ["0", "1", "2", "4", "5", "6", "7"]
+    assert "detection_folder: skipped 1: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xmin>2<", "<xmin>nan<", "a bndbox with finite numbers xmin, ymin, xmax, ymax. Received: nan, 2, 30, 40."),
+        ("<ymax>40</ymax>", "", "a bndbox with finite numbers xmin, ymin, xmax, ymax. Received: 2, 2, 30, none."),
+        ("bndbox", "box", "a bndbox with finite numbers xmin, ymin, xmax, ymax. Received: no bndbox."),
+        ("<name>car</name>", "", "a name. Received: none."),
+    ],
+)
+def test_what_an_object_of_voc_lacks_is_named(tmp_path, old, new, message):
+    file = labeled(tmp_path / "own", "voc")
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(DataError) as error:
+        build(tmp_path / "own")
+    assert str(error.value).startswith(f"detection_folder: 3.xml, line 1: an object must have {message}")
+
+
+def test_an_object_that_is_annotated_twice_is_said(tmp_path, capsys):
+    coco(tmp_path / "own" / "a.json", 12)
+    content = json.loads((tmp_path / "own" / "a.json").read_text())
+    content["annotations"].append({**content["annotations"][2], "id": 77})
+    (tmp_path / "own" / "a.json").write_text(json.dumps(content))
+    build(tmp_path / "own")
+    assert "objects of the class and the box of another one count, 1: a.json, annotation 77" in capsys.readouterr().err
+
+
+# --- leaks that are planted
+
+
+def test_a_place_in_two_given_splits_is_refused(tmp_path):
+    for i, part in enumerate(("train", "val", "test")):
+        coco(tmp_path / "own" / part / "_annotations.coco.json", 6, 6 * i)
+    for part, i in (("train", 1), ("test", 13)):
+        file = tmp_path / "own" / part / "_annotations.coco.json"
+        content = json.loads(file.read_text())
+        picture(file.with_name(f"town7_{i}.png"))
+        content["images"][1]["file_name"] = f"town7_{i}.png"
+        file.write_text(json.dumps(content))
+    rule = "^data.group: a group must be in one split. Received: 'town7' in "
+    with pytest.raises(DataError, match=rf"{rule}(train and test|test and train) \("):
+        build(tmp_path / "own", group=r"(town7|\d+\.png)")
+
+
+def test_an_image_of_yolo_in_two_lists_is_refused(tmp_path):
+    root = tmp_path / "own"
+    labeled(root, "yolo")
+    (root / "data.yaml").write_text("names: [car]\ntrain: train.txt\nval: val.txt\n")
+    (root / "train.txt").write_text("".join(f"images/{i}.png\n" for i in range(6)))
+    (root / "val.txt").write_text("".join(f"./images/{i}.png\n" for i in (5, 6, 7)))
+    with pytest.raises(DataError, match=r"^detection_folder: images/5.png is in two splits, train and validation$"):
+        build(root)
+
+
+def test_an_image_of_voc_in_two_lists_is_refused(tmp_path):
+    root = tmp_path / "own"
+    labeled(root, "voc")
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "ImageSets" / "Main" / "train.txt").write_text("0\n1\n2\n3\n")
+    (root / "ImageSets" / "Main" / "test.txt").write_text("4\n3\n")
+    with pytest.raises(
+        DataError, match=r"^detection_folder: (train|test)\.txt, line \d: '3' is in two splits, (train|test) too$"
+    ):
+        build(root)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None], ids=["no text", "a folder"])
+def test_a_list_of_voc_that_cannot_be_read(tmp_path, content):
+    labeled(tmp_path / "own", "voc")
+    file = tmp_path / "own" / "ImageSets" / "Main" / "train.txt"
+    file.parent.mkdir(parents=True)
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(DataError, match=r"^detection_folder: train.txt cannot be read: "):
+        build(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("train", "", ""), "detection_folder: each image must be in a split, as some are. Received: none for "),
+        (("val", "test"), "detection_folder: there must be a split to train on. Received: "),
+    ],
+)
+def test_splits_that_are_not_given_for_all(tmp_path, parts, message):
+    root = tmp_path / "own"
+    file = labeled(root, "voc")
+    for i, part in enumerate(parts):
+        (root / "Annotations" / part).mkdir(exist_ok=True)
+        file.with_name(f"{i}.xml").rename(root / "Annotations" / part / f"{i}.xml")
+    for i in range(len(parts), 8):
+        (file.with_name(f"{i}.xml")).rename(root / "Annotations" / parts[i % len(parts)] / f"{i}.xml")
+    with pytest.raises(DataError) as error:
+        build(root)
+    assert str(error.value).startswith(message)

@@ -81,6 +81,42 @@ def test_librispeech(tmp_path):
     assert set(dataset.train.groups.tolist()) == {"1", "2"}
 
 
+def test_audio_of_librispeech_without_a_transcript_is_named(tmp_path, capsys):
+    for i in range(9):
+        sound(tmp_path / f"{i}" / "7" / f"{i}-7-0.wav")
+        (tmp_path / f"{i}" / "7" / f"{i}-7.trans.txt").write_text(f"{i}-7-0 OPEN THE DOOR\n")
+    sound(tmp_path / "3" / "7" / "3-7-1.wav")
+    speech_manifest(path=str(tmp_path))
+    assert "speech_manifest: left out 1 audio files without a transcript: 3/7/3-7-1.wav" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"^data.audio: is for lists; LibriSpeech has its files beside the transcripts"):
+        speech_manifest(path=str(tmp_path), audio=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["gone.wav", "../outside.wav"])
+def test_a_file_that_is_missing_or_outside_may_be_left_out(tmp_path, name, capsys):
+    sound(tmp_path / "outside.wav")
+    path = manifest(tmp_path / "own", ["ab"] * 20)
+    path.write_text(path.read_text().replace("train.jsonl-3.wav", name))
+    with pytest.raises(DataError, match=rf"^{path}:4: "):
+        speech_manifest(path=str(path))
+    dataset = speech_manifest(path=str(path), on_error="skip")
+    assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 19
+    assert f"speech_manifest: skipped 1: {path}:4: " in capsys.readouterr().err
+
+
+def test_what_is_listed_again_or_ends_behind_the_file_is_said(tmp_path, capsys):
+    path = manifest(tmp_path, ["ab"] * 20)
+    lines = path.read_text().splitlines()
+    lines += [lines[0], '{"audio_filepath": "train.jsonl-1.wav", "text": "ab", "offset": 0.1, "duration": 0.5}']
+    path.write_text("\n".join(lines))
+    speech_manifest(path=str(path))
+    told = capsys.readouterr().err
+    assert f"1 lines have a file that is listed before: {path}:21" in told
+    assert (
+        f"1 durations are not those of the files, which count: {path}:22: says 0.1 s and 0.5 s more, the file has 0.5 s" in told
+    )
+
+
 def table(folder: Path, name: str, rows: list[tuple[str, str, str]]) -> None:
     for _, file, _ in rows:
         sound(folder / "clips" / file)

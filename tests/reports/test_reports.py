@@ -36,6 +36,8 @@ def test_the_summary_tells_undefined_resamples_metrics_and_notes():
         "test f1 50.00 % (95 % interval 20.00 to 80.00 %, 60 samples); base rate 10.00 %; 1.0 s",
         "     kappa undefined",
     ]
+    without = summary(result(Estimate(0.5, math.nan, math.nan)))
+    assert without.startswith("test f1 50.00 % (95 % interval undefined, 60 samples); base rate 10.00 %; 1.0 s")
 
 
 THEIRS = ["model=mlp", "data.path=mine", "plugin_paths=evil.py", "tracking.uri=x", "model.file=a/b", "run_name=$HOME"]

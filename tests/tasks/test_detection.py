@@ -157,7 +157,13 @@ def test_a_table_of_classes_writes_no_boxes(tmp_path, capsys):
     result = run(load(["model=mlp", "epochs=1", "tracking=none", f"runs={tmp_path}"]))
     Image.new("L", (8, 8)).save(tmp_path / "x.png")
     assert main(["predict", str(result.folder), str(tmp_path / "x.png"), f"out={tmp_path / 'x.json'}"]) == 2
-    assert "out: draws and writes boxes" in capsys.readouterr().err
+    kinds = "is for boxes. Received: '{}' for a model of prediction, probabilities."
+    out = tmp_path / "x.json"
+    assert f"out: {kinds.format(out)} Try: out={tmp_path / 'x.jsonl'}\n" in capsys.readouterr().err
+    assert main(["predict", str(result.folder), str(tmp_path / "x.png"), f"draw={tmp_path / 'drawn'}"]) == 2
+    assert f"draw: {kinds.format(tmp_path / 'drawn')} Leave it out\n" in capsys.readouterr().err
+    assert not (tmp_path / "drawn").exists()
+    assert not out.exists()
 
 
 class Known(torch.nn.Module):

@@ -176,24 +176,9 @@ class TimeStretch:
         self.amount, self.p = amount, p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        features, text = batch[self.audio], batch[self.text]
-        values, lengths = features.values, features.lengths
-        speed, chosen = torch.rand(2, len(features), generator=generator, device=values.device)
-        speed = torch.where(chosen < self.p, 1 + (2 * speed - 1) * self.amount, 1.0)
-        letters = text.values
-        repeats = torch.zeros_like(letters)
-        repeats[1:] = (letters[1:] == letters[:-1]).to(letters.dtype)
-        counts = nn.functional.pad((1 + repeats).cumsum(0), (1, 0))
-        needed = STRIDE * (counts[text.offsets[1:]] - counts[text.offsets[:-1]])
-        frames = torch.maximum((lengths / speed.clamp(min=0.1)).round().long(), torch.minimum(needed, lengths)).clamp(min=1)
-        stretched = Ragged(values[:0], nn.functional.pad(frames.cumsum(0), (1, 0)))
-        sample, frame = places(stretched)
-        place = frame * ((lengths - 1) / (frames - 1).clamp(min=1))[sample]
-        below = place.floor().long()
-        above = torch.minimum(below + 1, lengths[sample] - 1)
-        fraction = (place - below).to(values.dtype)[:, None]
-        start = features.offsets[:-1][sample]
-        return batch.replace(**{self.audio: stretched.like(torch.lerp(values[start + below], values[start + above], fraction))})
+        features: Ragged = batch[self.audio]
+        speed = drawn(len(features), self.amount, self.p, features.values.device, generator)
+        return batch.replace(**{self.audio: stretched(features, batch[self.text], speed)})
 
 
 @augmentations.register("vocal_tract", inputs=("audio",), sample={"name": "tones", "utterances": 60})
@@ -210,24 +195,83 @@ class VocalTract:
 
     def __init__(self, spec: DataSpec, *, amount: Fraction = 0.15, p: Fraction = 0.8) -> None:
         (self.audio,) = spec.of_kind("audio", spec.inputs)
-        self.top = 2595 * math.log10(1 + spec.fitted["sample_rate"] / 2 / 700)
+        self.top = highest_mel(spec)
         self.amount, self.p = amount, p
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         features: Ragged = batch[self.audio]
-        values, (sample, _) = features.values, places(features)
-        last = values.shape[1] - 1
-        factor, chosen = torch.rand(2, len(features), generator=generator, device=values.device)
-        factor = torch.where(chosen < self.p, 1 + (2 * factor - 1) * self.amount, 1.0)
-        step = self.top / (last + 2)
-        mel = (torch.arange(last + 1, device=values.device) + 1) * step
-        hertz = (10 ** (mel / 2595) - 1) * factor[:, None]
-        place = ((2595 * (1 + hertz).log10() / step) - 1).clamp(0, last)
-        below = place.floor().long().clamp(max=max(0, last - 1))
-        fraction = (place - below).to(values.dtype)[sample]
-        below = below[sample]
-        warped = torch.lerp(values.gather(1, below), values.gather(1, (below + 1).clamp(max=last)), fraction)
-        return batch.replace(**{self.audio: features.like(warped)})
+        factor = drawn(len(features), self.amount, self.p, features.values.device, generator)
+        return batch.replace(**{self.audio: scaled(features, factor, self.top)})
+
+
+@augmentations.register("speed", inputs=("audio",), sample={"name": "tones", "utterances": 60})
+class Speed:
+    """Change the speed of a recording and its pitch with it, as resampling does.
+
+    Speed perturbation (Ko et al. 2015, "Audio augmentation for speech recognition"), of the features: frames are interpolated
+    as by time_stretch, and filters as by vocal_tract, by the same factor. An utterance keeps the steps that CTC needs.
+
+    Args:
+        amount: Largest change of the speed, as a fraction.
+        p: Probability of a change.
+    """
+
+    def __init__(self, spec: DataSpec, *, amount: Fraction = 0.1, p: Fraction = 0.67) -> None:
+        (self.audio,) = spec.of_kind("audio", spec.inputs)
+        (self.text,) = spec.of_kind("tokens", spec.targets)
+        self.top = highest_mel(spec)
+        self.amount, self.p = amount, p
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        features: Ragged = batch[self.audio]
+        speed = drawn(len(features), self.amount, self.p, features.values.device, generator)
+        faster = stretched(features, batch[self.text], speed)
+        # What CTC needs may have kept it slower than drawn.
+        return batch.replace(**{self.audio: scaled(faster, faster.lengths / features.lengths, self.top)})
+
+
+def drawn(samples: int, amount: float, p: float, device: torch.device, generator: torch.Generator) -> Tensor:
+    """Draw a factor for each sample, (samples,): between 1 - amount and 1 + amount with the probability p, else 1."""
+    factor, chosen = torch.rand(2, samples, generator=generator, device=device)
+    return torch.where(chosen < p, 1 + (2 * factor - 1) * amount, 1.0)
+
+
+def stretched(features: Ragged, text: Ragged, speed: Tensor) -> Ragged:
+    """Return features of speech that is faster by `speed` (samples,), with the steps that CTC needs for the text."""
+    values, lengths = features.values, features.lengths
+    letters = text.values
+    repeats = torch.zeros_like(letters)
+    repeats[1:] = (letters[1:] == letters[:-1]).to(letters.dtype)
+    counts = nn.functional.pad((1 + repeats).cumsum(0), (1, 0))
+    needed = STRIDE * (counts[text.offsets[1:]] - counts[text.offsets[:-1]])
+    frames = torch.maximum((lengths / speed.clamp(min=0.1)).round().long(), torch.minimum(needed, lengths)).clamp(min=1)
+    faster = Ragged(values[:0], nn.functional.pad(frames.cumsum(0), (1, 0)))
+    sample, frame = places(faster)
+    place = frame * ((lengths - 1) / (frames - 1).clamp(min=1))[sample]
+    below = place.floor().long()
+    above = torch.minimum(below + 1, lengths[sample] - 1)
+    fraction = (place - below).to(values.dtype)[:, None]
+    start = features.offsets[:-1][sample]
+    return faster.like(torch.lerp(values[start + below], values[start + above], fraction))
+
+
+def highest_mel(spec: DataSpec) -> float:
+    """Return the mel of half the sample rate."""
+    return 2595 * math.log10(1 + spec.fitted["sample_rate"] / 2 / 700)
+
+
+def scaled(features: Ragged, factor: Tensor, top: float) -> Ragged:
+    """Return features whose filters are those of `factor` (samples,) times their frequencies; `top` is the highest mel."""
+    values, (sample, _) = features.values, places(features)
+    last = values.shape[1] - 1
+    step = top / (last + 2)
+    mel = (torch.arange(last + 1, device=values.device) + 1) * step
+    hertz = (10 ** (mel / 2595) - 1) * factor[:, None]
+    place = ((2595 * (1 + hertz).log10() / step) - 1).clamp(0, last)
+    below = place.floor().long().clamp(max=max(0, last - 1))
+    fraction = (place - below).to(values.dtype)[sample]
+    below = below[sample]
+    return features.like(torch.lerp(values.gather(1, below), values.gather(1, (below + 1).clamp(max=last)), fraction))
 
 
 def places(features: Ragged) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ from dlframe.types import command_line
 
 EARLY = "callback=[early_stopping] callback.early_stopping."
 
+OF_BOXES, OF_SPEECH, PATH = "task=object_detection", "task=speech_recognition", "data.path=FOLDER"
+
 BY_STEPS = "validate_unit=steps validate_every={}"
 
 KEYS = {
@@ -122,8 +124,30 @@ VALUES = {
     "scheduler": {"cosine": "warmup_cosine", "linear": "one_cycle", "StepLR": "step", "OneCycleLR": "one_cycle"},
     "tracking": {"wandb": "mlflow", "tensorboard": "mlflow", "csv": "mlflow", "true": "mlflow", "false": "none"},
     "trainer": {"cuda": "gpu", "default": "cpu", "fast_dev_run": "debug"},
+    "task": {"asr": "speech_recognition", "stt": "speech_recognition", "object-detection": "object_detection"},
+    "data": {
+        **dict.fromkeys(
+            ("coco", "voc", "pascal_voc", "yolo", "kitti", "bdd", "bdd100k"), f"detection_folder {OF_BOXES} {PATH}"
+        ),
+        **dict.fromkeys(("librispeech", "common_voice", "nemo", "audio_folder"), f"speech_manifest {OF_SPEECH} {PATH}"),
+    },
+    "model": {
+        **{
+            name: f"torchvision_detector {OF_BOXES} model.architecture={ours}"
+            for name, ours in (
+                ("fcos", "fcos"),
+                ("retinanet", "retinanet"),
+                ("faster_rcnn", "faster_rcnn"),
+                ("fasterrcnn", "faster_rcnn"),
+                ("ssd", "ssdlite"),
+                ("ssdlite", "ssdlite"),
+            )
+        },
+        **dict.fromkeys(("yolo", "centernet"), f"center_detector {OF_BOXES}"),
+        "deepspeech2": f"deep_speech {OF_SPEECH}",
+    },
 }
-"""Key -> a value -> ours."""
+"""Key -> a value -> ours, and what else it takes unless it is typed already."""
 
 COMMANDS = {
     "fit": "train",
@@ -199,6 +223,8 @@ def meant(key: str, arguments: Sequence[str]) -> str:
             words := _replaced(key, value, arguments) if equals else COMMANDS.get(key, "").split()
         ):
             rest = [*arguments[:place], *arguments[place + 1 :]]
+            typed = [word.partition("=")[0] for word in rest if "=" in word]
+            words = [word for word in words if word.partition("=")[0] not in typed]
             command = [word for word in words if "=" not in word]
             if command:
                 rest = [word for word in rest if word not in ("-m", "--multirun", "train")]
@@ -219,7 +245,7 @@ def _replaced(key: str, value: str, arguments: Sequence[str]) -> list[str]:
             ours = "100"  # a part of an epoch elsewhere
         return [word.replace("{}", ours) for word in template.split()]
     if value in (known := VALUES.get(key, {})):
-        return [f"{key}={known[value]}"]
+        return f"{key}={known[value]}".split()
     if key in GROUPS and re.fullmatch(r"[\w-]+", value) and (name := _spelled(key, value)):
         return [f"{key}={name}"]
     is_network = key == "model" and re.fullmatch(

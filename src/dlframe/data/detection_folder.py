@@ -31,7 +31,7 @@ from dlframe.types import PARTS, DataError, Dataset, say
 MOST_REPEATED = 0.5
 """Fraction of a given split that may be in an earlier one, equal or alike."""
 
-VERSION = 1
+VERSION = 2
 """Of the decoder and the split, part of the cache key."""
 
 ABOUT = ("area", "crowd", "ignored", "truncation", "occlusion")
@@ -216,6 +216,9 @@ def read_annotated(
             kept.append(image)
     found.images = kept
     found = checked(found, sizes([image.file for image in kept]), faults, classes=choices.classes)
+    parts = {image.part for image in found.images}
+    if parts and not parts & {"", "train"}:
+        raise DataError(f"detection_folder: there must be a split to train on. Received: {few(sorted(parts))}")
     if not found.classes:
         raise DataError("detection_folder: there must be an object to train on. Received: none in all images")
     names = [text_of(image.file.relative_to(root).as_posix()) for image in found.images]
@@ -241,13 +244,17 @@ def _split(rows: list[Row], groups: Mapping[str, str]) -> tuple[dict[str, list[R
                 raise DataError(
                     f"data.group: a group must be in one split. Received: '{groups[row.name]}' in {both} ({row.name})"
                 )
+    for part, own in given.items():
+        if part and not any(map(_counts, own)):
+            raise DataError(
+                f"detection_folder: {part} must have an object, without which it has no metric. Received: none in {len(own):,} "
+                f"images, such as {own[0].name}. Annotate some{', or leave the split out' * (part != 'train')}"
+            )
     if given.keys() == set(PARTS):
         return {part: given[part] for part in PARTS}, "as given"
     if "" in given or given.keys() == {"train"}:
         (part, own), *_ = given.items()
         return _cut(own, groups, (0.6, 0.2, 0.2)), "60/20/20 by hash" + " of train" * bool(part)
-    if "train" not in given:
-        raise DataError(f"detection_folder: there must be a split to train on. Received: {few(sorted(given))}")
     other = next(part for part in given if part != "train")
     said = "test as given" if other == "test" else "val as given is the test set"
     return {**_cut(given["train"], groups, (0.9, 0.1)), "test": given[other]}, f"{said}, validation 10 % of train by hash"
@@ -259,9 +266,21 @@ def _cut(rows: list[Row], groups: Mapping[str, str], fractions: Sequence[float])
         raise DataError(
             f"detection_folder: there must be at least {len(fractions)} images to split. Received: {len(set(names))}"
         )
-    # Any number of classes in an image: only that no part is empty is seen to.
-    parts = by_hash(["images"] * len(rows), names, fractions)
-    return {part: [rows[i] for i in index] for part, index in zip(PARTS, parts, strict=False)}
+    with_objects = [groups[row.name] for row in rows if _counts(row)]
+    if len(set(with_objects)) < len(fractions):
+        raise DataError(
+            f"detection_folder: there must be objects in at least {len(fractions)} images, one for each split, which has no "
+            f"metric without. Received: {len(set(with_objects))} of {len(set(names))}"
+        )
+    # Any number of classes in an image: only that no part is without images or objects is seen to.
+    labels = ["images"] * len(names) + ["objects"] * len(with_objects)
+    parts = by_hash(labels, [*names, *with_objects], fractions)
+    return {part: [rows[i] for i in index if i < len(rows)] for part, index in zip(PARTS, parts, strict=False)}
+
+
+def _counts(row: Row) -> bool:
+    """Return whether an image has an object that counts in metrics."""
+    return any(not (thing.crowd or thing.ignored) for thing in row.image.things)
 
 
 def _objects(row: Row, frame: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

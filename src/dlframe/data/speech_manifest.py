@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.readers.audio.files import read_audio
-from dlframe.readers.audio.manifests import SUFFIXES, Row, read_librispeech, read_list
+from dlframe.readers.audio.manifests import SUFFIXES, LeftOut, Row, read_librispeech, read_list
 from dlframe.readers.audio.mel import HOP, needed_seconds
 from dlframe.readers.audio.transcripts import (
     Utterance,
@@ -29,7 +29,7 @@ from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, say
 
-VERSION = 2
+VERSION = 3
 """Of what is decoded: another one decodes it again."""
 
 NAMED = {"train": "train", "dev": "validation", "valid": "validation", "val": "validation", "test": "test"}
@@ -79,10 +79,11 @@ def speech_manifest(
     """
     folder = expanded(path)
     root = expanded(audio) if audio else None
-    listed = _listed(folder, root)
+    left_out = LeftOut(skip=on_error == "skip")
+    listed = _listed(folder, root, left_out)
     for part, given in (("validation", validation), ("test", test)):
         if given:
-            listed[part] = _rows(expanded(given), root)
+            listed[part] = _rows(expanded(given), root, left_out)
     rules = {"lower": lower, "punctuation": punctuation, "language": language}
     letters = read_alphabet(expanded(alphabet)) if alphabet else ""
     options = (sample_rate, rules, min_seconds, max_seconds, on_error, letters, shared_speakers, VERSION)
@@ -113,24 +114,34 @@ def speech_manifest(
         return dataset, [*map(str, facts["notes"])]
 
     dataset, notes = decoded(name, key, build, read)
-    say(*(f"speech_manifest: {note}" for note in notes), error=True)
+    before = [f"skipped {len(left_out.skipped):,}: {few(left_out.skipped)}"] * bool(left_out.skipped)
+    before += [f"left out {len(left_out.unlisted):,} audio files without a transcript: {few(left_out.unlisted)}"] * bool(
+        left_out.unlisted
+    )
+    say(*(f"speech_manifest: {note}" for note in (*before, *notes)), error=True)
     return dataset
 
 
-def _rows(path: Path, root: Path | None) -> list[Row]:
-    return read_librispeech(path) if path.is_dir() else read_list(path, root)
+def _rows(path: Path, root: Path | None, left_out: LeftOut) -> list[Row]:
+    if not path.is_dir():
+        return read_list(path, root, left_out)
+    if root:
+        raise DataError(
+            f"data.audio: is for lists; LibriSpeech has its files beside the transcripts. Received: {root} for {path}"
+        )
+    return read_librispeech(path, left_out)
 
 
-def _listed(path: Path, root: Path | None) -> dict[str, list[Row]]:
+def _listed(path: Path, root: Path | None, left_out: LeftOut) -> dict[str, list[Row]]:
     """Return the rows of each split of a list or folder; all are "train" where it does not tell."""
     if not path.is_dir():
-        return {"train": read_list(path, root)}
+        return {"train": _rows(path, root, left_out)}
     found: dict[str, list[Row]] = {}
     for place in sorted(path.iterdir()):
         part = next((part for start, part in NAMED.items() if place.name.lower().startswith(start)), None)
         if part and (place.is_dir() or place.suffix in SUFFIXES):
-            found.setdefault(part, []).extend(_rows(place, root))
-    return found if "train" in found else {"train": read_librispeech(path)}
+            found.setdefault(part, []).extend(_rows(place, root, left_out))
+    return found if "train" in found else {"train": _rows(path, root, left_out)}
 
 
 def _decode(
@@ -173,6 +184,7 @@ class _Reader:
         self.rules, self.letters, self.sample_rate, self.seconds, self.skip = rules, letters, sample_rate, seconds, skip
         self.skipped: list[str] = []
         self.differ: list[str] = []
+        self.again: list[str] = []
         self.length: list[str] = []
         self.changed: dict[str, list[str]] = {}
         self.names: dict[str, int] = {}
@@ -206,6 +218,9 @@ class _Reader:
             samples = samples[round(row.offset * self.sample_rate) :]
             if not math.isnan(row.duration):
                 samples = samples[: round(row.duration * self.sample_rate)]
+            if row.offset + row.duration > recording.seconds + HOP / 2 + 1e-6:
+                said = f"{row.offset:.6g} s and {row.duration:.6g} s more"
+                self.differ.append(f"{row.where}: says {said}, the file has {recording.seconds:.6g} s")
         elif abs(row.duration - recording.seconds) > HOP / 2 + 1e-6:
             self.differ.append(f"{row.where}: says {row.duration:.6g} s, the file has {recording.seconds:.6g} s")
         length = len(samples) / self.sample_rate
@@ -219,6 +234,8 @@ class _Reader:
         for note in recording.notes:
             self.changed.setdefault(note, []).append(row.file.name)
         number = self.names[str(row.file)] = self.names.get(str(row.file), 0) + 1
+        if number > 1 and math.isnan(row.offset):
+            self.again.append(row.where)
         name = f"{row.file.name}" if number == 1 else f"{row.file.name}#{number}"
         return Utterance(f"{row.file.parent.name}/{name}", text, row.speaker, samples, row.where, str(row.file))
 
@@ -229,6 +246,7 @@ class _Reader:
         found += [f"{len(self.differ):,} durations are not those of the files, which count: {few(self.differ)}"] * bool(
             self.differ
         )
+        found += [f"{len(self.again):,} lines have a file that is listed before: {few(self.again)}"] * bool(self.again)
         found += [f"left out {len(self.length):,} by their length: {few(self.length)}"] * bool(self.length)
         found += [f"skipped {len(self.skipped):,}: {few(self.skipped)}"] * bool(self.skipped)
         return found

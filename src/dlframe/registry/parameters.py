@@ -7,6 +7,7 @@ import enum
 import inspect
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -68,11 +69,18 @@ class Parameter:
         try:
             return validate(self.annotation, value)
         except ValueError as error:
-            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{self._hint(value)}", key) from None
+            raise ConfigError(f"{key}: must be {error}. Received: {value!r}.{self._hint(value, key)}", key) from None
 
-    def _hint(self, value: Any) -> str:
+    def _hint(self, value: Any, key: str) -> str:
         """Return what may be meant by a value of another type."""
         bare = parts(self.annotation)[0]
+        if typing.get_origin(bare) is tuple and re.fullmatch(r"[\w.-]+", str(value)):
+            items = typing.get_args(bare)
+            one = Ellipsis in items
+            with contextlib.suppress(ValueError):  # a list of one; or the size of an image, which has two sides
+                if one or type(value) is int:
+                    alike = validate(self.annotation, [value] * (1 if one else len(items)))
+                    return f" Try: {key}=[{','.join(map(str, alike))}]"
         if isinstance(value, str):
             takes_bool = bool in (typing.get_args(bare) if is_union(bare) else (bare,))
             words = {"yes": "true", "on": "true", "no": "false", "off": "false"} if takes_bool else {}

@@ -80,10 +80,11 @@ def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, 
     name, baseline = result.baseline
     read = result.metric(metric)
     low, high = read.text(interval.low).removesuffix(" %"), read.text(interval.high)
+    bounds = "undefined" if math.isnan(interval.low) or math.isnan(interval.high) else f"{low} to {high}"
     left_out = f"{interval.left_out}, " if interval.left_out else ""
     lines = [f"limited run, not a result: {result.limited}"] if result.limited else []
     lines += [
-        f"test {metric} {read.text(interval.value)} (95 % interval {low} to {high}, {left_out}{result.samples:,} samples); "
+        f"test {metric} {read.text(interval.value)} (95 % interval {bounds}, {left_out}{result.samples:,} samples); "
         f"{name} {read.text(baseline[metric])}; {result.seconds:.1f} s"
     ]
     values = {key: value for key, value in result.metrics.items() if key != metric}

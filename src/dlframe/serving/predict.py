@@ -17,7 +17,7 @@ from dlframe.config import load_options
 from dlframe.registry import Count, Place
 from dlframe.serving.boxes import CocoFile, Pictures
 from dlframe.serving.inputs import Sample
-from dlframe.types import ConfigError, nearest, say
+from dlframe.types import ConfigError, nearest, quoted, say
 
 SHOWN = 20
 """Maximum rows in the terminal."""
@@ -71,7 +71,6 @@ def main(arguments: Sequence[str]) -> int:
         if equals and key.isidentifier() and not Path(path).exists():
             raise ConfigError(f"predict: '{key}' is neither an option nor a file.{nearest(key, known)} {SEE}")
     options = load_options("predict", Options, given)
-    pictures = Pictures(options.draw) if options.draw else None
     classes: list[str] = []
     with writer(options.out, classes) as write:
         from dlframe.serving.model import Model
@@ -83,10 +82,13 @@ def main(arguments: Sequence[str]) -> int:
             torch.set_num_threads(threads)  # for results bitwise identical to the run's test
         declared = model.task.outputs()
         boxes = "box" in declared and declared["box"].ragged
-        if not boxes and (options.draw or options.out.endswith(".json")):
-            raise ConfigError(
-                f"{'draw' if options.draw else 'out'}: draws and writes boxes. '{run}' predicts {', '.join(declared)}."
-            )
+        for key, written in (("draw", options.draw), ("out", options.out if options.out.endswith(".json") else "")):
+            if written and not boxes:
+                way = "Leave it out" if key == "draw" else f"Try: out={quoted(Path(written).with_suffix('.jsonl'))}"
+                raise ConfigError(
+                    f"{key}: is for boxes. Received: {written!r} for a model of {', '.join(declared)}. {way}", key
+                )
+        pictures = Pictures(options.draw) if options.draw else None
         classes += model.spec.classes
         inputs = model.inputs(on_error=options.on_error, every=options.every, keep=options.keep)
         count = 0

@@ -38,6 +38,30 @@ def test_the_best_path_is_not_the_best_text():
     assert (text, score) == ((0,), pytest.approx(math.log(0.64)))
 
 
+def test_equal_scores_are_ranked_by_letters():
+    """Which texts are kept does not depend on how they are sorted out."""
+    found = beam_search(np.log(np.full((1, 5), 0.2)), width=3)
+    assert [text for text, _ in found] == [(), (0,), (1,)]
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_a_narrow_beam_keeps_the_best_texts_of_each_step(width):
+    """By paths: of all texts of a step that continue those kept before, the best ones, with all of their paths."""
+    steps = outputs(1, steps=6)
+    kept: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {(): {(): 0.0}}  # text -> path -> its ln P
+    for step in steps:
+        longer: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
+        for paths in kept.values():
+            for path, score in paths.items():
+                for symbol, value in enumerate(step):
+                    new = (*path, symbol)
+                    text = tuple(s - 1 for s, _ in itertools.groupby(new) if s)
+                    longer.setdefault(text, {})[new] = score + value
+        totals = {text: float(np.logaddexp.reduce([*paths.values()])) for text, paths in longer.items()}
+        kept = {text: longer[text] for text in sorted(totals, key=lambda text: -totals[text])[:width]}
+    assert dict(beam_search(steps, width=width)) == pytest.approx({text: totals[text] for text in kept})
+
+
 def test_impossible_symbols():
     with np.errstate(divide="ignore"):
         found = beam_search(np.log([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), width=4)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +28,46 @@ class Row:
         file: Audio file, inside the folder of the list.
         text: Transcript as it stands.
         speaker: Name of the speaker; empty if unknown.
+        where: File and line.
         offset: Start in the file, in seconds; NaN if the whole file is the utterance.
         duration: Length in seconds that the list says; NaN if it says none.
-        where: File and line.
     """
 
     file: Path
     text: str
     speaker: str
-    offset: float
-    duration: float
     where: str
+    offset: float = math.nan
+    duration: float = math.nan
 
 
-def read_list(path: Path, audio: Path | None = None) -> list[Row]:
+Named = tuple[str, dict[str, Any]]
+"""Name of an audio file, and the other attributes of its row."""
+
+
+@dataclass
+class LeftOut:
+    """What is left out of lists, a line each.
+
+    Attributes:
+        skip: Whether an utterance whose file is missing, or outside, is left out instead of refused.
+        skipped: Such utterances.
+        unlisted: Audio files of LibriSpeech without a transcript.
+    """
+
+    skip: bool = False
+    skipped: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+
+
+def read_list(path: Path, audio: Path | None = None, left_out: LeftOut | None = None) -> list[Row]:
     """Read a list of utterances: a file of JSON lines or a table of Common Voice.
 
     Args:
         path: The list, ending in .jsonl, .json or .tsv.
         audio: Folder that relative paths count from, and that all lead into; None for that of the list, or its folder
             clips for a table.
+        left_out: What is left out is added to it.
 
     Raises:
         DataError: With file and line: it is damaged, lacks a field, or leads to a file that is missing or outside.
@@ -56,7 +76,7 @@ def read_list(path: Path, audio: Path | None = None) -> list[Row]:
         raise DataError(f"data.path: must end in {', '.join(SUFFIXES)}, or be a folder. Received: {path}")
     clips = path.parent / "clips"
     root = audio or (clips if path.suffix == ".tsv" and clips.is_dir() else path.parent)
-    rows = [*(_table if path.suffix == ".tsv" else _json_lines)(path, root)]
+    rows = _existing((_table if path.suffix == ".tsv" else _json_lines)(path), root, left_out or LeftOut())
     if not rows:
         raise DataError(f"{path}: must have a line for each utterance. Received: none.")
     return rows
@@ -78,7 +98,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{number}", text
 
 
-def _json_lines(path: Path, root: Path) -> Iterator[Row]:
+def _json_lines(path: Path) -> Iterator[Named]:
     for where, line in _lines(path):
         try:
             row = json.loads(line)
@@ -86,19 +106,21 @@ def _json_lines(path: Path, root: Path) -> Iterator[Row]:
             raise DataError(f"{where}: must be one JSON object. Received: {printable(line[:60])!r} ({error}).") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: must be one JSON object. Received: {type(row).__name__}.")
-        for field in ("audio_filepath", "text"):
-            if field not in row:
-                raise DataError(f"{where}: must have the field '{field}'. Received: {', '.join(map(printable, row))}.")
-            if not isinstance(row[field], str):
-                raise DataError(f"{where}: '{field}' must be text. Received: {json.dumps(row[field])[:60]}.")
+        for key in ("audio_filepath", "text"):
+            if key not in row:
+                raise DataError(f"{where}: must have the field '{key}'. Received: {', '.join(map(printable, row))}.")
+            if not isinstance(row[key], str):
+                raise DataError(f"{where}: '{key}' must be text. Received: {json.dumps(row[key])[:60]}.")
         speaker = row.get("speaker", row.get("speaker_id", ""))
-        yield Row(
-            _inside(row["audio_filepath"], root, where),
-            row["text"],
-            "" if speaker is None else str(speaker),
-            _seconds(row, "offset", where),
-            _seconds(row, "duration", where),
-            where,
+        yield (
+            row["audio_filepath"],
+            {
+                "text": row["text"],
+                "speaker": "" if speaker is None else str(speaker),
+                "offset": _seconds(row, "offset", where),
+                "duration": _seconds(row, "duration", where),
+                "where": where,
+            },
         )
 
 
@@ -111,7 +133,7 @@ def _seconds(row: dict[str, Any], field: str, where: str) -> float:
     return float(value)
 
 
-def _table(path: Path, root: Path) -> Iterator[Row]:
+def _table(path: Path) -> Iterator[Named]:
     lines = _lines(path)
     _, header = next(lines, ("", ""))
     columns = header.split("\t")
@@ -123,26 +145,45 @@ def _table(path: Path, root: Path) -> Iterator[Row]:
         if len(cells) != len(columns):
             raise DataError(f"{where}: must have {len(columns)} columns. Received: {len(cells)}.")
         row = dict(zip(columns, cells, strict=True))
-        yield Row(_inside(row["path"], root, where), row["sentence"], row.get("client_id", ""), math.nan, math.nan, where)
+        yield row["path"], {"text": row["sentence"], "speaker": row.get("client_id", ""), "where": where}
 
 
-def read_librispeech(folder: Path) -> list[Row]:
+def read_librispeech(folder: Path, left_out: LeftOut | None = None) -> list[Row]:
     """Read the folders SPEAKER/CHAPTER with FLAC or WAV files and *.trans.txt.
 
     Raises:
         DataError: With file and line, as `read_list`; or there is no such file.
     """
-    rows = []
+    told = left_out or LeftOut()
+    rows: list[Row] = []
     for file in sorted(folder.rglob("*.trans.txt")):
-        beside = {path.name for path in file.parent.iterdir()}
+        beside = {path.name for path in file.parent.iterdir() if path.suffix.lower() in (".flac", ".wav")}
+        place = file.parent.relative_to(folder)
+        named: list[Named] = []
         for where, line in _lines(file):
             name, _, text = line.partition(" ")
-            path = file.parent.relative_to(folder) / f"{name}{'.flac' if f'{name}.flac' in beside else '.wav'}"
-            rows.append(Row(_inside(str(path), folder, where), text, name.split("-")[0], math.nan, math.nan, where))
+            audio = f"{name}{'.flac' if f'{name}.flac' in beside else '.wav'}"
+            beside.discard(audio)
+            named.append((str(place / audio), {"text": text, "speaker": name.split("-")[0], "where": where}))
+        told.unlisted += [str(place / name) for name in sorted(beside)]
+        rows += _existing(named, folder, told)
     if not rows:
         raise DataError(
             f"data.path: must have files *.trans.txt (LibriSpeech) or lists ({', '.join(SUFFIXES)}). Received: {folder}"
         )
+    return rows
+
+
+def _existing(named: Iterable[Named], root: Path, left_out: LeftOut) -> list[Row]:
+    """Return the rows with their files, without those that are left out."""
+    rows = []
+    for name, row in named:
+        try:
+            rows.append(Row(file=_inside(name, root, row["where"]), **row))
+        except DataError as error:
+            if not left_out.skip:
+                raise
+            left_out.skipped.append(str(error))
     return rows
 
 
@@ -160,5 +201,7 @@ def _inside(name: str, root: Path, where: str) -> Path:
             "Name the folder that holds all: data.audio=FOLDER"
         )
     if not name or not is_file:
-        raise DataError(f"{where}: no such file. Received: {printable(name[:200])!r}.")
+        raise DataError(
+            f"{where}: no such file. Received: {printable(name[:200])!r}. Leave such utterances out: data.on_error=skip"
+        )
     return resolved

@@ -160,7 +160,8 @@ def checked(
 ) -> Annotations:
     """Return the images with boxes that are inside them, of the classes that are wanted.
 
-    What rounding leaves beyond the edge is cut off; what is really beyond, too, with a note.
+    What rounding leaves beyond the edge is cut off; what is really beyond, too, with a note. An object that is annotated twice
+    stays twice, of which a detector finds one at most, with a note too.
 
     Args:
         annotations: Images as read.
@@ -177,6 +178,7 @@ def checked(
             if name not in known:
                 raise DataError(f"data.classes: must be classes of the annotations. Received: '{name}'.{nearest(name, known)}")
     cut: list[str] = []
+    again: list[str] = []
     images = []
     for image, (width, height) in zip(annotations.images, sizes, strict=True):
         if image.size is not None and image.size != (width, height):
@@ -187,6 +189,7 @@ def checked(
             )
             continue
         things = []
+        seen: set[tuple[str, Box]] = set()
         for thing in image.things:
             if classes is not None and thing.label and thing.label not in classes:
                 continue
@@ -197,11 +200,16 @@ def checked(
             over = max(abs(a - b) for a, b in zip(box, thing.box, strict=True))
             if over > ROUNDING + 2e-6 * max(width, height):
                 cut.append(thing.where)
+            if thing.label and (thing.label, box) in seen:
+                again.append(thing.where)
+            seen.add((thing.label, box))
             things.append(replace(thing, box=box))
         images.append(replace(image, things=things))
     notes = list(annotations.notes)
     if cut:
         notes.append(f"boxes that reach over the edge of their image are cut, {len(cut):,}: {few(cut, 3)}")
+    if again:
+        notes.append(f"objects of the class and the box of another one count, {len(again):,}: {few(again, 3)}")
     return Annotations(images=images, classes=tuple(known if classes is None else classes), notes=notes)
 
 

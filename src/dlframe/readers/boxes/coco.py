@@ -34,7 +34,9 @@ def content_of(file: Path) -> Any:
     try:
         return json.loads(read_text(file, LARGEST).removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
-        raise DataError(f"detection_folder: {file.name}, line {error.lineno}: is not JSON: {error.msg}") from None
+        raise DataError(
+            f"detection_folder: {file.name}, line {error.lineno}, column {error.colno}: is not JSON: {error.msg}"
+        ) from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"detection_folder: {file.name} cannot be read: {reason}") from None
@@ -228,17 +230,29 @@ def _check_corners(file: Path, annotations: list[dict], images: dict[Any, Pictur
 def read_bdd(root: Path, files: dict[Path, str], faults: Faults, *, images: Path | None = None) -> Annotations:
     """Read labels of BDD100K (Yu et al. 2020, arXiv 1805.04687): objects with box2d, occluded and truncated as flags."""
     found = Annotations()
+    homes: set[Path] = set()
     for file, part in files.items():
         folders = places(root, file, images)
-        for number, entry in enumerate(content_of(file), 1):
+        content = content_of(file)
+        if not isinstance(content, list):
+            raise DataError(f"detection_folder: {file.name} must be a list of images with labels, as BDD100K's files")
+        for number, entry in enumerate(content, 1):
             name = entry.get("name") if isinstance(entry, dict) else None
             where = f"{file.name}, image {text_of(str(name or number))}"
             if not isinstance(name, str) or (path := inside(root, name, folders)) is None:
                 faults(fault(where, "must name a file", name))
                 continue
+            if path in homes:
+                faults(fault(where, "an image must be listed once", name))
+                continue
+            homes.add(path)
+            labels = entry.get("labels") or []
+            if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
+                faults(fault(where, "labels must be a list of objects", labels))
+                continue
             image = Pictured(file=path, where=where, part=part)
-            for label in entry.get("labels") or []:
-                box = label.get("box2d") if isinstance(label, dict) else None
+            for label in labels:
+                box = label.get("box2d")
                 if box is None:  # lanes and areas
                     continue
                 corners = [box.get(key) for key in ("x1", "y1", "x2", "y2")] if isinstance(box, dict) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dlframe.readers.boxes.annotations import Annotations, Faults, Pictured, Thing, fault, parsed
 from dlframe.readers.listing import few, text_of
-from dlframe.types import DataError, read_text
+from dlframe.types import read_text
 
 LARGEST = 2**22
 """Bytes of a text file."""
@@ -32,17 +32,20 @@ def read_kitti(images: list[Path], labels: dict[str, Path], faults: Faults) -> A
             faults(fault(text_of(image.name), "an image must have a label file", f"no {image.stem}.txt"))
             continue
         label = labels[image.stem]
-        found.images.append(Pictured(file=image, where=label.name, things=_things(label, faults)))
+        if (things := _things(label, faults)) is not None:
+            found.images.append(Pictured(file=image, where=label.name, things=things))
     if rest := sorted(labels.keys() - {image.stem for image in images}):
         found.notes.append(f"left out {len(rest):,} label files without an image: {few([f'{name}.txt' for name in rest], 3)}")
     return found
 
 
-def _things(label: Path, faults: Faults) -> list[Thing]:
+def _things(label: Path, faults: Faults) -> list[Thing] | None:
+    """Return the objects of a label file; None for a file that cannot be read, if faults are left out."""
     try:
         lines = read_text(label, LARGEST).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"detection_folder: {label.name} cannot be read: {error}") from None
+        faults(f"{label.name} cannot be read: {error}.")
+        return None
     things = []
     for number, line in enumerate(lines, 1):
         words = line.split()

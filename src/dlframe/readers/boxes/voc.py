@@ -102,7 +102,8 @@ def read_voc(
         try:
             top = parse(read_bytes(file, LARGEST))
         except (OSError, ValueError) as error:
-            raise DataError(f"detection_folder: {file.name}, {getattr(error, 'strerror', None) or error}") from None
+            faults(f"{file.name}, {getattr(error, 'strerror', None) or error}.")
+            continue
         image = known.get(file.stem)
         if image is None:
             faults(fault(file.name, "there must be an image of this name", f"{file.stem}.*"))
@@ -128,9 +129,14 @@ def _image(file: Path, top: Element, image: Path, part: str, faults: Faults) -> 
     for element in top.all("object"):
         where = f"{file.name}, line {element.line}"
         boxes, name = [*element.all("bndbox")], element.value("name")
-        numbers = [parsed(boxes[0].value(key)) for key in ("xmin", "ymin", "xmax", "ymax")] if boxes else [None]
-        if not name or None in numbers:
-            faults(fault(where, "an object must have a name and a bndbox with xmin, ymin, xmax, ymax", name or "no name"))
+        texts = [boxes[0].value(key) for key in ("xmin", "ymin", "xmax", "ymax")] if boxes else []
+        numbers = [parsed(text) for text in texts]
+        if not name:
+            faults(fault(where, "an object must have a name", "none"))
+            continue
+        if not texts or None in numbers:
+            rule = "an object must have a bndbox with finite numbers xmin, ymin, xmax, ymax"
+            faults(fault(where, rule, ", ".join(text or "none" for text in texts) or "no bndbox"))
             continue
         thing = Thing(
             label=text_of(name),
@@ -165,7 +171,7 @@ def splits_of(root: Path, names: list[str]) -> dict[str, str]:
     """Return the split of each image that the lists in ImageSets/Main name, by its name without ending.
 
     Raises:
-        DataError: An image is in two splits.
+        DataError: An image is in two splits, or a list cannot be read.
     """
     folder = root / "ImageSets" / "Main"
     found: dict[str, str] = {}
@@ -173,7 +179,11 @@ def splits_of(root: Path, names: list[str]) -> dict[str, str]:
         part = split_of(file.stem)
         if part is None:  # lists of a class, or trainval
             continue
-        for number, line in enumerate(read_text(file, LARGEST).splitlines(), 1):
+        try:
+            lines = read_text(file, LARGEST).splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(f"detection_folder: {file.name} cannot be read: {error}") from None
+        for number, line in enumerate(lines, 1):
             name = line.strip()
             if name and name in names and found.setdefault(name, part) != part:
                 raise DataError(f"detection_folder: {file.name}, line {number}: '{name}' is in two splits, {found[name]} too")

@@ -111,6 +111,8 @@ def read_yolo(root: Path, file: Path | None, faults: Faults, *, sizes: Any, clas
                 raise DataError(f"detection_folder: {text_of(_shown(image, root))} is in two splits, {home} and {part}")
             label = labels[image]
             things = _things(label, root, size, names, faults) if label else []
+            if things is None:
+                continue
             found.images.append(Pictured(file=image, where=text_of(_shown(label or image, root)), things=things, part=part))
     return found
 
@@ -183,11 +185,13 @@ def _strays(labels: dict[Path, Path | None], reader: Folders, root: Path) -> lis
     return [f"left out {len(rest):,} label files without an image: {named}"] if rest else []
 
 
-def _things(label: Path, root: Path, size: tuple[int, int], names: Sequence[str], faults: Faults) -> list[Thing]:
+def _things(label: Path, root: Path, size: tuple[int, int], names: Sequence[str], faults: Faults) -> list[Thing] | None:
+    """Return the objects of a label file; None for a file that cannot be read, if faults are left out."""
     try:
         lines = read_text(label, LARGEST).removeprefix("\ufeff").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"detection_folder: {text_of(_shown(label, root))} cannot be read: {error}") from None
+        faults(f"{text_of(_shown(label, root))} cannot be read: {error}.")
+        return None
     things = []
     for number, line in enumerate(lines, 1):
         words = line.split()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,38 +32,43 @@ def beam_search(
     """
     count = log_probabilities.shape[1] - 1
     before = 0 if letters is None else letters.ndim - 1
-    # Text -> ln P of paths that end in a blank, of those that end in its last letter, and what is added to its score.
-    beams: dict[Prefix, tuple[float, float, float]] = {(): (0.0, -math.inf, 0.0)}
-    for step in log_probabilities.tolist():
-        found: dict[Prefix, list[float]] = {}
-        for text, (blank, letter, added) in beams.items():
-            total = _sum(blank, letter)
-            own = found.setdefault(text, [-math.inf, -math.inf, added])
-            own[0] = _sum(own[0], total + step[0])
-            if text:
-                own[1] = _sum(own[1], letter + step[1 + text[-1]])
-            row = None
-            if letters is not None:
-                row = letters[(*([count] * max(0, before - len(text))), *text[len(text) - min(before, len(text)) :])]
-            for symbol in range(count):
-                came = (blank if text and text[-1] == symbol else total) + step[1 + symbol]
-                if came == -math.inf:
-                    continue
-                longer = (*text, symbol)
-                if longer not in found:
-                    extra = bonus + (weight * float(row[symbol]) if row is not None else 0.0)
-                    found[longer] = [-math.inf, -math.inf, added + extra]
-                found[longer][1] = _sum(found[longer][1], came)
-        ranked = sorted(found.items(), key=lambda item: (-(_sum(item[1][0], item[1][1]) + item[1][2]), item[0]))
-        beams = {text: (values[0], values[1], values[2]) for text, values in ranked[:width]}
-    scored = [(text, _sum(blank, letter) + added) for text, (blank, letter, added) in beams.items()]
-    return sorted(scored, key=lambda item: (-item[1], item[0]))
-
-
-def _sum(one: float, other: float) -> float:
-    """Return ln(e^one + e^other)."""
-    high, low = (one, other) if one >= other else (other, one)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+    texts: list[Prefix] = [()]
+    # ln P of the paths of each text that end in a blank, and in its last letter; and what is added to its score.
+    blank, letter, added = np.zeros(1), np.full(1, -np.inf), np.zeros(1)
+    for step in log_probabilities:
+        total = np.logaddexp(blank, letter)
+        last = np.array([text[-1] if text else -1 for text in texts])
+        same = np.flatnonzero(last >= 0)
+        # Texts that are one letter longer (texts, letters): a letter that is the last one too needs a blank between.
+        came = total[:, None] + step[1:]
+        came[same, last[same]] = blank[same] + step[1 + last[same]]
+        extra = np.full((len(texts), count), bonus)
+        if letters is not None:
+            context = [(*[count] * (before - len(text)), *text[max(0, len(text) - before) :]) for text in texts]
+            extra += weight * letters[tuple(np.array(context, int).reshape(len(texts), before).T)]
+        stays = np.full(len(texts), -np.inf)
+        stays[same] = letter[same] + step[1 + last[same]]
+        # A longer text may be kept already: its paths are added to its own.
+        place = {text: i for i, text in enumerate(texts)}
+        for i, text in enumerate(texts):
+            if text and (shorter := place.get(text[:-1])) is not None:
+                stays[i] = np.logaddexp(stays[i], came[shorter, text[-1]])
+                came[shorter, text[-1]] = -np.inf
+        blank, letter = np.r_[total + step[0], np.full(came.size, -np.inf)], np.r_[stays, came.ravel()]
+        added = np.r_[added, (added[:, None] + extra).ravel()]
+        score = np.logaddexp(blank, letter) + added
+        possible = np.flatnonzero(score > -np.inf)
+        if len(possible) > width:
+            least = np.partition(score[possible], len(possible) - width)[len(possible) - width]
+            possible = possible[score[possible] >= least]  # equal ones, by their letters below
+        named = {
+            i: texts[i] if i < len(texts) else (*texts[(n := i - len(texts)) // count], n % count) for i in possible.tolist()
+        }
+        kept = sorted(named, key=lambda i: (-score[i], named[i]))[:width]
+        texts = [named[i] for i in kept]
+        blank, letter, added = blank[kept], letter[kept], added[kept]
+    score = (np.logaddexp(blank, letter) + added).tolist()
+    return sorted(zip(texts, score, strict=True), key=lambda item: (-item[1], item[0]))
 
 
 def fit_letters(texts: Sequence[np.ndarray], count: int, order: int) -> np.ndarray:
