@@ -727,6 +727,14 @@ def kept_of(spec: DataSpec) -> dict[str, Any]:
     return kept
 
 
+def known_columns(spec: DataSpec) -> int:
+    """Return how many of the last columns of a window are known in advance."""
+    kept = spec.fitted.get("series")
+    if not isinstance(kept, dict):
+        return 0
+    return 2 * (len(kept.get("known_future", ())) + 2 * len(kept.get("calendar", ())))
+
+
 def dataset_like(panel: Panel, spec: DataSpec, source: str) -> Dataset:
     """Return all windows of series, as those of a run, in each split.
 
