@@ -130,6 +130,18 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     assert dataset.source.endswith("wines.csv, target grower, 13 numbers, 1 categories")
 
 
+def test_missing_and_unseen_values_are_counted(tmp_path, capsys):
+    parts = ["train"] * 120 + ["val"] * 30 + ["test"] * 28
+    towns = [["a", "b", ""][i % 3] for i in range(175)] + ["c", "c", "d"]
+    table(path=str(wines(tmp_path, part=parts, town=towns)), target="grower", split="part", missing=("ash:2.43",))
+    said = capsys.readouterr().err
+    ash = int((load_wine().data[:, 2] == 2.43).sum())  # type: ignore[attr-defined]
+    assert f"table: missing values in 178 rows: town 58, ash {ash}; a model sees that they are missing\n" in said
+    assert "table: values that training does not have, in 58 other rows: town 3; all are read as one\n" in said
+    table(path=str(wines(tmp_path)), target="grower")
+    assert not capsys.readouterr().err
+
+
 def test_rows_without_a_label_are_left_out_and_counted(tmp_path, capsys):
     file = wines(tmp_path)
     lines = file.read_text().splitlines()
