@@ -152,7 +152,9 @@ def stand_ins(arrays: Sequence[Mapping[str, np.ndarray]], kept: Mapping[str, Map
     if missing:
         notes.append(f"missing values in {sum(rows):,} rows: {_counted(missing)}; a model sees that they are missing")
     if unseen:
-        notes.append(f"values that training does not have, in {sum(rows[1:]):,} other rows: {_counted(unseen)}; all are read as one")
+        notes.append(
+            f"values that training does not have, in {sum(rows[1:]):,} other rows: {_counted(unseen)}; all are read as one"
+        )
     return notes
 
 
