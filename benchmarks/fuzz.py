@@ -347,12 +347,14 @@ def readers(folder: Path) -> dict[str, Reader]:
     import dlframe
     from dlframe.config import load, load_options, load_saved
     from dlframe.data import image_folder as folders
+    from dlframe.data.anomaly_series import anomaly_series
     from dlframe.data.detection_folder import read_annotated
     from dlframe.data.digits import digits
     from dlframe.data.image_sets import SETS, mnist, read_cifar, read_cifar_png
     from dlframe.data.interactions import interactions
     from dlframe.data.linemod_occluded import vertices
-    from dlframe.data.own_texts import text_table
+    from dlframe.data.own_texts import text_folder, text_table
+    from dlframe.data.table import table as target_table
     from dlframe.models import backbone
     from dlframe.readers.boxes.annotations import Faults
     from dlframe.readers.boxes.folder import Choices
@@ -434,6 +436,12 @@ def readers(folder: Path) -> dict[str, Reader]:
     sheets = {f"s{i}.png": sheet for i in range(1, 6)}
     labels = {"train.json": b"[0, 1, 2]", "test.json": b"[0]"}
     prices = b"Date,Open,High,Low,Close,Volume\n" + b"".join(b"2000-01-%02d,1,2.5,0.5,1.5,100\n" % day for day in range(1, 29))
+    labeled = b"timestamp,value,is_anomaly\n" + b"".join(b"%d,%d.5,%d\n" % (i, i % 7, i in (90, 91)) for i in range(100))
+    planned = b"day,sold,holiday\n" + b"".join(b"2000-01-%02d,%s,%d\n" % (i, b"9" * (i < 27), i % 2) for i in range(1, 31))
+    accounts = b"paid,city,sum,fraud\n" + b"".join(
+        b"2000-01-%02d,%s,%d.5,%d\n" % (i % 28 + 1, b"abc"[i % 3 :][:1] * (i % 7 > 0), i % 9, i % 2) for i in range(60)
+    )
+    files = {f"x/{label}/{i}.txt": f"a {label} film, number {i}\n".encode() for label in ("good", "bad") for i in range(6)}
     more_prices = b"time;a;b\n" + b"".join(b"%02d.02.2000 10:00;%d.5;1.%03d\n" % (day, day, day) for day in range(1, 29))
     kept_series = {"targets": ["Close"], "features": ["Open"], "time": "Date", "columns": {"Close": {"kind": "number"}}}
     kept_rows = {
@@ -686,7 +694,18 @@ def readers(folder: Path) -> dict[str, Reader]:
         "series each": Reader("x.csv", [more_prices], lambda file: read_panel(file, target=["a", "b"])),
         "series, packed": Reader("x.csv.gz", [gzip.compress(prices)], read_panel, {}, (squeezed,)),
         "series of a run": Reader("x.csv", [prices], lambda file: read_panel(file, known=kept_series)),
+        "series with labels": Reader("x.csv", [labeled], lambda file: anomaly_series(path=str(file), window=4), {}, (lines,)),
+        "series and what is known in advance": Reader(
+            "x.csv",
+            [planned],
+            lambda file: read_panel(file, target=["sold"], known_future=["holiday"], calendar=["month", "weekday"], horizon=2),
+            {},
+            (lines,),
+        ),
         "table": Reader("x.csv", tables, read_table),
+        "table with a target": Reader(
+            "x.csv", [accounts], lambda file: target_table(path=str(file), target="fraud", time="paid"), {}, (lines,)
+        ),
         "table, packed": Reader("x.zip", [zip_of({"x.csv": tables[0]})], read_table, {}, (in_archive, squeezed)),
         "table of lines": Reader("x.jsonl", [json_lines], read_table, {}, (in_json,)),
         "table of columns": Reader("x.parquet", [parquet], read_table),
@@ -701,6 +720,9 @@ def readers(folder: Path) -> dict[str, Reader]:
         "interactions of a table": Reader("x.csv", [rated], lambda file: interactions(path=str(file)), {}, (lines,)),
         "texts of a table": Reader(
             "x.csv", [said], lambda file: text_table(path=str(file), text="text", target="of"), {}, (lines,)
+        ),
+        "texts of files": Reader(
+            "x/good/0.txt", [files["x/good/0.txt"]], lambda file: text_folder(path=str(file.parents[1])), files
         ),
         "config of an encoder": Reader("e/config.json", [encoder["e/config.json"]], subwords, encoder, (in_json,), right=words),
         "tokenizer of an encoder": Reader(

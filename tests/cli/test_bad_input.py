@@ -48,7 +48,9 @@ def built_in(group: str) -> list[Entry]:
 
 
 NO_CODE = "is not supported: choose a registered entry, model=NAME."
-IMAGE_DATA = ", ".join(entry.name for entry in built_in("data") if "image" in entry.facts["inputs"])
+IMAGE_DATA = ", ".join(
+    entry.name for entry in built_in("data") if "image" in entry.facts["inputs"] and "box" not in entry.facts["targets"]
+)
 
 
 # --- the command line

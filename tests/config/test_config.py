@@ -381,3 +381,14 @@ def test_a_typed_task_that_the_model_replaces_is_said():
     assert config.notes == ("model=isolation_forest brings its own task: anomaly, instead of task=classification",)
     assert load(["model=isolation_forest"]).notes == ()
     assert load(["task=classification", "model=cnn", "data=digits"]).notes == ()
+
+
+def test_a_preset_leaves_room_for_the_task_of_the_model():
+    """A score of anomalies is a model of frauds too; what is set for a classification is left out, and said unless typed."""
+    config = load(["task=fraud_detection", "model=autoencoder"])
+    assert config.values["task"] == {"name": "anomaly", "anomalies": (), "quantile": 0.99, "headline": "average_precision"}
+    (note,) = config.notes
+    assert "instead of task=fraud_detection; left out: task.average=positive, task.threshold=f1 (" in note
+    assert "left out: task.average=positive" in load(["data=creditcard", "model=vae"]).notes[0]
+    with pytest.raises(ConfigError, match=r"^task\.threshold: 'anomaly' has no such option"):
+        load(["task=fraud_detection", "model=autoencoder", "task.threshold=cost"])

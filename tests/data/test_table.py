@@ -11,6 +11,7 @@ from sklearn.datasets import load_diabetes, load_wine
 import dlframe
 from dlframe.cli import main
 from dlframe.data.table import table
+from dlframe.readers.tables.rows import read_rows
 from dlframe.registry import GROUPS
 from dlframe.serving.inputs import Inputs
 from dlframe.types import ConfigError, DataError, DataSpec, Field
@@ -130,6 +131,18 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     assert dataset.source.endswith("wines.csv, target grower, 13 numbers, 1 categories")
 
 
+def test_missing_and_unseen_values_are_counted(tmp_path, capsys):
+    parts = ["train"] * 120 + ["val"] * 30 + ["test"] * 28
+    towns = [["a", "b", ""][i % 3] for i in range(175)] + ["c", "c", "d"]
+    table(path=str(wines(tmp_path, part=parts, town=towns)), target="grower", split="part", missing=("ash:2.43",))
+    said = capsys.readouterr().err
+    ash = int((load_wine().data[:, 2] == 2.43).sum())  # type: ignore[attr-defined]
+    assert f"table: missing values in 178 rows: town 58, ash {ash}; a model sees that they are missing\n" in said
+    assert "table: values that training does not have, in 58 other rows: town 3; all are read as one\n" in said
+    table(path=str(wines(tmp_path)), target="grower")
+    assert not capsys.readouterr().err
+
+
 def test_rows_without_a_label_are_left_out_and_counted(tmp_path, capsys):
     file = wines(tmp_path)
     lines = file.read_text().splitlines()
@@ -164,6 +177,25 @@ def test_options_that_are_refused(tmp_path, options, message):
     with pytest.raises(DataError) as error:
         table(path=str(wines(tmp_path)), **options)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "received"),
+    [
+        ("2024-01-05,much", "Received: 'much'. Training had numbers in it, and for a missing value an empty field or '?'"),
+        ("yesterday,3", "Received: 'yesterday'. Training had dates in it, and for a missing value an empty field"),
+    ],
+)
+def test_a_wrong_value_of_new_rows_is_answered_with_what_training_had(tmp_path, row, received):
+    """No option of the data decides here, which a prediction does not have."""
+    lines = ["day,sum,of", *(f"2024-01-{1 + i % 28:02},{'?' if i == 7 else i % 5},{'ab'[i % 2]}" for i in range(60))]
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    kept = table(path=str(tmp_path / "train.csv"), target="of", missing=("?",)).spec.fitted["table"]
+    (tmp_path / "new.csv").write_text(f"day,sum\n2024-01-02,4\n{row}\n")
+    with pytest.raises(DataError) as error:
+        read_rows(tmp_path / "new.csv", kept)
+    assert str(error.value).startswith(f"{tmp_path / 'new.csv'}, line 3: ")
+    assert str(error.value).endswith(received)
 
 
 def test_a_run_from_the_file_to_predictions(tmp_path, capsys, monkeypatch):

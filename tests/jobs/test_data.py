@@ -15,10 +15,11 @@ from dlframe.config import load
 from dlframe.data import stocks
 from dlframe.data.digits import digits
 from dlframe.jobs import data
-from dlframe.jobs.data import load_data, sized
+from dlframe.jobs.data import check_classes, load_data, sized
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import run
 from dlframe.storage import stamps
+from dlframe.types import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -171,3 +172,36 @@ def test_a_run_with_pretrained_weights_is_tested_at_their_size(tmp_path, monkeyp
         assert result.folder
         assert evaluate_run(result.folder).metrics == result.metrics
         assert dlframe.load(result.folder).task.model.image_size == 160
+
+
+@pytest.mark.parametrize(
+    ("frauds", "options", "message"),
+    [
+        (
+            [1, 2, 99],
+            [],
+            "validation split must have rows of two classes for the monitor average_precision and task.threshold=f1",
+        ),
+        (
+            [99],
+            ["task.headline=accuracy", "task.threshold=argmax"],
+            "train split must have rows of two classes for a classifier",
+        ),
+        ([1, 2, 99], ["task.headline=accuracy", "task.threshold=argmax"], ""),
+        ([1, 2, 70], [], ""),
+    ],
+)
+def test_a_split_of_one_class_is_refused_where_it_decides(
+    tmp_path: Path, frauds: list[int], options: list[str], message: str
+) -> None:
+    """Of 100 payments in the order of time, 60 are for training and 20 each for validation and test."""
+    rows = [f"2024-01-{1 + i // 24:02}T{i % 24:02}:00,{i % 7},{int(i in frauds)}" for i in range(100)]
+    (tmp_path / "paid.csv").write_text("\n".join(["at,amount,is_fraud", *rows]))
+    own = ["data=table", f"data.path={tmp_path / 'paid.csv'}", "data.target=is_fraud", "data.time=at"]
+    config = load(["task=fraud_detection", *own, *options])
+    dataset = load_data(config)
+    if not message:
+        check_classes(config, dataset)
+        return
+    with pytest.raises(DataError, match=f"{message}. Received: [26]0 rows, all of '0'"):
+        check_classes(config, dataset)

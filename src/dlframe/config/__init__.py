@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dlframe.config.choices import LISTS, OPTIONS, check_name, file_of, folders, names
-from dlframe.config.compose import assign, compose, group_of, resolved, without_options_of_others
+from dlframe.config.compose import assign, compose, group_of, resolved, without_options_of_a_preset, without_options_of_others
 from dlframe.config.overrides import assignments_of, choices_of, given_keys, load_options, plugin_paths, unquoted
 from dlframe.config.run_config import EXPERIMENT_VARIABLE, Config
 from dlframe.config.validation import check, check_no_secret, check_places, check_registered
@@ -79,9 +79,11 @@ def load(overrides: Sequence[str]) -> Config:
         named = given.get("resume") if not {"task", "experiment"} & given.keys() else None
         values = _of_run(named, choices, locations) or _whole(choices, locations)
         notes: tuple[str, ...] = ()
+        left = ""
         if values is None:
             values = compose(choices, locations)
             notes = without_options_of_others(values, choices, locations, given)
+            left = without_options_of_a_preset(values, locations, given)
             if _is_fitted_at_once(values) and group_of(locations.get("epochs", "")) in ("", "task"):
                 values["epochs"] = 1  # a further one would only score the same again
         if values.pop("plugin_paths", None) and "plugin_paths" not in given:
@@ -90,8 +92,11 @@ def load(overrides: Sequence[str]) -> Config:
             assign(values, key, value)
         config = check(resolved(values), tuple(f"{key}={raw}" for key, raw in given.items()))
         asked, has = values.get("task"), config.entry("task").name
-        if "task" in given and isinstance(asked, Mapping) and asked.get("name") not in (None, has):
-            notes += (f"model={config.entry('model').name} brings its own task: {has}, instead of task={choices['task']}",)
+        if ("task" in given or left) and isinstance(asked, Mapping) and asked.get("name") not in (None, has):
+            said = f"; left out: {left}" if left else ""
+            notes += (
+                f"model={config.entry('model').name} brings its own task: {has}, instead of task={choices['task']}{said}",
+            )
         config = replace(config, notes=notes)
         usual = config.tracking.uri in ("auto", "sqlite", "none", "")
         check_places(config, "" if usual else _packaged_store(choices.get("tracking")))

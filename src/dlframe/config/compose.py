@@ -151,6 +151,30 @@ def without_options_of_others(
     return tuple(notes)
 
 
+def without_options_of_a_preset(values: dict[str, Any], locations: Mapping[str, str], given: Mapping[str, str]) -> str:
+    """Take out what a preset sets for its own task where the model brings another that has no such option.
+
+    Args:
+        values: A composed config, which is changed.
+        locations: "file:line" of each dotted key that a file sets.
+        given: Keys that are typed; these stay, to be refused.
+
+    Returns:
+        What was taken out and where it was set; empty where nothing was.
+    """
+    model, task = values.get("model"), values.get("task")
+    if not isinstance(model, dict) or not isinstance(task, dict) or model.get("name") not in GROUPS["model"].entries:
+        return ""
+    own = GROUPS["model"].get(model["name"]).facts["task"]
+    known = GROUPS["task"].get(own).parameters if own else {}
+    places = {
+        key: locations.get(f"task.{key}", "") for key in task if key not in (*known, "name") and f"task.{key}" not in given
+    }
+    left = [key for key, place in places.items() if own and group_of(place) == "task"]
+    told = ", ".join(f"task.{key}={task.pop(key)}" for key in left)
+    return f"{told} ({places[left[0]]})" if left else ""
+
+
 def group_of(place: str) -> str:
     """Return the group of the file of a location, "conf/task/mine.yaml:3": that whose folder holds it; empty for none."""
     file = Path(place.rpartition(":")[0])

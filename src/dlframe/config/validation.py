@@ -245,18 +245,24 @@ def _check_metrics(config: Config, task: Entry) -> None:
 
 
 def _fits_data(entry: Entry, data: Entry) -> None:
-    """Refuse what does not take the data's kinds of columns: all of them, or for an augmentation of the inputs one."""
+    """Refuse what does not take the data's kinds of columns."""
     for role in ("inputs", "targets"):
-        if not (takes := entry.facts.get(role, ())):
-            continue
-        has = data.facts[role]
-        # Data with tasks by kind of target have one of the kinds, which only their file tells.
-        some = (entry.group == "augmentation" and role == "inputs") or (role == "targets" and data.facts["tasks"])
-        fits = bool(set(has) & set(takes)) if some else set(has) <= set(takes)
-        needs = set(entry.facts.get("requires", ())) if role == "targets" else set()
-        if not fits or not needs <= set(has):
-            fitting = [other.name for other in GROUPS["data"] if needs <= set(other.facts[role]) <= set(takes)]
+        if not _takes(entry, data, role):
+            fitting = [
+                other.name for other in GROUPS["data"] if _takes(entry, other, "inputs") and _takes(entry, other, "targets")
+            ]
             raise ConfigError(
-                f"{entry.group}={entry.name}: takes {' or '.join(takes)} {role}, but data={data.name} has "
-                f"{' and '.join(has) or 'no'} {role}. Data that fit: {', '.join(fitting) or 'none'}."
+                f"{entry.group}={entry.name}: takes {' or '.join(entry.facts[role])} {role}, but data={data.name} has "
+                f"{' and '.join(data.facts[role]) or 'no'} {role}. Data that fit: {', '.join(fitting) or 'none'}."
             )
+
+
+def _takes(entry: Entry, data: Entry, role: str) -> bool:
+    """Whether an entry takes the data's kinds of columns: all of them, or for an augmentation of the inputs one."""
+    if not (takes := set(entry.facts.get(role, ()))):
+        return True
+    has = set(data.facts[role])
+    # Data with tasks by kind of target have one of the kinds, which only their file tells.
+    some = (entry.group == "augmentation" and role == "inputs") or (role == "targets" and data.facts["tasks"])
+    needs = set(entry.facts.get("requires", ())) if role == "targets" else set()
+    return (bool(has & takes) if some else has <= takes) and needs <= has

@@ -8,7 +8,7 @@ import io
 import numpy as np
 
 from dlframe.readers.tables.files import Options
-from dlframe.readers.tables.rows import cardinalities, encode, features_of, fields_of, hashes, parts_by_hash
+from dlframe.readers.tables.rows import cardinalities, encode, features_of, fields_of, hashes, parts_by_hash, stand_ins
 from dlframe.readers.tables.table import read_table
 from dlframe.registry import data
 from dlframe.storage.fetch import BROKEN, Package, content, expanded, member
@@ -129,6 +129,7 @@ def unlabeled_table(
         "RUN FILE. With labels: data=table data.target=COLUMN"
     )
     arrays, kept = encode(read, features, parts)
+    notes += stand_ins(arrays, kept)
     for note in notes:
         say(f"unlabeled_table: {note}", error=True)
     train, validation, test = (

@@ -28,6 +28,7 @@ from dlframe.readers.tables.rows import (
     parts_by_hash,
     parts_by_time,
     rows_of,
+    stand_ins,
 )
 from dlframe.readers.tables.table import Table, read_table
 from dlframe.registry import Natural, data
@@ -121,6 +122,7 @@ def table(
     parts, groups, said = _parts(read, features, roles, goal, (0.8, 0.2) if test else (0.6, 0.2, 0.2))
     read.columns.pop(goal.name)
     arrays, kept = encode(read, features, parts)
+    notes += stand_ins(arrays, kept)
     splits = [
         Split({**array, "target": goal.values[index]}, index + 1, groups=None if groups is None else groups[index])
         for array, index in zip(arrays, parts, strict=True)

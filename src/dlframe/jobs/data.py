@@ -56,6 +56,32 @@ def load_data(config: Config) -> Dataset:
     return _overfit(config, dataset) if config.trainer.overfit_batches else dataset
 
 
+def check_classes(config: Config, dataset: Dataset) -> None:
+    """Refuse to train a classifier on one class, or to pick an epoch or a threshold by a validation split that has one of two.
+
+    Raises:
+        DataError: A split lacks a class that is needed.
+    """
+    task, (name, field) = config.values["task"], next(iter(dataset.spec.targets.items()))
+    if config.entry("task").name != "classification" or field.kind != "class":
+        return
+    metric = config.monitor.removeprefix("val/")
+    ranked = metric in ("average_precision", "auroc") or (
+        task["average"] == "positive" and metric in ("f1", "precision", "recall")
+    )
+    rules = [f"the monitor {metric}"] * ranked + [f"task.threshold={task['threshold']}"] * (task["threshold"] != "argmax")
+    needs = {"train": "a classifier", "validation": " and ".join(rules) if len(field.names) == 2 else ""}
+    for part, rule in needs.items():
+        split: Split = getattr(dataset, part)
+        labels = np.asarray(split[name])
+        found = np.unique(labels if split.labelled is None else labels[split.labelled])
+        if rule and len(found) == 1 < len(field.names):
+            raise DataError(
+                f"data={config.entry('data').name}: the {part} split must have rows of two classes for {rule}. "
+                f"Received: {len(labels):,} rows, all of '{field.names[found[0]]}'. Try more rows, or another split"
+            )
+
+
 def _overfit(config: Config, dataset: Dataset) -> Dataset:
     """Return data whose three splits have the same few training samples, drawn the same in every run."""
     train = dataset.train if dataset.train.labelled is None else dataset.train.take(np.flatnonzero(dataset.train.labelled))

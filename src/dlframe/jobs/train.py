@@ -16,7 +16,7 @@ from dlframe.analysis.predictions import estimate
 from dlframe.config import EXPERIMENT_VARIABLE, Config, check_no_secret, load
 from dlframe.config.run_config import STORE_VARIABLE
 from dlframe.config.settings import Run as Options
-from dlframe.jobs.data import load_data
+from dlframe.jobs.data import check_classes, load_data
 from dlframe.registry import GROUPS
 from dlframe.reports import description, terminal
 from dlframe.runs import resume, run_directory
@@ -88,6 +88,7 @@ def dry_run(config: Config, *, folder: Path | None = None) -> None:
     run_directory.check_writable(config.run.runs)
     config = resume.begins_with(config)
     dataset = load_data(config)
+    check_classes(config, dataset)
     say(*wrapped(terminal.header(config, dataset, folder)), *config.notes)
     origin = _origin(config, dataset)
     from dlframe.engine.checks.dry_run import dry_run as tried
@@ -116,6 +117,7 @@ def find_lr(config: Config, *, folder: Path | None = None) -> None:
     run_directory.check_writable(config.run.runs)
     config = resume.begins_with(config)
     dataset = load_data(config)
+    check_classes(config, dataset)
     say(*wrapped(terminal.header(config, dataset, folder)))
     from dlframe import plots
     from dlframe.engine.checks.lr_range import range_test
@@ -169,6 +171,7 @@ def run(
         return result
     tracking_uri = tracking_uri_of(config)
     dataset = load_data(run_directory.read_data(before).located(config) if before else config)
+    check_classes(config, dataset)
     with Signals() as signals:
         if not is_main():
             exit_with_parent()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dlframe.readers.tables.series import known_columns
 from dlframe.registry import tasks
 from dlframe.statistics.errors import mae, mape, mase, pinball, rmse
 from dlframe.tasks.base import Scores, Task
@@ -123,7 +124,7 @@ class Forecasting(Task):
         self.output = output
         self.levels = tuple(levels)
         self.input, self.future = next(iter(spec.inputs)), next(iter(spec.targets))
-        self.known = _known(spec)
+        self.known = known_columns(spec)
         self.horizon = int(spec.targets[self.future].shape[0] or 1)
         self.is_fitted_at_once = hasattr(model, "fit_series")
         self.register_buffer("flat_unit", torch.ones(spec.shape[1]))
@@ -345,14 +346,6 @@ def check_levels(levels: tuple[float, ...]) -> None:
             "Try: task.levels=[0.1,0.5,0.9]",
             "task.levels",
         )
-
-
-def _known(spec: DataSpec) -> int:
-    """Return how many of the last columns of a window are known in advance."""
-    kept = spec.fitted.get("series")
-    if not isinstance(kept, dict):
-        return 0
-    return 2 * (len(kept.get("known_future", ())) + 2 * len(kept.get("calendar", ())))
 
 
 def series_of(windows: np.ndarray, futures: np.ndarray) -> list[np.ndarray]:

@@ -20,6 +20,9 @@ def panel_of(name: str, **given) -> Panel:
     return read_panel(file, options, **{key: value for key, value in given.items() if key not in READING})
 
 
+DAYS = np.datetime64("2024-01-01") + np.arange(400)
+HOURS = np.datetime64("2024-01-01T00") + np.arange(400)
+
 DAILY = (40, "2024-01-02", "2024-02-26", 3722.63)
 """Rows, first and last day, and the sum of the values; sums were computed apart, as the files were written."""
 
@@ -188,11 +191,36 @@ def test_numbers_that_may_be_times_are_refused_with_the_units(tmp_path, values):
         read_panel(file, target=["v"])
 
 
-def test_a_change_of_the_step_is_said(tmp_path):
-    days = [*np.arange(20), *range(26, 160, 7)]
+@pytest.mark.parametrize(
+    ("times", "notes", "step"),
+    [
+        (
+            DAYS[[*range(20), *range(26, 160, 7)]],
+            ["the step changes from 1 day to 7 days about 2024-01-20"],
+            "a row every 7 days",
+        ),
+        # Twelve days, and then the hours of a day.
+        (
+            np.concatenate([HOURS[: 12 * 24 : 24], HOURS[12 * 24 : 13 * 24]]),
+            ["the step changes from 1 day to 1 hour about 2024-01-13T00:00:00"],
+            "one row per hour",
+        ),
+        (
+            HOURS[[*range(50), *range(80, 130)]],
+            ["no rows between 2024-01-03T01:00:00 and 2024-01-04T08:00:00 (30 steps)"],
+            "one row per hour",
+        ),
+        # Hours in which nothing is traded are no gap.
+        (HOURS[[24 * day + hour for day in range(9) for hour in range(9, 17)]], [], "one row per hour"),
+        (HOURS[np.cumsum(np.arange(60) % 7 + 1)], [], "irregular steps, 1 hour to 7 hours"),
+    ],
+)
+def test_gaps_and_changes_of_the_step_are_said(tmp_path, times, notes, step):
     file = tmp_path / "steps.csv"
-    file.write_text("date,v\n" + "".join(f"{np.datetime64('2024-01-01') + int(day)},{5 + day % 3}\n" for day in days))
-    assert "the step changes from 1 to 7 days about 2024-01-20" in read_panel(file).notes
+    file.write_text("date,v\n" + "".join(f"{time},{5 + i % 3}\n" for i, time in enumerate(times)))
+    panel = read_panel(file, target=["v"])
+    assert panel.notes == notes
+    assert step_of(panel.series[0]) == step
 
 
 @pytest.mark.parametrize(

@@ -447,7 +447,9 @@ def _refuse_marks(name: str, index: Any, texts: pa.Array, counts: np.ndarray, ma
 
 
 def _way_out(name: str, text: str, rule: Rule) -> str:
-    """Return the option that would read a value that is no number."""
+    """Return the option that would read a value that is no number; of a run, whose options stand, what it takes."""
+    if rule.strict:
+        return _of_training("numbers", rule)
     text = text[:LONGEST]
     if re.fullmatch(r"[-+$€£]?\d{1,3}(,\d{3})+(\.\d+)?", text) and not rule.thousands:
         return "If commas part thousands: data.thousands=,"
@@ -474,11 +476,12 @@ def _as_dates(
     wrong = given & ~right & (counts > 0)
     if wrong.any():
         row, text, count = _first(index, wrong, texts, counts)
+        way_out = f"Remove it, or name the format, data.formats=[{name}:%Y-%m-%d], or missing values: data.missing=[...]"
         raise DataError(
             f"{place(row)}: '{name}' must be a date in one format ({dates.format}), as {int(counts[right].sum()):,} "
             "other values are. "
             f"Received: {text[:40]!r}{f' and {count - 1:,} more' if count > 1 else ''}. "
-            f"Remove it, or name the format, data.formats=[{name}:%Y-%m-%d], or missing values: data.missing=[...]"
+            f"{_of_training('dates', rule) if rule.strict else way_out}"
         )
     how = {"kind": "date", "format": dates.format} | ({"missing": list(rule.missing)} if rule.missing else {})
     found = pc.take(_moments(micros, ~right), index)
@@ -489,6 +492,11 @@ def _as_dates(
         how,
         [dates.note if f"'{name}'" in dates.note else f"'{name}': {dates.note}"] if dates.note and not rule.strict else [],
     )
+
+
+def _of_training(what: str, rule: Rule) -> str:
+    """Return what a column of a run takes."""
+    return f"Training had {what} in it, and for a missing value {' or '.join(['an empty field', *map(repr, rule.missing)])}"
 
 
 def _first(index: Any, wrong: np.ndarray, texts: pa.Array, counts: np.ndarray) -> tuple[int, str, int]:

@@ -135,6 +135,36 @@ def encode(table: Table, features: Features, parts: Sequence[np.ndarray]) -> tup
     return arrays, {name: kept[name] for name in order if name in kept}
 
 
+def stand_ins(arrays: Sequence[Mapping[str, np.ndarray]], kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return sentences on missing values, and on categories that only other parts than the first have; see `encode`."""
+    numbers = [name for name, how in kept.items() if "words" not in how]
+    categories = [name for name in kept if name not in numbers]
+
+    def counts(names: Sequence[str], found: Sequence[np.ndarray]) -> dict[str, int]:
+        total = np.sum([part.sum(0) for part in found], 0) if names and found else ()
+        return {name: int(count) for name, count in zip(names, total, strict=False) if count}
+
+    missing = counts(numbers, [np.isnan(array["numbers"]) for array in arrays if numbers])
+    missing |= counts(categories, [array["categories"] == MISSING for array in arrays if categories])
+    unseen = counts(categories, [array["categories"] == UNSEEN for array in arrays[1:] if categories])
+    rows = [len(next(iter(array.values()))) for array in arrays]
+    notes = []
+    if missing:
+        notes.append(f"missing values in {sum(rows):,} rows: {_counted(missing)}; a model sees that they are missing")
+    if unseen:
+        notes.append(
+            f"values that training does not have, in {sum(rows[1:]):,} other rows: {_counted(unseen)}; all are read as one"
+        )
+    return notes
+
+
+def _counted(found: Mapping[str, int]) -> str:
+    """Return the largest counts, "city 12, age 3"."""
+    ordered = sorted(found.items(), key=lambda pair: -pair[1])
+    more = f" and {len(ordered) - 6} more columns" if len(ordered) > 6 else ""
+    return ", ".join(f"{name} {count:,}" for name, count in ordered[:6]) + more
+
+
 def _room(numbers: int, categories: int, rows: int) -> dict[str, np.ndarray]:
     arrays = {}
     if numbers:

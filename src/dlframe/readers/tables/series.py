@@ -443,10 +443,9 @@ def _several(table: Table, names: Sequence[str], rows: np.ndarray, times: np.nda
 def _oddities(series: Series, target: str, dated: bool) -> Iterator[str]:
     """Yield sentences on gaps, a change of the step, and jumps."""
     of = f" of {series.key}" if series.key else ""
-    days = not (series.times % DAY).any() and dated and abs(series.times).max() > 1e6
     steps = np.diff(series.times)
-    if days and len(steps) > 2:
-        yield from _gaps(series, steps // DAY, of)
+    if dated and len(steps) > 2 and abs(series.times).max() > 1e6:
+        yield from _gaps(series, steps, of)
     values = series.values[:, 0]
     if len(values) > 2 and (values > 0).all():
         ratio = np.log(values[1:] / values[:-1])
@@ -476,39 +475,54 @@ def step_of(series: Series) -> str:
             return f"one row per {unit}"
     if usual == DAY and ((series.times // DAY + 3) % 7 < 5).all() and len(series.times) > 5:
         return "one row per weekday"
+    if len(steps) > 5 and _is_irregular(counts):
+        return f"irregular steps, {_span(int(sizes[0]))} to {_span(int(sizes[-1]))}"
     unit, size = next((unit, size) for unit, size in UNITS.items() if not usual % size)
     return f"one row per {unit}" if usual == size else f"a row every {usual // size:,} {unit}s"
+
+
+def _is_irregular(counts: np.ndarray) -> bool:
+    """Return whether no length of a step is that of half of them, from the count of each length."""
+    return 2 * int(counts.max()) < int(counts.sum())
+
+
+def _span(micros: float) -> str:
+    """Return a length of time in words, "12 hours"."""
+    unit, size = next(((unit, size) for unit, size in UNITS.items() if micros >= size), ("microsecond", 1))
+    return f"{micros / size:.3g} {unit}{'s' * (micros != size)}"
 
 
 def _gaps(series: Series, steps: np.ndarray, of: str) -> Iterator[str]:
     sizes, counts = np.unique(steps, return_counts=True)
     usual = int(sizes[np.argmax(counts)])
-    starts = series.times // DAY
-    if usual == 1:
+    starts, days = series.times // DAY, not (series.times % DAY).any()
+    business = bool(((starts + 3) % 7 < 5).all())
+    what = "steps"
+    if days and usual == DAY:
         # Weekends are no gap where no value is of a weekend.
-        weekday = (starts + 3) % 7
-        business = bool((weekday < 5).all())
         begin, end = starts[:-1].astype("datetime64[D]"), starts[1:].astype("datetime64[D]")
-        between = np.busday_count(begin, end) - 1 if business else steps - 1
+        between = np.busday_count(begin, end) - 1 if business else steps // DAY - 1
         what = "weekdays" if business else "days"
     else:
-        between, what = steps // usual - 1, "steps"
+        between = np.zeros_like(steps) if _is_irregular(counts) else steps // usual - 1
     long = np.flatnonzero(between >= LONGEST)
     if len(long) and len(long) <= max(3, len(steps) // 50):
         i = int(long[0])
-        first, last = ((starts[i] + 1), (starts[i + 1] - 1))
+        first, last = (starts[i] + 1), (starts[i + 1] - 1)
         if what == "weekdays":
             first = np.busday_offset(starts[i].astype("datetime64[D]"), 1, roll="forward").astype(np.int64)
             last = np.busday_offset(starts[i + 1].astype("datetime64[D]"), -1, roll="backward").astype(np.int64)
-        days = [str(np.datetime64(int(day), "D")) for day in (first, last)]
+        shown = [str(np.datetime64(int(day), "D")) for day in (first, last)]
+        where = f"from {shown[0]} to {shown[1]}" if days else f"between {series.ids[i]} and {series.ids[i + 1]}"
         more = f"; {len(long) - 1} more gaps" if len(long) > 1 else ""
-        yield f"no rows{of} from {days[0]} to {days[1]} ({int(between[i])} {what}){more}"
+        yield f"no rows{of} {where} ({int(between[i])} {what}){more}"
         return
-    half = len(steps) // 2
-    early, late = float(np.median(steps[:half])), float(np.median(steps[half:]))
-    if half > 5 and max(early, late) >= 2 * min(early, late) and min(early, late) > 0:
-        changed = np.flatnonzero(np.abs(steps - late) < np.abs(steps - early))
-        yield f"the step{of} changes from {early:g} to {late:g} days about {series.ids[int(changed[0])]}"
+    end = max(6, len(steps) // 10)
+    early, late = float(np.median(steps[:end])), float(np.median(steps[-end:]))
+    steady = np.mean(steps[:end] == early) >= 0.5 and np.mean(steps[-end:] == late) >= 0.5
+    if len(steps) >= 2 * end and steady and max(early, late) >= 2 * min(early, late):
+        i = int(np.flatnonzero(np.abs(steps - late) < np.abs(steps - early))[0])
+        yield f"the step{of} changes from {_span(early)} to {_span(late)} about {series.ids[i]}"
 
 
 def _told(column: Column) -> bool:
@@ -725,6 +739,14 @@ def kept_of(spec: DataSpec) -> dict[str, Any]:
     if not sound or set(kept.get("calendar", ())) - set(get_args(Calendar)):
         raise DataError("spec.json: holds no columns of a series")
     return kept
+
+
+def known_columns(spec: DataSpec) -> int:
+    """Return how many of the last columns of a window are known in advance."""
+    kept = spec.fitted.get("series")
+    if not isinstance(kept, dict):
+        return 0
+    return 2 * (len(kept.get("known_future", ())) + 2 * len(kept.get("calendar", ())))
 
 
 def dataset_like(panel: Panel, spec: DataSpec, source: str) -> Dataset:
