@@ -192,5 +192,10 @@ def test_an_epoch_whose_scores_are_nan_is_never_the_best(tmp_path, monkeypatch):
     result = train(tmp_path)
     assert checkpoint.read_facts(result.folder / BEST)["epoch"] == 1
     nan_calls = 10**6
-    with pytest.raises(TrainingError, match=r"^val/accuracy was undefined in every epoch"):
+    with pytest.raises(TrainingError, match=r"^val/accuracy was undefined in every epoch.*Try a smaller optimizer\.lr"):
         train(tmp_path)
+
+
+@pytest.mark.parametrize(("loss", "way"), [(0.5, "another split"), (math.nan, "a smaller optimizer.lr")])
+def test_what_to_try_where_the_monitored_metric_is_undefined(loss, way):
+    assert str(undefined("val/ap", {"val/ap": math.nan, "val/loss": loss})).endswith(f"Try {way}, or another monitor.")

@@ -32,6 +32,7 @@ from dlframe.config.settings import AUTO_BATCH
 from dlframe.config.settings import Trainer as TrainerOptions
 from dlframe.engine import initial_weights, memory
 from dlframe.engine.checks.callbacks import RecorderLogger, check_callbacks
+from dlframe.engine.checks.finite import undefined
 from dlframe.engine.checks.first_samples import check_model, pass_first_samples
 from dlframe.engine.checks.profile import StepProfile
 from dlframe.engine.learner import Learner, averages_weights, own_groups, parameter_groups
@@ -388,10 +389,7 @@ def _too_large(config: Config, dataset: Dataset, said: str) -> str:
 
 def _put_best_back(learner: Learner, trainer: Trainer, best: Path) -> None:
     if learner.progress.best is None:
-        raise TrainingError(
-            f"{learner.monitor} was undefined in every epoch, so none was the best. "
-            "Try a smaller optimizer.lr, or another monitor."
-        )
+        raise undefined(learner.monitor, learner.progress.metrics)
     path = Path(trainer.strategy.broadcast(str(best)))
     in_memory = learner.recorder.best_weights()
     trainer.strategy.barrier()  # by now the first process has written them

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dlframe.config import Config
 from dlframe.engine import training_state
+from dlframe.engine.checks.finite import undefined
 from dlframe.engine.evaluation import Evaluation
 from dlframe.engine.fit import Scored, batches, build_optimizer, build_task, check_baseline, extra_metrics, memory_format_of
 from dlframe.engine.learner import TrainingProgress
@@ -22,7 +23,7 @@ from dlframe.engine.loader import BatchLoader, ProcessContext
 from dlframe.runs.recorder import Recorder
 from dlframe.storage import checkpoint
 from dlframe.tasks.base import Task
-from dlframe.types import Dataset, Split, TrainingError
+from dlframe.types import Dataset, Split
 
 CPU = torch.device("cpu")
 
@@ -157,10 +158,7 @@ class Member:
             TrainingError: No epoch was the best.
         """
         if self.progress.best is None:
-            raise TrainingError(
-                f"{self.config.monitor} was undefined in every epoch, so none was the best. "
-                "Try a smaller optimizer.lr, or another monitor."
-            )
+            raise undefined(self.config.monitor, self.progress.metrics)
         checkpoint.restore(self.task, self.recorder.best_weights() or checkpoint.weights(best), best)
         self.evaluate(self.dataset.test)
         evaluation = self.evaluation

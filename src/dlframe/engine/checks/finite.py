@@ -1,8 +1,9 @@
-"""What happens at a loss that is NaN or infinite."""
+"""What happens at a loss that is NaN or infinite, and what is said of a metric that is."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,20 @@ class BadLoss:
 def advice(clip: float | None) -> str:
     """The beginning of what to try where numbers are no longer finite."""
     return "The checkpoints before are kept. Try a smaller optimizer.lr," + ("" if clip else " gradient_clip_val=1,")
+
+
+def undefined(monitor: str, metrics: Mapping[str, float]) -> TrainingError:
+    """The error of a monitored metric that was undefined in every epoch.
+
+    Args:
+        monitor: The metric.
+        metrics: Those of the last validation.
+    """
+    told = f"{monitor} was undefined in every epoch, so none was the best."
+    if math.isfinite(metrics.get("val/loss", math.nan)):
+        told += " The loss is finite: the validation split lacks what the metric needs."
+        return TrainingError(f"{told} Try another split, or another monitor.")
+    return TrainingError(f"{told} Try a smaller optimizer.lr, or another monitor.")
 
 
 def not_finite(bad: BadLoss, where: str, *, clip: float | None, network: str = "", since: bool = False) -> TrainingError:
