@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dlframe.config import load
+from dlframe.engine.checks.finite import undefined
 from dlframe.engine.learner import parameter_groups
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import run
