@@ -136,4 +136,8 @@ def test_the_figures_that_are_proposed_are_those_of_the_best_job():
 
 def test_a_job_that_was_interrupted_has_not_failed():
     shown = table([Row("seed=0", "", None, "loss is NaN"), Row("seed=1", "", None)])
-    assert [line.split(maxsplit=1)[1] for line in shown.splitlines()[1:]] == ["FAILED loss is NaN", "not finished"]
+    assert [line.split(maxsplit=1)[1] for line in shown.splitlines()[1:]] == [
+        "result",
+        "FAILED loss is NaN",
+        "not finished",
+    ]

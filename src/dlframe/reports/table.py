@@ -69,9 +69,8 @@ def table(rows: Sequence[Row], *, best: Path | None = None, monitor: str = "") -
             kinds.add(over)
             clipped = alike[0].metric(alike[0].headline).clipped(mean)
             lines.append(Line(group, value(alike[0], clipped), "", f"{len(alike)} seeds"))
-    if results:
-        metric = results[0].headline if len(headlines) == 1 else "result"
-        lines.insert(0, Line("job", f"{metric} (95 % interval)", "time", "run"))
+    metric = results[0].headline if len(headlines) == 1 else "result"
+    lines.insert(0, Line("job", f"{metric} (95 % interval)", "time", "run") if results else Line("job", metric))
     told = ["", *_laid_out(lines), *(text for about in abouts if len(about) == 1 for text in about if text)]
     if stem:
         told.append(f"runs: {stem}-NNNN")
