@@ -104,3 +104,16 @@ def test_one_task_of_slurm_starts_its_processes(tmp_path, monkeypatch, ids):
         monkeypatch.setenv(name, value)
     folder = two(tmp_path, *PLAIN[:-3], "epochs=1", "tracking=none")
     assert (folder / "result.json").is_file()
+
+
+def test_two_processes_begin_with_the_same_best_run(tmp_path):
+    """The first one looks for it and says it; the other has its name from there."""
+    short = [*PLAIN, "epochs=1", "figures=none"]
+    assert dlframe(*short, cwd=tmp_path).returncode == 0
+    (source,) = (tmp_path / "runs").iterdir()
+    done = dlframe(*short, "initial_checkpoint=best", "optimizer.lr=1e-30", "trainer=ddp", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("initial_checkpoint=best: ") == 1
+    (begun,) = set((tmp_path / "runs").iterdir()) - {source}
+    for name, tensor in checkpoint.load(source / BEST)[0].items():
+        torch.testing.assert_close(checkpoint.load(begun / BEST)[0][name], tensor)

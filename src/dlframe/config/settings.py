@@ -99,6 +99,11 @@ class Run:
     figures: Literal["auto", "now", "none"] = "auto"
 
     @property
+    def rounds(self) -> int:
+        """Epochs of the Trainer between two validations: by steps, each of them is as long as the way to the next one."""
+        return self.validate_every if self.validate_unit == "epochs" else 1
+
+    @property
     def looks(self) -> str:
         """The option for which nothing is trained; empty for none."""
         return "find" if self.find != "none" else "dry_run" if self.dry_run else ""

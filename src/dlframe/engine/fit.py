@@ -186,6 +186,11 @@ def train(config: Config, dataset: Dataset, recorder: Recorder, *, curves: bool 
     def scheduler(optimizer: torch.optim.Optimizer) -> Any:
         return config.build("scheduler", optimizer=optimizer, steps=max(1, total_steps(trainer.max_epochs or 0)))
 
+    def initial(task: Task) -> str:
+        # Of initial_checkpoint=best, the first process alone has looked for the run.
+        place = trainer.strategy.broadcast(config.run.initial_checkpoint)
+        return initial_weights.load(task, config.changed(initial_checkpoint=place))
+
     scored = [dataset.validation]
     shown = [name for name in dict.fromkeys((config.headline, config.monitor.removeprefix("val/"))) if name != "loss"]
     if curves and task.scores_training and shown:
@@ -212,7 +217,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder, *, curves: bool 
         on_nan=config.run.on_nan,
         recorder=recorder,
         options=changeable(config.values),
-        initial=partial(initial_weights.load, config=config) if config.run.initial_checkpoint else None,
+        initial=initial if config.run.initial_checkpoint else None,
         metrics=extra_metrics(config, dataset),
         of_training=shown if len(scored) > 1 else (),
     )
@@ -220,6 +225,7 @@ def train(config: Config, dataset: Dataset, recorder: Recorder, *, curves: bool 
     unlabeled = config.entry("model").facts["unlabeled"]
     loader = _batches(config, dataset, dataset.train, learner, trainer, shuffle=True, unlabeled=unlabeled)
     loader.chunk = learner.chunk or 1
+    learner.validation_interval = Fraction(trainer.check_val_every_n_epoch or 1)
     if config.run.validate_unit == "steps":
         learner.round_steps = config.run.validate_every
         loader.validate_by_steps(learner.round_steps, config.run.epochs, trainer.world_size)
@@ -470,10 +476,6 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     shown = [] if has_bar else [Progress() if sys.stderr.isatty() else ProgressLines()]
     foreign = [callback for callback in callbacks if not type(callback).__module__.startswith("dlframe.")]
-    interval = config.run.validate_every if config.run.validate_unit == "epochs" else 1
-    if not options.max_steps:
-        interval = min(interval, config.run.epochs)
-    learner.validation_interval = Fraction(interval)
     trainer = Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
@@ -483,7 +485,7 @@ def _trainer(config: Config, learner: Learner, callbacks: Sequence[Callback] = (
         deterministic=options.deterministic or None,
         detect_anomaly=options.detect_anomaly,
         max_epochs=config.run.epochs,
-        check_val_every_n_epoch=interval,
+        check_val_every_n_epoch=config.run.rounds if options.max_steps else min(config.run.rounds, config.run.epochs),
         callbacks=[*callbacks, *shown],
         logger=RecorderLogger(learner.recorder, lambda: learner.progress.steps) if foreign else False,
         enable_checkpointing=False,

@@ -53,6 +53,7 @@ def hidden(*packages: str) -> Iterator[None]:
 keep_kernels_private()
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler of torch tells of missing GPUs, and of its start
+
 MALLOC = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 """Environment variables by which a user has chosen how memory is given out."""
 

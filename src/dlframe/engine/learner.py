@@ -114,9 +114,8 @@ class TrainingProgress:
             return False
         return self.best is None or (value < self.best if mode == "min" else value > self.best)
 
-    def enters(self, value: float, mode: str, places: int) -> bool:
-        """Whether a value of the monitored metric is among the best ones, where it takes its place; of equal ones the earlier
-        are."""
+    def enter(self, value: float, mode: str, places: int) -> bool:
+        """Take a value of the monitored metric among the best ones; return whether it is one. Of equal ones the earlier are."""
         if not math.isfinite(value):
             return False
         self.top = sorted([*self.top, (value, self.steps)], key=lambda one: one[0] if mode == "min" else -one[0])[:places]
@@ -280,10 +279,11 @@ class Learner(internals.QuickModule):
 
     def _passes(self, more: int) -> int:
         """Passes over the samples that are whole, `more` steps from here."""
-        loader: Any = self.trainer.train_dataloader
-        passes = getattr(loader, "passes", None)
         progress = self.progress
-        return passes(progress.epoch, progress.position + more, self.trainer.world_size) if passes else progress.epoch
+        if not self.round_steps:
+            return progress.epoch
+        loader: Any = self.trainer.train_dataloader
+        return loader.passes(progress.epoch, progress.position + more, self.trainer.world_size)
 
     def _change(self, changed: Changes) -> None:
         """Set the progress to where a training goes on with other options: those of more epochs, of other batches."""
@@ -617,7 +617,8 @@ class Learner(internals.QuickModule):
             for buffer in self.task.buffers():
                 torch.distributed.broadcast(buffer, 0)
         self.evaluation.begin()
-        self.training_part.begin()
+        if self.of_training:
+            self.training_part.begin()
 
     def on_test_epoch_start(self) -> None:
         self.evaluation.begin()
@@ -650,7 +651,7 @@ class Learner(internals.QuickModule):
         if progress.improves(value, self.mode):
             progress.best = value
             self.recorder.save_best(training_state.weights(self), facts)
-        if self.top_k > 1 and progress.enters(value, self.mode, self.top_k):
+        if self.top_k > 1 and progress.enter(value, self.mode, self.top_k):
             self.recorder.save_top(training_state.weights(self), facts, [step for _, step in progress.top])
         self._show_weights("train")
 

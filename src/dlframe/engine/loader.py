@@ -207,7 +207,7 @@ class BatchLoader:
         self.indices = everything if unlabeled or split.labelled is None else everything[split.labelled]
         self.lengths = _lengths(split, spec)
         self._columns: tuple[torch.device, dict[str, Any]] | None = None
-        self._starts: dict[int, list[int]] = {}
+        self._starts: dict[int, list[int]] = {}  # processes -> first step of each pass, as far as it was asked for
 
     def plan(self, epoch: int = 0, world_size: int = 1) -> list[list[Tensor]]:
         """The positions of the samples of each batch of each step."""
@@ -228,9 +228,6 @@ class BatchLoader:
 
     def _pass_of(self, step: int, world_size: int) -> tuple[int, int]:
         """The pass over the samples in which a step lies, counted from 0, and the steps before it."""
-        if not (self.order.batch_elements and self.lengths is not None):
-            each, steps = step // self._whole_steps(0, world_size), self._whole_steps(0, world_size)
-            return each, each * steps
         starts = self._starts.setdefault(world_size, [0])
         while starts[-1] <= step:
             starts.append(starts[-1] + self._whole_steps(len(starts) - 1, world_size))

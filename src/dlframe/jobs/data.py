@@ -56,6 +56,17 @@ def load_data(config: Config) -> Dataset:
     return _overfit(config, dataset) if config.trainer.overfit_batches else dataset
 
 
+def load_to_train(config: Config) -> Dataset:
+    """The data of a run that trains, see `load_data`.
+
+    Raises:
+        DataError: As of `load_data`; or of `check_classes`.
+    """
+    dataset = load_data(config)
+    check_classes(config, dataset)
+    return dataset
+
+
 def check_classes(config: Config, dataset: Dataset) -> None:
     """Refuse to train a classifier on one class, or to pick an epoch or a threshold by a validation split that has one of two.
 

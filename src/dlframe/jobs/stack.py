@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlframe.config import Config
-from dlframe.jobs.train import begin, finish, load_data, run, tracking_uri_of
+from dlframe.jobs.data import load_to_train
+from dlframe.jobs.train import begin, finish, run, tracking_uri_of
 from dlframe.runs import resume, run_directory
 from dlframe.runs.journal import ended
 from dlframe.runs.recorder import BEST, RunRecorder, Watch, state_of, states, step_of
@@ -197,7 +198,7 @@ def _train(runs: Sequence[_Run], step: int, trackers: list[Tracker], *, always: 
     try:
         for run in runs:
             run.uri = tracking_uri_of(run.config)
-        dataset = load_data(runs[0].config)
+        dataset = load_to_train(runs[0].config)
         members = [Member.build(run.config, dataset) for run in runs]
         for run, member in zip(runs if step else (), members, strict=False):
             member.restore(checkpoint.load(state_of(run.folder or Path(), step))[0])

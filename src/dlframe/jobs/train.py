@@ -16,7 +16,7 @@ from dlframe.analysis.predictions import estimate
 from dlframe.config import EXPERIMENT_VARIABLE, Config, check_no_secret, load
 from dlframe.config.run_config import STORE_VARIABLE
 from dlframe.config.settings import Run as Options
-from dlframe.jobs.data import check_classes, load_data
+from dlframe.jobs.data import load_data, load_to_train
 from dlframe.registry import GROUPS
 from dlframe.reports import description, terminal
 from dlframe.runs import resume, run_directory
@@ -87,8 +87,7 @@ def dry_run(config: Config, *, folder: Path | None = None) -> None:
         raise ConfigError(f"dry_run: tries a new run. Received: resume={config.run.resume}. Leave one of them out.", "dry_run")
     run_directory.check_writable(config.run.runs)
     config = resume.begins_with(config)
-    dataset = load_data(config)
-    check_classes(config, dataset)
+    dataset = load_to_train(config)
     say(*wrapped(terminal.header(config, dataset, folder)), *config.notes)
     origin = _origin(config, dataset)
     from dlframe.engine.checks.dry_run import dry_run as tried
@@ -116,8 +115,7 @@ def find_lr(config: Config, *, folder: Path | None = None) -> None:
         raise ConfigError(f"find: {rule}. Received: trainer.precision={config.trainer.precision}", "find")
     run_directory.check_writable(config.run.runs)
     config = resume.begins_with(config)
-    dataset = load_data(config)
-    check_classes(config, dataset)
+    dataset = load_to_train(config)
     say(*wrapped(terminal.header(config, dataset, folder)))
     from dlframe import plots
     from dlframe.engine.checks.lr_range import range_test
@@ -161,8 +159,8 @@ def run(
         raise ConfigError("profile: measures one process. Try: trainer.devices=1 trainer.num_nodes=1", "profile")
     run_directory.check_writable(config.run.runs)
     before = None
-    config = resume.begins_with(config)
     if is_main():
+        config = resume.begins_with(config)
         before = resume.at(config, folder) if folder else resume.find(config)
     continued = Continuation.of(config, before) if before else None
     if before and not continued and ended(before) == "FINISHED" and (before / run_directory.RESULT).is_file():
@@ -170,8 +168,7 @@ def run(
         _deliver(config, before, pending)
         return result
     tracking_uri = tracking_uri_of(config)
-    dataset = load_data(run_directory.read_data(before).located(config) if before else config)
-    check_classes(config, dataset)
+    dataset = load_to_train(run_directory.read_data(before).located(config) if before else config)
     with Signals() as signals:
         if not is_main():
             exit_with_parent()

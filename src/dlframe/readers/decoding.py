@@ -93,7 +93,7 @@ def decode_files(
         if todo:
             # With `fail`, the first file that is no image ends it.
             top = root.resolve()
-            images = len(todo) if fail else sum(displayed_size(files[i], top) is not None for i in todo)
+            images = len(todo) if fail else sum(pool.map(lambda i: displayed_size(files[i], top) is not None, todo))
             done = f"; {before:,} {'is' if before == 1 else 'are'} decoded already" * bool(before)
             say(f"Decoding {images:,} {'image' if images == 1 else 'images'} of {root} (once){done}", error=True)
         try:

@@ -101,8 +101,9 @@ def finished(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def begins_with(config: Config) -> Config:
-    """Return a config whose `initial_checkpoint=best` is the run that it means: of all finished ones of the same experiment,
-    model and task, that with the best value of the monitored metric. Any other config is returned as it is.
+    """Return a config with the run that its `initial_checkpoint=best` means; any other config is returned as it is.
+
+    It is the finished run of the same experiment, model and task with the best value of the monitored metric.
 
     Raises:
         ConfigError: There is no such run, or they have several data sets, whose scores cannot be compared.
@@ -125,9 +126,9 @@ def begins_with(config: Config) -> Config:
             data = of.get("name") if isinstance(of, dict) else ""
             found.append((value, folder, str(data), str(start["tags"].get("data.fingerprint"))))
     read = config.metrics[metric.removeprefix("val/")]
-    place = f"{config.run.runs} has no finished run of model={model} in the experiment '{config.experiment}' with {metric}"
     if not found:
-        raise ConfigError(f"{key}=best: {place}. Try: {key}=RUN, a run directory", key)
+        rule = f"{config.run.runs} has no finished run of model={model} in the experiment '{config.experiment}' with {metric}"
+        raise ConfigError(f"{key}=best: {rule}. Try: {key}=RUN, a run directory", key)
     found.sort(key=lambda one: one[0], reverse=read.better == "max")
     if len({fingerprint for *_, fingerprint in found}) > 1:
         first = {fingerprint: f"{folder} ({data})" for _, folder, data, fingerprint in reversed(found)}

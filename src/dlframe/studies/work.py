@@ -331,7 +331,7 @@ class Worker:
                 values = history(folder).get(metric, []) if (folder / "journal.jsonl").exists() else []
                 for _, value in values[seen:]:
                     seen += 1
-                    watch(seen * (config.run.validate_every if config.run.validate_unit == "epochs" else 1), {metric: value})
+                    watch(seen * config.run.rounds, {metric: value})
         except BaseException:
             process.terminate()
             process.wait()

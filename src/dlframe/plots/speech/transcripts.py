@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from dlframe.plots.style import BLUE, RED, label, short, style
+from dlframe.plots.style import BLUE, RED, end_of, label, short, style
 
 MOST_LETTERS = 60
 """Letters over a spectrogram; of a longer text, its words."""
@@ -120,7 +120,7 @@ def error_rates(errors: ArrayLike, words: ArrayLike, groups: Mapping[str, ArrayL
         order = np.argsort(-rates, kind="stable")[:BARS] if named else np.arange(len(names))
         axes.bar(np.arange(len(order)), 100 * rates[order], color=BLUE)
         axes.axhline(100 * errors.sum() / max(words.sum(), 1), color=RED, lw=1, ls="--")
-        texts = [text if len(text := str(names[i])) <= 14 else f"…{text[-13:]}" for i in order]
+        texts = [end_of(str(names[i]), 14) for i in order]
         turned = sum(map(len, texts)) > 40
         axes.set_xticks(np.arange(len(order)), texts, rotation=90 if turned else 0, ha="center", fontsize=8)
         axes.grid(False, axis="x")

@@ -44,8 +44,7 @@ def place_of(shape: tuple[int, int], target: tuple[int, int], fit: Fit) -> list[
         fit: Way to it.
     """
     frame = frame_of((shape[1], shape[0]), target, fit)
-    corners = np.array([0, 0, target[1], target[0]])
-    return ((corners - np.tile(frame[2:4], 2)) / np.tile(frame[:2], 2)).tolist()
+    return _unfitted(np.array([0, 0, target[1], target[0]]), frame).tolist()
 
 
 def placed(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
@@ -60,5 +59,9 @@ def placed(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 def original(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """Return corners (n, 4) of the fitted image in pixels of the original, cut to it; arguments as of `placed`."""
-    corners = (boxes - np.tile(frame[..., 2:4], 2)) / np.tile(frame[..., :2], 2)
-    return np.clip(corners, 0, np.tile(frame[..., 4:], 2)).astype(boxes.dtype)
+    return np.clip(_unfitted(boxes, frame), 0, np.tile(frame[..., 4:], 2)).astype(boxes.dtype)
+
+
+def _unfitted(corners: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Return corners of the fitted image in pixels of the original, or beyond it."""
+    return (corners - np.tile(frame[..., 2:4], 2)) / np.tile(frame[..., :2], 2)
