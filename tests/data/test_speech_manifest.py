@@ -188,7 +188,7 @@ def test_letters_outside_the_alphabet(tmp_path):
     alphabet.write_text("# of the set\n \na\nb\n\\#\n")
     assert read_alphabet(alphabet) == " ab#"
     path = manifest(tmp_path, ["ab"] * 20 + ["a7"])
-    with pytest.raises(DataError, match=r":21: must have letters of data.alphabet only. Received: '7'"):
+    with pytest.raises(DataError, match=r":21: must have letters of the alphabet only. Received: '7'"):
         speech_manifest(path=str(path), alphabet=str(alphabet))
     test = manifest(tmp_path, ["xa"], "test.jsonl")
     with pytest.raises(DataError, match=r"test.jsonl:1: must have letters of the alphabet only \('ab'\). Received: 'x'"):

@@ -13,6 +13,8 @@ from dlframe.types import duration, say
 SECONDS = 30.0
 """Least time between two lines of progress."""
 
+LONG = 300.0
+"""Time after which another line comes within an epoch, too."""
 
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
 """Fits 80 columns with a metric and the best so far."""
@@ -74,7 +76,8 @@ def _epochs(trainer: Trainer, pl_module: LightningModule) -> tuple[int, int]:
 class ProgressLines(Callback):
     """A line after an epoch, with the last monitored metric and the remaining time, `SECONDS` apart at least.
 
-    The first one comes as soon as the time is over, also within an epoch: it tells of a long training early.
+    The first one comes as soon as the time is over, also within an epoch: it tells of a long training early. Within an epoch
+    that is long, or where none is validated for long, they are `LONG` seconds apart.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,7 +95,7 @@ class ProgressLines(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list, batch_idx: int
     ) -> None:
         self.done += len(batch)
-        if self.told == self.started:
+        if self.told == self.started or time.monotonic() - self.told >= LONG:
             self._tell(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

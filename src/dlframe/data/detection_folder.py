@@ -15,18 +15,18 @@ from typing import Any, Literal
 import numpy as np
 
 from dlframe.readers.boxes.annotations import Annotations, Faults, Pictured, Thing, checked
-from dlframe.readers.boxes.box_sets import box_set, store
+from dlframe.readers.boxes.box_sets import box_set, box_split, store
 from dlframe.readers.boxes.folder import Choices, read_boxes, root_of
 from dlframe.readers.boxes.frames import FRAME, frame_of, placed
 from dlframe.readers.decoding import THREADS, allocated, check_room
 from dlframe.readers.images import displayed_size, pixel_limit, read_image
 from dlframe.readers.listing import Folders, compiled, few, matched, natural, text_of
 from dlframe.readers.modes import Decoding
-from dlframe.readers.splits import by_hash, overlaps, statistics
+from dlframe.readers.splits import by_hash, overlaps, part_to_score, statistics
 from dlframe.registry import Count, data
 from dlframe.storage.decoded import cache_key, contents, decoded
 from dlframe.storage.fetch import expanded
-from dlframe.types import PARTS, DataError, Dataset, say
+from dlframe.types import PARTS, DataError, Dataset, DataSpec, say
 
 MOST_REPEATED = 0.5
 """Fraction of a given split that may be in an earlier one, equal or alike."""
@@ -57,6 +57,7 @@ def detection_folder(
     group: str | None = None,
     max_pixels: Count = 89_478_485,
     on_error: Literal["raise", "skip"] = "raise",
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Images with boxes: COCO, Pascal VOC, YOLO, KITTI or BDD100K, by one command.
 
@@ -79,6 +80,7 @@ def detection_folder(
             match. Each group stays in one split and is resampled as a whole.
         max_pixels: Largest image in pixels; a larger one is refused.
         on_error: Action on a faulty object or image: raise, or leave it out and count it.
+        spec: Specification of a run whose model is scored on these images: their test split, or all of them, is the test set.
     """
     folder = expanded(path)
     choices = Choices(
@@ -86,21 +88,27 @@ def detection_folder(
     )
     decoding = Decoding(fit=fit, background=background)
     source = root_of(folder)
-    options = (image_size, color_mode, decoding, on_error, group, max_pixels, choices, VERSION)
+    model = spec.targets["label"].names if spec else None
+    options = (image_size, color_mode, decoding, on_error, group, max_pixels, choices, model, VERSION)
     files = Folders(source).below(source) if folder.exists() else []
     key = cache_key([file.as_posix() for file in files], contents(source, files), *options)
     name = f"detection_folder-{cache_key(folder.resolve(), *options)}"
-    build = partial(_decode, folder, choices, image_size, color_mode, decoding, group, skip=on_error == "skip")
+    build = partial(_decode, folder, choices, image_size, color_mode, decoding, group, model, skip=on_error == "skip")
     with pixel_limit(max_pixels):
-        dataset, notes = decoded(name, key, build, _stored)
+        dataset, notes = decoded(name, key, build, partial(_stored, spec))
     for line in notes:
         say(f"detection_folder: {text_of(line)}", error=True)
     return dataset
 
 
-def _stored(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> tuple[Dataset, list[str]]:
+def _stored(spec: DataSpec | None, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> tuple[Dataset, list[str]]:
     """Return the data set of cached arrays, and what was noted."""
-    return box_set("detection_folder", arrays, facts, ABOUT), list(map(str, facts["notes"]))
+    if spec is None:
+        dataset = box_set("detection_folder", arrays, facts, ABOUT)
+    else:
+        test = box_split(arrays, "test")
+        dataset = Dataset(spec, test, test, test, str(facts["source"]), str(facts["splits"]))
+    return dataset, list(map(str, facts["notes"]))
 
 
 @dataclass(frozen=True)
@@ -119,22 +127,27 @@ def _decode(
     color_mode: str,
     decoding: Decoding,
     group: str | None,
+    model: tuple[str, ...] | None,
     folder: Path,
     *,
     skip: bool,
 ) -> dict[str, Any]:
-    """Decode all images into the cached arrays of their splits."""
+    """Decode all images into the cached arrays of their splits; of a model with classes, those that it is scored on."""
     from PIL import Image
 
     faults = Faults(skip=skip)
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        root, form, found, rows = read_annotated(path, choices, faults, pool)
+        root, form, found, rows = read_annotated(path, choices, faults, pool, model)
         say(f"Decoding {len(rows):,} images of {text_of(path)} (once)", error=True)
         pattern = compiled(group, "group")
         groups = {row.name: matched(pattern, Path(row.name), "group") if pattern else row.name for row in rows}
-        parts, splits = _split(rows, groups)
+        if model is None:
+            parts, splits = _split(rows, groups)
+        else:
+            parts, splits = {"test": rows}, "all as test"
+            _check_objects("test", rows)
         channels = 3 if color_mode == "rgb" else 1
         check_room(folder, [row.image.file for row in rows], (channels, *image_size), smaller="[256,256]")
         source = f"{text_of(path)} ({form})"
@@ -176,7 +189,7 @@ def _decode(
             if part == "train":
                 facts["mean"], facts["std"] = statistics(array)
     facts["decoding"] = decoding.kept()
-    repeated = overlaps({part: pixels[part] for part in PARTS})
+    repeated = overlaps(pixels)
     facts["notes"] = [
         *found.notes,
         *faults.notes(),
@@ -194,9 +207,9 @@ def _decode(
 
 
 def read_annotated(
-    path: Path, choices: Choices, faults: Faults, pool: ThreadPoolExecutor
+    path: Path, choices: Choices, faults: Faults, pool: ThreadPoolExecutor, model: Sequence[str] | None = None
 ) -> tuple[Path, str, Annotations, list[Row]]:
-    """Return the folder, the format, and the images with checked boxes and their sizes."""
+    """Return the folder, the format, and the images with checked boxes and their sizes; see `checked` for `model`."""
     known: dict[Path, tuple[int, int]] = {}
 
     def sizes(files: Sequence[Path]) -> list[tuple[int, int]]:
@@ -207,6 +220,8 @@ def read_annotated(
         return [known[file] for file in files]
 
     root, form, found = read_boxes(path, choices, faults, sizes)
+    if model is not None:
+        _keep_scored(found)
     kept = []
     for image, size in zip(found.images, sizes([image.file for image in found.images]), strict=True):
         if size == (0, 0):
@@ -215,15 +230,27 @@ def read_annotated(
         else:
             kept.append(image)
     found.images = kept
-    found = checked(found, sizes([image.file for image in kept]), faults, classes=choices.classes)
+    found = checked(found, sizes([image.file for image in kept]), faults, classes=choices.classes, model=model)
     parts = {image.part for image in found.images}
-    if parts and not parts & {"", "train"}:
+    if model is None and parts and not parts & {"", "train"}:
         raise DataError(f"detection_folder: there must be a split to train on. Received: {few(sorted(parts))}")
     if not found.classes:
         raise DataError("detection_folder: there must be an object to train on. Received: none in all images")
     names = [text_of(image.file.relative_to(root).as_posix()) for image in found.images]
     rows = [Row(*row) for row in zip(found.images, sizes([i.file for i in found.images]), names, strict=True)]
     return root, form, found, sorted(rows, key=lambda row: natural(row.name))
+
+
+def _keep_scored(found: Annotations) -> None:
+    """Keep the images that a trained model is scored on: those of one split."""
+    counts = Counter(image.part for image in found.images)
+    part = part_to_score(counts)
+    found.images = [image for image in found.images if image.part == part]
+    found.notes += [
+        f"left out {other or 'images of no split'} ({counts[other]:,} images): {part} is scored"
+        for other in counts
+        if other != part
+    ]
 
 
 def _split(rows: list[Row], groups: Mapping[str, str]) -> tuple[dict[str, list[Row]], str]:
@@ -245,11 +272,8 @@ def _split(rows: list[Row], groups: Mapping[str, str]) -> tuple[dict[str, list[R
                     f"data.group: a group must be in one split. Received: '{groups[row.name]}' in {both} ({row.name})"
                 )
     for part, own in given.items():
-        if part and not any(map(_counts, own)):
-            raise DataError(
-                f"detection_folder: {part} must have an object, without which it has no metric. Received: none in {len(own):,} "
-                f"images, such as {own[0].name}. Annotate some{', or leave the split out' * (part != 'train')}"
-            )
+        if part:
+            _check_objects(part, own, ", or leave the split out" * (part != "train"))
     if given.keys() == set(PARTS):
         return {part: given[part] for part in PARTS}, "as given"
     if "" in given or given.keys() == {"train"}:
@@ -258,6 +282,15 @@ def _split(rows: list[Row], groups: Mapping[str, str]) -> tuple[dict[str, list[R
     other = next(part for part in given if part != "train")
     said = "test as given" if other == "test" else "val as given is the test set"
     return {**_cut(given["train"], groups, (0.9, 0.1)), "test": given[other]}, f"{said}, validation 10 % of train by hash"
+
+
+def _check_objects(part: str, rows: Sequence[Row], way_out: str = "") -> None:
+    """Raise if no object of a split counts in metrics."""
+    if not any(map(_counts, rows)):
+        raise DataError(
+            f"detection_folder: {part} must have an object, without which it has no metric. Received: none in {len(rows):,} "
+            f"images, such as {rows[0].name}. Annotate some{way_out}"
+        )
 
 
 def _cut(rows: list[Row], groups: Mapping[str, str], fractions: Sequence[float]) -> dict[str, list[Row]]:

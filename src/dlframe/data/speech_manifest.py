@@ -20,14 +20,15 @@ from dlframe.readers.audio.transcripts import (
     normalized,
     read_alphabet,
     speech_set,
+    speech_split,
     stored,
     utterances_of,
 )
-from dlframe.readers.splits import by_hash
+from dlframe.readers.splits import by_hash, part_to_score
 from dlframe.registry import Count, NonNegative, data
 from dlframe.storage.decoded import cache_key, decoded
 from dlframe.storage.fetch import expanded
-from dlframe.types import PARTS, DataError, Dataset, say
+from dlframe.types import PARTS, DataError, Dataset, DataSpec, say
 
 VERSION = 3
 """Of what is decoded: another one decodes it again."""
@@ -54,6 +55,7 @@ def speech_manifest(
     max_seconds: NonNegative = 0.0,
     on_error: Literal["raise", "skip"] = "raise",
     shared_speakers: Literal["raise", "allow"] = "raise",
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Recordings with transcripts: JSON lines, folders of LibriSpeech, or tables of Common Voice.
 
@@ -76,17 +78,28 @@ def speech_manifest(
         max_seconds: Length above which it is left out; 0 for no limit.
         on_error: Action on an utterance that cannot be used: raise, or skip and name it.
         shared_speakers: Action on a speaker, or a file with parts of it, in two given splits: raise, or allow.
+        spec: Specification of a run whose model is scored on the recordings of `path`: their test split, or all of them.
     """
     folder = expanded(path)
     root = expanded(audio) if audio else None
     left_out = LeftOut(skip=on_error == "skip")
-    listed = _listed(folder, root, left_out)
+    listed = _listed(folder, root, left_out, scored=spec is not None)
     for part, given in (("validation", validation), ("test", test)):
-        if given:
+        if given and spec is None:
             listed[part] = _rows(expanded(given), root, left_out)
+    before = []
+    if spec is not None:
+        scored = part_to_score(listed)
+        before = [
+            f"left out {part} ({len(rows):,} lines): {scored} is scored" for part, rows in listed.items() if part != scored
+        ]
+        listed = {"test": listed[scored]}
     rules = {"lower": lower, "punctuation": punctuation, "language": language}
-    letters = read_alphabet(expanded(alphabet)) if alphabet else ""
-    options = (sample_rate, rules, min_seconds, max_seconds, on_error, letters, shared_speakers, VERSION)
+    if spec is not None:
+        letters = "".join(spec.targets["text"].names or ())
+    else:
+        letters = read_alphabet(expanded(alphabet)) if alphabet else ""
+    options = (sample_rate, rules, min_seconds, max_seconds, on_error, letters, shared_speakers, spec is not None, VERSION)
     files = sorted({row.file for rows in listed.values() for row in rows})
     key = cache_key(files, *options, [(part, [vars(row) for row in rows]) for part, rows in listed.items()])
     name = f"speech_manifest-{cache_key([], folder.resolve(), options, validation, test, audio)}"
@@ -102,6 +115,9 @@ def speech_manifest(
     )
 
     def read(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> tuple[Dataset, list[str]]:
+        if spec is not None:
+            test = speech_split("speech_manifest", "test", utterances_of(arrays, facts)["test"], letters, sample_rate)
+            return Dataset(spec, test, test, test, str(folder), str(facts["splits"])), [*map(str, facts["notes"])]
         dataset = speech_set(
             "speech_manifest",
             utterances_of(arrays, facts),
@@ -114,7 +130,7 @@ def speech_manifest(
         return dataset, [*map(str, facts["notes"])]
 
     dataset, notes = decoded(name, key, build, read)
-    before = [f"skipped {len(left_out.skipped):,}: {few(left_out.skipped)}"] * bool(left_out.skipped)
+    before += [f"skipped {len(left_out.skipped):,}: {few(left_out.skipped)}"] * bool(left_out.skipped)
     before += [f"left out {len(left_out.unlisted):,} audio files without a transcript: {few(left_out.unlisted)}"] * bool(
         left_out.unlisted
     )
@@ -132,8 +148,11 @@ def _rows(path: Path, root: Path | None, left_out: LeftOut) -> list[Row]:
     return read_librispeech(path, left_out)
 
 
-def _listed(path: Path, root: Path | None, left_out: LeftOut) -> dict[str, list[Row]]:
-    """Return the rows of each split of a list or folder; all are "train" where it does not tell."""
+def _listed(path: Path, root: Path | None, left_out: LeftOut, *, scored: bool) -> dict[str, list[Row]]:
+    """Return the rows of each split of a list or folder; all are "train" where it does not tell.
+
+    What is `scored` by a trained model needs none to train on.
+    """
     if not path.is_dir():
         return {"train": _rows(path, root, left_out)}
     found: dict[str, list[Row]] = {}
@@ -141,7 +160,7 @@ def _listed(path: Path, root: Path | None, left_out: LeftOut) -> dict[str, list[
         part = next((part for start, part in NAMED.items() if place.name.lower().startswith(start)), None)
         if part and (place.is_dir() or place.suffix in SUFFIXES):
             found.setdefault(part, []).extend(_rows(place, root, left_out))
-    return found if "train" in found else {"train": _rows(path, root, left_out)}
+    return found if "train" in found or (scored and found) else {"train": _rows(path, root, left_out)}
 
 
 def _decode(
@@ -158,6 +177,9 @@ def _decode(
     say(f"Decoding {sum(map(len, listed.values())):,} utterances (once)", error=True)
     reader = _Reader(rules, letters, sample_rate, seconds, skip)
     given = {part: reader.utterances(rows) for part, rows in listed.items()}
+    if listed.keys() == {"test"}:  # that a trained model is scored on
+        stated = stored("speech_manifest", folder, given, sample_rate, letters)
+        return {**stated, "splits": "all as test", "notes": reader.notes, "alphabet": letters}
     parts, splits = _split(given)
     notes = [*reader.notes, *_shared(given, shared_speakers)]
     _refuse_repeated(parts)
@@ -206,7 +228,7 @@ class _Reader:
         if not text:
             raise DataError(f"{row.where}: must have a transcript. Received: {row.text[:60]!r}.")
         if self.letters and (outside := sorted(set(text) - set(self.letters))):
-            raise DataError(f"{row.where}: must have letters of data.alphabet only. Received: {', '.join(map(repr, outside))}.")
+            raise DataError(f"{row.where}: must have letters of the alphabet only. Received: {', '.join(map(repr, outside))}.")
         try:
             recording = read_audio(row.file, self.sample_rate)
         except DataError as error:

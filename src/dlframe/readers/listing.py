@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from dlframe.readers.splits import part_to_score
 from dlframe.types import DataError, nearest, normalized, printable
 
 Layout = Literal["auto", "splits", "classes", "nested"]
@@ -196,12 +197,12 @@ def list_folder(
 
 
 def keep_scored(listing: Listing, root: Path, known: Sequence[str]) -> None:
-    """Keep the split that a trained model is scored on: test, or validation or train without it.
+    """Keep the split that a trained model is scored on, see `part_to_score`.
 
     Raises:
         DataError: A class is not known.
     """
-    part = next(part for part in ("test", "validation", "train", "") if part in listing.parts)
+    part = part_to_score(listing.parts)
     for other in listing.parts.keys() - {part}:
         count, name = len(listing.parts.pop(other)), listing.names.get(other, other)
         listing.notes.append(f"left out {name} ({count:,} files): {listing.names.get(part, part)} is scored")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -226,6 +226,11 @@ def store(folder: Path, part: str, split: Split) -> None:
         arrays["groups"] = split.groups
     for kind, array in arrays.items():
         np.save(folder / f"{part}-{kind}.npy", np.ascontiguousarray(array), allow_pickle=False)
+
+
+def part_to_score(parts: Collection[str]) -> str:
+    """Return the split of other data that a trained model is scored on: test, or without it validation, train, all."""
+    return next(part for part in ("test", "validation", "train", "") if part in parts)
 
 
 def image_split(arrays: Mapping[str, np.ndarray], part: str) -> Split:

@@ -131,13 +131,7 @@ def speech_set(
             recording can carry.
     """
     letters = alphabet or alphabet_of(parts["train"])
-    columns_of = checked(name, parts, letters, sample_rate)
-    found: dict[str, Split] = {}
-    for part, utterances in parts.items():
-        columns: dict[str, Column] = {"audio": Ragged.of([u.audio for u in utterances]), "text": Ragged.of(columns_of[part])}
-        speakers = np.array([u.speaker for u in utterances])
-        grouped = all(u.speaker for u in utterances)
-        found[part] = Split(columns, np.array([u.name for u in utterances]), groups=speakers if grouped else None)
+    found = {part: speech_split(name, part, utterances, letters, sample_rate) for part, utterances in parts.items()}
     spec = DataSpec(
         name,
         inputs={"audio": Field(kind="audio", dtype="float32", shape=(None,))},
@@ -146,6 +140,14 @@ def speech_set(
     )
     train, validation, test = (found[part] for part in PARTS)
     return check_dataset(Dataset(spec, train, validation, test, source, splits))
+
+
+def speech_split(name: str, part: str, utterances: Sequence[Utterance], letters: str, sample_rate: int) -> Split:
+    """Return a split of utterances; arguments and errors as of `speech_set`."""
+    texts = checked(name, {part: utterances}, letters, sample_rate)[part]
+    columns: dict[str, Column] = {"audio": Ragged.of([u.audio for u in utterances]), "text": Ragged.of(texts)}
+    groups = np.array([u.speaker for u in utterances]) if all(u.speaker for u in utterances) else None
+    return Split(columns, np.array([u.name for u in utterances]), groups=groups)
 
 
 def alphabet_of(utterances: Sequence[Utterance]) -> str:

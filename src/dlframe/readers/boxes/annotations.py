@@ -157,6 +157,7 @@ def checked(
     faults: Faults,
     *,
     classes: Sequence[str] | None = None,
+    model: Sequence[str] | None = None,
 ) -> Annotations:
     """Return the images with boxes that are inside them, of the classes that are wanted.
 
@@ -168,15 +169,18 @@ def checked(
         sizes: Width and height of each image file, as displayed.
         faults: What is done with a box that is not finite, has no area or is outside its image.
         classes: Names of the classes to keep, in this order; None for all.
+        model: Classes of the trained model that is scored on the images, of which some may have no object; None for none.
 
     Raises:
-        DataError: A class is unknown, a size differs from that of the annotations, or there is a fault.
+        DataError: A class is unknown or one that the model lacks, a size differs from that of the annotations, or there is a
+            fault.
     """
-    known = known_classes(annotations)
+    known = known_classes(annotations) if model is None else tuple(model)
     if classes is not None:
         for name in classes:
             if name not in known:
-                raise DataError(f"data.classes: must be classes of the annotations. Received: '{name}'.{nearest(name, known)}")
+                whose = "the annotations" if model is None else "the run"
+                raise DataError(f"data.classes: must be classes of {whose}. Received: '{name}'.{nearest(name, known)}")
     cut: list[str] = []
     again: list[str] = []
     images = []
@@ -193,6 +197,11 @@ def checked(
         for thing in image.things:
             if classes is not None and thing.label and thing.label not in classes:
                 continue
+            if model is not None and thing.label and thing.label not in model:
+                raise DataError(
+                    f"detection_folder: {thing.where}: class '{thing.label}' is not one of the run: {few(model)}."
+                    f"{nearest(thing.label, model)} Leave such objects out: data.classes=[{','.join(model)}]"
+                )
             if message := faulty(thing, width, height):
                 faults(message)
                 continue
@@ -210,7 +219,7 @@ def checked(
         notes.append(f"boxes that reach over the edge of their image are cut, {len(cut):,}: {few(cut, 3)}")
     if again:
         notes.append(f"objects of the class and the box of another one count, {len(again):,}: {few(again, 3)}")
-    return Annotations(images=images, classes=tuple(known if classes is None else classes), notes=notes)
+    return Annotations(images=images, classes=tuple(known if classes is None or model is not None else classes), notes=notes)
 
 
 def known_classes(annotations: Annotations) -> tuple[str, ...]:

@@ -57,6 +57,15 @@ def store(
             np.save(folder / f"{part}-{name}.npy", array, allow_pickle=False)
 
 
+def box_split(arrays: Mapping[str, np.ndarray], part: str) -> Split:
+    """Return a split that was written by `store`; `KeyError` if an array is missing."""
+    columns: dict[str, Any] = {kind: Ragged(arrays[f"{part}-{kind}"], arrays[f"{part}-offsets"]) for kind in ALONG}
+    columns["image"] = arrays[f"{part}-image"]
+    if f"{part}-frame" in arrays:
+        columns["frame"] = arrays[f"{part}-frame"]
+    return Split(columns, arrays[f"{part}-ids"], groups=arrays.get(f"{part}-groups"))
+
+
 def box_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], known: Sequence[str]) -> Dataset:
     """Return the data set whose splits were written by `store`.
 
@@ -70,13 +79,7 @@ def box_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any
         DataError: The arrays are not such a data set.
         KeyError: An array or metadata is missing.
     """
-    parts = {}
-    for part in PARTS:
-        columns: dict[str, Any] = {kind: Ragged(arrays[f"{part}-{kind}"], arrays[f"{part}-offsets"]) for kind in ALONG}
-        columns["image"] = arrays[f"{part}-image"]
-        if f"{part}-frame" in arrays:
-            columns["frame"] = arrays[f"{part}-frame"]
-        parts[part] = Split(columns, arrays[f"{part}-ids"], groups=arrays.get(f"{part}-groups"))
+    train, validation, test = (box_split(arrays, part) for part in PARTS)
     mean, std = (tuple(map(float, facts[fact])) for fact in ("mean", "std"))
     targets = {
         "box": Field(kind="box", dtype="float32", shape=(None, 4)),
@@ -85,8 +88,8 @@ def box_set(name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any
     }
     if "train-frame" in arrays:
         targets["frame"] = Field(kind="number", dtype="float32", shape=(len(FRAME),), names=FRAME)
-    shape = parts["train"]["image"].shape[1:]
+    shape = train["image"].shape[1:]
     image = Field(kind="image", dtype="uint8", shape=shape, mean=mean, std=std)
     spec = DataSpec(name, {"image": image}, targets, fitted=dict(facts.get("decoding", {})))
-    told = {kind: str(facts.get(kind, "")) for kind in ("source", "splits", "refusal")}
-    return check_dataset(Dataset(spec, *(parts[part] for part in PARTS), **told))
+    source, splits, refusal = (str(facts.get(kind, "")) for kind in ("source", "splits", "refusal"))
+    return check_dataset(Dataset(spec, train, validation, test, source, splits, refusal=refusal))

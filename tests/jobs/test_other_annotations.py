@@ -1,0 +1,162 @@
+"""A finished run is scored on other pictures with boxes, and on other recordings, by the classes and letters of the run."""
+
+from __future__ import annotations
+
+import json
+import wave
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from dlframe.cli import main
+from dlframe.config import load
+from dlframe.jobs.evaluate import evaluate_run
+from dlframe.jobs.train import run
+from dlframe.types import DataError
+
+QUICK = ["epochs=1", "trainer.limit_batches=2", "batch_size=4", "tracking=none", "figures=none"]
+KINDS = ("bus", "car", "tram")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Iterable[Path]:
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLFRAME_DATA", str(place / "cache"))
+        yield place
+
+
+def boxes(folder: Path, count: int, kinds: Iterable[str] = KINDS, name: str = "a.json") -> Path:
+    """Pictures of 64 x 48 pixels with an object of each class, as COCO's JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {"images": [], "annotations": []}
+    content["categories"] = [{"id": i, "name": kind} for i, kind in enumerate(kinds)]
+    for i in range(count):
+        file = folder / f"{name[0]}{i}.png"
+        pixels = np.random.default_rng([*str(file).encode()]).integers(0, 256, (48, 64, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+        content["images"].append({"id": i, "file_name": file.name, "width": 64, "height": 48})
+        content["annotations"] += [
+            {"image_id": i, "category_id": k, "bbox": [4 + 9 * k, 2, 20, 30]} for k in range(len(content["categories"]))
+        ]
+    (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def recordings(folder: Path, texts: Iterable[str], name: str = "list.jsonl") -> Path:
+    """Half a second of noise for each text, as a list in JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i, text in enumerate(texts):
+        values = np.random.default_rng([*f"{folder}{name}{i}".encode()]).integers(-999, 999, 8000).astype("<i2")
+        with wave.open(str(folder / f"{name[0]}{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes(values.tobytes())
+        rows.append(json.dumps({"audio_filepath": f"{name[0]}{i}.wav", "text": text}))
+    (folder / name).write_text("\n".join(rows))
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def detector(place: Path) -> Path:
+    path = boxes(place / "boxes", 15)
+    options = ["task=object_detection", "data=detection_folder", f"data.path={path}", "data.image_size=[32,32]"]
+    folder = run(load([*options, *QUICK, f"runs={place / 'runs'}"])).folder
+    assert folder
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recognizer(place: Path) -> Path:
+    path = recordings(place / "sounds", [("ab", "ba", "cab")[i % 3] for i in range(30)])
+    options = ["task=speech_recognition", "data=speech_manifest", f"data.path={path}"]
+    folder = run(load([*options, *QUICK, f"runs={place / 'runs'}"])).folder
+    assert folder
+    return folder
+
+
+def test_boxes_have_the_classes_of_the_run(detector: Path, tmp_path: Path, capsys) -> None:
+    """In a data set of their own, tram would be the first class."""
+    folder = boxes(tmp_path / "new", 5, ["tram", "bus"])
+    assert main(["test", str(detector), f"data.path={folder}"]) == 0
+    out = capsys.readouterr().out
+    assert "5 samples to test" in out
+    assert "3 classes (bus, car, tram)" in out
+    assert "split all as test" in out
+    assert "unseen" not in out
+    (file,) = detector.glob("predictions-*.parquet")
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+    assert {row["id"] for row in rows} == {f"a{i}.png" for i in range(5)}
+
+
+def test_training_images_among_other_boxes_are_told(detector: Path, place: Path, tmp_path: Path, capsys) -> None:
+    folder = boxes(tmp_path / "new", 2)
+    for i in range(15):
+        (folder / f"x{i}.png").write_bytes((place / "boxes" / f"a{i}.png").read_bytes())
+    content = json.loads((folder / "a.json").read_text())
+    content["images"] += [{"id": 10 + i, "file_name": f"x{i}.png", "width": 64, "height": 48} for i in range(15)]
+    (folder / "a.json").write_text(json.dumps(content))
+    assert main(["test", str(detector), f"data.path={folder}"]) == 0
+    train = json.loads((detector / "data.json").read_text())["train"]
+    assert f"\n{train} of 17 samples are training samples of the run: not unseen\n" in capsys.readouterr().out
+
+
+def test_of_splits_of_boxes_one_is_scored(detector: Path, tmp_path: Path, capsys) -> None:
+    boxes(tmp_path / "new" / "train", 4)
+    boxes(tmp_path / "new" / "valid", 3)
+    assert evaluate_run(detector, data=[f"data.path={tmp_path / 'new'}"]).samples == 3
+    assert "detection_folder: left out train (4 images): validation is scored" in capsys.readouterr().err
+
+
+def test_objects_of_other_classes(detector: Path, tmp_path: Path) -> None:
+    data = [f"data.path={boxes(tmp_path / 'new', 3, ['trams', 'bus'])}"]
+    with pytest.raises(DataError, match=r"class 'trams' is not one of the run: bus, car, tram. Did you mean 'tram'\? Leave"):
+        evaluate_run(detector, data=data)
+    with pytest.raises(DataError, match=r"^data.classes: must be classes of the run. Received: 'trams'"):
+        evaluate_run(detector, data=[*data, "data.classes=[trams]"])
+    assert evaluate_run(detector, data=[*data, "data.classes=[bus,car,tram]"]).samples == 3
+
+
+def test_boxes_without_objects(detector: Path, tmp_path: Path) -> None:
+    folder = boxes(tmp_path / "new", 3)
+    content = json.loads((folder / "a.json").read_text())
+    (folder / "a.json").write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(
+        DataError, match=r"test must have an object, without which it has no metric. Received: none in 3 images"
+    ):
+        evaluate_run(detector, data=[f"data.path={folder}"])
+
+
+def test_recordings_have_the_letters_of_the_run(recognizer: Path, tmp_path: Path, capsys) -> None:
+    """In a data set of their own, b would be the first letter."""
+    path = recordings(tmp_path, ["b", "cb", "BC!"])
+    assert main(["test", str(recognizer), f"data.path={path}"]) == 0
+    out = capsys.readouterr().out
+    assert "3 samples to test" in out
+    assert "split all as test" in out
+    assert "unseen" not in out
+    (file,) = recognizer.glob("predictions-*.parquet")
+    assert sorted(row["target"] for row in pyarrow.parquet.read_table(file).to_pylist()) == ["b", "bc", "cb"]
+
+
+def test_letters_that_the_run_lacks(recognizer: Path, tmp_path: Path, capsys) -> None:
+    path = recordings(tmp_path, ["ab", "abd"])
+    with pytest.raises(
+        DataError, match=r":2: must have letters of the alphabet only. Received: 'd'. Leave such utterances out"
+    ):
+        evaluate_run(recognizer, data=[f"data.path={path}"])
+    assert evaluate_run(recognizer, data=[f"data.path={path}", "data.on_error=skip"]).samples == 1
+    assert "skipped 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("names", "count"), [(["test"], 3), (["train", "dev"], 4), (["train", "dev", "test"], 5)])
+def test_of_lists_one_is_scored(names: list[str], count: int, recognizer: Path, tmp_path: Path, capsys) -> None:
+    for i, name in enumerate(names):
+        recordings(tmp_path / "new", ["ab"] * (3 + i), f"{name}.jsonl")
+    assert evaluate_run(recognizer, data=[f"data.path={tmp_path / 'new'}"]).samples == count
+    assert ("left out train (3 lines): " in capsys.readouterr().err) == (len(names) > 1)
