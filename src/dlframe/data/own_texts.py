@@ -13,10 +13,10 @@ from dlframe.readers.listing import few, list_folder, natural, split_of, text_of
 from dlframe.readers.tables.files import Options
 from dlframe.readers.tables.rows import classes_of, codes_of, hashes, parts_by_hash
 from dlframe.readers.tables.table import Table, found_name, names_of, read_table
-from dlframe.readers.texts.tokens import LARGEST, Tokens, encode_texts, overlap, parts_of, text_dataset
+from dlframe.readers.texts.tokens import LARGEST, UNKNOWN, Encoder, Tokens, encode_texts, overlap, parts_of, text_dataset
 from dlframe.registry import Count, Natural, data
 from dlframe.storage.fetch import expanded
-from dlframe.types import PARTS, DataError, Dataset, nearest, printable, read_bytes, say
+from dlframe.types import PARTS, DataError, Dataset, DataSpec, Ragged, Split, nearest, printable, read_bytes, say
 
 FRACTIONS = (0.6, 0.2, 0.2)
 VALIDATION = (0.8, 0.2)
@@ -45,6 +45,7 @@ def text_table(
     encoding: str = "auto",
     header: Natural | None = None,
     skip: Natural = 0,
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Texts with a class each, of a CSV, TSV, JSON lines or Parquet file, also in .gz or .zip.
 
@@ -70,7 +71,12 @@ def text_table(
         encoding: Encoding of the text; auto is UTF-8, or what a byte order mark says.
         header: Lines of the header; 0 for none, null decides by the first lines.
         skip: Lines above the header.
+        spec: Specification of a run whose model is scored on the texts of this file: all of them are the test set.
     """
+    if spec is not None:
+        options = Options(separator=separator, encoding=encoding, skip=skip, header=header, missing=missing)
+        given, notes = _tested(expanded(path), {"text": text, "target": target}, options, spec.classes or ())
+        return _others(given, spec, notes, path)
     if test and (split or group):
         raise DataError(f"data.{'split' if split else 'group'}: must be null where data.test names a file. Received: both")
     options = Options(separator=separator, encoding=encoding, skip=skip, header=header, missing=missing)
@@ -208,6 +214,21 @@ def _dataset(
     return dataset
 
 
+def _others(held: tuple[list[str], np.ndarray, np.ndarray], spec: DataSpec, notes: Sequence[str], source: str) -> Dataset:
+    """Return texts that a trained model is scored on, as tokens of its vocabulary, and say what was left out."""
+    texts, labels, ids = held
+    if not texts:
+        raise DataError(f"{source}: has no text to score")
+    encode = Encoder(spec.fitted)
+    tokens = [encode(text) for text in texts]
+    test = Split({"text": Ragged.of(tokens), "label": labels}, ids)
+    if strange := sum(bool((own == UNKNOWN).all()) for own in tokens):
+        notes = [*notes, f"{strange:,} of {len(texts):,} texts have no word that the run knows"]
+    for note in notes:
+        say(f"{spec.name}: {note}", error=True)
+    return Dataset(spec, test, test, test, source, "all as test")
+
+
 @data.register("text_folder", inputs=("tokens",), targets=("class",), files=("path",), tasks={"class": "text_classification"})
 def text_folder(
     *,
@@ -221,6 +242,7 @@ def text_folder(
     length: Count | None = 512,
     cut: Literal["end", "middle", "start"] = "middle",
     tokenizer: str | None = None,
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Files of a text each, in a folder per class, also below folders train and test.
 
@@ -238,18 +260,22 @@ def text_folder(
         cut: Part of a longer text that is left out.
         tokenizer: Sub-words of a pretrained encoder, minilm or its folder, in place of level, vocabulary and min_count; null
             for words or characters, or for what the model reads.
+        spec: Specification of a run whose model is scored on these texts: their test split, or all of them, is the test set.
     """
     root = expanded(path)
     if not root.is_dir():
         raise DataError(f"data.path: must be a folder. Received: {root}")
     try:
-        listing = list_folder(root, layout)
+        listing = list_folder(root, layout, known=None if spec is None else (*(spec.classes or ()), *drop))
     except DataError as error:  # the words of the other kind of folder
         raise DataError(str(error).replace("image_folder", "text_folder").replace("images", "texts")) from None
     parts = {part: [(file, label) for file, label in samples if label not in drop] for part, samples in listing.parts.items()}
     notes = list(listing.notes)
     if drop:
         notes.append(f"left out by data.drop: {few(list(drop))}")
+    if spec is not None:
+        (samples,) = parts.values()
+        return _others(_files(samples, root, encoding, spec.classes or ()), spec, notes, path)
     classes = sorted({label for _, label in parts.get("train") or parts[""]}, key=natural)
     for part, samples in parts.items():
         if absent := sorted(set(classes) - {label for _, label in samples}, key=natural):

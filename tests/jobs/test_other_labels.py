@@ -1,4 +1,4 @@
-"""A finished run is scored on other pictures with boxes, and on other recordings, by the classes and letters of the run."""
+"""A finished run is scored on other pictures with boxes, recordings and texts, by its own classes, letters and words."""
 
 from __future__ import annotations
 
@@ -160,3 +160,64 @@ def test_of_lists_one_is_scored(names: list[str], count: int, recognizer: Path, 
         recordings(tmp_path / "new", ["ab"] * (3 + i), f"{name}.jsonl")
     assert evaluate_run(recognizer, data=[f"data.path={tmp_path / 'new'}"]).samples == count
     assert ("left out train (3 lines): " in capsys.readouterr().err) == (len(names) > 1)
+
+
+def texts(file: Path, rows: Iterable[tuple[str, str]]) -> Path:
+    file.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    return file
+
+
+@pytest.fixture(scope="module")
+def classifier(place: Path) -> Path:
+    path = texts(place / "texts.csv", [(f"{('good', 'bad')[i % 2]} film {i}", ("pos", "neg")[i % 2]) for i in range(60)])
+    options = ["task=text_classification", "data=text_table", f"data.path={path}", "data.text=text", "data.target=label"]
+    settings = ["model=fasttext", "data.min_count=1", "epochs=40", "tracking=none", "figures=none", f"runs={place / 'runs'}"]
+    folder = run(load([*options, *settings])).folder
+    assert folder
+    return folder
+
+
+def test_texts_have_the_words_and_classes_of_the_run(classifier: Path, tmp_path: Path, capsys) -> None:
+    """In a data set of their own, bad would be another token, and pos the only class."""
+    file = texts(tmp_path / "new.csv", [("bad picture", "pos"), ("good stuff", "pos"), ("a good one", "pos"), ("xyz", "neg")])
+    assert main(["test", str(classifier), f"data.path={file}"]) == 0
+    out, told = capsys.readouterr()
+    assert "4 samples to test" in out
+    (file,) = classifier.glob("predictions-*.parquet")
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+    assert [row["prediction"] for row in rows][:3] == ["neg", "pos", "pos"]
+    assert [row["target"] for row in rows] == ["pos", "pos", "pos", "neg"]
+    assert "1 of 4 texts have no word that the run knows" in told
+
+
+def test_texts_that_were_moved(classifier: Path, place: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "moved.csv").write_bytes((place / "texts.csv").read_bytes())
+    evaluate_run(classifier, data=[f"data.path={tmp_path / 'moved.csv'}"])
+    assert "the same data as the run's" in capsys.readouterr().out
+
+
+def test_texts_that_cannot_be_scored(classifier: Path, tmp_path: Path) -> None:
+    file = texts(tmp_path / "new.csv", [("good", "pos"), ("so so", "posi")])
+    with pytest.raises(DataError, match=r"line 3: 'posi' must be a class of the training rows. Did you mean 'pos'\?"):
+        evaluate_run(classifier, data=[f"data.path={file}"])
+    with pytest.raises(DataError, match=r"new.csv: "):
+        evaluate_run(classifier, data=[f"data.path={texts(tmp_path / 'new.csv', [])}"])
+
+
+@pytest.mark.parametrize("parts", [[""], ["test"], ["train", "test"]])
+def test_texts_in_folders(parts: list[str], place: Path, tmp_path: Path, capsys) -> None:
+    def write(root: Path, count: int, start: int = 0) -> Path:
+        for i in range(start, start + count):
+            for word, label in (("good", "pos"), ("bad", "neg")):
+                (root / label).mkdir(parents=True, exist_ok=True)
+                (root / label / f"{i}.txt").write_text(f"{word} film {i}")
+        return root
+
+    path = write(tmp_path / "texts", 30)
+    options = ["task=text_classification", "data=text_folder", f"data.path={path}", "data.min_count=1", "model=fasttext"]
+    folder = run(load([*options, "epochs=1", "tracking=none", "figures=none", f"runs={tmp_path}"])).folder
+    assert folder
+    for i, part in enumerate(parts):
+        write(tmp_path / "new" / part, 5 + i, 40 * (i + 1))
+    assert evaluate_run(folder, data=[f"data.path={tmp_path / 'new'}"]).samples == 2 * (4 + len(parts))
+    assert ("left out train (10 files): test is scored" in capsys.readouterr().err) == (len(parts) == 2)
