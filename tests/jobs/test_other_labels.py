@@ -190,6 +190,14 @@ def test_texts_have_the_words_and_classes_of_the_run(classifier: Path, tmp_path:
     assert "1 of 4 texts have no word that the run knows" in told
 
 
+def test_the_file_of_test_rows_is_scored(classifier: Path, place: Path, tmp_path: Path, capsys) -> None:
+    """Not the texts that the run was trained on, which data.path names still."""
+    file = texts(tmp_path / "new.csv", [("bad picture", "pos"), ("good stuff", "pos")])
+    assert evaluate_run(classifier, data=[f"data.test={file}"]).samples == 2
+    assert evaluate_run(classifier, data=[f"data.path={place / 'texts.csv'}", f"data.test={file}"]).samples == 2
+    assert "unseen" not in capsys.readouterr().out
+
+
 def test_texts_that_were_moved(classifier: Path, place: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "moved.csv").write_bytes((place / "texts.csv").read_bytes())
     evaluate_run(classifier, data=[f"data.path={tmp_path / 'moved.csv'}"])

@@ -142,7 +142,7 @@ def prepared(
     before = run_directory.read_data(folder)
     config = before.located(config) if not data else config
     if data:
-        given = given_data(config, folder, before)
+        given = given_data(config, folder, before, data)
         return Prepared(config, given.dataset, overrides, path, not given.same, given.notes)
     try:
         dataset = load_data(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,16 +29,18 @@ class Given:
     notes: tuple[str, ...]
 
 
-def given_data(config: Config, folder: Path, before: RunData) -> Given:
+def given_data(config: Config, folder: Path, before: RunData, options: Sequence[str]) -> Given:
     """Read the data of a config that names others than its run, or the same in another place.
 
     They are the same if their fingerprint is that of the run: its test split is scored then. Else the data set reads them by
-    the specification of the run, for which it takes the argument `spec`, and all of them are scored.
+    the specification of the run, for which it takes the argument `spec`, and all of them are scored; those of data.test, where
+    the data set has that option and it was given.
 
     Args:
         config: Config of the run, with the options of its data that were given.
         folder: Run directory.
         before: What the run says about its data.
+        options: What was given, as "data.path=FOLDER".
 
     Raises:
         DataError: The data cannot be read, do not match the model, or the data set reads no others.
@@ -57,7 +60,8 @@ def given_data(config: Config, folder: Path, before: RunData) -> Given:
             f"'{folder}' has no trained model yet: the run has not ended. Resume it: {quoted(f'resume={folder}')}"
         )
     spec = read_spec(folder / MODEL / "spec.json")
-    dataset = check_dataset(replace(sized(config).build("data", spec=spec), spec=spec))
+    scored = config.changed(data={"path": config.values["data"]["test"], "test": None}) if _test_given(options) else config
+    dataset = check_dataset(replace(sized(scored).build("data", spec=spec), spec=spec))
     whole = sum(before.samples.values())
     # Files beside the data, such as a note, do not make them others.
     if not tried and len(dataset.test) in (whole, before.samples["test"]) and (own := _own(config, before, required=False)):
@@ -73,6 +77,11 @@ def given_data(config: Config, folder: Path, before: RunData) -> Given:
     elif not before.seen:
         notes += ["whether the run was trained on some of these samples is not known: data.json has no hashes of its own"]
     return Given(dataset, False, tuple(notes))
+
+
+def _test_given(options: Sequence[str]) -> bool:
+    """Return whether data.test is among the options."""
+    return any(option.partition("=")[0] == "data.test" and option != "data.test=null" for option in options)
 
 
 def _own(config: Config, before: RunData, *, required: bool) -> Given | None:
