@@ -178,6 +178,10 @@ def test_a_block_of_a_markdown_file_is_replaced_and_no_other_file_overwritten(ca
     assert main(["compare", "both", "out=letter.md"]) == 2
     assert "out: letter.md is there, and must have the lines '<!-- dlframe compare -->'" in capsys.readouterr().err
     assert Path("letter.md").read_text() == "Dear reader,\n"
+    Path("notes.md").write_text(text)
+    assert main(["compare", "both", "out=notes.md", "metrics=f1"]) == 0
+    told = "written: notes.md, in place of what was made by: python -m dlframe compare both out=notes.md\n"
+    assert told in capsys.readouterr().out
 
 
 def test_areas_of_probabilities_are_compared_though_no_run_has_computed_them():

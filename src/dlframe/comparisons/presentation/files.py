@@ -16,6 +16,8 @@ HTML, MARKDOWN = ".html", ".md"
 BEGIN, END = "<!-- dlframe compare -->", "<!-- end of dlframe compare -->"
 """Lines of a Markdown file around what a comparison has written, and writes again."""
 BLOCK = re.compile(f"{BEGIN}(((?!{BEGIN}).)*?){END}\n?", re.DOTALL)
+MADE = re.compile("```sh\n(.*)\n```")
+"""What a block says of the command that has made it."""
 LARGEST = 2**24
 """Bytes of a Markdown file whose block is replaced."""
 
@@ -63,7 +65,7 @@ def write(
     """
     if not out:
         return
-    path, failed = Path(out), failed or {}
+    path, failed, replaced = Path(out), failed or {}, ""
     try:
         if path.suffix == HTML:
             with tempfile.TemporaryDirectory() as folder:
@@ -74,12 +76,13 @@ def write(
             parts = [table.FORMATS[path.suffix](comparison, detect) for comparison in found]
             text = "\n".join([*parts, *_together(path.suffix, found, failed)])
         if path.suffix == MARKDOWN:
-            before, after = _around(path, command) if os.path.lexists(path) else ("", "")
+            before, replaced, after = _around(path, command) if os.path.lexists(path) else ("", "", "")
             text = f"{before}{BEGIN}\n\n{_fenced(command)}\n{text.rstrip()}\n\n{END}\n{after}"
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"out: {path} cannot be written: {error.strerror or error}.", "out") from None
-    say(f"written: {path}")
+    made = MADE.search(replaced)
+    say(f"written: {path}" + (f", in place of what was made by: {printable(made[1])}" if made and made[1] != command else ""))
 
 
 def _together(ending: str, found: Sequence[Comparison], failed: Mapping[str, str]) -> list[str]:
@@ -93,8 +96,8 @@ def _fenced(command: str) -> str:
     return f"```sh\n{command}\n```\n"
 
 
-def _around(path: Path, command: str) -> tuple[str, str]:
-    """Return what stands before and after the block of a Markdown file; of several, the one that the command has made.
+def _around(path: Path, command: str) -> tuple[str, str, str]:
+    """Return what stands before, in and after the block of a Markdown file; of several, the one that the command has made.
 
     Raises:
         ConfigError: It has no such block, or cannot be read.
@@ -112,4 +115,4 @@ def _around(path: Path, command: str) -> tuple[str, str]:
         rule = f"has {len(blocks)} blocks of tables, of which one must be empty or made by this command"
         raise ConfigError(f"out: {path} {rule}. Received: {command}", "out")
     block = own[0] if own else blocks[0]
-    return text[: block.start()], text[block.end() :]
+    return text[: block.start()], block[1], text[block.end() :]
