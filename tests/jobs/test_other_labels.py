@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import wave
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from dlframe.cli import main
 from dlframe.config import load
+from dlframe.contracts.samples import inspected
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import run
 from dlframe.types import DataError
@@ -229,3 +231,24 @@ def test_texts_in_folders(parts: list[str], place: Path, tmp_path: Path, capsys)
         write(tmp_path / "new" / part, 5 + i, 40 * (i + 1))
     assert evaluate_run(folder, data=[f"data.path={tmp_path / 'new'}"]).samples == 2 * (4 + len(parts))
     assert ("left out train (10 files): test is scored" in capsys.readouterr().err) == (len(parts) == 2)
+
+
+def test_defects_that_the_run_does_not_know(place: Path, tmp_path: Path, capsys) -> None:
+    product = shutil.copytree(inspected(), tmp_path / "product")
+    options = ["task=anomaly_localization", "data=anomaly_folder", f"data.path={product}", "data.image_size=24"]
+    folder = run(load([*options, "model=autoencoder", *QUICK, f"runs={place / 'runs'}"])).folder
+    assert folder
+    new = tmp_path / "new"
+    for kind in ("good", "spot"):
+        shutil.copytree(product / "test" / kind, new / (kind if kind == "good" else "dent"))
+    assert main(["test", str(folder), f"data.path={new}"]) == 2
+    assert "must have a folder of masks, ground_truth, as the data of the run" in capsys.readouterr().err
+    shutil.copytree(product / "ground_truth" / "spot", new / "ground_truth" / "dent")
+    assert main(["test", str(folder), f"data.path={new}"]) == 0
+    out = capsys.readouterr().out
+    assert "20 samples to test" in out
+    assert "dent" in out
+    (file,) = folder.glob("predictions-*.parquet")
+    assert {row["class"] for row in pyarrow.parquet.read_table(file).to_pylist()} == {"good", "dent"}
+    assert main(["test", str(folder), f"data.path={new / 'good'}"]) == 2
+    assert "must have a folder of images for each class" in capsys.readouterr().err

@@ -50,6 +50,7 @@ def anomaly_folder(
     color_mode: Literal["rgb", "grayscale"] = "rgb",
     fit: Literal["squash", "crop", "pad"] = "squash",
     masks: Literal["auto", "none"] = "auto",
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Images in the folders of MVTec AD: train/good, test/good, test/DEFECT, and ground_truth/DEFECT with masks.
 
@@ -64,19 +65,26 @@ def anomaly_folder(
         fit: Way to a square: squash changes the aspect ratio, crop covers the square and cuts the rest at the center, pad adds
             margins.
         masks: Read the masks where there is a folder of them (auto), or not (none).
+        spec: Specification of a run whose model is scored on these images: those of test/CLASS, or of CLASS where there is no
+            folder test. Defects may be others than those of the run.
     """
     root = expanded(path)
-    listing = _listed(root)
-    found = _masks_of(root, listing) if masks == "auto" else {}
+    listing = _listed(root) if spec is None else _to_score(root)
+    good = listing[0][1] if spec is None else spec.classes[0]
+    found = _masks_of(root, listing, good) if masks == "auto" and (spec is None or "mask" in spec.targets) else {}
+    if spec is not None and "mask" in spec.targets and not found and any(label != good for _, label, _ in listing):
+        raise DataError(f"data.path: {root} must have a folder of masks, {MASKS[0]}, as the data of the run. Received: none")
     files = [file for _, _, file in listing]
     size, decoding = image_size or SIZE, Decoding(fit=fit)
-    options = (size, color_mode, fit, masks, VERSION, [(part, label, text_of(file)) for part, label, file in listing])
+    classes = [*(spec.classes if spec else [good])]
+    classes += sorted({label for _, label, _ in listing} - {*classes}, key=natural)
+    options = (size, color_mode, fit, masks, classes, VERSION, [(part, label, text_of(file)) for part, label, file in listing])
     key = cache_key(*options, contents(root.resolve(), [*files, *found.values()]))
     dataset, notes = decoded(
-        f"anomaly_folder-{cache_key(root.resolve(), size, color_mode, fit, masks)}",
+        f"anomaly_folder-{cache_key(root.resolve(), size, color_mode, fit, masks, spec is None)}",
         key,
-        partial(_decode, root, listing, found, size, color_mode, decoding),
-        partial(_stored, str(root), decoding),
+        partial(_decode, root, listing, found, classes, size, color_mode, decoding),
+        partial(_stored, str(root), decoding, spec),
     )
     dataset.original = partial(original_image, root, color_mode, decoding)
     for note in notes:
@@ -119,6 +127,23 @@ def _listed(root: Path) -> Listed:
     return [*listed, *(("test", folder.name, file) for folder in classes["test"] for file in _images(folder))]
 
 
+def _to_score(root: Path) -> Listed:
+    """List the images that a trained model is scored on: those of the classes in the folder test, or in the folder itself.
+
+    Raises:
+        DataError: There are none.
+    """
+    if not root.is_dir():
+        raise DataError(f"data.path: must be a folder. Received: {root}")
+    above = root / "test" if _folders(root / "test") else root
+    classes = [folder for folder in _folders(above) if folder.name not in MASKS]
+    if not classes:
+        raise DataError(
+            f"data.path: {root} must have a folder of images for each class, here or in the folder test. Received: none"
+        )
+    return [("test", folder.name, file) for folder in classes for file in _images(folder)]
+
+
 def _folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, without hidden ones, in natural order."""
     if not folder.is_dir():
@@ -133,14 +158,13 @@ def _images(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: natural(p.name))
 
 
-def _masks_of(root: Path, listing: Listed) -> dict[Path, Path]:
-    """Return the mask of each image of a defect; none without a folder of masks.
+def _masks_of(root: Path, listing: Listed, good: str) -> dict[Path, Path]:
+    """Return the mask of each image of a defect, which is not `good`; none without a folder of masks.
 
     Raises:
         DataError: An image of a defect has no mask.
     """
     folder = next((root / name for name in MASKS if (root / name).is_dir()), None)
-    good = listing[0][1]
     found: dict[Path, Path] = {}
     for _, label, file in listing if folder else ():
         if label == good:
@@ -160,12 +184,13 @@ def _decode(
     root: Path,
     listing: Listed,
     masks: Mapping[Path, Path],
+    classes: Sequence[str],
     size: int,
     color_mode: str,
     decoding: Decoding,
     folder: Path,
 ) -> dict[str, Any]:
-    """Write the arrays of all splits."""
+    """Write the arrays of all splits, or of those that have images."""
     channels = 3 if color_mode == "rgb" else 1
     if (needed := len(listing) * (channels + bool(masks)) * size * size) > LARGEST:
         raise DataError(f"data.image_size: {len(listing):,} images take {needed / 1e9:.3g} GB. Try: data.image_size=128")
@@ -186,9 +211,8 @@ def _decode(
 
     with ThreadPoolExecutor(8) as pool:
         read = [*pool.map(both, listing)]
-    good = listing[0][1]
-    classes = [good, *sorted({label for _, label, _ in listing} - {good}, key=natural)]
-    for part in PARTS:
+    facts: dict[str, Any] = {"classes": classes, "notes": notes[:6], "masks": bool(masks)}
+    for part in dict.fromkeys(part for part, _, _ in listing):
         rows = [i for i, (own, _, _) in enumerate(listing) if own == part]
         arrays = {
             "image": np.stack([read[i][0] for i in rows]),
@@ -200,16 +224,25 @@ def _decode(
             if name != "mask" or masks:
                 np.save(folder / f"{part}-{name}.npy", array, allow_pickle=False)
         if part == "train":
-            mean, std = statistics(arrays["image"])
-    return {"classes": classes, "notes": notes[:6], "mean": mean, "std": std, "masks": bool(masks)}
+            facts["mean"], facts["std"] = statistics(arrays["image"])
+    return facts
 
 
 def _stored(
-    source: str, decoding: Decoding, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    source: str, decoding: Decoding, spec: DataSpec | None, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
 ) -> tuple[Dataset, list[str]]:
     """Return the data set of stored arrays, and what is to be said."""
     columns = ["image", "label", *(["mask"] if facts["masks"] else [])]
-    splits = [Split({name: arrays[f"{part}-{name}"] for name in columns}, np.asarray(arrays[f"{part}-ids"])) for part in PARTS]
+
+    def split(part: str) -> Split:
+        return Split({name: arrays[f"{part}-{name}"] for name in columns}, np.asarray(arrays[f"{part}-ids"]))
+
+    if spec is not None:
+        label = replace(spec.targets["label"], names=tuple(map(str, facts["classes"])))
+        test = split("test")
+        further = replace(spec, targets={**spec.targets, "label": label})
+        return Dataset(further, test, test, test, source, "all as test"), [*map(str, facts["notes"])]
+    splits = [split(part) for part in PARTS]
     mean, std = (tuple(map(float, facts[name])) for name in ("mean", "std"))
     dataset = _dataset("anomaly_folder", splits, tuple(map(str, facts["classes"])), (mean, std), decoding, source)
     dataset.splits = "test as given, validation 20 % of train by hash"

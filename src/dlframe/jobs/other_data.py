@@ -11,7 +11,7 @@ from dlframe.jobs.data import load_data, sized
 from dlframe.runs.exported_model import read_spec
 from dlframe.runs.run_directory import MODEL, RunData, sample_hashes
 from dlframe.storage.stamps import extent
-from dlframe.types import ConfigError, DataError, Dataset, check_dataset, command_line, quoted
+from dlframe.types import ConfigError, DataError, Dataset, DataSpec, check_dataset, command_line, quoted
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def given_data(config: Config, folder: Path, before: RunData, options: Sequence[
         )
     spec = read_spec(folder / MODEL / "spec.json")
     scored = config.changed(data={"path": config.values["data"]["test"], "test": None}) if _test_given(options) else config
-    dataset = check_dataset(replace(sized(scored).build("data", spec=spec), spec=spec))
+    dataset = sized(scored).build("data", spec=spec)
+    dataset = check_dataset(dataset if _extends(dataset.spec, spec) else replace(dataset, spec=spec))
     whole = sum(before.samples.values())
     # Files beside the data, such as a note, do not make them others.
     if not tried and len(dataset.test) in (whole, before.samples["test"]) and (own := _own(config, before, required=False)):
@@ -77,6 +78,15 @@ def given_data(config: Config, folder: Path, before: RunData, options: Sequence[
     elif not before.seen:
         notes += ["whether the run was trained on some of these samples is not known: data.json has no hashes of its own"]
     return Given(dataset, False, tuple(notes))
+
+
+def _extends(own: DataSpec, spec: DataSpec) -> bool:
+    """Return whether a specification is another one with further names of classes, of anomalies that the run did not know."""
+    known = {name: field.names for name, field in spec.targets.items()}
+    if own.targets.keys() != known.keys():
+        return False
+    shorter = {name: replace(field, names=field.names[: len(known[name])]) for name, field in own.targets.items()}
+    return own != spec and replace(own, targets=shorter) == spec
 
 
 def _test_given(options: Sequence[str]) -> bool:
