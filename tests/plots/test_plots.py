@@ -211,6 +211,22 @@ def test_the_error_of_each_step():
     assert errors.lines[0].get_ydata().tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("costs", [None, (20.0, 1.0)])
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_the_legend_of_thresholds_hides_no_line(costs, rate):
+    random = np.random.default_rng(0)
+    positive = random.random(500) < rate
+    scores = random.random(500) + positive
+    figures = [
+        plots.operating_points(scores, positive, 1.0, name="fraud", costs=costs),
+        plots.threshold_curve(scores, positive, 1.0),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            assert axes.get_legend().get_window_extent().y1 < axes.bbox.y0
+
+
 def by_series(errors: dict[str, tuple[float, float]], samples: int = 5, steps: int = 2):
     """A figure of series with given errors of forecast and baseline at every step."""
     names = np.repeat([*errors], samples)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
-from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, label, short, style
+from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, label, legend_below, short, style
 from dlframe.statistics import calibration
 from dlframe.statistics.intervals import wilson
 
@@ -110,7 +110,7 @@ def operating_points(
         axes[0].plot(own_hits / total, own_hits / own_alarms, "o", color=RED, label="chosen threshold")
     axes[0].set_xlim(-0.02, 1.02)
     axes[0].set_ylim(-0.02, 1.04)
-    axes[0].legend()
+    legend_below(axes[0], columns=2)
     label(axes[0], f"'{short(name)}': {int(right.sum()):,} of {len(right):,}", "recall", "precision")
     if costs:
         miss, alarm = costs
@@ -122,7 +122,7 @@ def operating_points(
         axes[1].set_xscale("log")
         axes[1].xaxis.set_major_formatter("{x:g}")
         axes[1].set_ylim(0, 2.5 * max(miss * total / len(scores), own))
-        axes[1].legend()
+        legend_below(axes[1], columns=2)
         label(axes[1], f"missed {miss:g}, false alarm {alarm:g}", "fraction of samples with an alarm", "mean cost of a sample")
     return figure
 
