@@ -4,7 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    classification_report,
+    f1_score,
+    precision_score,
+    recall_score,
+)
 from tests.samples import batch_of, image_spec
 from torch import nn
 from torch.nn import functional
@@ -125,6 +132,23 @@ def test_the_model_sees_zero_mean_and_unit_variance():
     normalized = build(data.spec).normalize(first(data.train, len(data.train)))
     assert normalized.mean().item() == pytest.approx(0, abs=1e-5)
     assert normalized.std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_metrics_of_each_class_are_those_of_scikit_learn():
+    """Undefined ones are NaN: of a class without samples the recall, without predictions the precision, without both all."""
+    spec = image_spec("five", (1, 8, 8), tuple("abcde"), mean=(0.5,), std=(0.25,))
+    random = np.random.default_rng(0)
+    target, prediction = random.integers(0, 3, 60), random.choice([0, 1, 3], 60)
+    scores = {"target": torch.from_numpy(target), "probability": torch.eye(5)[torch.from_numpy(prediction)]}
+    found = build(spec).by_class(scores)
+    report = classification_report(target, prediction, labels=range(5), output_dict=True, zero_division=np.nan)
+    assert found["class"] == list("abcde")
+    assert found["samples"] == [report[str(i)]["support"] for i in range(5)]
+    for name, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+        expected = [report[str(i)][key] for i in range(5)]
+        assert found[name] == pytest.approx(expected, nan_ok=True), name
+    assert math.isnan(found["f1"][4])
+    assert build(spec).by_class(scores | {"probability": torch.full((60, 5), math.nan)}) == {}
 
 
 def test_figures():

@@ -376,6 +376,23 @@ class Classification(Task):
             "probabilities": probability.tolist(),
         }
 
+    def by_class(self, scores: Scores) -> dict[str, list]:
+        """Return precision, recall, F1 and the number of samples of each class; undefined ones are NaN."""
+        if scores["probability"].isnan().any():
+            return {}
+        matrix = self._confusion(scores)
+        hits, true, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        with np.errstate(invalid="ignore"):
+            found = {"precision": hits / predicted, "recall": hits / true, "f1": 2 * hits / (true + predicted)}
+        found = {"class": np.array(self.spec.classes, object), **found, "samples": true}
+        return {name: values.tolist() for name, values in found.items()}
+
+    def _confusion(self, scores: Scores) -> np.ndarray:
+        """Return counts (classes, classes), rows true, columns predicted."""
+        matrix = np.zeros((len(self.spec.classes),) * 2, dtype=int)
+        np.add.at(matrix, (scores["target"].numpy(), self.classes(scores["probability"]).numpy()), 1)
+        return matrix
+
     def _confidence(self, probability: Tensor) -> Tensor:
         """Return the probability (batch,) of the predicted class."""
         return probability.gather(1, self.classes(probability).unsqueeze(1)).squeeze(1)
@@ -387,10 +404,8 @@ class Classification(Task):
             return super().figures(scores, dataset)
         target = scores["target"].numpy()
         prediction, confidence = (f(scores["probability"]).numpy() for f in (self.classes, self._confidence))
-        matrix = np.zeros((len(self.spec.classes),) * 2, dtype=int)
-        np.add.at(matrix, (target, prediction), 1)
         drawn = {
-            "confusion_matrix": plots.confusion(matrix, self.spec.classes),
+            "confusion_matrix": plots.confusion(self._confusion(scores), self.spec.classes),
             "reliability": plots.reliability(confidence, prediction == target),
         }
         if len(self.spec.classes) == 2:
@@ -402,7 +417,7 @@ class Classification(Task):
                 chosen, target == self.positive, cutoff, name=name, costs=costs if self.threshold == "cost" else None
             )
         if len(self.spec.classes) > 2:
-            drawn["by_class"] = plots.by_class(matrix, self.spec.classes)
+            drawn["by_class"] = plots.by_class(self.by_class(scores))
         if words := deciding_words(self, scores, dataset):
             drawn["words"] = plots.words(words)
         for name in self.spec.of_kind("image", self.spec.inputs)[:1]:
