@@ -253,6 +253,40 @@ def test_the_threshold_is_drawn_where_precision_and_recall_are():
     assert own.get_ydata()[0] == pytest.approx(min(curve.get_ydata()))
 
 
+class Unsupervised(nn.Module):
+    """Logits, and a loss of its own of each sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+
+    def forward(self, images):
+        return images.flatten(1)[:, :1] * self.weight
+
+    def losses(self, images):
+        return images.flatten(1).square().mean(1) * self.weight[0]
+
+
+@pytest.mark.parametrize("labelled", [None, [True, False, True, True]])
+def test_a_loss_of_the_model_is_of_labeled_samples_that_are_not_positive(labelled):
+    task = tasks.build({"name": "classification", "average": "positive"}, spec=FRAUD, model=Unsupervised())
+    images, target = torch.rand(4, 1, 8, 8), torch.tensor([0, 0, 1, 0])
+    mask = None if labelled is None else torch.tensor(labelled)
+    (name,), (label,) = FRAUD.inputs, FRAUD.targets
+    batch = Batch({name: images, label: target}, torch.arange(4), FRAUD, labelled=mask)
+    counts = task.counts(batch)
+    kept = (target != task.positive) & (torch.ones(4, dtype=torch.bool) if mask is None else mask)
+    inputs = task.normalize(batch)
+    expected = (
+        task.supervised(task.model(inputs), batch, counts["labeled"])
+        + task.model.losses(inputs)[kept].sum() / counts["labeled"]
+    )
+    torch.testing.assert_close(task.loss(batch, "model", counts), expected)
+    known = torch.ones(4) if mask is None else mask.float()
+    mixed = batch.replace(**{label: functional.one_hot(target, 2) * known[:, None]})
+    torch.testing.assert_close(task.loss(mixed, "model", counts), expected)
+
+
 def test_a_threshold_needs_two_classes():
     with pytest.raises(ConfigError, match=r"^task.threshold: 'f1' requires two classes\. Received: 3 of three"):
         build(threshold="f1")
