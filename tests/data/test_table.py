@@ -10,6 +10,7 @@ from sklearn.datasets import load_diabetes, load_wine
 
 import dlframe
 from dlframe.cli import main
+from dlframe.data.own_texts import text_table
 from dlframe.data.table import table
 from dlframe.readers.tables.rows import read_rows
 from dlframe.registry import GROUPS
@@ -176,6 +177,44 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path, capsys):
 def test_options_that_are_refused(tmp_path, options, message):
     with pytest.raises(DataError) as error:
         table(path=str(wines(tmp_path)), **options)
+    assert message in str(error.value)
+
+
+def test_a_column_gives_the_split(tmp_path):
+    """In any words for the three splits; rows without a label may have others."""
+    words = ["train", "Training", "val", "dev", "test", "eval"]
+    lines = ["sum,of,part", *(f"{i},{'ab'[i % 2]},{words[i % 6]}" for i in range(60)), "7,,unlabeled"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    dataset = table(path=str(tmp_path / "rows.csv"), target="of", split="part")
+    for split, places in ((dataset.train, (0, 1)), (dataset.validation, (2, 3)), (dataset.test, (4, 5))):
+        assert split.ids.tolist() == [i + 1 for i in range(60) if i % 6 in places]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("train", "train", "test"),
+            "data.split: 'part' must hold train, validation and test. Missing: validation. Received: train (40 rows), test "
+            "(20 rows). Name some rows of training 'val'; or leave it out and put the test rows into a file of their own, "
+            "data.test=FILE: a fifth of the others is then for validation",
+        ),
+        (
+            ("train", "val", "val"),
+            "data.split: 'part' must hold train, validation and test. Missing: test. Received: train (20 rows), val (40 rows). "
+            "Leave it out: rows are then split by hash",
+        ),
+        (("train", "vla", "test"), "must hold train, validation and test. Received: 'vla'."),
+        (("train", "val", ""), "line 4: 'part' must name a split. Received: an empty field"),
+    ],
+)
+@pytest.mark.parametrize("read", [table, text_table])
+def test_a_column_without_all_splits_is_answered_with_what_would_do(tmp_path, read, words, message):
+    lines = ["text,of,part", *(f"word {i},{'ab'[i % 2]},{words[i % 3]}" for i in range(60))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    options = {"text": "text"} if read is text_table else {"kinds": ("text:category",)}
+    with pytest.raises(DataError) as error:
+        read(path=str(tmp_path / "rows.csv"), target="of", split="part", **options)
     assert message in str(error.value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,10 @@ def test_other_data_are_scored_with_the_classes_of_the_run(trained: Trained, tmp
     assert "not known" not in out
     (file,) = trained.folder.glob("predictions-*.parquet")
     assert f"\npredictions {file}\n" in out
+    (classes,) = trained.folder.glob("classes-*.csv")
+    assert f"\nclasses {classes}\n" in out
+    assert classes.read_text(encoding="utf-8").splitlines()[:2] == ["class,precision,recall,f1,samples", "one,,,,0"]
+    assert re.search(r"\none +undefined +undefined +undefined +0\n", out)
     field = pyarrow.parquet.read_schema(file).field("probabilities")
     assert json.loads(field.metadata[b"names"]) == ["one", "two", "zwei"]
     rows = pyarrow.parquet.read_table(file).to_pylist()

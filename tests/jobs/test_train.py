@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import re
@@ -69,6 +70,7 @@ def test_the_run_folder_holds_everything(default_run):
         "data.json",
         "environment.json",
         "journal.jsonl",
+        "classes.csv",
         "predictions.parquet",
         "result.json",
         "checkpoints/best.safetensors",
@@ -88,6 +90,16 @@ def test_predictions_give_the_accuracy(default_run):
     assert sorted(table["id"]) == sorted(data.test.ids.tolist())
     right = [t == p for t, p in zip(table["target"], table["prediction"], strict=True)]
     assert np.mean(right) == json.loads((folder / "result.json").read_text())["metrics"]["accuracy"]
+
+
+def test_the_metrics_of_each_class_are_written(default_run):
+    _, folder = default_run
+    with (folder / "classes.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == [*map(str, range(10))]
+    assert sum(int(row["samples"]) for row in rows) == len(digits().test)
+    mean = np.mean([float(row["f1"]) for row in rows])
+    assert mean == pytest.approx(json.loads((folder / "result.json").read_text())["metrics"]["f1"], abs=1e-6)
 
 
 def test_a_finished_run_is_scored_again_to_the_bit(default_run):
@@ -128,7 +140,7 @@ def test_the_tracker_has_it_all(default_run):
     curve = client.get_metric_history(tracked.info.run_id, "val/accuracy")
     assert len(curve) == load([]).run.epochs
     artifacts = {item.path for item in client.list_artifacts(tracked.info.run_id)}
-    assert artifacts >= {"config.yaml", "environment.json", "figures", "predictions.parquet"}
+    assert artifacts >= {"config.yaml", "environment.json", "figures", "predictions.parquet", "classes.csv"}
 
 
 def test_the_tracked_model_predicts_what_the_run_predicted(default_run, monkeypatch):

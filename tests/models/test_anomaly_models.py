@@ -1,5 +1,7 @@
 """Models of normal samples against scikit-learn, formulas and by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from sklearn.neighbors import LocalOutlierFactor
 
 from dlframe.data.digits import digits
 from dlframe.models.anomaly_references import IsolationForest, NearestNeighbors
-from dlframe.models.autoencoders import DeepSVDD, VariationalAutoencoder
+from dlframe.models.autoencoders import Autoencoder, AutoencoderScore, DeepSVDD, VariationalAutoencoder
 from dlframe.models.memory_bank import MemoryBank
 from dlframe.models.nearest import coreset, nearest
 from dlframe.types import DataSpec, Field
@@ -109,6 +111,41 @@ def test_the_bound_of_the_vae_is_reconstruction_and_divergence():
         assert torch.equal(model.losses(values), model(values)), "no noise in evaluation"
         model.train()
         assert not torch.equal(model.losses(values), model.losses(values)), "noise in training"
+
+
+def test_the_noise_of_the_vae_leaves_room_for_the_code():
+    """With a variance of 1, that of the data, coordinates of the code are not worth their divergence."""
+    spec, values = wines()
+    used = {}
+    for beta in (0.01, 1.0):
+        torch.manual_seed(0)
+        model = VariationalAutoencoder(spec, beta=beta)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        for _ in range(200):
+            optimizer.zero_grad()
+            model.losses(values).mean().backward()
+            optimizer.step()
+        used[beta] = int((model.code(values)[0].var(0) > 0.1).sum())
+    assert used[0.01] == model.latent_dim > used[1.0]
+    assert VariationalAutoencoder(spec).beta == 0.01
+
+
+def test_the_classifier_by_errors_begins_with_the_frequencies_of_the_classes():
+    """More unusual rows are likelier of the rarest class, and the error is that of an autoencoder."""
+    spec, values = wines()
+    spec = replace(spec, fitted={**spec.fitted, "counts": [170, 8]})
+    torch.manual_seed(0)
+    model = AutoencoderScore(spec)
+    torch.manual_seed(0)
+    errors = Autoencoder(spec)(values)
+    assert torch.equal(model.losses(values), errors)
+    odds = (model(values)[:, 1] - model(values)[:, 0]).exp()
+    torch.testing.assert_close(odds, errors * 8 / 170)
+    model(values).logsumexp(1).sum().backward()
+    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == {
+        "calibration.weight",
+        "calibration.bias",
+    }
 
 
 def test_a_missing_number_has_no_error():

@@ -206,8 +206,79 @@ def test_the_error_of_each_step():
     figure = plots.horizon(target, target + np.arange(3), target - 1, interval=(target - 2, target + 2), level="80 %")
     last, errors = figure.axes
     assert last.lines[0].get_ydata().tolist() == [9, 10, 11]
+    assert len(plots.horizon(target, target, target, last_one=False).axes) == 1
     assert errors.lines[1].get_ydata().tolist() == [0, 1, 2]
     assert errors.lines[0].get_ydata().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("costs", [None, (20.0, 1.0)])
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_the_legend_of_thresholds_hides_no_line(costs, rate):
+    random = np.random.default_rng(0)
+    positive = random.random(500) < rate
+    scores = random.random(500) + positive
+    figures = [
+        plots.operating_points(scores, positive, 1.0, name="fraud", costs=costs),
+        plots.threshold_curve(scores, positive, 1.0),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            assert axes.get_legend().get_window_extent().y1 < axes.bbox.y0
+
+
+def by_series(errors: dict[str, tuple[float, float]], samples: int = 5, steps: int = 2):
+    """A figure of series with given errors of forecast and baseline at every step."""
+    names = np.repeat([*errors], samples)
+    own, naive = np.repeat(np.array([*errors.values()]), samples, 0).T[..., None]
+    target = np.arange(len(names) * steps, dtype=float).reshape(-1, steps)
+    # Samples of the series in turns, as of a data set in the order of time.
+    order = np.arange(len(names)).reshape(len(errors), -1).T.ravel()
+    interval = (target[order] - 9, target[order] + 9)
+    return target, plots.forecast_by_series(
+        names[order],
+        target[order],
+        (target + own)[order],
+        (target + naive)[order],
+        interval=interval,
+        level="80 %",
+        title="sold",
+    )
+
+
+def test_each_series_has_a_forecast_of_its_own(tmp_path):
+    target, figure = by_series({"b": (2, 1), "a": (1, 4)})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "a, RMSE 1, of the baseline 4",
+        "its last forecast",
+        "b, RMSE 2, of the baseline 1",
+        "its last forecast",
+        "better than the baseline in 1 of 2 series",
+    ]
+    first, last, second = figure.axes[:3]
+    assert first.lines[0].get_ydata().tolist() == target[5:, 1].tolist()
+    assert first.lines[2].get_ydata().tolist() == (target[5:, 1] + 1).tolist()
+    assert last.lines[0].get_ydata().tolist() == target[-1].tolist()
+    assert second.lines[0].get_ydata().tolist() == target[:5, 1].tolist()
+    assert len(first.collections) == 1
+    assert figure.axes[-1].lines[1].get_ydata().tolist() == [0.25, 2]
+    assert size(figure, tmp_path / "forecast.png")[0] == 1152
+
+
+def test_of_many_series_the_best_the_median_and_the_worst_are_drawn():
+    """By errors relative to those of the baseline; a series that the baseline forecasts without an error has no such."""
+    errors = {f"shop {i}": (10.0**i * (i + 1), 10.0**i * 4) for i in range(7)}
+    _, figure = by_series({**errors, "constant": (0, 0), "nearly": (1, 0)}, steps=1)
+    assert [axes.get_title(loc="left").partition(",")[0] for axes in figure.axes[:-1]] == [
+        "best: shop 0",
+        "median: shop 3",
+        "worst: shop 6",
+    ]
+    assert figure.get_suptitle() == "sold, 3 of 9 series by RMSE relative to that of the baseline"
+    told = "better than the baseline in 3 of 9 series; 2 without this ratio are not shown"
+    assert figure.axes[-1].get_title(loc="left") == told
+    _, figure = by_series({str(i): (0, 0) for i in range(5)})
+    assert len(figure.axes) == 9
 
 
 def test_forecast_takes_one_value_a_sample(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dlframe.reports.table import Row, table
-from dlframe.reports.terminal import summary
+from dlframe.reports.terminal import by_class, summary
 from dlframe.types import Estimate, Metric, Result
 
 FRACTION = Metric(better="max", low=0.0, high=1.0, unit="fraction")
@@ -38,6 +38,21 @@ def test_the_summary_tells_undefined_resamples_metrics_and_notes():
     ]
     without = summary(result(Estimate(0.5, math.nan, math.nan)))
     assert without.startswith("test f1 50.00 % (95 % interval undefined, 60 samples); base rate 10.00 %; 1.0 s")
+
+
+def test_of_many_classes_the_worst_are_shown():
+    own = result(Estimate(0.5, 0.2, 0.8))
+    few = {"class": ["cat\x1b[1m", "x" * 50], "f1": [0.5, math.nan], "samples": [1200, 0]}
+    assert by_class(few, own) == [
+        f"{'class':<40}  {'f1':>9}  samples",
+        f"{'cat' + chr(92) + 'x1b[1m':<40}  {'50.00 %':>9}    1,200",
+        f"{'x' * 39}…  undefined        0",
+    ]
+    many = {"class": [f"c{i}" for i in range(30)], "f1": [math.nan, *(1 - i / 30 for i in range(29))], "samples": [3] * 30}
+    _, *rows, last = by_class(many, own)
+    assert [row.split()[0] for row in rows] == [f"c{i}" for i in range(29, 9, -1)]
+    assert last == "the 20 with the lowest f1 of 30"
+    assert by_class({}, own) == []
 
 
 THEIRS = ["model=mlp", "data.path=mine", "plugin_paths=evil.py", "tracking.uri=x", "model.file=a/b", "run_name=$HOME"]

@@ -266,6 +266,8 @@ def test_a_model_in_python(trained, pictures):
         model.predict(test[0, 0])
     with pytest.raises(DataError, match=r"^predict: no such file or folder: "):
         model.predict("nothing.png")
+    with pytest.raises(DataError, match=r"^predict: an input must be the name of a file or folder\. Received: ''\.$"):
+        model.predict("")  # not the current directory
     with pytest.raises(ConfigError, match="has no trained model"):
         dlframe.load(pictures)
     assert model.predict(pictures)["input"] == [str(path) for path in sorted(pictures.iterdir())]

@@ -1,6 +1,7 @@
 """A trained model of texts in use."""
 
 import io
+import json
 import sys
 
 import pyarrow.parquet
@@ -52,6 +53,39 @@ def test_python_takes_texts(trained):
     found = dlframe.load(trained).predict(["good wine", ""])
     assert found["input"] == ["good wine", ""]
     assert found["probabilities"].sum(1).tolist() == pytest.approx([1, 1])
+
+
+GUESS = "the prediction is a guess"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\t", "\u3000"])
+def test_an_empty_text_is_told(trained, text, capsys):
+    assert main(["predict", str(trained), text]) == 0
+    out, error = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert f"empty text, {GUESS}: 1 input, " in error
+
+
+def test_texts_without_a_known_word_are_counted_and_stay_in_order(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("The wine data\n\nxyzzy plugh\n  \n"))
+    assert main(["predict", str(trained), "-", f"out={tmp_path / 'out.jsonl'}"]) == 0
+    assert [json.loads(line)["input"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [
+        "The wine data",
+        "",
+        "xyzzy plugh",
+        "  ",
+    ]
+    error = capsys.readouterr().err
+    assert f"empty text, {GUESS}: 2 inputs, such as line 2 of standard input" in error
+    assert f"no word that the model knows, {GUESS}: 1 input, line 3 of standard input" in error
+    (tmp_path / "new.csv").write_text('id,line\n1,The wine\n2,\n3,"  "\n4,\u200b\n', encoding="utf-8")
+    assert main(["predict", str(trained), str(tmp_path / "new.csv")]) == 0
+    out, error = capsys.readouterr()
+    assert len(out.splitlines()) == 5
+    assert f"empty text, {GUESS}: 2 inputs, such as {tmp_path / 'new.csv'} row 2" in error
+    assert f"no word that the model knows, {GUESS}: 1 input, {tmp_path / 'new.csv'} row 4" in error
+    assert main(["predict", str(trained), "The wine data"]) == 0
+    assert GUESS not in capsys.readouterr().err
 
 
 def test_the_columns_of_a_table_stay_beside_the_predictions(trained, tmp_path, capsys):

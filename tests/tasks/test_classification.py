@@ -4,7 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    classification_report,
+    f1_score,
+    precision_score,
+    recall_score,
+)
 from tests.samples import batch_of, image_spec
 from torch import nn
 from torch.nn import functional
@@ -127,6 +134,23 @@ def test_the_model_sees_zero_mean_and_unit_variance():
     assert normalized.std().item() == pytest.approx(1, abs=1e-4)
 
 
+def test_metrics_of_each_class_are_those_of_scikit_learn():
+    """Undefined ones are NaN: of a class without samples the recall, without predictions the precision, without both all."""
+    spec = image_spec("five", (1, 8, 8), tuple("abcde"), mean=(0.5,), std=(0.25,))
+    random = np.random.default_rng(0)
+    target, prediction = random.integers(0, 3, 60), random.choice([0, 1, 3], 60)
+    scores = {"target": torch.from_numpy(target), "probability": torch.eye(5)[torch.from_numpy(prediction)]}
+    found = build(spec).by_class(scores)
+    report = classification_report(target, prediction, labels=range(5), output_dict=True, zero_division=np.nan)
+    assert found["class"] == list("abcde")
+    assert found["samples"] == [report[str(i)]["support"] for i in range(5)]
+    for name, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+        expected = [report[str(i)][key] for i in range(5)]
+        assert found[name] == pytest.approx(expected, nan_ok=True), name
+    assert math.isnan(found["f1"][4])
+    assert build(spec).by_class(scores | {"probability": torch.full((60, 5), math.nan)}) == {}
+
+
 def test_figures():
     data = digits()
     task = build(data.spec)
@@ -227,6 +251,40 @@ def test_the_threshold_is_drawn_where_precision_and_recall_are():
     (curve,) = [line for line in right.lines if line.get_label() == "all thresholds"]
     assert own.get_ydata()[0] == pytest.approx(task.costs(VALIDATION)[2])
     assert own.get_ydata()[0] == pytest.approx(min(curve.get_ydata()))
+
+
+class Unsupervised(nn.Module):
+    """Logits, and a loss of its own of each sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+
+    def forward(self, images):
+        return images.flatten(1)[:, :1] * self.weight
+
+    def losses(self, images):
+        return images.flatten(1).square().mean(1) * self.weight[0]
+
+
+@pytest.mark.parametrize("labelled", [None, [True, False, True, True]])
+def test_a_loss_of_the_model_is_of_labeled_samples_that_are_not_positive(labelled):
+    task = tasks.build({"name": "classification", "average": "positive"}, spec=FRAUD, model=Unsupervised())
+    images, target = torch.rand(4, 1, 8, 8), torch.tensor([0, 0, 1, 0])
+    mask = None if labelled is None else torch.tensor(labelled)
+    (name,), (label,) = FRAUD.inputs, FRAUD.targets
+    batch = Batch({name: images, label: target}, torch.arange(4), FRAUD, labelled=mask)
+    counts = task.counts(batch)
+    kept = (target != task.positive) & (torch.ones(4, dtype=torch.bool) if mask is None else mask)
+    inputs = task.normalize(batch)
+    expected = (
+        task.supervised(task.model(inputs), batch, counts["labeled"])
+        + task.model.losses(inputs)[kept].sum() / counts["labeled"]
+    )
+    torch.testing.assert_close(task.loss(batch, "model", counts), expected)
+    known = torch.ones(4) if mask is None else mask.float()
+    mixed = batch.replace(**{label: functional.one_hot(target, 2) * known[:, None]})
+    torch.testing.assert_close(task.loss(mixed, "model", counts), expected)
 
 
 def test_a_threshold_needs_two_classes():

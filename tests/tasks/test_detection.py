@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 from pathlib import Path
@@ -103,6 +104,17 @@ def test_metrics_are_those_of_the_program_of_coco(trained, pictures):
     found = {name: trained.metrics[name] for name in names}
     assert found == pytest.approx(wanted, abs=1e-6, nan_ok=True)
     assert trained.metrics.keys() == {*names, "loss"}
+    precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
+    with (trained.folder / "classes.csv").open(encoding="utf-8", newline="") as file:
+        classes = list(csv.DictReader(file))
+    assert [row["class"] for row in classes] == [kind["name"] for kind in given["categories"]]
+    for row, kind in zip(classes, given["categories"], strict=True):
+        own = precision[:, :, evaluation.params.catIds.index(kind["id"])]
+        counted = [a for a in content["annotations"] if a["category_id"] == kind["id"] and not a.get("iscrowd")]
+        assert int(row["objects"]) == len(counted)
+        for name, values in (("ap", own), ("ap50", own[0]), ("ap75", own[5])):
+            assert (row[name] == "") == (values < 0).all()
+            assert row[name] == "" or float(row[name]) == pytest.approx(values.mean(), abs=1e-6)
     assert trained.metrics["ap50"] > 0.1 > trained.baseline[1]["ap50"]
     assert trained.interval.low < trained.metrics["ap"] < trained.interval.high
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from dlframe.analysis.predictions import estimate
 from dlframe.config import load
+from dlframe.readers.tables.series import keys_of
 from dlframe.registry import models, plugins, tasks
 from dlframe.statistics.comparison.predicted import Form
 from dlframe.statistics.errors import mase
@@ -223,6 +224,24 @@ def test_the_scale_is_of_the_training_part(tmp_path):
     expected = np.abs(target - window[:, 4:6])[chosen].mean() / 0.4
     assert metrics["mase"] == pytest.approx(expected)
     assert any(note.startswith("mase is over the 19 of 38 windows") for note in task.notes(scored(task, before)))
+    assert keys_of(before.test.ids, before.spec).tolist() == ["a"] * 19 + ["b"] * 19
+    upper, _, lower, *_ = task.figures(scored(task, before), before)["forecast"].axes
+    assert [axes.get_title(loc="left").partition(",")[0] for axes in (upper, lower)] == ["b", "a"]
+    assert [len(axes.lines[0].get_ydata()) for axes in (upper, lower)] == [19, 19]
+
+
+@pytest.mark.parametrize(
+    ("time", "ids", "keys"),
+    [
+        ("day", ["2020-01-02"], [""]),
+        ("day", ["row 1 2020-01-02", "a 2020-01-02T10:00:00"], ["row 1", "a"]),
+        ("", ["row 7"], [""]),
+        ("", ["my shop row 7", "row 1 row 8"], ["my shop", "row 1"]),
+    ],
+)
+def test_the_series_of_a_window(time, ids, keys):
+    spec = replace(walk().spec, fitted={"series": {"time": time}})
+    assert keys_of(np.array(ids), spec).tolist() == keys
 
 
 def load_model_spec(spec: DataSpec) -> DataSpec:

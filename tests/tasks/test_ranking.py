@@ -116,6 +116,31 @@ def test_metrics_are_those_of_a_loop_over_users(tmp_path, gain):
     assert metrics["coverage"] == len(listed) / 30
 
 
+def test_the_ndcg_of_a_slice_has_its_targets_alone_as_relevant(tmp_path):
+    """Lists and ranks stay; the best list has those targets first; who has none of them is left out."""
+    dataset = small(tmp_path)
+    model = Given(np.random.default_rng(1).normal(size=(12, 30)))
+    task = tasks.build({"name": "ranking", "k": 5}, spec=dataset.spec, model=model)
+    scores, items = scored(task, dataset), dataset.test["items"]
+    inside = items.values % 3 == 0
+    found = task.ndcg_within(scores, inside)
+    assert np.isnan(found).tolist() == [not (own % 3 == 0).any() for own in items]
+    for value, ranks, own in zip(found, scores["ranks"], items, strict=True):
+        places = [rank for rank, item in zip(ranks.tolist(), own.tolist(), strict=True) if item % 3 == 0]
+        ideal = sum(1 / np.log2(place + 2) for place in range(min(5, len(places))))
+        if places:
+            assert value == pytest.approx(sum(1 / np.log2(rank + 1) for rank in places if rank <= 5) / ideal)
+    assert task.ndcg_within(scores, np.ones(len(inside), bool)).tolist() == task.by_user(scores)["ndcg"].tolist()
+    task.prepare(dataset.train)
+    (axes,) = task.figures(scores, dataset)["by_popularity"].axes
+    assert axes.get_ylabel() == "NDCG@5 of these targets alone"
+    targets = items.values
+    popularity = np.bincount(dataset.train["history"].values, minlength=30)[targets] / 12
+    low = popularity < np.quantile(popularity, 0.2)
+    users = int(np.isfinite(task.ndcg_within(scores, low)).sum())
+    assert axes.get_xticklabels()[0].get_text().endswith(f"\n{users} users")
+
+
 def test_the_rank_is_among_all_items(tmp_path):
     """One target, ranked 31st of 201 items: no item is sampled."""
     lines = [f"u,i{i},{i}" for i in range(3)] + [f"v,i{i},{i}" for i in range(201)]

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from dlframe.readers.listing import few, list_folder, natural, split_of, text_of
+from dlframe.readers.listing import few, list_folder, natural, text_of
 from dlframe.readers.tables.files import Options
-from dlframe.readers.tables.rows import classes_of, codes_of, hashes, parts_by_hash
+from dlframe.readers.tables.rows import classes_of, codes_of, hashes, parts_by_hash, parts_given
 from dlframe.readers.tables.table import Table, found_name, names_of, read_table
 from dlframe.readers.texts.tokens import LARGEST, UNKNOWN, Encoder, Tokens, encode_texts, overlap, parts_of, text_dataset
 from dlframe.registry import Count, Natural, data
@@ -96,7 +96,7 @@ def text_table(
         groups = np.array([str(word) for word in words] + [""])[codes[rows]]
     ids = rows + 1
     if split:
-        parts, said = _given(read, columns["split"], rows), f"as column {columns['split']} says"
+        parts, said = parts_given(read, columns["split"], rows), f"as column {columns['split']} says"
     else:
         fractions = VALIDATION if test else FRACTIONS
         if group:
@@ -145,23 +145,6 @@ def _labeled(read: Table, columns: dict[str, str], labels: np.ndarray) -> tuple[
             notes.append(f"{told} left out: {read.place(int(np.argmax(without)))}")
     rows = np.flatnonzero((codes >= 0) & (labels >= 0))
     return [str(words[code]) for code in codes[rows].tolist()], rows, notes
-
-
-def _given(read: Table, name: str, rows: np.ndarray) -> list[np.ndarray]:
-    """Return the places in `rows` of each split that a column names."""
-    codes, words = codes_of(read.columns[name])
-    of = [split_of(str(word)) for word in words]
-    for part, word in zip(of, words, strict=True):
-        if part is None:
-            raise DataError(
-                f"data.split: '{name}' must hold train, validation and test. Received: '{word}'.{nearest(str(word), PARTS)}"
-            )
-    if lacking := [part for part in PARTS if part not in of]:
-        raise DataError(f"data.split: '{name}' must hold train, validation and test. Missing: {', '.join(lacking)}")
-    if (codes[rows] < 0).any():
-        row = int(rows[np.argmax(codes[rows] < 0)])
-        raise DataError(f"{read.place(row)}: '{name}' must name a split. Received: an empty field")
-    return [np.flatnonzero(np.array([part == p for p in of])[codes[rows]]) for part in PARTS]
 
 
 def _tested(

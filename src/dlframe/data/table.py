@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from dlframe.readers.listing import split_of
 from dlframe.readers.tables.files import Options
 from dlframe.readers.tables.rows import (
     FEW,
@@ -27,13 +26,14 @@ from dlframe.readers.tables.rows import (
     occurrences,
     parts_by_hash,
     parts_by_time,
+    parts_given,
     rows_of,
     stand_ins,
 )
 from dlframe.readers.tables.table import Table, read_table
 from dlframe.registry import Natural, data
 from dlframe.storage.fetch import expanded
-from dlframe.types import PARTS, DataError, Dataset, DataSpec, Field, Split, nearest, printable, say
+from dlframe.types import PARTS, DataError, Dataset, DataSpec, Field, Split, printable, say
 
 
 @data.register(
@@ -270,7 +270,7 @@ def _parts(
             row = int(rows[codes[rows] < 0][0])
             raise DataError(f"{read.place(row)}: '{roles['group']}' must name a group. Received: an empty field")
     if "split" in roles:
-        return _given(read, roles["split"], goal.known), groups, f"as column {roles['split']} says"
+        return [rows[part] for part in parts_given(read, roles["split"], rows)], groups, f"as column {roles['split']} says"
     if "time" in roles:
         column = read.columns[roles["time"]]
         if column.kind not in ("date", "number"):
@@ -291,18 +291,3 @@ def _parts(
         hashed = hashed ^ (occurrences(hashed) * np.uint64(0x9E3779B97F4A7C15))
     labels = goal.values[rows] if goal.classes else None
     return [rows[part] for part in parts_by_hash(hashed, fractions, labels)], None, f"{shown} by hash"
-
-
-def _given(read: Table, name: str, known: np.ndarray) -> list[np.ndarray]:
-    """Return the rows of each split that a column names."""
-    codes, words = codes_of(read.columns[name])
-    of = [split_of(word) if word else None for word in words] + [None]
-    found = [part for part in of[:-1] if part]
-    for part, word in zip(of, words, strict=False):
-        if part is None:
-            raise DataError(
-                f"data.split: '{name}' must hold train, validation and test. Received: '{word}'.{nearest(str(word), PARTS)}"
-            )
-    if lacking := [part for part in PARTS if part not in found]:
-        raise DataError(f"data.split: '{name}' must hold train, validation and test. Missing: {', '.join(lacking)}")
-    return [np.flatnonzero(known & np.array([part == p for p in of])[codes]) for part in PARTS]

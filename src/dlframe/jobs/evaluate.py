@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
     RUN is the run directory. The data must be those of the training: their fingerprint is compared first. `data.path=NEW`
     names the place where they are now, or other data, which are scored with the classes of the run; their predictions are
-    written beside those of the run.
+    written beside those of the run. Metrics of each class are shown too.
 
     Raises:
         DlframeError: There is no such run, or its data or checkpoint are not what they were.
@@ -76,12 +76,18 @@ def evaluate_run(folder: Path, weights: str = "", plugin_paths: Sequence[str] = 
     result.seconds = time.perf_counter() - started
     result.overrides = run.overrides
     typed = [f"plugin_paths=[{','.join(plugin_paths)}]"] if plugin_paths else []
+    classes = scored.task.by_class(scored.scores)
+    say(*terminal.by_class(classes, result))
     say(*terminal.summary(result, typed, tested=True, tracked=run.config.tracking.uri != "none").split("\n"))
     if run.others:
         path = folder / f"predictions-{run.dataset.fingerprint}.parquet"
         run_directory.check_links(folder, "test")
         run_directory.write_predictions(table, path)
         say(f"predictions {path}")
+        if classes:
+            path = folder / f"classes-{run.dataset.fingerprint}.csv"
+            run_directory.write_classes(classes, path)
+            say(f"classes {path}")
     return result
 
 

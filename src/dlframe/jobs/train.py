@@ -311,7 +311,8 @@ def finish(config: Config, dataset: Dataset, scored: Scored, folder: Path, recor
     recorder.log_metrics(scored.steps, {f"test/{name}": value for name, value in result.metrics.items()} | bounds_of(result))
     if isinstance(recorder, RunRecorder):
         recorder.write_best(is_last=True)
-        run_directory.write_end(config, dataset, scored.task, table, folder, recorder.journal)
+        classes = scored.task.by_class(scored.scores)
+        run_directory.write_end(config, dataset, scored.task, table, classes, folder, recorder.journal)
         if draw:
             run_directory.write_figures(config, dataset, scored.task, scored.scores, folder, recorder.journal)
         result.seconds = recorder.seconds

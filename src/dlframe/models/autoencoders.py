@@ -72,28 +72,75 @@ class Autoencoder(Reconstruction):
 
 
 @models.register(
+    "autoencoder_score",
+    inputs=("number", "category"),
+    targets=("class",),
+    exempt={"overfits": "a class follows from one number, how unusual a row is"},
+    search={"width": "choice(8,16,32,64)", "latent_dim": "choice(2,4,8,16,32)"},
+)
+class AutoencoderScore(nn.Module):
+    """Classifier of rows by the reconstruction error of an autoencoder, for positives that are rare and unusual.
+
+    The autoencoder learns from the rows that are not positive. Class probabilities are a logistic regression of the logarithm
+    of its error (Platt 1999, "Probabilistic outputs for support vector machines"), which learns beside it from all rows, and
+    begins with the frequencies of the classes, the rarest one as the unusual one.
+
+    Args:
+        width: Units of the hidden layers.
+        latent_dim: Length of the code; null for half the number of values, 32 at most.
+    """
+
+    def __init__(self, spec: DataSpec, *, width: Count = 16, latent_dim: Count | None = None) -> None:
+        super().__init__()
+        autoencoder, calibration = Autoencoder(spec, width=width, latent_dim=latent_dim), nn.Linear(1, len(spec.classes))
+        nn.init.zeros_(calibration.weight)
+        counts = torch.tensor(spec.fitted.get("counts") or [1] * len(spec.classes)).float()
+        with torch.no_grad():
+            calibration.weight[counts.argmin()] = 1.0
+            calibration.bias.copy_((counts / counts.sum()).clamp(min=SMALLEST).log())
+        self.autoencoder, self.calibration = autoencoder, calibration
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Return logits (batch, classes) of normalized inputs; from them, the logistic regression learns alone."""
+        with torch.no_grad():
+            errors = self.autoencoder(inputs)
+        return self.calibration(errors.clamp(min=SMALLEST).log().unsqueeze(1))
+
+    def losses(self, inputs: Any) -> Tensor:
+        """Return the errors (batch,) of the reconstruction."""
+        return self.autoencoder(inputs)
+
+
+SMALLEST = 1e-12
+"""Smallest error whose logarithm is taken."""
+
+
+@models.register(
     "vae",
     inputs=("number", "category", "image", "series"),
     targets=("class", "mask", "event"),
     task="anomaly",
     unlabeled=True,
     exempt={"overfits": "the noise of the code is to keep it from learning samples by heart"},
-    search={"width": "choice(8,16,32,64)", "latent_dim": "choice(2,4,8,16,32)", "beta": "tag(log,interval(0.01,10))"},
+    search={"width": "choice(8,16,32,64)", "latent_dim": "choice(2,4,8,16,32)", "beta": "tag(log,interval(0.001,1))"},
 )
 class VariationalAutoencoder(Reconstruction):
     """Variational autoencoder; the score is the negative evidence lower bound, up to a constant.
 
-    Kingma and Welling 2013 (arXiv 1312.6114), with a Gaussian of unit variance for each standardized value: half the
+    Kingma and Welling 2013 (arXiv 1312.6114), with a Gaussian of variance `beta` for each standardized value: half the
     squared error plus `beta` times the divergence of the code from a standard normal (Higgins et al. 2017), divided by the
     number of values. In training the code is drawn; the score takes its mean, and so depends on the sample only.
+
+    A variance of 1 would call all of the data noise, since that is the variance of a standardized value: few coordinates of
+    the code would be used (Rybkin et al. 2021, arXiv 2006.13202).
 
     Args:
         width: Units of a hidden layer; of images, channels at full size, doubled with each halving up to eightfold.
         latent_dim: Length of the code; null for half the number of values, of images an eighth, 32 at most.
-        beta: Weight of the divergence.
+        beta: Weight of the divergence, and variance of the noise of a value: with 0.01 a tenth of its standard deviation.
     """
 
-    def __init__(self, spec: DataSpec, *, width: Count = 16, latent_dim: Count | None = None, beta: NonNegative = 1.0) -> None:
+    def __init__(self, spec: DataSpec, *, width: Count = 16, latent_dim: Count | None = None, beta: NonNegative = 0.01) -> None:
         super().__init__(spec)
         self.beta = beta
         self.latent_dim = latent_of(self.flattening.features, self.image, latent_dim)

@@ -26,7 +26,7 @@ class TextTransformer(nn.Module):
         width: Size of embeddings and states.
         depth: Number of layers.
         num_heads: Attention heads; divide the width.
-        dropout: Dropout probability.
+        dropout: Dropout probability of embeddings and of what layers add; attention weights are not dropped.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class TextTransformer(nn.Module):
         layer = nn.TransformerEncoderLayer(
             width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
         )
+        # With dropout, CPUs have no fused kernel, and the matrices of length x length take most of a step.
+        layer.self_attn.dropout = 0.0
         self.layers = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, len(spec.classes))

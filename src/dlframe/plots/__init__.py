@@ -12,7 +12,7 @@ from dlframe.plots.comparisons import (
     variance_split,
 )
 from dlframe.plots.curves import by_slice, learning_curve, lr_range, recall
-from dlframe.plots.forecasts import forecast, horizon, predictions
+from dlframe.plots.forecasts import forecast, forecast_by_series, horizon, predictions
 from dlframe.plots.pictures.detection import ALARM, HIT, IGNORED, MISS, Drawn, detections, drawn, found_by, precision_recall
 from dlframe.plots.pictures.images import grid, samples
 from dlframe.plots.pictures.lists import UserList, user_lists
@@ -41,6 +41,7 @@ __all__ = [
     "error_rates",
     "event_scores",
     "forecast",
+    "forecast_by_series",
     "found_by",
     "grid",
     "heat_maps",

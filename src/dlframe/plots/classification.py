@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
-from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, label, short, style
+from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, label, legend_below, short, style
 from dlframe.statistics import calibration
 from dlframe.statistics.intervals import wilson
 
@@ -110,7 +110,7 @@ def operating_points(
         axes[0].plot(own_hits / total, own_hits / own_alarms, "o", color=RED, label="chosen threshold")
     axes[0].set_xlim(-0.02, 1.02)
     axes[0].set_ylim(-0.02, 1.04)
-    axes[0].legend()
+    legend_below(axes[0], columns=2)
     label(axes[0], f"'{short(name)}': {int(right.sum()):,} of {len(right):,}", "recall", "precision")
     if costs:
         miss, alarm = costs
@@ -122,31 +122,27 @@ def operating_points(
         axes[1].set_xscale("log")
         axes[1].xaxis.set_major_formatter("{x:g}")
         axes[1].set_ylim(0, 2.5 * max(miss * total / len(scores), own))
-        axes[1].legend()
+        legend_below(axes[1], columns=2)
         label(axes[1], f"missed {miss:g}, false alarm {alarm:g}", "fraction of samples with an alarm", "mean cost of a sample")
     return figure
 
 
 @style
-def by_class(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
+def by_class(found: Mapping[str, Sequence]) -> Figure:
     """Plot precision, recall and F1 of each class, in the order of F1.
 
     Args:
-        matrix: (classes, classes) counts, rows true, columns predicted.
-        classes: Class names.
+        found: By name, the columns class, precision, recall, f1 and samples, (classes,) each.
     """
-    counts = np.asarray(matrix, float)
-    hits, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
-    with np.errstate(invalid="ignore"):
-        found = {"precision": hits / predicted, "recall": hits / true, "F1": 2 * hits / (true + predicted)}
-    order = np.argsort(np.nan_to_num(found["F1"]), kind="stable")
+    order = np.argsort(np.nan_to_num(found["f1"]), kind="stable")
     shown = order if len(order) <= 40 else np.concatenate([order[:20], order[-20:]])
     figure = Figure(figsize=(6.4, float(np.clip(0.34 * len(shown) + 1.4, 2.6, 13))))
     axes = figure.subplots()
     rows = np.arange(len(shown))
-    for shift, (name, values), color in zip((0.27, 0, -0.27), found.items(), (ORANGE, GREEN, BLUE), strict=True):
-        axes.barh(rows + shift, np.nan_to_num(values[shown]), 0.27, color=color, label=name)
-    axes.set_yticks(rows, [f"{short(str(classes[i]))} ({int(true[i]):,})" for i in map(int, shown)])
+    for shift, name, color in zip((0.27, 0, -0.27), ("precision", "recall", "f1"), (ORANGE, GREEN, BLUE), strict=True):
+        values = np.nan_to_num(np.asarray(found[name], float)[shown])
+        axes.barh(rows + shift, values, 0.27, color=color, label=name.replace("f1", "F1"))
+    axes.set_yticks(rows, [f"{short(str(found['class'][i]))} ({found['samples'][i]:,})" for i in shown.tolist()])
     axes.set_xlim(0, 1)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     left_out = f"20 worst and 20 best of {len(order):,} classes" if len(shown) < len(order) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -140,8 +140,8 @@ def recall(lengths: ArrayLike, model: ArrayLike, baseline: ArrayLike, *, k: int,
 @style
 def by_slice(
     values: ArrayLike,
-    model: ArrayLike,
-    baseline: ArrayLike,
+    model: Callable[[np.ndarray], ArrayLike],
+    baseline: Callable[[np.ndarray], ArrayLike],
     *,
     metric: str,
     of: str,
@@ -153,31 +153,33 @@ def by_slice(
 
     Args:
         values: (samples,) numbers by which samples are sliced at their quantiles.
-        model: (samples,) metric; NaN is left out.
-        baseline: (samples,) that of the most popular items.
+        model: Function from (samples,) bool, a slice, to the metric of each of its units; NaN is left out.
+        baseline: As `model`, of the most popular items.
         metric: Name of the metric.
         of: Name of the values.
-        unit: What the samples are: users.
+        unit: What the means are over: users.
         title: Title of the figure.
         slices: Number of slices; equal values are in one.
     """
     numbers = np.asarray(values, float)
     edges = np.unique(np.quantile(numbers, np.linspace(0, 1, slices + 1)))
     places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(0, len(edges) - 2))
+    parts = [places == i for i in np.unique(places)]
     figure = Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
-    names: list[str] = []
-    for shift, color, name, column in ((-0.2, ORANGE, "most popular", baseline), (0.2, BLUE, "model", model)):
-        column = np.asarray(column, float)
-        parts = [column[(places == i) & ~np.isnan(column)] for i in np.unique(places)]
-        found = [over_seeds(part) if len(part) else None for part in parts]  # of independent samples, as of seeds
+    counts: list[int] = []
+    for shift, color, name, measured in ((-0.2, ORANGE, "most popular", baseline), (0.2, BLUE, "model", model)):
+        columns = [np.asarray(measured(part), float) for part in parts]
+        columns = [column[~np.isnan(column)] for column in columns]
+        counts = [len(column) for column in columns]
+        found = [over_seeds(column) if len(column) else None for column in columns]  # of independent samples, as of seeds
         means = [each.value if each else np.nan for each in found]
         errors = [np.nan_to_num(each.high - each.value) if each else 0.0 for each in found]
         axes.bar(np.arange(len(parts)) + shift, means, 0.4, yerr=errors, color=color, label=name, ecolor="black", capsize=2)
-    for i in np.unique(places):
-        inside = numbers[places == i]
-        low, high = f"{inside.min():.3g}", f"{inside.max():.3g}"
-        names.append(f"{low if low == high else f'{low} to {high}'}\n{len(inside):,} {unit}")
+    names: list[str] = []
+    for part, count in zip(parts, counts, strict=True):
+        low, high = f"{numbers[part].min():.3g}", f"{numbers[part].max():.3g}"
+        names.append(f"{low if low == high else f'{low} to {high}'}\n{count:,} {unit}")
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(bottom=0)
     axes.legend()

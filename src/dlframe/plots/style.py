@@ -63,6 +63,11 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
+def legend_below(axes: Axes, columns: int = 1) -> None:
+    """Draw the legend below the axes, where it hides nothing."""
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=columns, columnspacing=1.2)
+
+
 def short(name: str, length: int = 20) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 

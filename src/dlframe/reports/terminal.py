@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dlframe.config import Config
 from dlframe.config.overrides import quoted as as_one_value
@@ -109,6 +110,38 @@ def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, 
             keys = ", ".join(sorted({text.partition("=")[0] for text in named}))
             lines += [f"     without {keys}: only the run directory names it, so look at overrides.txt before you type it"]
     return "\n".join(map(printable, lines))
+
+
+CLASSES = 20
+"""Classes whose metrics are shown."""
+WIDEST = 40
+"""Characters of a class that are shown."""
+
+
+def by_class(columns: Mapping[str, Sequence], result: Result) -> list[str]:
+    """Return a line for each class with its metrics: of many classes, for the worst.
+
+    Args:
+        columns: By name: class, metrics of which the first of F1 and AP orders the classes, and a count; empty for none.
+        result: The result, which tells how metrics are read.
+    """
+    if not columns:
+        return []
+    key = "f1" if "f1" in columns else "ap"
+    order = list(range(len(columns["class"])))
+    if len(order) > CLASSES:
+        order = sorted(order, key=lambda i: math.inf if math.isnan(columns[key][i]) else columns[key][i])[:CLASSES]
+
+    def shown(name: str, value: Any) -> str:
+        if isinstance(value, str):
+            return printable(value if len(value) <= WIDEST else value[: WIDEST - 1] + "…")
+        return result.metric(name).text(value) if isinstance(value, float) else f"{value:,}"
+
+    rows = [[*columns], *([shown(name, column[i]) for name, column in columns.items()] for i in order)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    more = [f"the {CLASSES} with the lowest {key} of {len(columns['class']):,}"] if len(order) < len(columns["class"]) else []
+    return lines + more
 
 
 def _names_a_place(override: str) -> bool:

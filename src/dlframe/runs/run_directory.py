@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -48,12 +49,25 @@ from dlframe.types import (
 if TYPE_CHECKING:
     from dlframe.tasks.base import Scores, Task
 
+Columns = Mapping[str, Sequence[Any]]
+"""Values by name of the column."""
+
 RESULT = "result.json"
 MODEL = "model"
 FIGURES = "figures"
 TRACE = "trace.json.gz"
 """Of some steps, with `profile=true`."""
-FILES = ("config.yaml", "overrides.txt", "environment.json", "data.json", "changes.diff", "predictions.parquet", RESULT, TRACE)
+FILES = (
+    "config.yaml",
+    "overrides.txt",
+    "environment.json",
+    "data.json",
+    "changes.diff",
+    "predictions.parquet",
+    "classes.csv",
+    RESULT,
+    TRACE,
+)
 REPORT = "report.html"
 """Page of a study."""
 TABLE = "table.csv"
@@ -476,19 +490,25 @@ def check_code(folder: Path, config: Config) -> None:
     say(f"warning: {'; '.join(changed)}; results may differ", error=True)
 
 
-def write_end(config: Config, dataset: Dataset, task: Task, table: Any, folder: Path, journal: Journal) -> None:
-    """Write predictions and the model after the test.
+def write_end(
+    config: Config, dataset: Dataset, task: Task, table: Any, classes: Columns, folder: Path, journal: Journal
+) -> None:
+    """Write predictions, metrics of classes and the model after the test.
 
     Args:
         config: Config of the run.
         dataset: Data of the run; the test split has the scored samples only.
         task: Task with the best weights.
         table: Predictions of the test split, in its order.
+        classes: Metrics of each class by column; empty for none.
         folder: Run directory.
         journal: Journal of the run.
     """
     write_predictions(table, folder / "predictions.parquet")
     journal.write("artifact", path="predictions.parquet", to="")
+    if classes:
+        write_classes(classes, folder / "classes.csv")
+        journal.write("artifact", path="classes.csv", to="")
     exported_model.export(config, dataset.spec, task, folder / BEST, folder / MODEL)
     journal.write("model", path=MODEL, **({"register": config.run.register} if config.run.register else {}))
 
@@ -517,6 +537,15 @@ def write_predictions(table: Any, path: Path) -> None:
 
     with replacing(path, path.parent) as unfinished:
         pyarrow.parquet.write_table(table, unfinished)
+
+
+def write_classes(columns: Columns, path: Path) -> None:
+    """Write metrics of classes, a row each, as CSV; undefined ones are empty."""
+    shown = [["" if value != value else value for value in values] for values in columns.values()]
+    with replacing(path, path.parent) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(columns)
+        rows.writerows(zip(*shown, strict=True))
 
 
 def write_figures(config: Config, dataset: Dataset, task: Task, scores: Scores, folder: Path, journal: Journal) -> list[str]:

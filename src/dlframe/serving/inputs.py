@@ -75,7 +75,8 @@ class Inputs:
         self.skipped = 0
         self._assumed: dict[str, tuple[int, str]] = {}
         # The rules of transcripts, which are a target, have this name too.
-        self.texts = Texts(spec) if "text" in spec.fitted and spec.of_kind("tokens", spec.inputs) else None
+        has_texts = "text" in spec.fitted and spec.of_kind("tokens", spec.inputs)
+        self.texts = Texts(spec, self._count) if has_texts else None
 
     @property
     def assumed(self) -> list[str]:
@@ -86,7 +87,10 @@ class Inputs:
         ]
 
     def _assume(self, what: str, file: Path, was: str = "") -> None:
-        count, first = self._assumed.get(what, (0, f"{shown(file.name)} ({was})" if was else shown(file.name)))
+        self._count(what, f"{shown(file.name)} ({was})" if was else shown(file.name))
+
+    def _count(self, what: str, where: str) -> None:
+        count, first = self._assumed.get(what, (0, where))
         self._assumed[what] = (count + 1, first)
 
     def read(self, paths: Iterable[Path | str]) -> Iterator[Sample]:
@@ -101,12 +105,16 @@ class Inputs:
         for given in paths:
             path = Path(given)
             text = str(given)
+            if not text and not self.texts:  # as a path, the current directory
+                raise DataError("predict: an input must be the name of a file or folder. Received: ''.")
             if path.suffix.lower() not in ARRAYS and (found := self.lookup(text)) is not None:
                 yield from (Sample(shown(name), columns) for name, columns in found)
                 continue
             if self.texts and (text == "-" or not text.strip() or not (_exists(path) or _is_name(text))):
-                lines = _lines_of_input() if text == "-" else [text]
-                yield from (self.texts.sample(line) for line in lines)
+                if text == "-":
+                    yield from self.texts.lines(_lines_of_input(), "standard input")
+                else:
+                    yield self.texts.sample(text)
                 continue
             if text == "-" and (streamed := self.stream(_bytes_of_input())) is not None:
                 yield from (Sample(name, columns, at_once=True) for name, columns in streamed)
@@ -135,9 +143,6 @@ class Inputs:
             return
         if self.texts:
             yield from self._with_fields(self.texts.read(file), file)
-            for note in self.texts.notes:
-                self._assume(note, file)
-            self.texts.notes.clear()
             return
         if "table" in self.spec.fitted:
             yield from self._with_fields(self._rows(file), file)
@@ -254,29 +259,39 @@ class Texts:
 
     Args:
         spec: Data specification of a model of texts.
+        count: Function that counts what is to be told, and where it was first.
     """
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: DataSpec, count: Callable[[str, str], None]) -> None:
         if len(spec.inputs) != 1:
             raise DataError("spec.json: holds other columns than a text")
         self.input = next(iter(spec.inputs))
         from dlframe.readers.texts.tokens import Encoder  # Arrow takes its time to import
 
         self.encoder = Encoder(spec.fitted)
-        self.notes: list[str] = []
+        self.count = count
 
-    def sample(self, text: str) -> Sample:
-        """Return a text as a sample, named by itself."""
-        return Sample(shown(text), {self.input: self.encoder(text)})
+    def sample(self, text: str, name: str | None = None, where: str = "") -> Sample:
+        """Return a text as a sample, named by itself or `name`; one of which the model knows nothing is counted."""
+        name = shown(text) if name is None else name
+        tokens = self.encoder(text)
+        if not self.encoder.knows(tokens):
+            what = "no word that the model knows" if text.strip() else "empty text"
+            self.count(f"{what}, the prediction is a guess", where or name or "''")
+        return Sample(name, {self.input: tokens})
+
+    def lines(self, lines: Iterable[str], source: str) -> Iterator[Sample]:
+        """Yield a text per line."""
+        for number, line in enumerate(lines, 1):
+            yield self.sample(line, where=f"line {number} of {source}")
 
     def read(self, file: Path) -> Iterator[Sample]:
         """Yield the texts of a file: a column of a table, the lines of a .txt, or all of it where training read files."""
         if self.encoder.files and file.suffix.lower() not in TABLES:
-            text = self._whole(file)
-            yield Sample(shown(file), {self.input: self.encoder(text)})
+            yield self.sample(self._whole(file), shown(file))
         elif file.suffix.lower() not in TABLES and not file.name.lower().endswith(PACKED):
-            self.notes.append("a text per line")
-            yield from map(self.sample, self._whole(file).splitlines())
+            self.count("a text per line", shown(file.name))
+            yield from self.lines(self._whole(file).splitlines(), shown(file.name))
         else:
             from dlframe.readers.tables.files import Options  # Arrow takes its time to import
             from dlframe.readers.tables.rows import codes_of
@@ -286,11 +301,8 @@ class Texts:
             name = found_name(self.encoder.column, names, "the column of texts", shown(file))
             table = read_table(file, Options(drop=tuple(other for other in names if other != name)), words=(name,))
             codes, words = codes_of(table.column(name, "the column of texts"))
-            for row, code in enumerate(codes.tolist()):
-                if code < 0:
-                    self.notes.append("rows without a text are predicted as a text without words")
-                text = str(words[code]) if code >= 0 else ""
-                yield Sample(f"{shown(file)} row {row + 1}", {self.input: self.encoder(text)})
+            for row, code in enumerate(codes.tolist(), 1):
+                yield self.sample(str(words[code]) if code >= 0 else "", f"{shown(file)} row {row}")
 
     def _whole(self, file: Path) -> str:
         from dlframe.readers.texts.tokens import LARGEST

@@ -229,6 +229,10 @@ class Task(nn.Module, ABC):
     def table(self, scores: Scores, split: Split) -> dict[str, list]:
         """Return the predictions by column: target, prediction, score."""
 
+    def by_class(self, scores: Scores) -> dict[str, list]:
+        """Return the metrics of each class by column: class, metrics, and a count; empty where the task has none."""
+        return {}
+
     def forms(self) -> dict[str, dict[str, Any]]:
         """Return how metrics follow from the columns of `table`: {"f1": {"form": "f1", "average": "macro"}}.
 

@@ -64,8 +64,9 @@ class Classification(Task):
     classes of the targets or predictions; a class of which one is 0 / 0 counts as 0, as by scikit-learn's zero_division=0.
     That of average=positive is NaN then. A model without networks implements `partial_fit(inputs, targets)`; one with layers
     that are fitted before training implements `fit_inputs(inputs)`, called with the first 5,000 training samples. A model
-    with several implements `loss(inputs, network, supervised, fraction)`: `supervised(logits)` is the loss of this task,
-    `fraction` the samples of the batch divided by those of the optimizer step.
+    with `losses(inputs)`, (batch,), also minimizes their sum over samples that are not positive, divided by the count of all.
+    One with several networks implements `loss(inputs, network, supervised, fraction)`: `supervised(logits)` is the loss of
+    this task, `fraction` the samples of the batch divided by those of the optimizer step.
 
     Args:
         label_smoothing: Fraction of each target spread evenly over all classes (Szegedy et al. 2016, arXiv 1512.00567).
@@ -192,8 +193,18 @@ class Classification(Task):
         """Return the cross-entropy, a sum divided by the step's labeled samples."""
         supervised = partial(self.supervised, batch=batch, total=totals["labeled"])
         if network == "model":
-            return supervised(self.logits(batch))
+            loss = supervised(self.logits(batch))
+            return loss + self._of_others(batch) / totals["labeled"] if hasattr(self.model, "losses") else loss
         return self.model.loss(self.normalize(batch), network, supervised, len(batch) / totals["samples"])
+
+    def _of_others(self, batch: Batch) -> Tensor:
+        """Return the sum of the losses that the model has of its own, over labeled samples that are not positive."""
+        target = batch[self.target]
+        if target.ndim == 1:
+            others = (target != self.positive).float() * (1 if batch.labelled is None else batch.labelled)
+        else:  # mixed: without the fraction of unlabeled samples
+            others = target.sum(1) - target[:, self.positive]
+        return (self.model.losses(self.normalize(batch)) * others).sum()
 
     def supervised(self, logits: Tensor, batch: Batch, total: Any) -> Tensor:
         """Return the cross-entropy of logits, a sum divided by `total`."""
@@ -376,6 +387,23 @@ class Classification(Task):
             "probabilities": probability.tolist(),
         }
 
+    def by_class(self, scores: Scores) -> dict[str, list]:
+        """Return precision, recall, F1 and the number of samples of each class; undefined ones are NaN."""
+        if scores["probability"].isnan().any():
+            return {}
+        matrix = self._confusion(scores)
+        hits, true, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        with np.errstate(invalid="ignore"):
+            found = {"precision": hits / predicted, "recall": hits / true, "f1": 2 * hits / (true + predicted)}
+        found = {"class": np.array(self.spec.classes, object), **found, "samples": true}
+        return {name: values.tolist() for name, values in found.items()}
+
+    def _confusion(self, scores: Scores) -> np.ndarray:
+        """Return counts (classes, classes), rows true, columns predicted."""
+        matrix = np.zeros((len(self.spec.classes),) * 2, dtype=int)
+        np.add.at(matrix, (scores["target"].numpy(), self.classes(scores["probability"]).numpy()), 1)
+        return matrix
+
     def _confidence(self, probability: Tensor) -> Tensor:
         """Return the probability (batch,) of the predicted class."""
         return probability.gather(1, self.classes(probability).unsqueeze(1)).squeeze(1)
@@ -387,10 +415,8 @@ class Classification(Task):
             return super().figures(scores, dataset)
         target = scores["target"].numpy()
         prediction, confidence = (f(scores["probability"]).numpy() for f in (self.classes, self._confidence))
-        matrix = np.zeros((len(self.spec.classes),) * 2, dtype=int)
-        np.add.at(matrix, (target, prediction), 1)
         drawn = {
-            "confusion_matrix": plots.confusion(matrix, self.spec.classes),
+            "confusion_matrix": plots.confusion(self._confusion(scores), self.spec.classes),
             "reliability": plots.reliability(confidence, prediction == target),
         }
         if len(self.spec.classes) == 2:
@@ -402,7 +428,7 @@ class Classification(Task):
                 chosen, target == self.positive, cutoff, name=name, costs=costs if self.threshold == "cost" else None
             )
         if len(self.spec.classes) > 2:
-            drawn["by_class"] = plots.by_class(matrix, self.spec.classes)
+            drawn["by_class"] = plots.by_class(self.by_class(scores))
         if words := deciding_words(self, scores, dataset):
             drawn["words"] = plots.words(words)
         for name in self.spec.of_kind("image", self.spec.inputs)[:1]:

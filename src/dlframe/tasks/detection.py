@@ -237,6 +237,18 @@ class Detection(Task):
         names = [[self.spec.classes[label]]] * len(boxes)
         return {"prediction": names, "score": [[1.0]] * len(boxes), "box": boxes[:, None].tolist()}
 
+    def by_class(self, scores: Scores) -> dict[str, list]:
+        """Return the average precision of each class, whose means are the metrics, and the number of its objects."""
+        if scores["found"].values.isnan().any():
+            return {}
+        matches = self.matches(scores)
+        precision = statistics.curves(matches).precision.mean(1)
+        at = {round(100 * overlap): values for overlap, values in zip(matches.thresholds, precision, strict=True)}
+        found = {"ap": precision.mean(0), "ap50": at[50], "ap75": at[75]}
+        objects = np.bincount(matches.objects.label, matches.counts[0], minlength=len(self.spec.classes)).astype(int)
+        columns = {"class": np.array(self.spec.classes, object), **found, "objects": objects}
+        return {name: values.tolist() for name, values in columns.items()}
+
     def forms(self) -> dict[str, dict[str, Any]]:
         return {name: {"form": "detection", "metric": name} for name in statistics.METRICS}
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlframe.readers.tables.series import known_columns
+from dlframe.readers.tables.series import keys_of, known_columns
 from dlframe.registry import tasks
 from dlframe.statistics.errors import mae, mape, mase, pinball, rmse
 from dlframe.tasks.base import Scores, Task
@@ -325,10 +325,14 @@ class Forecasting(Task):
         last = np.broadcast_to(last[:, None], target.shape)
         interval = None if self.output == "point" else (quantiles[..., 0], quantiles[..., -1])
         level = f"{100 * (self.levels[-1] - self.levels[0]):g} %"
-        title = self.spec.name
-        found = {"forecast": plots.forecast(target, prediction, last, interval=interval, level=level, title=title)}
+        drawn: dict[str, Any] = {"interval": interval, "level": level, "title": self.spec.name}
+        series = keys_of(dataset.test.ids, self.spec)
+        if several := len(np.unique(series)) > 1:
+            found = {"forecast": plots.forecast_by_series(series, target, prediction, last, **drawn)}
+        else:
+            found = {"forecast": plots.forecast(target, prediction, last, **drawn)}
         if self.horizon > 1:
-            found["horizon"] = plots.horizon(target, prediction, last, interval=interval, level=level, title=title)
+            found["horizon"] = plots.horizon(target, prediction, last, **drawn, last_one=not several)
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -219,6 +220,14 @@ class Ranking(Task):
         ranks, gains = scores["ranks"], scores["gains"]
         return at_k(ranks.values.numpy(), ranks.offsets.numpy(), k or self.k, gains.values.double().numpy())
 
+    def ndcg_within(self, scores: Scores, inside: np.ndarray) -> np.ndarray:
+        """Return the NDCG of each user (users,), with no relevant items but those targets (targets,) bool.
+
+        The lists stay those of all items. Users without such a target have none.
+        """
+        gains = scores["gains"]
+        return self.by_user(scores | {"gains": gains.like(gains.values * torch.from_numpy(inside))})["ndcg"]
+
     def metrics(self, scores: Scores) -> dict[str, float]:
         """Compute means over users, the fraction of all items in any list, and the mean popularity of listed items."""
         means = {name: mean(values) for name, values in self.by_user(scores).items()}
@@ -352,18 +361,16 @@ class Ranking(Task):
         from dlframe import plots
 
         test, popularity = dataset.test, self.popularity.cpu().numpy()
-        others = self.popular_scores(dataset)
+        both = (scores, self.popular_scores(dataset))
         lengths = np.unique(np.geomspace(1, len(self.items), 40).astype(int))
-        recall = [[mean(self.by_user(each, k)["recall"]) for k in lengths] for each in (scores, others)]
-        ndcg = [self.by_user(each)["ndcg"] for each in (scores, others)]
-        found = [(each["ranks"].values <= self.k).double().numpy() for each in (scores, others)]
+        recall = [[mean(self.by_user(each, k)["recall"]) for k in lengths] for each in both]
         return {
             **super().figures(scores, dataset),
             "lists": plots.user_lists(self.samples(scores, test), k=self.k, title=self.spec.name),
             "recall": plots.recall(lengths, *recall, k=self.k, title=self.spec.name),
             "by_activity": plots.by_slice(
                 test["history"].lengths,
-                *ndcg,
+                *(self.by_user(each)["ndcg"].__getitem__ for each in both),
                 metric=f"NDCG@{self.k}",
                 of="items in the history",
                 unit="users",
@@ -371,10 +378,10 @@ class Ranking(Task):
             ),
             "by_popularity": plots.by_slice(
                 popularity[test["items"].values] * 100,
-                *found,
-                metric=f"fraction of targets in the first {self.k}",
+                *(partial(self.ndcg_within, each) for each in both),
+                metric=f"NDCG@{self.k} of these targets alone",
                 of="training users who have seen the target, %",
-                unit="targets",
+                unit="users",
                 title=self.spec.name,
             ),
         }

@@ -49,6 +49,14 @@ def test_new_texts_are_encoded_as_those_of_the_run(folder):
         assert [encoder(text).tolist() for text in texts] == [text.tolist() for text in data.train["text"]]
 
 
+def test_a_text_of_unknown_subwords_is_told_from_others(folder):
+    data, _ = dataset(folder, ["the wines", "a cell"])
+    encoder = Encoder(data.spec.fitted)
+    assert [encoder.knows(encoder(text)) for text in ("the wines", "\u00e9 \u00e9 a", "\u00e9 \u00e9", "", " ")] == [
+        *(True, True, False, False, False)
+    ]
+
+
 def test_no_room_for_a_text(folder):
     with pytest.raises(DataError, match=r"^data.length: must be above 2, the tokens at the ends of every text. Received: 2"):
         dataset(folder, ["the wine", "a cell"], length=2)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, in_square, label, short, style, whole_picture
+from dlframe.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, in_square, label, legend_below, short, style, whole_picture
 
 BINS = 60
 
@@ -70,7 +70,7 @@ def score_histograms(
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16))
+    legend_below(axes)
     rest = int((values > edges[-1]).sum())
     more = f"; the last bin has {rest:,} larger ones" if rest else ""
     label(axes, title, f"anomaly score{more}", "fraction of samples")
@@ -109,7 +109,7 @@ def threshold_curve(scores: ArrayLike, targets: ArrayLike, threshold: float, *, 
         own = float(positive[flagged].mean()), float(flagged[positive].mean())
         axes.plot(own[1], own[0], "o", color=RED, ms=7, label=f"threshold: precision {own[0]:.1%}, recall {own[1]:.1%}")
     axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
-    axes.legend(loc="lower left")
+    legend_below(axes, columns=2)
     label(axes, f"{title}, average precision {area:.1%}".lstrip(", "), "recall", "precision")
     return figure
 

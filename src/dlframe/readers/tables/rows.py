@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dlframe.readers.listing import split_of
 from dlframe.readers.tables.files import pc
 from dlframe.readers.tables.kinds import CATEGORIES, Column
 from dlframe.readers.tables.table import Table, read_table, texts_of
-from dlframe.types import DataError, Field, nearest
+from dlframe.types import PARTS, DataError, Field, nearest, printable
 
 MISSING, UNSEEN = 0, 1
 """Codes of categories: no value, and a value that training has not seen; those of the vocabulary follow."""
@@ -95,6 +96,44 @@ def codes_of(column: Column) -> tuple[np.ndarray, list[str]]:
     if words.null_count:  # values that an option calls missing
         codes = np.where(words.is_null().to_numpy(zero_copy_only=False)[codes] & (codes >= 0), -1, codes)
     return codes, words.to_pylist()
+
+
+def parts_given(table: Table, name: str, rows: np.ndarray) -> list[np.ndarray]:
+    """Return the places in `rows` of train, validation and test, as a column names them.
+
+    Args:
+        table: The table.
+        name: The column.
+        rows: Rows with a label.
+
+    Raises:
+        DataError: A field is empty or names no split, or a split has no row.
+    """
+    codes, words = codes_of(table.columns[name])
+    codes = codes[rows]
+    if (codes < 0).any():
+        raise DataError(f"{table.place(int(rows[np.argmax(codes < 0)]))}: '{name}' must name a split. Received: an empty field")
+    counts = np.bincount(codes, minlength=len(words)).tolist()
+    of = [split_of(str(word)) for word in words]
+    for part, word, count in zip(of, words, counts, strict=True):
+        if part is None and count:
+            raise DataError(
+                f"data.split: '{name}' must hold train, validation and test. Received: '{printable(str(word))}'."
+                f"{nearest(str(word), PARTS)}"
+            )
+    found = [np.flatnonzero(np.array([part == p for p in of])[codes]) for part in PARTS]
+    if lacking := [part for part, own in zip(PARTS, found, strict=True) if not len(own)]:
+        held = ", ".join(f"{word} ({count:,} rows)" for word, count in zip(words, counts, strict=True) if count)
+        way = "Leave it out: rows are then split by hash"
+        if lacking == ["validation"]:
+            way = (
+                "Name some rows of training 'val'; or leave it out and put the test rows into a file of their own, "
+                "data.test=FILE: a fifth of the others is then for validation"
+            )
+        raise DataError(
+            f"data.split: '{name}' must hold train, validation and test. Missing: {', '.join(lacking)}. Received: {held}. {way}"
+        )
+    return found
 
 
 def encode(table: Table, features: Features, parts: Sequence[np.ndarray]) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:

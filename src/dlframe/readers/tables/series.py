@@ -719,6 +719,13 @@ def _units(series: Series, first: int, stop: int, instants: np.ndarray, horizon:
     return np.char.mod("block %d", 1 + np.searchsorted(instants, series.times[first:stop]) // length)
 
 
+def keys_of(ids: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Return the name of the series of each window (samples,) from its id; empty for the only one."""
+    words = 1 if spec.fitted.get("series", {}).get("time") else 2  # a time, or "row 7"
+    parts = [str(name).rsplit(" ", words) for name in ids.tolist()]
+    return np.array([found[0] if len(found) > words else "" for found in parts])
+
+
 def kept_of(spec: DataSpec) -> dict[str, Any]:
     """Return what a run kept of its series; its file may be somebody else's.
 

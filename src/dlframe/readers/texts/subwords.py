@@ -321,3 +321,13 @@ def split(texts: Sequence[str], kept: Mapping[str, Any]) -> list[np.ndarray]:
         encoded = _guarded(lambda part=part: tokenizer.encode_batch(part, add_special_tokens=False), "the tokenizer")
         found += [np.array(each.ids, np.int32) for each in encoded]
     return found
+
+
+def unknown(kept: Mapping[str, Any]) -> int | None:
+    """Return the number of the sub-word for what has none; None where every text has sub-words, such as bytes.
+
+    Args:
+        kept: As of `split`.
+    """
+    tokenizer = _tokenizer(str(kept["tokenizer"]), "the tokenizer")
+    return _guarded(lambda: tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", "<unk>") or ""), "the tokenizer")

@@ -363,3 +363,11 @@ class Encoder:
             )
         length = _room(self.length, sum(map(len, self.ends)))
         return _framed(shortened(Ragged.of([found]), length, self.cut), *self.ends).values
+
+    def knows(self, tokens: np.ndarray) -> bool:
+        """Return whether a word of an encoded text (length,) is in the vocabulary."""
+        prefix, suffix = map(len, self.ends)
+        unknown = [UNKNOWN]
+        if self.level == "subword" and (number := subwords.unknown(self.kept)) is not None:
+            unknown.append(number + FIRST)
+        return not np.isin(tokens[prefix : len(tokens) - suffix], unknown).all()
