@@ -138,11 +138,12 @@ def speech_set(
         speakers = np.array([u.speaker for u in utterances])
         grouped = all(u.speaker for u in utterances)
         found[part] = Split(columns, np.array([u.name for u in utterances]), groups=speakers if grouped else None)
+    longest = max(len(utterance.audio) for utterance in parts["train"])
     spec = DataSpec(
         name,
         inputs={"audio": Field(kind="audio", dtype="float32", shape=(None,))},
         targets={"text": Field(kind="tokens", dtype="int64", shape=(None,), names=tuple(letters))},
-        fitted={"sample_rate": sample_rate, **(fitted or {})},
+        fitted={"sample_rate": sample_rate, "longest_seconds": longest / sample_rate, **(fitted or {})},
     )
     train, validation, test = (found[part] for part in PARTS)
     return check_dataset(Dataset(spec, train, validation, test, source, splits))
