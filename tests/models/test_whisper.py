@@ -1,5 +1,7 @@
 """Whisper: against OpenAI's own code where it is at hand; padding, long recordings, letters, and the wrong options."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -71,8 +73,9 @@ def test_other_rates_have_the_same_features(rate):
     assert (found - known)[3:97, torch.from_numpy(below)][heard].abs().max() < 0.05
 
 
-def test_neighbors_and_padding_change_nothing():
-    task = task_of()
+@pytest.mark.parametrize("beam_width", [1, 3])
+def test_neighbors_and_padding_change_nothing(beam_width):
+    task = task_of(beam_width=beam_width)
     task.model.pad_frames = 150
     sounds = [sound(0.7), sound(2.0, seed=1)]
     with torch.no_grad():
@@ -119,6 +122,39 @@ def test_the_confidence_is_that_of_the_tokens(monkeypatch):
     rows[:3, task.model.end] = -9.0
     best = rows.log_softmax(1)[:, : task.model.end + 1].max(1).values
     assert written.confidence.item() == pytest.approx(best.mean().exp().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("beam_width", [1, 32])
+def test_a_beam_search_finds_the_best_of_all_texts(monkeypatch, beam_width):
+    """Among all texts of up to three letters of a decoder that looks at the last token, against a search that lists them."""
+    task = task_of(beam_width=beam_width)
+    generator = torch.Generator().manual_seed(2)
+    tables = 2 * torch.randn(2, 4, 6, 5, generator=generator)  # (recording, place, last token, next token); 4 is the end
+    tables[:, 3, :, 4] = 50.0
+    features = task.features(batch(sound(0.8), sound(1.0, seed=2)))["audio"]
+
+    def looked_up(tokens, audio, inside, before=()):
+        place = before[0][0].shape[2] if before else 0
+        rows = torch.arange(len(tokens)) // (len(tokens) // 2)
+        logits = torch.cat([tables[rows, place, tokens[:, -1]], torch.full((len(tokens), 1), 9.0)], 1)
+        return logits[:, None], [(torch.zeros(len(tokens), 1, place + 1, 1),) * 2]
+
+    monkeypatch.setattr(task.model.decoder, "forward", looked_up)
+    with torch.no_grad():
+        written = task.model.transcribe(features)
+    for i, text in enumerate(written.texts):
+        steps = torch.cat([tables[i], torch.full((4, 6, 1), 9.0)], 2).log_softmax(2)
+        means = {}
+        for letters in (row for count in range(4) for row in itertools.product(range(4), repeat=count)):
+            path = [5, *letters, 4]
+            means[letters] = sum(steps[n, path[n], path[n + 1]].item() for n in range(len(path) - 1)) / (len(path) - 1)
+        greedy, last = [], 5
+        while (last := int(steps[len(greedy), last, :5].argmax())) != 4:
+            greedy.append(last)
+        best = max(means, key=lambda row: means[row])
+        assert best != tuple(greedy)
+        assert tuple(task.model.encode(text)) == (best if beam_width > 1 else tuple(greedy))
+        assert written.confidence[i].item() == pytest.approx(np.exp(means[tuple(task.model.encode(text))]), rel=1e-4)
 
 
 def heard(task, features: Ragged):

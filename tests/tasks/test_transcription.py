@@ -259,6 +259,24 @@ def test_long_audio_is_read_in_windows(trained):
     assert len(joined) / 8000 - 3 < found["end"][0][-1] <= len(joined) / 8000 + 0.02
 
 
+def test_pauses_of_long_recordings_cost_no_words(trained):
+    """Utterances with silence between them: the words of each one alone, a space between two, and times of the whole."""
+    result, overrides = trained
+    model = Model(result.folder)
+    sounds = [*load_data(load(overrides)).test["audio"]][:8]
+    alone = " ".join(" ".join(text.split()) for text in model.predict(sounds)["prediction"])
+    silence = np.zeros(12000, np.float32)
+    joined = np.concatenate([part for sound in sounds for part in (silence, sound)])
+    found = model.predict([joined])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.task, "_parts", lambda frames: [(0, len(frames))])
+        uncut = model.predict([joined])["prediction"][0]
+    cut_errors, uncut_errors = edits([alone] * 2, [found["prediction"][0], uncut]).sum(1)
+    assert cut_errors < uncut_errors / 2
+    assert len(found["start"][0]) == len(found["prediction"][0].split()) >= len(sounds) - 1
+    assert found["start"][0][0] > 1.4
+
+
 def wav_of(sound: np.ndarray, length: int | None = None) -> bytes:
     raw = (sound * 2**15).astype("<i2").tobytes()
     head = struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16)

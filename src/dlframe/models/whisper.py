@@ -225,8 +225,8 @@ class Whisper(nn.Module):
     capitals and punctuation; what is learned here are the transcripts of the data. `letters` is a small one whose tokens are
     the letters of the data, for training from scratch. The features are those published: 80 mel filters on Slaney's scale at
     16 kHz. Audio of another rate is not resampled: its spectrum is cut, or ends earlier. Unlike the published model, a
-    recording need not be padded to 30 s; steps behind its end are left out of the attention. Texts are decoded greedily, and
-    have at most 224 tokens for 30 s, and fewer for less: 24, and 10 for each second, or 40 letters.
+    recording need not be padded to 30 s; steps behind its end are left out of the attention. Texts have at
+    most 224 tokens for 30 s, and fewer for less: 24, and 10 for each second, or 40 letters.
 
     Args:
         architecture: Size, and tokens: the letters of the data, or a published English model.
@@ -236,6 +236,8 @@ class Whisper(nn.Module):
         pad_seconds: Length to which shorter recordings are padded with silence. 30 is that of the published training, and
             costs as much as 30 s of speech.
         stretch_seconds: Longest stretch that is decoded at once; longer recordings are cut where they are quietest.
+        beam_width: Texts that the search keeps at each step; of those that end, it takes that of the largest mean logarithm of
+            a token's probability. 1 takes the most probable token (greedy). Decoding costs about so many times as much.
     """
 
     token_bytes: Tensor
@@ -250,6 +252,7 @@ class Whisper(nn.Module):
         trainable: Literal["all", "decoder"] = "all",
         pad_seconds: Annotated[float, Interval(ge=0, le=30)] = 0.0,
         stretch_seconds: Annotated[float, Interval(ge=2, le=30)] = 30.0,
+        beam_width: Annotated[int, Interval(ge=1, le=32)] = 1,
     ) -> None:
         super().__init__()
         if weights == "package" and architecture not in PACKAGES:
@@ -263,6 +266,7 @@ class Whisper(nn.Module):
         self.end = len(self.letters) or byte_pairs.SIZE
         self.start = (self.end + 1,) if self.letters else (START, NO_TIMES)
         self.pad_frames = round(pad_seconds / HOP)
+        self.beam_width = beam_width
         self.most_frames = round(stretch_seconds / HOP) + MOST_FRAMES - STEPS * STRIDE
         width, depth, num_heads = SIZES[architecture]
         self.encoder = Encoder(width, depth, num_heads)
@@ -397,9 +401,9 @@ class Whisper(nn.Module):
         if int(features.lengths.max()) <= self.most_frames:
             encoded, inside = self.encoded(features)
             audio = self.decoder.audio(encoded)
-            found = self._greedy(audio, inside)
+            found = self._search(audio, inside)
             surprise = self._surprise(audio, inside, texts) if texts else None
-            confidence = torch.tensor([math.exp(total / (len(tokens) + 1)) for tokens, total in found], device=inside.device)
+            confidence = torch.tensor([math.exp(mean) for _, mean in found], device=inside.device)
             return Written([self.decode(tokens) for tokens, _ in found], confidence, surprise)
         written, surprises = [], []
         for sample, frames in enumerate(features):
@@ -414,27 +418,43 @@ class Whisper(nn.Module):
             written.append((" ".join(filter(None, (stretch.texts[0] for stretch in stretches))), sure))
         return Written([text for text, _ in written], torch.stack([sure for _, sure in written]), torch.cat(surprises))
 
-    def _greedy(self, audio: list[tuple[Tensor, Tensor]], inside: Tensor) -> list[tuple[list[int], float]]:
-        """Return the tokens of each recording, and the sum of the logarithms of their probabilities, with the end."""
-        tokens = torch.tensor([self.start] * len(inside), device=inside.device)
-        total = torch.zeros(len(inside), device=inside.device)
-        going = torch.ones(len(inside), dtype=torch.bool, device=inside.device)
-        found: list[list[int]] = [[] for _ in range(len(inside))]
+    def _search(self, audio: list[tuple[Tensor, Tensor]], inside: Tensor) -> list[tuple[list[int], float]]:
+        """Return the tokens of each recording, and the mean of the logarithms of their probabilities, with the end.
+
+        At each step the `beam_width` most probable texts go on; one that is among them and ends is kept. Of so many, that of
+        the largest mean is the text.
+        """
+        batch, width, symbols = len(inside), self.beam_width, self.end + 1
+        audio = [(keys.repeat_interleave(width, 0), values.repeat_interleave(width, 0)) for keys, values in audio]
+        within = inside.repeat_interleave(width, 0)
+        first = torch.arange(batch, device=inside.device)[:, None] * width
+        tokens = torch.tensor([self.start] * (batch * width), device=inside.device)
+        total = torch.full((batch, width), -math.inf, device=inside.device)
+        total[:, 0] = 0
+        texts = tokens.new_zeros(batch, width, 0)
+        ended: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch)]
         kept: list[Any] = []
         # A decoder that does not find the end repeats itself; nobody says so much in the time.
         seconds = inside.sum(3).flatten() * STRIDE * HOP
         most = (FIRST + (FASTEST_LETTERS if self.letters else FASTEST) * seconds).long().clamp(max=MOST)
-        for step in range(int(most.max())):
-            logits, kept = self.decoder(tokens, audio, inside, kept)
-            likely, best = logits[:, -1].float().log_softmax(1)[:, : self.end + 1].max(1)
-            total += likely * going
-            going = going & (best != self.end) & (step < most)
-            for row in going.nonzero().flatten().tolist():
-                found[row].append(int(best[row]))
-            if not going.any():
+        for step in range(int(most.max()) + 1):
+            logits, kept = self.decoder(tokens, audio, within, kept)
+            likely = logits[:, -1].float().log_softmax(1)[:, :symbols].unflatten(0, (batch, width))
+            found, place = (total[:, :, None] + likely).flatten(1).topk(2 * width)
+            came, token = place // symbols, place % symbols
+            ends = (token == self.end) | (step >= most)[:, None]
+            for row, i in (ends & (found > -math.inf))[:, :width].nonzero().tolist():
+                if len(ended[row]) < width:
+                    ended[row].append((float(found[row, i]) / (step + 1), texts[row, came[row, i]].tolist()))
+            if all(len(own) == width or step >= limit for own, limit in zip(ended, most.tolist(), strict=True)):
                 break
-            tokens = best[:, None]
-        return list(zip(found, total.tolist(), strict=True))
+            going = ends.int().argsort(dim=1, stable=True)[:, :width]
+            total = found.masked_fill(ends, -math.inf).gather(1, going)
+            came, token = came.gather(1, going), token.gather(1, going)
+            texts = torch.cat([texts.take_along_dim(came[:, :, None], 1), token[:, :, None]], 2)
+            kept = [(keys[(first + came).flatten()], values[(first + came).flatten()]) for keys, values in kept]
+            tokens = token.reshape(-1, 1)
+        return [(text, mean) for mean, text in map(max, ended)]
 
 
 def alone(frames: Tensor) -> Ragged:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dlframe.readers.audio.files import read_audio, read_stretches
 from dlframe.readers.audio.mel import HOP, STRIDE, Filterbank, standard_filterbank
-from dlframe.readers.audio.stretches import cuts
+from dlframe.readers.audio.stretches import cuts, spoken
 from dlframe.readers.audio.transcripts import normalized
 from dlframe.registry import Count, NonNegative, tasks
 from dlframe.statistics.transcripts.alignment import best_path, word_spans
@@ -47,6 +47,12 @@ WINDOWS = 8
 
 LARGEST = 2**23
 """Entries of a model of letters."""
+
+BEYOND = 1.5
+"""Length of audio that is cut in its pauses, relative to the longest training recording."""
+
+SILENT = -20.0
+"""Logarithm of the probability of a letter in a pause."""
 
 SMALLEST = 1e-2
 """Standard deviation of a feature over time, below which it is constant."""
@@ -105,9 +111,11 @@ class Transcription(Task):
     With decoding=beam, the letters are those of the best text of a beam search over paths, with a model of the letters of the
     training transcripts.
 
-    Outside training, longer audio than `window_seconds` is read in windows that overlap by 4 s. At the step of an overlap
-    where the blank is surest in both windows, and around it, the outputs of one follow those of the other: no word is there
-    twice. A beam search goes over stretches of so many seconds, cut likewise.
+    Outside training, audio half as long again as the longest training recording, or longer than `window_seconds`, is cut in its
+    pauses of 0.25 s or more, see `spoken`: each part is normalized and read alone, without the silence, and a space between two. A part
+    longer than `window_seconds` is read in windows that overlap by 4 s. At the step of an overlap where the blank is surest
+    in both windows, and around it, the outputs of one follow those of the other: no word is there twice. A beam search goes
+    over stretches of so many seconds, cut likewise.
 
     A model that has the method `transcribe`, such as whisper, has a loss and a decoding of its own, to which these options
     do not apply. Its texts are normalized as the transcripts of the data; letters outside their alphabet become a sign that
@@ -147,6 +155,8 @@ class Transcription(Task):
         self.sample_rate: int = spec.fitted["sample_rate"]
         self.decoding, self.beam_width, self.lm_weight, self.length_bonus = decoding, beam_width, lm_weight, length_bonus
         self.window_steps = round(window_seconds / HOP / STRIDE)
+        usual = BEYOND * spec.fitted.get("longest_seconds", window_seconds)
+        self.longest = math.ceil(min(window_seconds, usual) / HOP)
         self.decodes: Any = model if hasattr(model, "transcribe") else None
         """The model, if it decodes by itself."""
         self.alphabet = (*spec.fields[self.text].names, *((UNKNOWN,) if self.decodes else ()))
@@ -165,6 +175,11 @@ class Transcription(Task):
         self.bank: Filterbank = getattr(model, "filterbank", standard_filterbank)(self.sample_rate)
         self.register_buffer("filters", torch.from_numpy(self.bank.weights).float(), persistent=False)
         self.register_buffer("window", torch.from_numpy(self.bank.window).float(), persistent=False)
+
+    @property
+    def space(self) -> int:
+        """Symbol of the space; -1 if the alphabet has none."""
+        return 1 + self.alphabet.index(" ") if " " in self.alphabet else -1
 
     # --- data
 
@@ -226,28 +241,54 @@ class Transcription(Task):
     def log_probabilities(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return those of blank and letters (batch, steps, 1 + letters), and the steps of each sample (batch,)."""
         features: Ragged = batch[self.audio]
-        if not self.training and int(features.lengths.max()) > self.window_steps * STRIDE:
-            return self._in_windows(features)
+        if not self.training and int(features.lengths.max()) > self.longest:
+            return self._in_parts(features)
         logits, lengths = self.model(self.normalize(batch))
         return logits.float().log_softmax(2), lengths
 
-    def _in_windows(self, features: Ragged) -> tuple[Tensor, Tensor]:
+    def _in_parts(self, features: Ragged) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities of long audio, see the class."""
         size, shared = self.window_steps * STRIDE, round(OVERLAP / HOP)
-        starts = [range(0, max(1, length - shared), size - shared) for length in features.lengths.tolist()]
-        windows = [frames[start : start + size] for frames, own in zip(features, starts, strict=True) for start in own]
+        parts = [self._parts(frames) for frames in features]
+        starts = [[range(start, max(start + 1, end - shared), size - shared) for start, end in own] for own in parts]
+        windows = [
+            frames[start : min(start + size, end)]
+            for frames, own, places in zip(features, parts, starts, strict=True)
+            for (_, end), some in zip(own, places, strict=True)
+            for start in some
+        ]
         found: list[Tensor] = []
         for first in range(0, len(windows), WINDOWS):
             some = windows[first : first + WINDOWS]
             offsets = torch.tensor([0, *map(len, some)], device=features.offsets.device).cumsum(0)
             logits, lengths = self.model(self._normalized_over_time(Ragged(torch.cat(some), offsets)))
             found += [row[:steps] for row, steps in zip(logits.float().log_softmax(2), lengths.tolist(), strict=True)]
-        joined = []
-        for own in starts:
-            parts = [found.pop(0) for _ in own]
-            joined.append(joined_windows(parts, (size - shared) // STRIDE))
+        joined, outputs = [], iter(found)
+        for frames, own in zip(features, starts, strict=True):
+            read = [joined_windows([next(outputs) for _ in some], (size - shared) // STRIDE) for some in own]
+            joined.append(self._with_pauses(read, [some.start // STRIDE for some in own], -(-len(frames) // STRIDE)))
         lengths = torch.tensor([*map(len, joined)], device=features.offsets.device)
         return nn.utils.rnn.pad_sequence(joined, batch_first=True), lengths
+
+    def _parts(self, frames: Tensor) -> list[tuple[int, int]]:
+        """Return the start and the end of what lies between the pauses, from whole steps on; all of shorter audio."""
+        if len(frames) <= self.longest:
+            return [(0, len(frames))]
+        return [(start // STRIDE * STRIDE, end) for start, end in spoken(frames.logsumexp(1).cpu().numpy())]
+
+    def _with_pauses(self, parts: list[Tensor], starts: list[int], steps: int) -> Tensor:
+        """Return outputs (steps, symbols) of parts that begin at `starts`: blanks in the pauses, and a space between words."""
+        found = parts[0].new_full((steps, parts[0].shape[1]), SILENT)
+        found[:, 0] = 0
+        last, before = self.space, 0
+        for start, part in zip(starts, parts, strict=True):
+            said = part.argmax(1)
+            said = said[said > 0].tolist()
+            if said and self.space not in (-1, last, said[0]):
+                found[(before + start) // 2, [0, self.space]] = found.new_tensor([SILENT, 0.0])
+            found[start : start + len(part)] = part
+            last, before = said[-1] if said else last, start + len(part)
+        return found.log_softmax(1)
 
     def _surprise(self, batch: Batch, log_probabilities: Tensor, lengths: Tensor) -> Tensor:
         """Return the negative log-likelihood of each transcript (batch,)."""
@@ -429,10 +470,9 @@ class Transcription(Task):
             return {"prediction": self._as_letters(written.texts), "confidence": written.confidence}
         log_probabilities, lengths = self.log_probabilities(batch)
         decoded = self.decode(log_probabilities, lengths)
-        space = 1 + self.alphabet.index(" ") if " " in self.alphabet else -1
         found: list[np.ndarray] = []
         for path, best, steps in zip(decoded.path.cpu().numpy(), decoded.best.cpu().numpy(), lengths.tolist(), strict=True):
-            spans = word_spans(path[:steps], space)
+            spans = word_spans(path[:steps], self.space)
             confidence = [float(np.exp(best[first : last + 1].mean())) for first, last in spans]
             times = np.array([(first, last + 1) for first, last in spans]).reshape(-1, 2) * STRIDE * HOP
             found.append(np.c_[times, confidence].astype(np.float32))

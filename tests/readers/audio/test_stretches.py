@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dlframe.readers.audio.stretches import cuts
+from dlframe.readers.audio.stretches import cuts, spoken
 
 
 def test_cuts_are_in_the_middle_of_pauses():
@@ -23,3 +23,19 @@ def test_stretches_are_never_too_long(steps, longest):
     assert np.diff([0, *found, steps]).max(initial=0) <= longest
     assert all(np.diff([0, *found]) >= longest / 2)
     assert (not found) == (steps <= longest)
+
+
+@pytest.mark.parametrize("noise", [1e-8, 2e-5])
+def test_pauses_are_not_spoken(noise):
+    """Two sounds with a pause of 0.5 s between them, and one of 0.1 s within the first; a click is no measure."""
+    power = np.full(400, noise)
+    power[50:100] = power[110:200] = power[250:380] = 1e-2
+    power[5] = 1e-1
+    expected = [(48, 202), (248, 382)]
+    assert [span for span in spoken(np.log(power)) if span[1] > 20] == expected
+    assert spoken(np.log(power[40:390])) == [(start - 40, end - 40) for start, end in expected]
+
+
+@pytest.mark.parametrize("frames", [1, 5, 300])
+def test_all_of_an_even_recording_is_spoken(frames):
+    assert spoken(np.full(frames, -18.0)) == [(0, frames)]

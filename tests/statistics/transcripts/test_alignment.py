@@ -38,3 +38,10 @@ def test_a_text_that_does_not_fit():
 )
 def test_words_are_between_spaces(path, spans):
     assert word_spans(np.array(path), 1) == spans
+
+
+def test_a_long_text_has_a_path():
+    letters = [i % 3 for i in range(200)]
+    steps = np.log(np.full((500, 4), 0.25))
+    path = best_path(steps, letters)
+    assert path[path > 0][np.r_[True, np.diff(path[path > 0]) != 0]].tolist() == [letter + 1 for letter in letters]

@@ -132,11 +132,12 @@ def speech_set(
     """
     letters = alphabet or alphabet_of(parts["train"])
     found = {part: speech_split(name, part, utterances, letters, sample_rate) for part, utterances in parts.items()}
+    longest = max(len(utterance.audio) for utterance in parts["train"])
     spec = DataSpec(
         name,
         inputs={"audio": Field(kind="audio", dtype="float32", shape=(None,))},
         targets={"text": Field(kind="tokens", dtype="int64", shape=(None,), names=tuple(letters))},
-        fitted={"sample_rate": sample_rate, **(fitted or {})},
+        fitted={"sample_rate": sample_rate, "longest_seconds": longest / sample_rate, **(fitted or {})},
     )
     train, validation, test = (found[part] for part in PARTS)
     return check_dataset(Dataset(spec, train, validation, test, source, splits))

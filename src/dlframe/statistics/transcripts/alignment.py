@@ -40,7 +40,7 @@ def best_path(log_probabilities: np.ndarray, letters: Sequence[int]) -> np.ndarr
     path = np.empty(steps, np.int64)
     for step in range(steps - 1, -1, -1):
         path[step] = symbols[state]
-        state -= back[step, state]
+        state -= int(back[step, state])
     return path
 
 
