@@ -50,7 +50,8 @@ def test_json_lines_with_speakers(tmp_path, capsys):
     assert set(texts_of(dataset.train, dataset.spec)) == {"well it's a", "well it's b"}
     parts = [set(split.groups.tolist()) for split in (dataset.train, dataset.validation, dataset.test)]
     assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
-    assert dataset.spec.fitted == {"sample_rate": 16000, "text": {"lower": True, "punctuation": False, "language": ""}}
+    rules = {"lower": True, "punctuation": False, "language": ""}
+    assert dataset.spec.fitted == {"sample_rate": 16000, "longest_seconds": 0.5, "text": rules}
     assert "Decoding 40 utterances" in capsys.readouterr().err
     assert speech_manifest(path=str(path)).fingerprint == dataset.fingerprint
     assert "Decoding" not in capsys.readouterr().err

@@ -111,11 +111,11 @@ class Transcription(Task):
     With decoding=beam, the letters are those of the best text of a beam search over paths, with a model of the letters of the
     training transcripts.
 
-    Outside training, audio half as long again as the longest training recording, or longer than `window_seconds`, is cut in its
-    pauses of 0.25 s or more, see `spoken`: each part is normalized and read alone, without the silence, and a space between two. A part
-    longer than `window_seconds` is read in windows that overlap by 4 s. At the step of an overlap where the blank is surest
-    in both windows, and around it, the outputs of one follow those of the other: no word is there twice. A beam search goes
-    over stretches of so many seconds, cut likewise.
+    Outside training, audio half as long again as the longest training recording, or longer than `window_seconds`, is cut in
+    its pauses of 0.25 s or more, see `spoken`: each part is normalized and read alone, without the silence, and a space stands
+    between two. A part longer than `window_seconds` is read in windows that overlap by 4 s. At the step of an overlap where the
+    blank is surest in both windows, and around it, the outputs of one follow those of the other: no word is there twice. A
+    beam search goes over stretches of so many seconds, cut likewise.
 
     A model that has the method `transcribe`, such as whisper, has a loss and a decoding of its own, to which these options
     do not apply. Its texts are normalized as the transcripts of the data; letters outside their alphabet become a sign that
