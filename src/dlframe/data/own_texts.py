@@ -13,7 +13,7 @@ from dlframe.readers.listing import few, list_folder, natural, text_of
 from dlframe.readers.tables.files import Options
 from dlframe.readers.tables.rows import classes_of, codes_of, hashes, parts_by_hash, parts_given
 from dlframe.readers.tables.table import Table, found_name, names_of, read_table
-from dlframe.readers.texts.tokens import LARGEST, UNKNOWN, Encoder, Tokens, encode_texts, overlap, parts_of, text_dataset
+from dlframe.readers.texts.tokens import LARGEST, Encoder, Tokens, encode_texts, overlap, parts_of, text_dataset
 from dlframe.registry import Count, Natural, data
 from dlframe.storage.fetch import expanded
 from dlframe.types import PARTS, DataError, Dataset, DataSpec, Ragged, Split, nearest, printable, read_bytes, say
@@ -205,7 +205,7 @@ def _others(held: tuple[list[str], np.ndarray, np.ndarray], spec: DataSpec, note
     encode = Encoder(spec.fitted)
     tokens = [encode(text) for text in texts]
     test = Split({"text": Ragged.of(tokens), "label": labels}, ids)
-    if strange := sum(bool((own == UNKNOWN).all()) for own in tokens):
+    if strange := sum(not encode.knows(own) for own in tokens):
         notes = [*notes, f"{strange:,} of {len(texts):,} texts have no word that the run knows"]
     for note in notes:
         say(f"{spec.name}: {note}", error=True)
