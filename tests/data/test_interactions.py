@@ -104,6 +104,20 @@ def test_times_are_exact(tmp_path, times):
     assert sequences(written(tmp_path, text)) == {"u": ["early", "middle", "late"]}
 
 
+@pytest.mark.parametrize(("split", "borders"), [("ratio", (9, 10)), ("last", (10, 11))])
+def test_equal_times_are_in_the_order_of_the_file(tmp_path, split, borders):
+    """Also on both sides of a border; the rows of two users alternate, and names and positions of items fall."""
+    times = [20, 20, 20, 20, 10, *[20] * 7]
+    rows = "".join(f"{user},i{11 - place},{time}\n" for place, time in enumerate(times) for user in "ba")
+    dataset = interactions(path=str(written(tmp_path, "user,item,time\n" + rows)), split=split)
+    order = ["i7", *(f"i{item}" for item in (11, 10, 9, 8, 6, 5, 4, 3, 2, 1, 0))]
+    names = np.array(dataset.spec.inputs["history"].names)
+    for part, begin, end in (("train", 0, borders[0]), ("validation", *borders), ("test", borders[1], 12)):
+        own = getattr(dataset, part)
+        assert [names[items].tolist() for items in own["items"]] == [order[begin:end]] * 2
+        assert [names[items].tolist() for items in own["history"]] == [order[: begin or end]] * 2
+
+
 def test_of_a_repeated_pair_the_first_sight_counts(tmp_path, capsys):
     text = "user,item,time\nu,a,1\nu,b,2\nu,a,3\nu,c,4\nu,b,5\nv,a,1\nv,a,1\nv,c,2\nv,d,3\n"
     dataset = interactions(path=str(written(tmp_path, text)), split="last")

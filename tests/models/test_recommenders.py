@@ -124,22 +124,43 @@ def test_long_histories_are_cut_into_overlapping_windows():
 
 
 def test_lightgcn_propagates_as_dense_matrices_do():
+    """Scores, and the gradients of their squares."""
     dataset = interactions()
     model = build(dataset, "lightgcn", width=4, depth=3)
     model.prepare(dataset.train)
-    model.begin_scoring()
     users = len(dataset.spec.inputs["user"].names)
     adjacency = np.zeros((users + 300, users + 300))
     for user, items in zip(dataset.train["user"], dataset.train["history"], strict=True):
         adjacency[user, users + items] = adjacency[users + items, user] = 1
     degree = np.maximum(adjacency.sum(1), 1)
-    normalized = adjacency / np.sqrt(degree[:, None] * degree)
-    layers = [model.embedding.weight.detach().numpy().astype(np.float64)]
+    normalized = torch.from_numpy(adjacency / np.sqrt(degree[:, None] * degree))
+    weight = model.embedding.weight.detach().double().requires_grad_()
+    layers = [weight]
     for _ in range(3):
         layers.append(normalized @ layers[-1])
-    nodes = np.mean(layers, 0)
-    scores = model(inputs(dataset, dataset.test)).detach().numpy()
-    assert np.allclose(scores, nodes[dataset.test["user"]] @ nodes[users:].T, atol=1e-6)
+    nodes = torch.stack(layers).mean(0)
+    expected = nodes[torch.from_numpy(dataset.test["user"])] @ nodes[users:].T
+    expected.square().sum().backward()
+    scores = model(inputs(dataset, dataset.test))
+    scores.square().sum().backward()
+    assert torch.allclose(scores.double(), expected, atol=1e-6)
+    assert weight.grad is not None
+    assert (model.embedding.weight.grad - weight.grad).abs().max() < 1e-5 * weight.grad.abs().max()
+    model.begin_scoring()
+    with torch.no_grad():
+        assert torch.allclose(model(inputs(dataset, dataset.test)), scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.bfloat16, 2e-2)])
+def test_lightgcn_propagates_in_each_precision(dtype, tolerance):
+    """A CPU has no sparse products of bfloat16."""
+    model = build(interactions(), "lightgcn", width=4)
+    model.prepare(interactions().train)
+    expected = model.propagate()
+    nodes = model.to(dtype).propagate()
+    nodes.sum().backward()
+    assert nodes.dtype == model.embedding.weight.grad.dtype == dtype
+    assert (nodes - expected).abs().max() < tolerance * expected.abs().max()
 
 
 def test_the_loss_within_a_batch_is_that_of_a_loop():
