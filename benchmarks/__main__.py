@@ -7,7 +7,7 @@ from pathlib import Path
 NAMES = (
     *("parity", "startup", "steps", "cells", "accuracy", "checkpoints", "kills", "racing", "trials", "search", "pictures"),
     *("tables", "panel", "fit", "detection", "detection_twin", "stacked", "sweep_kills", "error_rates", "coverage"),
-    *("comparisons", "speech", "memory_bank", "figures"),
+    *("comparisons", "speech", "memory_bank", "recommendation", "figures"),
 )
 
 for name in NAMES:
