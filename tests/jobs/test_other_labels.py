@@ -206,6 +206,12 @@ def test_texts_that_were_moved(classifier: Path, place: Path, tmp_path: Path, ca
     assert "the same data as the run's" in capsys.readouterr().out
 
 
+def test_a_long_text_is_cut_as_in_training_and_told(classifier: Path, tmp_path: Path, capsys) -> None:
+    file = texts(tmp_path / "new.csv", [("good film " * 300, "pos"), ("bad", "neg")])
+    assert evaluate_run(classifier, data=[f"data.path={file}"]).samples == 2
+    assert "the middle of 1 of 2 texts is left out: they have more than 512 tokens" in capsys.readouterr().err
+
+
 def test_texts_that_cannot_be_scored(classifier: Path, tmp_path: Path) -> None:
     file = texts(tmp_path / "new.csv", [("good", "pos"), ("so so", "posi")])
     with pytest.raises(DataError, match=r"line 3: 'posi' must be a class of the training rows. Did you mean 'pos'\?"):
@@ -250,5 +256,10 @@ def test_defects_that_the_run_does_not_know(place: Path, tmp_path: Path, capsys)
     assert "dent" in out
     (file,) = folder.glob("predictions-*.parquet")
     assert {row["class"] for row in pyarrow.parquet.read_table(file).to_pylist()} == {"good", "dent"}
+    shutil.copytree(product, tmp_path / "all")
+    (tmp_path / "all" / "test" / "spot" / "44.png").unlink()
+    capsys.readouterr()
+    assert main(["test", str(folder), f"data.path={tmp_path / 'all'}"]) == 0
+    assert "anomaly_folder: left out train (40 files): test is scored" in capsys.readouterr().err
     assert main(["test", str(folder), f"data.path={new / 'good'}"]) == 2
     assert "must have a folder of images for each class" in capsys.readouterr().err

@@ -87,6 +87,8 @@ def anomaly_folder(
         partial(_stored, str(root), decoding, spec),
     )
     dataset.original = partial(original_image, root, color_mode, decoding)
+    if spec is not None and listing[0][2].parent.parent != root and (left := _folders(root / "train")):
+        notes = [f"left out train ({sum(len(_images(each)) for each in left):,} files): test is scored", *notes]
     for note in notes:
         say(f"anomaly_folder: {note}", error=True)
     return dataset

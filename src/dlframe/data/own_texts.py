@@ -73,13 +73,12 @@ def text_table(
         skip: Lines above the header.
         spec: Specification of a run whose model is scored on the texts of this file: all of them are the test set.
     """
+    options = Options(separator=separator, encoding=encoding, skip=skip, header=header, missing=missing)
     if spec is not None:
-        options = Options(separator=separator, encoding=encoding, skip=skip, header=header, missing=missing)
         given, notes = _tested(expanded(path), {"text": text, "target": target}, options, spec.classes or ())
         return _others(given, spec, notes, path)
     if test and (split or group):
         raise DataError(f"data.{'split' if split else 'group'}: must be null where data.test names a file. Received: both")
-    options = Options(separator=separator, encoding=encoding, skip=skip, header=header, missing=missing)
     roles = {"text": text, "target": target} | {k: v for k, v in (("split", split), ("group", group)) if v}
     file = expanded(path)
     read, columns = _read(file, roles, options)
@@ -203,8 +202,14 @@ def _others(held: tuple[list[str], np.ndarray, np.ndarray], spec: DataSpec, note
     if not texts:
         raise DataError(f"{source}: has no text to score")
     encode = Encoder(spec.fitted)
-    tokens = [encode(text) for text in texts]
+    whole = [encode.whole(text) for text in texts]
+    tokens = [encode.limited(own) for own in whole]
     test = Split({"text": Ragged.of(tokens), "label": labels}, ids)
+    if encode.room and (long := sum(len(own) > encode.room for own in whole)):
+        notes = [
+            *notes,
+            f"the {encode.cut} of {long:,} of {len(texts):,} texts is left out: they have more than {encode.length} tokens",
+        ]
     if strange := sum(not encode.knows(own) for own in tokens):
         notes = [*notes, f"{strange:,} of {len(texts):,} texts have no word that the run knows"]
     for note in notes:

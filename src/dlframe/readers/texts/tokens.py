@@ -352,17 +352,25 @@ class Encoder:
 
     def __call__(self, text: str) -> np.ndarray:
         """Return the tokens (length,) int32 of a text."""
+        return self.limited(self.whole(text))
+
+    @property
+    def room(self) -> int | None:
+        """Tokens of a text besides those at its ends; None for any number."""
+        return _room(self.length, sum(map(len, self.ends)))
+
+    def whole(self, text: str) -> np.ndarray:
+        """Return the tokens (length,) int32 of a text before it is cut, without those at its ends."""
         if self.level == "subword":
             values = subwords.split([text], self.kept)[0]
             # A tokenizer of somebody else may know more than the vocabulary.
             found = np.where(values < len(self.place), values + FIRST, UNKNOWN).astype(np.int32)
-            found = found if len(found) or any(self.ends) else np.array([UNKNOWN], np.int32)
-        else:
-            found = np.array(
-                [self.place.get(word, UNKNOWN) for word in split_text(text, self.level)] or [UNKNOWN], dtype=np.int32
-            )
-        length = _room(self.length, sum(map(len, self.ends)))
-        return _framed(shortened(Ragged.of([found]), length, self.cut), *self.ends).values
+            return found if len(found) or any(self.ends) else np.array([UNKNOWN], np.int32)
+        return np.array([self.place.get(word, UNKNOWN) for word in split_text(text, self.level)] or [UNKNOWN], dtype=np.int32)
+
+    def limited(self, tokens: np.ndarray) -> np.ndarray:
+        """Return a whole text (length,) as the model reads it: cut, with the tokens at its ends."""
+        return _framed(shortened(Ragged.of([tokens]), self.room, self.cut), *self.ends).values
 
     def knows(self, tokens: np.ndarray) -> bool:
         """Return whether a word of an encoded text (length,) is in the vocabulary."""
