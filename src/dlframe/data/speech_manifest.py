@@ -84,21 +84,20 @@ def speech_manifest(
     root = expanded(audio) if audio else None
     left_out = LeftOut(skip=on_error == "skip")
     listed = _listed(folder, root, left_out, scored=spec is not None)
-    for part, given in (("validation", validation), ("test", test)):
-        if given and spec is None:
-            listed[part] = _rows(expanded(given), root, left_out)
     before = []
-    if spec is not None:
+    if spec is None:
+        for part, given in (("validation", validation), ("test", test)):
+            if given:
+                listed[part] = _rows(expanded(given), root, left_out)
+        letters = read_alphabet(expanded(alphabet)) if alphabet else ""
+    else:
         scored = part_to_score(listed)
         before = [
             f"left out {part} ({len(rows):,} lines): {scored} is scored" for part, rows in listed.items() if part != scored
         ]
         listed = {"test": listed[scored]}
+        letters = "".join(spec.targets["text"].names)
     rules = {"lower": lower, "punctuation": punctuation, "language": language}
-    if spec is not None:
-        letters = "".join(spec.targets["text"].names or ())
-    else:
-        letters = read_alphabet(expanded(alphabet)) if alphabet else ""
     options = (sample_rate, rules, min_seconds, max_seconds, on_error, letters, shared_speakers, spec is not None, VERSION)
     files = sorted({row.file for rows in listed.values() for row in rows})
     key = cache_key(files, *options, [(part, [vars(row) for row in rows]) for part, rows in listed.items()])

@@ -42,16 +42,16 @@ def forecast(
         title: Title of the figure.
         unit: Unit of the values.
     """
-    truth, model, naive = (_rows(values) for values in (target, prediction, baseline))
+    truth, naive, model, *bounds = map(_rows, (target, baseline, prediction, *(interval or ())))
     horizon = truth.shape[1]
     figure = Figure(figsize=(9, 8.4))
     whole, near, lower = figure.subplots(3, height_ratios=(2, 2, 1.2))
-    bounds = None if interval is None else tuple(_rows(bound) for bound in interval)
     names = [f"{name}, {_errors(values, truth)}" for name, values in (("baseline", naive), ("forecast", model))]
-    if bounds is not None:
-        names.append(f"{level} interval, holds {100 * _inside(bounds, truth):.0f} %")
+    if bounds:
+        low, high = bounds
+        names.append(f"{level} interval, holds {100 * ((low <= truth) & (truth <= high)).mean():.0f} %")
     for axes, start in ((whole, 0), (near, max(0, len(truth) - SHOWN))):
-        drawn = (values[start:, -1] for values in (truth, naive, model, *(bounds or ())))
+        drawn = (values[start:, -1] for values in (truth, naive, model, *bounds))
         _curves(axes, np.arange(start, len(truth)), *drawn, names=names, width=2.8 if axes is near else 1.6)
     own, others = (np.abs(values[:, -1] - truth[:, -1]) for values in (model, naive))
     for values, color in ((np.minimum(own - others, 0), BLUE), (np.maximum(own - others, 0), ORANGE)):
@@ -97,7 +97,7 @@ def forecast_by_series(
         title: Title of the figure.
         unit: Unit of the values.
     """
-    columns = [_rows(values) for values in (target, baseline, prediction, *(interval or ()))]
+    columns = [*map(_rows, (target, baseline, prediction, *(interval or ())))]
     names, owner = np.unique(np.asarray(series), return_inverse=True)
     samples = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
     errors = np.array([[rmse(values[own], columns[0][own]) for values in columns[1:3]] for own in samples])
@@ -164,7 +164,7 @@ def horizon(
         unit: Unit of the values.
         last_one: Whether to plot the last forecast.
     """
-    truth, model, naive = (_rows(values) for values in (target, prediction, baseline))
+    truth, naive, model, *bounds = map(_rows, (target, baseline, prediction, *(interval or ())))
     steps = np.arange(1, truth.shape[1] + 1)
     figure = Figure(figsize=(9 if last_one else 5, 3.8))
     *last, errors = np.ravel(figure.subplots(1, 1 + last_one))
@@ -173,7 +173,7 @@ def horizon(
     errors.set_ylim(bottom=0)
     errors.legend()
     for axes in last:
-        drawn = (values[-1] for values in (truth, naive, model, *map(_rows, interval or ())))
+        drawn = (values[-1] for values in (truth, naive, model, *bounds))
         _curves(axes, steps, *drawn, names=("baseline", "forecast", f"{level} interval"), width=1.2)
         axes.legend()
         label(axes, f"{title}, the last forecast" if title else "the last forecast", "step", unit)
@@ -205,12 +205,6 @@ def _errors(values: np.ndarray, truth: np.ndarray) -> str:
     if truth.shape[1] == 1:
         return f"RMSE {pooled:.4g}"
     return f"RMSE of all steps {pooled:.4g}, of this one {rmse(values[:, -1], truth[:, -1]):.4g}"
-
-
-def _inside(bounds: tuple[np.ndarray, ...], truth: np.ndarray) -> float:
-    """Return the fraction of values within their bounds."""
-    low, high = bounds
-    return float(((low <= truth) & (truth <= high)).mean())
 
 
 def _rows(values: ArrayLike) -> np.ndarray:
