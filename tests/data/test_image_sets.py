@@ -73,6 +73,17 @@ def test_idx_files_of_the_user(cache, tmp_path, load, zipped):
     assert (dataset.source, dataset.splits) == (str(folder), "official test, validation 10 % of train")
 
 
+def test_fraction_for_validation(cache, tmp_path):
+    folder = write_idx(tmp_path / "idx")
+    tenth, half = mnist(path=str(folder)), mnist(path=str(folder), validation=0.5)
+    assert (len(half.train), len(half.validation), len(half.test)) == (539, 539, 359)
+    assert half.splits == "official test, validation 50 % of train"
+    assert half.fingerprint != tenth.fingerprint == mnist(path=str(folder)).fingerprint
+    for wrong in (0.0, 1.0):
+        with pytest.raises(DataError, match=f"data.validation: must be above 0 and below 1. Received: {wrong}"):
+            mnist(path=str(folder), validation=wrong)
+
+
 def test_decoded_once_and_again_when_a_file_changes(cache, tmp_path, monkeypatch):
     folder = write_idx(tmp_path / "idx")
     first = mnist(path=str(folder))

