@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dlframe.models.tabular_inputs import by_name, cardinalities_of, numbers_of
+from dlframe.models.transformer import TransformerLayer, TransformerLayers
 from dlframe.registry import Count, Probability, models
 from dlframe.types import ConfigError, DataSpec
 
@@ -20,8 +21,8 @@ class FTTransformer(nn.Module):
     """Transformer over the columns of a row, each a token.
 
     Gorishniy et al. (2021, arXiv 2106.11959): a number times a vector of its column, plus another; a category has an
-    embedding; a further token collects what the head sees. Differences: GELU, the same dropout everywhere. A missing number
-    has a vector of its column in place of the product.
+    embedding; a further token collects what the head sees. Differences: GELU, the same dropout everywhere but none of
+    attention weights. A missing number has a vector of its column in place of the product.
 
     Args:
         width: Size of a token.
@@ -49,10 +50,7 @@ class FTTransformer(nn.Module):
         self.embeddings = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
         for embedding in self.embeddings:
             nn.init.uniform_(embedding.weight, -(width**-0.5), width**-0.5)  # type: ignore[union-attr, arg-type]
-        layer = nn.TransformerEncoderLayer(
-            width, num_heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.layers = TransformerLayers(TransformerLayer(width, num_heads, 2 * width, dropout) for _ in range(depth))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, len(spec.classes) or spec.horizon))
 
     slope: Tensor

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dlframe.models.transformer import TransformerLayer
 from dlframe.registry import Count, Probability, models
 from dlframe.types import ConfigError, DataSpec
 
@@ -68,14 +69,7 @@ class PatchTST(nn.Module):
         patches = (time + stride - patch_size) // stride + 1
         self.embed = nn.Linear(patch_size, width)
         self.position = nn.Parameter(0.02 * torch.randn(patches, width))
-        self.blocks = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(
-                    width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-                )
-                for _ in range(depth)
-            )
-        )
+        self.blocks = nn.Sequential(*(TransformerLayer(width, num_heads, 4 * width, dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(patches * width, spec.horizon)

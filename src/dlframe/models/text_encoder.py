@@ -7,6 +7,7 @@ import re
 import torch
 from torch import Tensor, nn
 
+from dlframe.models.transformer import TransformerLayer, TransformerLayers
 from dlframe.models.weight_files import read
 from dlframe.readers.texts.subwords import Architecture, files_of
 from dlframe.storage import checkpoint
@@ -33,12 +34,12 @@ class TextEncoder(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
         self.norm = nn.LayerNorm(a.width, a.epsilon)
         self.dropout = nn.Dropout(a.dropout)
-        layer = nn.TransformerEncoderLayer(
-            a.width, a.num_heads, a.hidden_dim, a.dropout, a.activation, a.epsilon, batch_first=True
+        self.layers = TransformerLayers(
+            TransformerLayer(
+                a.width, a.num_heads, a.hidden_dim, a.dropout, activation=a.activation, norm_first=False, epsilon=a.epsilon
+            )
+            for _ in range(a.depth)
         )
-        # With dropout, CPUs have no fused kernel, and the matrices of length x length take half of a step.
-        layer.self_attn.dropout = 0.0
-        self.layers = nn.TransformerEncoder(layer, a.depth, enable_nested_tensor=False)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states (batch, time, width) of texts, and which are beyond their ends (batch, time).
@@ -52,8 +53,8 @@ class TextEncoder(nn.Module):
         if self.types is not None:
             states = states + self.types.weight[0]
         outside = time >= lengths.to(ids.device).unsqueeze(1)
-        mask = outside if len(ids) > 1 else None  # one text has no end within its batch
-        return self.layers(self.dropout(self.norm(states)), src_key_padding_mask=mask), outside
+        inside = ~outside[:, None, None, :] if len(ids) > 1 else None  # one text has no end within its batch
+        return self.layers(self.dropout(self.norm(states)), inside), outside
 
 
 RENAMED = (

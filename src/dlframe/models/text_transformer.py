@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dlframe.models.transformer import TransformerLayer, TransformerLayers
 from dlframe.registry import Count, Probability, models
 from dlframe.types import ConfigError, DataSpec, Ragged
 
@@ -42,12 +43,9 @@ class TextTransformer(nn.Module):
         if width % (2 * num_heads):
             raise ConfigError(f"model.width: must be a multiple of {2 * num_heads}, twice model.num_heads. Received: {width}.")
         self.embedding = nn.Embedding(2 + len(spec.fitted["vocabulary"]), width, padding_idx=0)
-        layer = nn.TransformerEncoderLayer(
-            width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        self.layers = TransformerLayers(
+            (TransformerLayer(width, num_heads, 4 * width, dropout) for _ in range(depth)), nn.LayerNorm(width)
         )
-        # With dropout, CPUs have no fused kernel, and the matrices of length x length take most of a step.
-        layer.self_attn.dropout = 0.0
-        self.layers = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, len(spec.classes))
 
@@ -61,8 +59,8 @@ class TextTransformer(nn.Module):
         padded, lengths = tokens.padded()
         embedded = self.embedding(padded)
         states = self.dropout(embedded + _positions(embedded))
-        outside = torch.arange(padded.shape[1], device=states.device) >= lengths.to(states.device).unsqueeze(1)
-        states = self.layers(states, src_key_padding_mask=outside).masked_fill(outside.unsqueeze(2), 0)
+        inside = torch.arange(padded.shape[1], device=states.device) < lengths.to(states.device).unsqueeze(1)
+        states = self.layers(states, inside[:, None, None, :]).masked_fill(~inside.unsqueeze(2), 0)
         return self.head(states.sum(1) / lengths.to(states).unsqueeze(1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dlframe.models.transformer import TransformerLayer
 from dlframe.registry import Count, Probability, models
 from dlframe.types import ConfigError, DataSpec
 
@@ -53,15 +54,7 @@ class ViT(nn.Module):
         self.embed = nn.Conv2d(channels, width, patch_size, patch_size)
         tokens = (height // patch_size) * (columns // patch_size)
         self.position = nn.Parameter(torch.randn(tokens, width))
-        # nn.TransformerEncoder copies one block: all blocks would start with equal weights.
-        self.blocks = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(
-                    width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-                )
-                for _ in range(depth)
-            )
-        )
+        self.blocks = nn.Sequential(*(TransformerLayer(width, num_heads, 4 * width, dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, len(spec.classes))
         nn.init.kaiming_normal_(self.embed.weight, nonlinearity="linear")
