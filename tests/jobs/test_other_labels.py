@@ -19,7 +19,7 @@ from dlframe.config import load
 from dlframe.contracts.samples import inspected
 from dlframe.jobs.evaluate import evaluate_run
 from dlframe.jobs.train import run
-from dlframe.types import DataError
+from dlframe.types import ConfigError, DataError
 
 QUICK = ["epochs=1", "trainer.limit_batches=2", "batch_size=4", "tracking=none", "figures=none"]
 KINDS = ("bus", "car", "tram")
@@ -162,6 +162,13 @@ def test_of_lists_one_is_scored(names: list[str], count: int, recognizer: Path, 
         recordings(tmp_path / "new", ["ab"] * (3 + i), f"{name}.jsonl")
     assert evaluate_run(recognizer, data=[f"data.path={tmp_path / 'new'}"]).samples == count
     assert ("left out train (3 lines): " in capsys.readouterr().err) == (len(names) > 1)
+
+
+def test_a_list_to_validate_is_not_scored(recognizer: Path, tmp_path: Path) -> None:
+    path = recordings(tmp_path / "new", ["ab"] * 3)
+    with pytest.raises(ConfigError, match=r"^data.validation: is not what is scored, .* Try: .*data.path=.*list.jsonl"):
+        evaluate_run(recognizer, data=[f"data.validation={path}"])
+    assert evaluate_run(recognizer, data=[f"data.path={path}", "data.validation=null"]).samples == 3
 
 
 def texts(file: Path, rows: Iterable[tuple[str, str]]) -> Path:

@@ -60,13 +60,21 @@ def given_data(config: Config, folder: Path, before: RunData, options: Sequence[
             f"'{folder}' has no trained model yet: the run has not ended. Resume it: {quoted(f'resume={folder}')}"
         )
     spec = read_spec(folder / MODEL / "spec.json")
-    scored = config.changed(data={"path": config.values["data"]["test"], "test": None}) if _test_given(options) else config
+    scored = (
+        config.changed(data={"path": config.values["data"]["test"], "test": None}) if _given_option("test", options) else config
+    )
     dataset = sized(scored).build("data", spec=spec)
     dataset = check_dataset(dataset if _extends(dataset.spec, spec) else replace(dataset, spec=spec))
     whole = sum(before.samples.values())
     # Files beside the data, such as a note, do not make them others.
     if not tried and len(dataset.test) in (whole, before.samples["test"]) and (own := _own(config, before, required=False)):
         return own
+    if validation := _given_option("validation", options):
+        raise ConfigError(
+            f"data.validation: is not what is scored, where the data are others than the run's. Received: {validation}. "
+            f"Try: {command_line('test', folder, validation.replace('validation', 'path', 1))}",
+            "data.validation",
+        )
     notes = [f"other data than the run's: fingerprint {dataset.fingerprint}, of the run {before.fingerprint}"]
     notes += [
         f"{len(dataset.test):,} samples, all scored; the run was trained on {before.samples['train']:,}; "
@@ -89,9 +97,10 @@ def _extends(own: DataSpec, spec: DataSpec) -> bool:
     return own != spec and replace(own, targets=shorter) == spec
 
 
-def _test_given(options: Sequence[str]) -> bool:
-    """Return whether data.test is among the options."""
-    return any(option.partition("=")[0] == "data.test" and option != "data.test=null" for option in options)
+def _given_option(name: str, options: Sequence[str]) -> str:
+    """Return what was given for an option of the data, as "data.test=FILE"; empty for nothing, and for null."""
+    given = (option for option in options if option.partition("=")[0] == f"data.{name}" and not option.endswith("=null"))
+    return next(given, "")
 
 
 def _own(config: Config, before: RunData, *, required: bool) -> Given | None:
