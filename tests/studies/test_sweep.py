@@ -70,6 +70,11 @@ def test_a_space_is_checked_before_the_first_trial(overrides, message):
         (["seed=1,2", "name=../x"], "name: must be letters, digits and . _ = + -. Received: '../x'."),
         (["optimizer.lr=interval(1,2)", "sampler=grid"], "optimizer.lr: a grid needs choices and ranges."),
         (["seed=1,2", "monitor=val/nope"], "monitor: must be a metric that task=classification logs."),
+        (
+            ["model=cnn,autoencoder"],
+            "search.objectives: must be given where runs pick their epochs by different metrics. Received: val/accuracy, "
+            "val/loss, of the tasks anomaly and classification. Try: search.objectives=[val/loss]",
+        ),
         (["statsu", "x"], "sweep: must be key=value or a view. Did you mean 'status'?"),
         (["status"], "sweep status: requires the name of a sweep. In runs: none."),
         (["best", "nope"], "sweep: no sweep 'nope' in runs/sweeps."),
@@ -81,6 +86,31 @@ def test_a_mistake_is_told_before_anything_is_written(tmp_path, monkeypatch, cap
     assert main(["sweep", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_jobs_that_pick_their_epochs_by_metrics_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    preset = Path("conf/task/by_f1.yaml")
+    preset.parent.mkdir(parents=True)
+    defaults = ["/task/class@task: classification", "/data: digits", "/model: lda"]
+    preset.write_text("\n  - ".join(["# @package _global_\ndefaults:", *defaults]) + "\ntask:\n  headline: f1\n")
+    assert main(["-m", "task=image_classification,by_f1", "model=lda", "name=try", "tracking=none"]) == 0
+    (objective,), trials = study(tmp_path / "runs/sweeps/try").objectives, study(tmp_path / "runs/sweeps/try").trials()
+    assert (objective.metric, objective.better) == ("monitor", "max")
+    of = {trial.params["task"]: history(run_of(trial)) for trial in trials}
+    for trial, metric in zip(trials, ("val/accuracy", "val/f1"), strict=True):
+        assert trial.value == max(value for _, value in of[trial.params["task"]][metric])
+    assert main(["sweep", "task=image_classification,by_f1", "model=lda"]) == 2
+    assert "error: search.objectives: must be given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "varied", [["task=anomaly_detection", "model=isolation_forest", "task.anomalies=[0],[1]"], ["trainer.overfit_batches=1,2"]]
+)
+def test_options_may_vary_on_which_the_data_depend(tmp_path, monkeypatch, varied):
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "epochs=1", "name=try", "tracking=none", *varied]) == 0
+    assert len(study(tmp_path / "runs/sweeps/try").trials()) == 2
 
 
 def test_an_option_of_one_model_varies_with_that_model_only():

@@ -344,7 +344,8 @@ def begin(space: Space, chosen: options.Arguments, *, trials: int, stem: str = "
     manifest = Manifest(
         fixed=[*space.fixed],
         space=[*map(str, space.axes)],
-        objectives=[[metric, *direction(metric, config)] for metric in chosen.search.objectives or (monitor(configs),)],
+        objectives=[[metric, *direction(metric, config)] for metric in chosen.search.objectives]
+        or [_monitored(configs, chosen)],
         sampler=chosen.components["sampler"],
         pruner=chosen.components["pruner"],
         seed=chosen.search.seed,
@@ -389,9 +390,28 @@ FACTS = {"parameters": "", "latency": "ms", "seconds": "s"}
 """Objectives that are no metric, with their units; less is better."""
 
 
-def monitor(configs: Sequence[Config]) -> str:
-    """Return the metric that selects the best epoch, where all configs have the same one."""
-    return configs[0].monitor if len({config.monitor for config in configs}) == 1 else "monitor"
+def _monitored(configs: Sequence[Config], chosen: options.Arguments) -> list[str]:
+    """Return the metric that picks the best epoch as an objective; in a grid, it may be another one for each config.
+
+    Raises:
+        ConfigError: The metrics cannot be compared.
+    """
+    found = {config.monitor: direction(config.monitor, config) for config in configs}
+    if len(found) == 1:
+        (metric,) = found
+        return [metric, *found[metric]]
+    ways = {better for better, _ in found.values()}
+    if is_exhaustive(chosen) and len(ways) == 1:
+        units = {unit for _, unit in found.values()}
+        return [work.MONITOR, ways.pop(), units.pop() if len(units) == 1 else ""]
+    common = [metric for metric in found if all(metric.removeprefix("val/") in config.metrics for config in configs)]
+    tasks = sorted({config.entry("task").name for config in configs})
+    of = f", of the tasks {' and '.join(tasks)}" if len(tasks) > 1 else ""
+    raise ConfigError(
+        f"search.objectives: must be given where runs pick their epochs by different metrics. Received: "
+        f"{', '.join(sorted(found))}{of}. Try: search.objectives=[{(*common, 'seconds')[0]}]",
+        "search.objectives",
+    )
 
 
 def direction(metric: str, config: Config) -> tuple[str, str]:
@@ -402,8 +422,6 @@ def direction(metric: str, config: Config) -> tuple[str, str]:
     """
     if metric in FACTS:
         return "min", FACTS[metric]
-    if metric == "monitor":
-        metric = config.monitor
     known = config.metrics
     if metric.startswith("test/"):
         raise ConfigError(

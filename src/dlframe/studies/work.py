@@ -37,6 +37,8 @@ EXPIRED = 75
 MORE = 76
 """Exit status of a worker that has done the trials it may, and leaves others."""
 POLL_SECONDS = 0.2
+MONITOR = "monitor"
+"""Objective of a grid whose runs pick their epochs by different metrics: each has its own."""
 
 
 class Worker:
@@ -364,13 +366,18 @@ def outcome_of(error: Exception) -> tuple[TrialState, str]:
 
 def data_key(config: Config) -> str:
     """Return what tells the data of a trial from those of others."""
-    return str(sorted((key, str(value)) for key, value in config.values["data"].items()))
+    found = sorted((key, str(value)) for key, value in config.values["data"].items())
+    if config.entry("task").facts["trained_on"] == "normal":
+        found.append(("without", str(config.values["task"].get("anomalies", ()))))
+    if few := config.trainer.overfit_batches:
+        found.append(("batches", f"{few} of {config.run.batch_size}"))
+    return str(found)
 
 
 def objective_value(config: Config, folder: Path, metric: str) -> float:
     """Return the value of an objective for a run that has ended.
 
-    Of metrics of the validation split, that of the best epoch.
+    Of metrics of the validation split, that of the best epoch; of `MONITOR`, of the metric that picks it.
 
     Raises:
         ConfigError: It has no finite value.
@@ -383,6 +390,7 @@ def objective_value(config: Config, folder: Path, metric: str) -> float:
         from dlframe.jobs.latency import latency_ms
 
         return latency_ms(config, folder)
+    metric = config.monitor if metric == MONITOR else metric
     curves = history(folder)
     steps = {step: value for step, value in curves.get(config.monitor, ()) if math.isfinite(value)}
     values = {step: value for step, value in curves.get(metric, ()) if step in steps and math.isfinite(value)}
