@@ -270,3 +270,33 @@ def test_defects_that_the_run_does_not_know(place: Path, tmp_path: Path, capsys)
     assert "anomaly_folder: left out train (40 files): test is scored" in capsys.readouterr().err
     assert main(["test", str(folder), f"data.path={new / 'good'}"]) == 2
     assert "must have a folder of images for each class" in capsys.readouterr().err
+
+
+def steps(file: Path, count: int, anomalies: Iterable[int], values: str = "x") -> Path:
+    noise = np.random.default_rng(count).normal(0, 0.05, count)
+    rows = [(i, np.sin(i / 5) + noise[i] + 2 * (i in anomalies), int(i in anomalies)) for i in range(count)]
+    file.write_text(f"day,{values},is_anomaly\n" + "".join(f"{i},{value:.4f},{label}\n" for i, value, label in rows))
+    return file
+
+
+def test_steps_of_another_series(place: Path, tmp_path: Path, capsys) -> None:
+    path = steps(place / "series.csv", 400, [300, 301, 350])
+    options = ["task=series_anomaly_detection", "data=anomaly_series", f"data.path={path}", "data.window=8", "data.time=day"]
+    folder = run(load([*options, "model=nearest_neighbors", "tracking=none", "figures=none", f"runs={place / 'runs'}"])).folder
+    assert folder
+    file = steps(tmp_path / "new.csv", 90, [2, 50, 51])
+    assert main(["test", str(folder), f"data.path={file}"]) == 0
+    out = capsys.readouterr().out
+    assert "83 samples, all scored" in out
+    assert "1 events in 83 steps" in out
+    (kept,) = folder.glob("predictions-*.parquet")
+    rows = pyarrow.parquet.read_table(kept).to_pylist()
+    assert [row["id"] for row in rows] == [str(i) for i in range(7, 90)]
+    assert [row["id"] for row in rows if row["target"] == "anomaly"] == ["50", "51"]
+    assert {row["id"] for row in rows if row["prediction"] == "anomaly"} >= {"50", "51"}
+    for name, count, column, message in (
+        ("short", 7, "x", "must have at least 8 rows, those of a window. Received: 7"),
+        ("other", 90, "y", "data.values must name a column. Received: 'x'."),
+    ):
+        with pytest.raises(DataError, match=message):
+            evaluate_run(folder, data=[f"data.path={steps(tmp_path / f'{name}.csv', count, [], column)}"])

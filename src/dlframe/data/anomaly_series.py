@@ -86,6 +86,7 @@ def anomaly_series(
     time: str | None = None,
     separator: str = "auto",
     encoding: str = "auto",
+    spec: DataSpec | None = None,
 ) -> Dataset:
     """Series of a CSV, TSV, JSON lines or Parquet file with a label for each row: 1 for an anomaly, 0 for a normal step.
 
@@ -99,11 +100,15 @@ def anomaly_series(
         time: Column of times; null for the only one of dates or one of a usual name, such as timestamp.
         separator: Character between fields, or comma, semicolon, tab; auto decides by the first lines.
         encoding: Encoding of the text; auto is UTF-8, or what a byte order mark says.
+        spec: Specification of a run whose model is scored on the steps of this file: all of them are the test set.
     """
     file = expanded(path)
-    series, notes, names = _labeled(file, values, time, label, Options(separator=separator, encoding=encoding))
+    kept = _kept(spec) if spec else values
+    series, notes, names = _labeled(file, kept, time, label, Options(separator=separator, encoding=encoding))
     for note in notes:
         say(f"anomaly_series: {note}", error=True)
+    if spec:
+        return _others(series, spec, str(file))
     parts = chronological_split(len(series.ids), (0.6, 0.1, 0.3))
     cuts = [part.start for part in parts] + [len(series.ids)]
     if (shortest := min(np.diff(cuts))) < 2 or cuts[1] < 2 * window:
@@ -168,7 +173,9 @@ def _labeled(
             f"{', '.join(names[:8])}. Say which: data.label=COLUMN. A series without labels can be trained on by "
             "task=forecasting"
         )
-    wanted = list(values) or [name for name in names if name not in (found, time) and name.strip().casefold() not in TIMED]
+    wanted = [found_name(name, names, "data.values", str(file)) for name in values] or [
+        name for name in names if name not in (found, time) and name.strip().casefold() not in TIMED
+    ]
     if not wanted:
         raise DataError(f"{file}: must have a column of values besides '{found}'. Received: {', '.join(names[:8])}")
     panel = read_panel(file, options, time=time, target=wanted[:1], features=[*wanted[1:], found])
@@ -201,21 +208,13 @@ def _dataset(
     Raises:
         DataError: No window of training or validation is normal.
     """
-    values, inside = np.ascontiguousarray(one.values[:, :-1]), one.values[:, -1] == 1
-    events = numbered(inside)
+    values, inside = one.values[:, :-1], one.values[:, -1] == 1
+    parts = [_windows(one, window, start, stop) for start, stop in itertools.pairwise(own)]
     # Whether a window that ends with a step has an anomaly.
-    touched = np.convolve(inside, np.ones(window))[: len(inside)] > 0
-    parts = []
-    for number, (start, stop) in enumerate(itertools.pairwise(own)):
-        rows = np.arange(max(start, window - 1), stop)
-        windows = windows_of(values, window, rows[0] + 1, stop + 1) if len(rows) else values[:0, None]
-        split = Split(
-            {"window": windows, "label": inside[rows].astype(np.int64), "event": events[rows]}, np.asarray(one.ids)[rows]
-        )
-        if number == 0 and touched[rows].any():
-            split = split.take(np.flatnonzero(~touched[rows]))
-            splits += f", {int(touched[rows].sum()):,} training windows with an anomaly left out"
-        parts.append(split)
+    touched = (np.convolve(inside, np.ones(window))[: len(inside)] > 0)[max(own[0], window - 1) : own[1]]
+    if touched.any():
+        parts[0] = parts[0].take(np.flatnonzero(~touched))
+        splits += f", {int(touched.sum()):,} training windows with an anomaly left out"
     for part, found in zip(("training", "validation"), parts, strict=False):
         if not len(found) or found["label"].all():
             raise DataError(f"{source}: must have a normal window for {part}. Try a smaller data.window, or more rows")
@@ -235,5 +234,45 @@ def _dataset(
     }
     kept = {"targets": list(names[:1]), "features": list(names[1:])}
     spec = DataSpec(name, {"window": field}, targets, {"normal": ["normal"], "series": kept})
-    count = len(np.unique(parts[2]["event"][parts[2]["event"] > 0]))
-    return Dataset(spec, parts[0], parts[1], parts[2], f"{source}, {count:,} events to test", splits)
+    return Dataset(spec, parts[0], parts[1], parts[2], f"{source}, {_events(parts[2]):,} events to test", splits)
+
+
+def _windows(one: Series, window: int, start: int, stop: int) -> Split:
+    """Return the windows, as views, that end with the steps from `start` to `stop`; the last column is the label."""
+    values, inside = np.ascontiguousarray(one.values[:, :-1]), one.values[:, -1] == 1
+    rows = np.arange(max(start, window - 1), stop)
+    windows = windows_of(values, window, rows[0] + 1, stop + 1) if len(rows) else values[:0, None]
+    columns = {"window": windows, "label": inside[rows].astype(np.int64), "event": numbered(inside)[rows]}
+    return Split(columns, np.asarray(one.ids)[rows])
+
+
+def _events(split: Split) -> int:
+    return len(np.unique(split["event"][split["event"] > 0]))
+
+
+def _kept(spec: DataSpec) -> tuple[str, ...]:
+    """Return the columns that a run has read; its file may be somebody else's.
+
+    Raises:
+        DataError: It holds no columns of a series.
+    """
+    kept = spec.fitted.get("series")
+    parts = [kept.get(key) for key in ("targets", "features")] if isinstance(kept, dict) else [None]
+    if {"window"} != spec.inputs.keys() or {"label", "event"} != spec.targets.keys():
+        parts = [None]
+    if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in parts):
+        raise DataError("spec.json: holds no columns of a series")
+    return tuple(name for part in parts for name in part or ())
+
+
+def _others(one: Series, spec: DataSpec, source: str) -> Dataset:
+    """Return the steps of a series that a run was not made from: all windows are the test set.
+
+    Raises:
+        DataError: It has no whole window.
+    """
+    window = spec.inputs["window"].shape[0] or 0
+    if len(one.ids) < window:
+        raise DataError(f"{source}: must have at least {window} rows, those of a window. Received: {len(one.ids)}")
+    found = _windows(one, window, 0, len(one.ids))
+    return Dataset(spec, found, found, found, f"{source}, {_events(found):,} events to test", "all steps")
