@@ -270,6 +270,9 @@ def test_defects_that_the_run_does_not_know(place: Path, tmp_path: Path, capsys)
     assert "anomaly_folder: left out train (40 files): test is scored" in capsys.readouterr().err
     assert main(["test", str(folder), f"data.path={new / 'good'}"]) == 2
     assert "must have a folder of images for each class" in capsys.readouterr().err
+    shutil.copytree(new / "good", tmp_path / "normal" / "good")
+    assert main(["test", str(folder), f"data.path={tmp_path / 'normal'}"]) == 0
+    assert "0 of 10 test samples are anomalies" in capsys.readouterr().out
 
 
 def steps(file: Path, count: int, anomalies: Iterable[int], values: str = "x") -> Path:

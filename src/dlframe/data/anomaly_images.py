@@ -242,6 +242,9 @@ def _stored(
     if spec is not None:
         label = replace(spec.targets["label"], names=tuple(map(str, facts["classes"])))
         test = split("test")
+        if "mask" in spec.targets and not facts["masks"]:  # all are normal
+            images = test["image"]
+            test.columns["mask"] = np.zeros((len(images), 1, *images.shape[2:]), np.uint8)
         further = replace(spec, targets={**spec.targets, "label": label})
         return Dataset(further, test, test, test, source, "all as test"), [*map(str, facts["notes"])]
     splits = [split(part) for part in PARTS]
