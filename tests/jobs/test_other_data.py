@@ -80,7 +80,7 @@ def test_data_that_were_moved(trained: Trained, tmp_path: Path, monkeypatch, cap
     assert main(["test", "run", "data.path=pictures"]) == 0
     assert f"\nthe same data as the run's: fingerprint {described['fingerprint']}\n" in capsys.readouterr().out
     (moved / "note.txt").write_text("moved")  # nothing that is read
-    assert evaluate_run(tmp_path / "run", data=["data.path=pictures"]).metrics == trained.result.metrics
+    assert evaluate_run(tmp_path / "run", changed=["data.path=pictures"]).metrics == trained.result.metrics
     assert not [*(tmp_path / "run").glob("predictions-*")]
 
 
@@ -116,7 +116,7 @@ def test_other_data_are_scored_with_the_classes_of_the_run(trained: Trained, tmp
 def test_of_splits_the_test_split_is_scored(parts: list[str], trained: Trained, tmp_path: Path, capsys) -> None:
     for i, part in enumerate(parts):
         write(tmp_path / "new" / part, {"one": 1, "two": 2}, 10 * i, 10 * i + 5 + i)
-    result = evaluate_run(trained.folder, data=[f"data.path={tmp_path / 'new'}"])
+    result = evaluate_run(trained.folder, changed=[f"data.path={tmp_path / 'new'}"])
     assert result.samples == 10 + 2 * (len(parts) - 1)
     said = capsys.readouterr().err
     assert (f"image_folder: left out train (10 files): {parts[-1]} is scored" in said) == (len(parts) > 1)
@@ -125,7 +125,7 @@ def test_of_splits_the_test_split_is_scored(parts: list[str], trained: Trained, 
 def test_a_single_class_and_an_empty_one(trained: Trained, tmp_path: Path) -> None:
     folder = write(tmp_path / "new", {"zwei": 7}, 30, 33)
     (folder / "one").mkdir()
-    result = evaluate_run(trained.folder, data=[f"data.path={folder}"])
+    result = evaluate_run(trained.folder, changed=[f"data.path={folder}"])
     assert result.samples == 3
     assert result.notes == ["2 of 3 classes have no test sample: one, two"]
 
@@ -133,7 +133,7 @@ def test_a_single_class_and_an_empty_one(trained: Trained, tmp_path: Path) -> No
 def test_labels_of_other_data_in_a_table(trained: Trained, tmp_path: Path) -> None:
     folder = write(tmp_path / "new", {"pictures": 7}, 30, 34)
     (folder / "labels.csv").write_text("file,label\n" + "".join(f"{i}.png,zwei\n" for i in range(4)))
-    assert evaluate_run(trained.folder, data=[f"data.path={folder}"]).samples == 4
+    assert evaluate_run(trained.folder, changed=[f"data.path={folder}"]).samples == 4
 
 
 def test_what_cannot_be_scored(trained: Trained, tmp_path: Path, capsys) -> None:
@@ -196,14 +196,14 @@ def test_training_samples_among_others_are_told(trained: Trained, tmp_path: Path
     for file in (tmp_path / "more" / "one").iterdir():
         file.rename(folder / "one" / file.name)
     options = [f"data.path={folder}"]
-    assert evaluate_run(trained.folder, data=options).samples == 100
+    assert evaluate_run(trained.folder, changed=options).samples == 100
     train = json.loads((trained.folder / "data.json").read_text())["train"]
     assert f"\n{train} of 100 samples are training samples of the run: not unseen\n" in capsys.readouterr().out
     shutil.copytree(trained.folder, tmp_path / "run")
     described = json.loads((tmp_path / "run" / "data.json").read_text())
     del described["seen"], described["files"]  # as an earlier version wrote it
     (tmp_path / "run" / "data.json").write_text(json.dumps(described))
-    assert evaluate_run(tmp_path / "run", data=options).samples == 100
+    assert evaluate_run(tmp_path / "run", changed=options).samples == 100
     assert "whether the run was trained on some of these samples is not known" in capsys.readouterr().out
 
 
@@ -212,9 +212,9 @@ def test_a_data_set_that_reads_no_others(tmp_path: Path) -> None:
     options = ["task=fraud_detection", "data=synthetic_fraud", "model=tabular_logistic", "data.rows=2000"]
     result = run(load([*options, "epochs=1", "tracking=none", "figures=none", f"runs={tmp_path}"]))
     assert result.folder
-    assert evaluate_run(result.folder, data=["data.rows=2000"]).metrics == result.metrics
+    assert evaluate_run(result.folder, changed=["data.rows=2000"]).metrics == result.metrics
     with pytest.raises(DataError, match=r"^data=synthetic_fraud: reads no other data than those of its run: "):
-        evaluate_run(result.folder, data=["data.rows=2500"])
+        evaluate_run(result.folder, changed=["data.rows=2500"])
 
 
 def test_other_prices(tmp_path: Path, capsys) -> None:
@@ -226,9 +226,9 @@ def test_other_prices(tmp_path: Path, capsys) -> None:
     result = run(load([*options, "epochs=1", "tracking=none", "figures=none", f"runs={tmp_path}"]))
     assert result.folder
     shutil.move(tmp_path / "a.csv", tmp_path / "c.csv")
-    again = evaluate_run(result.folder, data=[f"data.path={tmp_path / 'c.csv'}"])
+    again = evaluate_run(result.folder, changed=[f"data.path={tmp_path / 'c.csv'}"])
     assert again.metrics == pytest.approx(result.metrics, rel=0, nan_ok=True)
-    other = evaluate_run(result.folder, data=[f"data.path={tmp_path / 'b.csv'}"])
+    other = evaluate_run(result.folder, changed=[f"data.path={tmp_path / 'b.csv'}"])
     assert other.samples == 310
     assert other.baseline[1]["mae"] == pytest.approx(np.mean([6 if i % 7 == 0 else 1 for i in range(10, 320)]))
     assert "other data than the run's" in capsys.readouterr().out

@@ -111,17 +111,24 @@ def test_training_images_among_other_boxes_are_told(detector: Path, place: Path,
 def test_of_splits_of_boxes_one_is_scored(detector: Path, tmp_path: Path, capsys) -> None:
     boxes(tmp_path / "new" / "train", 4)
     boxes(tmp_path / "new" / "valid", 3)
-    assert evaluate_run(detector, data=[f"data.path={tmp_path / 'new'}"]).samples == 3
+    assert evaluate_run(detector, changed=[f"data.path={tmp_path / 'new'}"]).samples == 3
     assert "detection_folder: left out train (4 images): validation is scored" in capsys.readouterr().err
+
+
+def test_options_of_a_model_that_only_scoring_reads(detector: Path, capsys) -> None:
+    assert main(["test", str(detector), "model.min_confidence=0.9"]) == 0
+    assert "\nnot as in training: model.min_confidence=0.9\n" in capsys.readouterr().out
+    assert main(["test", str(detector), "model.width=8"]) == 2
+    assert "Of model=center_detector, test takes min_confidence, nms" in capsys.readouterr().err
 
 
 def test_objects_of_other_classes(detector: Path, tmp_path: Path) -> None:
     data = [f"data.path={boxes(tmp_path / 'new', 3, ['trams', 'bus'])}"]
     with pytest.raises(DataError, match=r"class 'trams' is not one of the run: bus, car, tram. Did you mean 'tram'\? Leave"):
-        evaluate_run(detector, data=data)
+        evaluate_run(detector, changed=data)
     with pytest.raises(DataError, match=r"^data.classes: must be classes of the run. Received: 'trams'"):
-        evaluate_run(detector, data=[*data, "data.classes=[trams]"])
-    assert evaluate_run(detector, data=[*data, "data.classes=[bus,car,tram]"]).samples == 3
+        evaluate_run(detector, changed=[*data, "data.classes=[trams]"])
+    assert evaluate_run(detector, changed=[*data, "data.classes=[bus,car,tram]"]).samples == 3
 
 
 def test_boxes_without_objects(detector: Path, tmp_path: Path) -> None:
@@ -131,7 +138,7 @@ def test_boxes_without_objects(detector: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"test must have an object, without which it has no metric. Received: none in 3 images"
     ):
-        evaluate_run(detector, data=[f"data.path={folder}"])
+        evaluate_run(detector, changed=[f"data.path={folder}"])
 
 
 def test_recordings_have_the_letters_of_the_run(recognizer: Path, tmp_path: Path, capsys) -> None:
@@ -151,8 +158,8 @@ def test_letters_that_the_run_lacks(recognizer: Path, tmp_path: Path, capsys) ->
     with pytest.raises(
         DataError, match=r":2: must have letters of the alphabet only. Received: 'd'. Leave such utterances out"
     ):
-        evaluate_run(recognizer, data=[f"data.path={path}"])
-    assert evaluate_run(recognizer, data=[f"data.path={path}", "data.on_error=skip"]).samples == 1
+        evaluate_run(recognizer, changed=[f"data.path={path}"])
+    assert evaluate_run(recognizer, changed=[f"data.path={path}", "data.on_error=skip"]).samples == 1
     assert "skipped 1" in capsys.readouterr().err
 
 
@@ -160,15 +167,46 @@ def test_letters_that_the_run_lacks(recognizer: Path, tmp_path: Path, capsys) ->
 def test_of_lists_one_is_scored(names: list[str], count: int, recognizer: Path, tmp_path: Path, capsys) -> None:
     for i, name in enumerate(names):
         recordings(tmp_path / "new", ["ab"] * (3 + i), f"{name}.jsonl")
-    assert evaluate_run(recognizer, data=[f"data.path={tmp_path / 'new'}"]).samples == count
+    assert evaluate_run(recognizer, changed=[f"data.path={tmp_path / 'new'}"]).samples == count
     assert ("left out train (3 lines): " in capsys.readouterr().err) == (len(names) > 1)
+
+
+def test_another_decoding(recognizer: Path, place: Path, tmp_path: Path, capsys) -> None:
+    """The model of letters is that of a run that is trained with a beam search."""
+    options = ["task=speech_recognition", "data=tones", "data.utterances=60", "epochs=1", "tracking=none", "figures=none"]
+    beam = ["task.decoding=beam", "task.lm_order=2", "task.length_bonus=3"]
+    plain, twin = (run(load([*options, *more, f"runs={place / 'runs'}"])) for more in ([], beam))
+    assert plain.folder
+    assert twin.folder
+    assert plain.metrics != twin.metrics
+    for folder in (plain.folder, twin.folder):
+        assert evaluate_run(folder, changed=beam).metrics == twin.metrics
+        assert evaluate_run(folder, changed=["task.decoding=greedy"]).metrics == plain.metrics
+    capsys.readouterr()
+    assert main(["test", str(recognizer), "split=validation", "task.decoding=beam", "task.beam_width=2"]) == 0
+    out = capsys.readouterr().out
+    assert "not as in training: task.decoding=beam, task.beam_width=2" in out
+    assert "validation wer " in out
+    count = json.loads((recognizer / "data.json").read_text())["validation"]
+    assert evaluate_run(recognizer, split="validation").samples == count
+    other = f"data.path={recordings(tmp_path, ['ab'])}"
+    for changed, message in (
+        (["task.decoding=beam", other], "task.decoding: with lm_order=3, beam needs a model of letters"),
+        (["task.decoding=beam", "task.lm_order=9"], "task.lm_order: must be"),
+        (["model.dropout=0.5"], "model.dropout: must be an option that only scoring reads. .* has no others"),
+        (["task.decodign=beam"], "task.decodign: .* Did you mean 'decoding'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate_run(recognizer, changed=changed)
+    with pytest.raises(ConfigError, match="split: other data than the run's are all scored"):
+        evaluate_run(recognizer, changed=[other], split="validation")
 
 
 def test_a_list_to_validate_is_not_scored(recognizer: Path, tmp_path: Path) -> None:
     path = recordings(tmp_path / "new", ["ab"] * 3)
     with pytest.raises(ConfigError, match=r"^data.validation: is not what is scored, .* Try: .*data.path=.*list.jsonl"):
-        evaluate_run(recognizer, data=[f"data.validation={path}"])
-    assert evaluate_run(recognizer, data=[f"data.path={path}", "data.validation=null"]).samples == 3
+        evaluate_run(recognizer, changed=[f"data.validation={path}"])
+    assert evaluate_run(recognizer, changed=[f"data.path={path}", "data.validation=null"]).samples == 3
 
 
 def texts(file: Path, rows: Iterable[tuple[str, str]]) -> Path:
@@ -202,29 +240,29 @@ def test_texts_have_the_words_and_classes_of_the_run(classifier: Path, tmp_path:
 def test_the_file_of_test_rows_is_scored(classifier: Path, place: Path, tmp_path: Path, capsys) -> None:
     """Not the texts that the run was trained on, which data.path names still."""
     file = texts(tmp_path / "new.csv", [("bad picture", "pos"), ("good stuff", "pos")])
-    assert evaluate_run(classifier, data=[f"data.test={file}"]).samples == 2
-    assert evaluate_run(classifier, data=[f"data.path={place / 'texts.csv'}", f"data.test={file}"]).samples == 2
+    assert evaluate_run(classifier, changed=[f"data.test={file}"]).samples == 2
+    assert evaluate_run(classifier, changed=[f"data.path={place / 'texts.csv'}", f"data.test={file}"]).samples == 2
     assert "unseen" not in capsys.readouterr().out
 
 
 def test_texts_that_were_moved(classifier: Path, place: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "moved.csv").write_bytes((place / "texts.csv").read_bytes())
-    evaluate_run(classifier, data=[f"data.path={tmp_path / 'moved.csv'}"])
+    evaluate_run(classifier, changed=[f"data.path={tmp_path / 'moved.csv'}"])
     assert "the same data as the run's" in capsys.readouterr().out
 
 
 def test_a_long_text_is_cut_as_in_training_and_told(classifier: Path, tmp_path: Path, capsys) -> None:
     file = texts(tmp_path / "new.csv", [("good film " * 300, "pos"), ("bad", "neg")])
-    assert evaluate_run(classifier, data=[f"data.path={file}"]).samples == 2
+    assert evaluate_run(classifier, changed=[f"data.path={file}"]).samples == 2
     assert "the middle of 1 of 2 texts is left out: they have more than 512 tokens" in capsys.readouterr().err
 
 
 def test_texts_that_cannot_be_scored(classifier: Path, tmp_path: Path) -> None:
     file = texts(tmp_path / "new.csv", [("good", "pos"), ("so so", "posi")])
     with pytest.raises(DataError, match=r"line 3: 'posi' must be a class of the training rows. Did you mean 'pos'\?"):
-        evaluate_run(classifier, data=[f"data.path={file}"])
+        evaluate_run(classifier, changed=[f"data.path={file}"])
     with pytest.raises(DataError, match=r"new.csv: "):
-        evaluate_run(classifier, data=[f"data.path={texts(tmp_path / 'new.csv', [])}"])
+        evaluate_run(classifier, changed=[f"data.path={texts(tmp_path / 'new.csv', [])}"])
 
 
 @pytest.mark.parametrize("parts", [[""], ["test"], ["train", "test"]])
@@ -242,7 +280,7 @@ def test_texts_in_folders(parts: list[str], place: Path, tmp_path: Path, capsys)
     assert folder
     for i, part in enumerate(parts):
         write(tmp_path / "new" / part, 5 + i, 40 * (i + 1))
-    assert evaluate_run(folder, data=[f"data.path={tmp_path / 'new'}"]).samples == 2 * (4 + len(parts))
+    assert evaluate_run(folder, changed=[f"data.path={tmp_path / 'new'}"]).samples == 2 * (4 + len(parts))
     assert ("left out train (10 files): test is scored" in capsys.readouterr().err) == (len(parts) == 2)
 
 
@@ -302,4 +340,4 @@ def test_steps_of_another_series(place: Path, tmp_path: Path, capsys) -> None:
         ("other", 90, "y", "data.values must name a column. Received: 'x'."),
     ):
         with pytest.raises(DataError, match=message):
-            evaluate_run(folder, data=[f"data.path={steps(tmp_path / f'{name}.csv', count, [], column)}"])
+            evaluate_run(folder, changed=[f"data.path={steps(tmp_path / f'{name}.csv', count, [], column)}"])

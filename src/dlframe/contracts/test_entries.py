@@ -51,6 +51,12 @@ def test_documented(entry):
 
 
 @contract()
+def test_options_that_only_scoring_reads_are_its_own(entry):
+    """`test` may set them to other values."""
+    assert set(entry.facts.get("scoring", ())) <= entry.parameters.keys(), "scoring names options of the entry"
+
+
+@contract()
 def test_reads_alike(entry):
     """Reading the source without running it gives what the imported object says."""
     entry.load()

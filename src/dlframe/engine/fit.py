@@ -402,8 +402,14 @@ def _put_best_back(learner: Learner, trainer: Trainer, best: Path) -> None:
     checkpoint.restore(learner.task, in_memory or checkpoint.weights(path), path)
 
 
-def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
+def evaluate(config: Config, dataset: Dataset, path: Path, train: Split | None = None) -> Scored:
     """Score the test split with the weights of a checkpoint.
+
+    Args:
+        config: Of the run; options that only scoring reads may be others.
+        dataset: The data.
+        path: The checkpoint.
+        train: Training split of the run; None if it is not at hand.
 
     Raises:
         CheckpointError: It is damaged, or another model's.
@@ -414,7 +420,7 @@ def evaluate(config: Config, dataset: Dataset, path: Path) -> Scored:
     try:
         _check_model_size(config, dataset, tensors, path)
         task = build_task(config, dataset, restored=True)
-        checkpoint.restore(task, tensors, path)
+        checkpoint.restore(task, task.refitted(tensors, train), path)
         learner = Learner(
             task, networks=(), memory_format=memory_format_of(config, task), metrics=extra_metrics(config, dataset)
         )

@@ -45,6 +45,7 @@ class Maps(NamedTuple):
     inputs=("image",),
     targets=("box", "class", "value", "number"),
     requires=("box", "class"),
+    scoring=("min_confidence", "nms"),
     sample={"name": "composed_digits", "images": 64},
     search={"width": "choice(8,16,32)", "stages": "choice(4,5,6)"},
 )

@@ -63,6 +63,7 @@ class Outputs(NamedTuple):
     inputs=("image",),
     targets=("box", "class", "value", "number"),
     requires=("box", "class"),
+    scoring=("min_confidence", "nms"),
     sample={"name": "composed_digits", "images": 64},
     exempt={"overfits": "Losses with parts that cannot vanish (centerness), and minutes on a CPU."},
 )

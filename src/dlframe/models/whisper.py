@@ -216,6 +216,7 @@ class Written:
     inputs=("audio",),
     targets=("tokens",),
     task="transcription",
+    scoring=("beam_width",),
     sample={"name": "tones", "utterances": 60},
 )
 class Whisper(nn.Module):

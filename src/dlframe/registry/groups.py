@@ -21,6 +21,7 @@ tasks = Registry(
         "monitor": "",
         "trained_on": "all",
         "extends": "",
+        "scoring": (),
         "sample": {},
     },
 )
@@ -36,6 +37,7 @@ models = Registry(
         "unlabeled": False,
         "sized": False,
         "subwords": False,
+        "scoring": (),
         "sample": {},
     },
 )

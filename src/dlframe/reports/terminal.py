@@ -68,13 +68,13 @@ OF_ONE_RUN = ("seed=", "register=", "profile=", "resume=")
 """What was typed for one run, and not for those that may be next."""
 
 
-def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, tracked: bool = True) -> str:
+def summary(result: Result, typed: Sequence[str] = (), *, tested: str = "", tracked: bool = True) -> str:
     """Return the last lines of a run: metrics, directory, next commands.
 
     Args:
         result: The result, whose overrides a run directory may tell, which may be somebody else's.
         typed: Overrides that the user has typed. Of the others, no command has those that name code, a place or an address.
-        tested: Whether the run was just tested again, which is then no next command.
+        tested: Split by which the run was just scored again, which is then no next command; empty for its end.
         tracked: Whether there is something to see in the tracker.
     """
     metric, interval = result.headline, result.interval
@@ -84,8 +84,9 @@ def summary(result: Result, typed: Sequence[str] = (), *, tested: bool = False, 
     bounds = "undefined" if math.isnan(interval.low) or math.isnan(interval.high) else f"{low} to {high}"
     left_out = f"{interval.left_out}, " if interval.left_out else ""
     lines = [f"limited run, not a result: {result.limited}"] if result.limited else []
+    part = tested or "test"
     lines += [
-        f"test {metric} {read.text(interval.value)} (95 % interval {bounds}, {left_out}{result.samples:,} samples); "
+        f"{part} {metric} {read.text(interval.value)} (95 % interval {bounds}, {left_out}{result.samples:,} samples); "
         f"{name} {read.text(baseline[metric])}; {result.seconds:.1f} s"
     ]
     values = {key: value for key, value in result.metrics.items() if key != metric}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -147,6 +147,15 @@ class Task(nn.Module, ABC):
 
     def prepare(self, train: Split) -> None:
         """Fit class weights, scalers, etc. on the training split, into buffers."""
+
+    def refitted(self, tensors: Mapping[str, Tensor], train: Split | None) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint as this task has them, where `scoring` options are others than the training's.
+
+        Args:
+            tensors: Of the checkpoint.
+            train: The training split; None if it is not at hand.
+        """
+        return {**tensors}
 
     def sampling_weights(self, train: Split) -> np.ndarray | None:
         """Return sampling weights (samples,); None to draw each sample once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +99,7 @@ class Decoded:
     },
     headline="wer",
     monitor="cer",
+    scoring=("decoding", "beam_width", "lm_order", "lm_weight", "length_bonus", "window_seconds"),
     sample={"name": "tones", "utterances": 60},
 )
 class Transcription(Task):
@@ -227,6 +228,22 @@ class Transcription(Task):
         if self.decoding == "beam":
             shape = self.letters.shape
             self.letters.copy_(torch.from_numpy(fit_letters([*train[self.text]], shape[-1], len(shape))))
+
+    def refitted(self, tensors: Mapping[str, Tensor], train: Split | None) -> dict[str, Tensor]:
+        """Return the tensors with the model of letters that the decoding needs, and without another one."""
+        kept = {name: tensor for name, tensor in tensors.items() if name != "letters"}
+        if self.decoding != "beam":
+            return kept
+        if (known := tensors.get("letters")) is not None and known.shape == self.letters.shape:
+            return {**tensors}
+        if train is None:
+            raise ConfigError(
+                f"task.decoding: with lm_order={self.letters.ndim}, beam needs a model of letters, which the run has not "
+                "fitted to its training transcripts. Score the run's own data",
+                "task.decoding",
+            )
+        self.prepare(train)
+        return {**kept, "letters": self.letters.cpu()}
 
     def counts(self, batch: Batch) -> Totals:
         """Count the letters."""
