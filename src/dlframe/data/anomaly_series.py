@@ -209,7 +209,7 @@ def _dataset(
         DataError: No window of training or validation is normal.
     """
     values, inside = one.values[:, :-1], one.values[:, -1] == 1
-    parts = [_windows(one, window, start, stop) for start, stop in itertools.pairwise(own)]
+    parts = _windows(one, window, own)
     # Whether a window that ends with a step has an anomaly.
     touched = (np.convolve(inside, np.ones(window))[: len(inside)] > 0)[max(own[0], window - 1) : own[1]]
     if touched.any():
@@ -237,13 +237,16 @@ def _dataset(
     return Dataset(spec, parts[0], parts[1], parts[2], f"{source}, {_events(parts[2]):,} events to test", splits)
 
 
-def _windows(one: Series, window: int, start: int, stop: int) -> Split:
-    """Return the windows, as views, that end with the steps from `start` to `stop`; the last column is the label."""
+def _windows(one: Series, window: int, cuts: Sequence[int]) -> list[Split]:
+    """Return the windows, as views, that end with the steps from each cut to the next; the last column is the label."""
     values, inside = np.ascontiguousarray(one.values[:, :-1]), one.values[:, -1] == 1
-    rows = np.arange(max(start, window - 1), stop)
-    windows = windows_of(values, window, rows[0] + 1, stop + 1) if len(rows) else values[:0, None]
-    columns = {"window": windows, "label": inside[rows].astype(np.int64), "event": numbered(inside)[rows]}
-    return Split(columns, np.asarray(one.ids)[rows])
+    ids, events = np.asarray(one.ids), numbered(inside)
+    parts = []
+    for start, stop in itertools.pairwise(cuts):
+        rows = np.arange(max(start, window - 1), stop)
+        windows = windows_of(values, window, rows[0] + 1, stop + 1) if len(rows) else values[:0, None]
+        parts.append(Split({"window": windows, "label": inside[rows].astype(np.int64), "event": events[rows]}, ids[rows]))
+    return parts
 
 
 def _events(split: Split) -> int:
@@ -274,5 +277,5 @@ def _others(one: Series, spec: DataSpec, source: str) -> Dataset:
     window = spec.inputs["window"].shape[0] or 0
     if len(one.ids) < window:
         raise DataError(f"{source}: must have at least {window} rows, those of a window. Received: {len(one.ids)}")
-    found = _windows(one, window, 0, len(one.ids))
+    (found,) = _windows(one, window, [0, len(one.ids)])
     return Dataset(spec, found, found, found, f"{source}, {_events(found):,} events to test", "all steps")

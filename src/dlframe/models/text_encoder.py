@@ -17,8 +17,8 @@ from dlframe.types import CheckpointError
 class TextEncoder(nn.Module):
     """Transformer over sub-words: BERT (Devlin et al. 2018, arXiv 1810.04805), RoBERTa and DistilBERT.
 
-    Layer normalization comes after attention and feed-forward layers; positions are learned. Attention weights are not dropped
-    in training, as they are in the papers.
+    Layer normalization comes after attention and feed-forward layers; positions are learned. Unlike in
+    the papers, attention weights are not dropped in training.
 
     Args:
         architecture: Sizes of the encoder.
